@@ -1,0 +1,61 @@
+"""SD-Codec as a tool: audio in, separately decodable speech, music and effects streams out.
+
+The names below are the public Python API. They are imported on first use, so that `import sdcodec_cli`
+(and with it `sdc --help`) does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .engine.codec import Codec, Codes, load_codec
+    from .engine.compress import CompressResult, compress
+    from .engine.decode import DecodeResult, decode
+    from .engine.inspect import FileReport, inspect
+    from .engine.separate import SeparateResult, separate
+    from .errors import SdcError
+
+_HOME = {
+    "Codec": "engine.codec",
+    "Codes": "engine.codec",
+    "load_codec": "engine.codec",
+    "CompressResult": "engine.compress",
+    "compress": "engine.compress",
+    "DecodeResult": "engine.decode",
+    "decode": "engine.decode",
+    "FileReport": "engine.inspect",
+    "inspect": "engine.inspect",
+    "SeparateResult": "engine.separate",
+    "separate": "engine.separate",
+    "SdcError": "errors",
+}
+
+__all__ = [
+    "Codec",
+    "Codes",
+    "CompressResult",
+    "DecodeResult",
+    "FileReport",
+    "SdcError",
+    "SeparateResult",
+    "__version__",
+    "compress",
+    "decode",
+    "inspect",
+    "load_codec",
+    "separate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
