@@ -1,0 +1,12 @@
+"""The `.sdc` container: bytes in, codes out, and back. No torch, no audio.
+
+`docs/format.md` describes every byte. A stream is written and read front to back, without seeking; where the input
+is a file, an index at its end makes seeking fast. Damage stays where it is and is always reported.
+"""
+
+from .header import DomainEntry, Header, StreamKey
+from .reader import Problem, Reader, Segment
+from .segment import End
+from .writer import Writer
+
+__all__ = ["DomainEntry", "End", "Header", "Problem", "Reader", "Segment", "StreamKey", "Writer"]

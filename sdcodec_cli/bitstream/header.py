@@ -1,0 +1,353 @@
+"""What a stream says about itself before the first segment: the model, the rates, the domains, the tags."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import CorruptStream, NotAStream, UnsupportedStream
+from .packing import packed_bytes
+from .source import Source
+from .wire import Cursor, varint
+
+MAGIC = b"\x89SDC\r\n\x1a\n"
+VERSION_MAJOR = 1
+VERSION_MINOR = 0
+MULTICHANNEL = 1 << 0
+"""Bit of the required features: there is more than one coded channel."""
+KNOWN_FEATURES = MULTICHANNEL
+
+MAX_BODY_BYTES = 65_536
+MAX_RATE = 1_000_000
+MAX_HOP_LENGTH = 65_536
+MAX_CONTEXT_FRAMES = 65_535
+MAX_CHANNELS = 255
+MAX_DOMAINS = 16
+MAX_CODEBOOKS = 64
+MAX_CODEBOOK_SIZE = 65_536
+MAX_GROUPS = 16
+MAX_SEGMENT_FRAMES = 500
+MAX_CHUNKS = 4096
+"""Chunks in a segment; keeps the head of a segment below 64 KiB."""
+MAX_SAMPLES = 2**62
+
+GROUP_CODEBOOKS = 4
+"""Codebooks in a layer group, unless the domain says otherwise."""
+
+StreamKey = tuple[int, str]
+"""(channel, domain name): what one sequence of codes belongs to."""
+
+# Tags of the fields. A reader skips an even tag that it does not know, and refuses a stream with an unknown odd one.
+MODEL = 1
+WEIGHTS_SHA256 = 3
+SAMPLE_RATE = 5
+HOP_LENGTH = 7
+CONTEXT_FRAMES = 9
+ORIGINAL_RATE = 11
+ORIGINAL_CHANNELS = 13
+CODED_CHANNELS = 15
+GAIN = 17
+DOMAINS = 19
+SEGMENT_FRAMES = 21
+ORIGINAL_SAMPLES = 2
+ENCODER = 4
+TAG = 6
+
+_KNOWN = {
+    *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
+    *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG),
+}
+_OPTIONAL = {ORIGINAL_SAMPLES, TAG}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DomainEntry:
+    """A domain as this stream stores it, which may be with fewer codebooks than its model has."""
+
+    name: str
+    """1 to 32 of `a-z 0-9 _ -`, not starting with `_` or `-`; safe as an option value and in a file name."""
+    num_codebooks: int
+    """Codebooks stored in this stream, 1 to 64."""
+    codebook_size: int
+    """Entries of a codebook, 2 to 65,536; every code is below it."""
+    num_shared: int = 0
+    """How many of the model's last codebooks all domains share; for information only."""
+    groups: tuple[int, ...] = ()
+    """Codebooks in each layer group, base first; their sum is `num_codebooks`. By default groups of four."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name):
+            raise ValueError(f"a domain's name must be 1 to 32 of a-z 0-9 _ -, got {self.name!r}")
+        _check_range(f"num_codebooks of {self.name}", self.num_codebooks, 1, MAX_CODEBOOKS)
+        _check_range(f"codebook_size of {self.name}", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
+        _check_range(f"num_shared of {self.name}", self.num_shared, 0, MAX_CODEBOOKS)
+        if not self.groups:
+            full, rest = divmod(self.num_codebooks, GROUP_CODEBOOKS)
+            object.__setattr__(self, "groups", (GROUP_CODEBOOKS,) * full + (rest,) * (rest > 0))
+        _check_range(f"number of layer groups of {self.name}", len(self.groups), 1, MAX_GROUPS)
+        if min(self.groups) < 1 or sum(self.groups) != self.num_codebooks:
+            raise ValueError(f"groups of {self.name} are {self.groups}; they must add up to {self.num_codebooks}")
+
+    @property
+    def code_bits(self) -> int:
+        """Bits of one code."""
+        return (self.codebook_size - 1).bit_length()
+
+    def chunk_bytes(self, group: int, num_frames: int) -> int:
+        """Bytes of the raw codes of a layer group over `num_frames` frames."""
+        return packed_bytes(self.groups[group] * num_frames, self.code_bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Everything a decoder must know before the first segment."""
+
+    model: str
+    """Name of the model, 1 to 64 bytes of UTF-8 without `/`, `\\` and a leading dot."""
+    weights_sha256: bytes
+    """32 bytes: SHA-256 of the model's canonical weights."""
+    sample_rate: int
+    """Of the model, in Hz."""
+    hop_length: int
+    """Samples per frame, at `sample_rate`."""
+    context_frames: int
+    """Frames on each side that a decoder needs to decode a frame exactly."""
+    original_rate: int
+    """Sample rate of the audio that was compressed, in Hz."""
+    original_channels: int
+    """Channels of the audio that was compressed, 1 to 255."""
+    coded_channels: int
+    """1 where the channels were mixed down, else `original_channels`: each is coded by itself."""
+    original_samples: int | None
+    """Samples per channel at `original_rate`; None while streaming. What `End` says counts more."""
+    gain_db: float
+    """Applied before encoding, undone by the decoder, in dB; a multiple of 1/256 in -128 … 128."""
+    domains: tuple[DomainEntry, ...]
+    segment_frames: int = 100
+    """Frames of the longest segment, 1 to 500."""
+    encoder: str
+    """The program that wrote the stream, such as `sdc 0.1.0`."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """Such as `title`; a key is printable ASCII without `=`."""
+
+    def __post_init__(self) -> None:
+        _check_text("model", self.model, max_bytes=64)
+        if "/" in self.model or "\\" in self.model or self.model.startswith("."):
+            raise ValueError(f"model must be a name, not a path, got {self.model!r}")
+        if len(self.weights_sha256) != 32:
+            raise ValueError(f"weights_sha256 must be 32 bytes, got {len(self.weights_sha256)}")
+        _check_range("sample_rate", self.sample_rate, 1, MAX_RATE)
+        _check_range("hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
+        _check_range("context_frames", self.context_frames, 0, MAX_CONTEXT_FRAMES)
+        _check_range("original_rate", self.original_rate, 1, MAX_RATE)
+        _check_range("original_channels", self.original_channels, 1, MAX_CHANNELS)
+        if self.coded_channels not in (1, self.original_channels):
+            raise ValueError(f"coded_channels must be 1 or {self.original_channels}, got {self.coded_channels}")
+        if self.original_samples is not None:
+            _check_range("original_samples", self.original_samples, 0, MAX_SAMPLES)
+        if not (-128 <= self.gain_db < 128 and float(self.gain_db * 256).is_integer()):
+            raise ValueError(f"gain_db must be a multiple of 1/256 in -128 … 128, got {self.gain_db}")
+        _check_range("number of domains", len(self.domains), 1, MAX_DOMAINS)
+        if len({entry.name for entry in self.domains}) < len(self.domains):
+            raise ValueError(f"domains must have different names, got {', '.join(d.name for d in self.domains)}")
+        _check_range("segment_frames", self.segment_frames, 1, MAX_SEGMENT_FRAMES)
+        num_chunks = self.coded_channels * sum(len(entry.groups) for entry in self.domains)
+        _check_range("number of chunks in a segment", num_chunks, 1, MAX_CHUNKS)
+        _check_text("encoder", self.encoder, max_bytes=255)
+        for key, value in self.tags.items():
+            if not re.fullmatch(r"[ -<>-~]{1,64}", key):
+                raise ValueError(f"the key of a tag must be 1 to 64 printable ASCII characters without =, got {key!r}")
+            _check_text(f"tag {key}", value, max_bytes=MAX_BODY_BYTES, min_bytes=0, allowed="\n\t")
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def streams(self) -> list[StreamKey]:
+        """All streams; the position of one in this list is its number in the stream."""
+        return [(channel, entry.name) for channel in range(self.coded_channels) for entry in self.domains]
+
+    def domain_of(self, stream: int) -> DomainEntry:
+        """The domain of the stream with this number."""
+        return self.domains[stream % len(self.domains)]
+
+
+@dataclass(frozen=True)
+class StoredHeader:
+    """A header as it was found in a stream."""
+
+    header: Header
+    version: tuple[int, int]
+    num_bytes: int
+
+
+def encode_header(header: Header) -> bytes:
+    """The bytes of a header. `ValueError` if they are more than 64 KiB, which only tags can cause."""
+    fields = [
+        (MODEL, header.model.encode()),
+        (WEIGHTS_SHA256, header.weights_sha256),
+        (SAMPLE_RATE, _uint(header.sample_rate)),
+        (HOP_LENGTH, _uint(header.hop_length)),
+        (CONTEXT_FRAMES, _uint(header.context_frames)),
+        (ORIGINAL_RATE, _uint(header.original_rate)),
+        (ORIGINAL_CHANNELS, _uint(header.original_channels)),
+        (CODED_CHANNELS, _uint(header.coded_channels)),
+        (GAIN, int(header.gain_db * 256).to_bytes(2, "little", signed=True)),
+        (DOMAINS, _encode_domains(header.domains)),
+        (SEGMENT_FRAMES, _uint(header.segment_frames)),
+    ]
+    if header.original_samples is not None:
+        fields.append((ORIGINAL_SAMPLES, _uint(header.original_samples)))
+    fields.append((ENCODER, header.encoder.encode()))
+    fields += [(TAG, f"{key}={value}".encode()) for key, value in header.tags.items()]
+    body = b"".join(varint(tag) + varint(len(value)) + value for tag, value in fields)
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError(f"the header takes {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed; shorten the tags")
+    required = MULTICHANNEL if header.coded_channels > 1 else 0
+    head = MAGIC + bytes([VERSION_MAJOR, VERSION_MINOR]) + required.to_bytes(2, "little") + bytes(2)
+    head += len(body).to_bytes(4, "little") + body
+    return head + zlib.crc32(head).to_bytes(4, "little")
+
+
+def read_header(source: Source, name: str) -> StoredHeader:
+    """The header at the start of `source`; `name` is what messages call the stream.
+
+    Raises `NotAStream`, `UnsupportedStream` or `CorruptStream`.
+    """
+    start = source.read(0, len(MAGIC))
+    if not start or (start[1:4] != MAGIC[1:4] and not MAGIC.startswith(start)):
+        raise NotAStream(f"{name}: {'not a .sdc stream' if start else 'empty'}")
+    if not MAGIC.startswith(start):
+        raise CorruptStream(f"{name}: its first bytes were changed, as by a transfer in text mode; copy it again")
+    fixed = Cursor(source.read(len(MAGIC), 10))
+    try:
+        version = (fixed.uint(1), fixed.uint(1))
+        required = fixed.uint(2)
+        fixed.uint(2)  # Optional features: none is defined, and all may be ignored.
+        body_bytes = fixed.uint(4)
+    except ValueError:
+        raise CorruptStream(f"{name}: ends inside its header") from None
+    if version[0] != VERSION_MAJOR:
+        raise UnsupportedStream(f"{name}: written in version {version[0]} of the format, this is for {VERSION_MAJOR}")
+    if body_bytes > MAX_BODY_BYTES:
+        raise CorruptStream(f"{name}: the header is damaged, its length cannot be {body_bytes}")
+    num_bytes = len(MAGIC) + 10 + body_bytes + 4
+    data = source.read(0, num_bytes)
+    if len(data) < num_bytes:
+        raise CorruptStream(f"{name}: ends inside its header")
+    if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise CorruptStream(f"{name}: the header is damaged, its checksum does not match")
+    if required & ~KNOWN_FEATURES:
+        raise UnsupportedStream(f"{name}: needs a feature that this version lacks (bits {required:#06x}); update sdc")
+    try:
+        header = _parse_fields(_fields(data[18:-4], name))
+        if bool(required & MULTICHANNEL) != (header.coded_channels > 1):
+            raise ValueError("the feature bits do not match the coded channels")
+    except ValueError as error:
+        raise CorruptStream(f"{name}: the header makes no sense: {error}") from None
+    return StoredHeader(header, version, num_bytes)
+
+
+def _fields(body: bytes, name: str) -> dict[int, list[bytes]]:
+    """The values of each known tag, in their order."""
+    fields: dict[int, list[bytes]] = {}
+    cursor = Cursor(body)
+    while not cursor.at_end:
+        tag = cursor.varint()
+        value = cursor.take(cursor.varint())
+        if tag in _KNOWN:
+            fields.setdefault(tag, []).append(value)
+        elif tag % 2 == 1:
+            raise UnsupportedStream(f"{name}: header field {tag} is unknown to this version; update sdc")
+    return fields
+
+
+def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
+    for tag in _KNOWN - _OPTIONAL:
+        if tag not in fields:
+            raise ValueError(f"field {tag} is missing")
+    for tag, values in fields.items():
+        if tag != TAG and len(values) > 1:
+            raise ValueError(f"field {tag} comes {len(values)} times")
+
+    def number(tag: int) -> int:
+        _check_range(f"length of field {tag}", len(fields[tag][0]), 1, 8)
+        return int.from_bytes(fields[tag][0], "little")
+
+    if len(fields[GAIN][0]) != 2:
+        raise ValueError("the gain does not have 2 bytes")
+    tags = {}
+    for text in (value.decode() for value in fields.get(TAG, [])):
+        key, equals, value = text.partition("=")
+        if not equals or key in tags:
+            raise ValueError(f"tag {key!r} {'comes twice' if equals else 'has no value'}")
+        tags[key] = value
+    return Header(
+        model=fields[MODEL][0].decode(),
+        weights_sha256=fields[WEIGHTS_SHA256][0],
+        sample_rate=number(SAMPLE_RATE),
+        hop_length=number(HOP_LENGTH),
+        context_frames=number(CONTEXT_FRAMES),
+        original_rate=number(ORIGINAL_RATE),
+        original_channels=number(ORIGINAL_CHANNELS),
+        coded_channels=number(CODED_CHANNELS),
+        original_samples=number(ORIGINAL_SAMPLES) if ORIGINAL_SAMPLES in fields else None,
+        gain_db=int.from_bytes(fields[GAIN][0], "little", signed=True) / 256,
+        domains=_parse_domains(Cursor(fields[DOMAINS][0])),
+        segment_frames=number(SEGMENT_FRAMES),
+        encoder=fields[ENCODER][0].decode(),
+        tags=tags,
+    )
+
+
+def _encode_domains(domains: tuple[DomainEntry, ...]) -> bytes:
+    out = bytearray([len(domains)])
+    for entry in domains:
+        out += bytes([len(entry.name)]) + entry.name.encode()
+        out += bytes([entry.num_codebooks]) + (entry.codebook_size - 1).to_bytes(2, "little")
+        out += bytes([entry.num_shared, len(entry.groups), *entry.groups])
+    return bytes(out)
+
+
+def _parse_domains(cursor: Cursor) -> tuple[DomainEntry, ...]:
+    domains = []
+    for _ in range(cursor.uint(1)):
+        name = cursor.take(cursor.uint(1)).decode()
+        num_codebooks, codebook_size, num_shared = cursor.uint(1), cursor.uint(2) + 1, cursor.uint(1)
+        groups = tuple(cursor.take(cursor.uint(1)))
+        if not groups:
+            raise ValueError(f"domain {name!r} has no layer groups")
+        domains.append(
+            DomainEntry(
+                name=name,
+                num_codebooks=num_codebooks,
+                codebook_size=codebook_size,
+                num_shared=num_shared,
+                groups=groups,
+            )
+        )
+    if not cursor.at_end:
+        raise ValueError("there are bytes after the last domain")
+    return tuple(domains)
+
+
+def _uint(value: int) -> bytes:
+    """Little-endian, in as few bytes as possible; the field's length says how many."""
+    return value.to_bytes(max(1, (value.bit_length() + 7) // 8), "little")
+
+
+def _check_range(what: str, value: int, lowest: int, highest: int) -> None:
+    if not lowest <= value <= highest:
+        raise ValueError(f"{what} must be {lowest} to {highest}, got {value}")
+
+
+def _check_text(what: str, text: str, *, max_bytes: int, min_bytes: int = 1, allowed: str = "") -> None:
+    """Control characters are refused, since they reach terminals and file names."""
+    _check_range(f"length of {what} in bytes", len(text.encode()), min_bytes, max_bytes)
+    if any(unicodedata.category(char) == "Cc" and char not in allowed for char in text):
+        raise ValueError(f"{what} must not contain control characters, got {text!r}")

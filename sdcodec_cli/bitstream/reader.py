@@ -1,0 +1,411 @@
+"""Reads a stream: its header at once, then segment by segment. Damage is reported and never raised."""
+
+# K codebooks, n frames of a segment
+
+from __future__ import annotations
+
+import re
+import zlib
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .header import Header, StreamKey, read_header
+from .packing import unpack
+from .segment import (
+    END,
+    END_BYTES,
+    INDEX,
+    RAW,
+    SYNC,
+    Chunk,
+    End,
+    EndBlock,
+    Index,
+    SegmentHead,
+    max_head_bytes,
+    parse_end,
+    parse_index,
+    parse_segment,
+)
+from .source import PIECE, Source
+from .wire import MAX_VARINT_BYTES, Cursor
+
+SCAN_BYTES = 4096
+"""Looked at in one go while searching for the next block; two seconds of a live stream, roughly."""
+MAX_PROBLEMS = 1000
+_LANDMARK = re.compile(b"|".join((SYNC, INDEX, END)))
+
+ProblemKind = Literal["chunk", "gap", "order", "truncated", "damage", "block", "junk", "more"]
+"""chunk: codes of a stream are lost in one segment. gap: whole segments are lost. order: a segment that comes twice
+or in the wrong place is ignored. truncated: there is no end. damage: damaged bytes, but no lost segment. block: a block
+without codes is damaged or unknown. junk: bytes after the end. more: there were too many problems to list."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that was found wrong, and what follows from it, in one line for a person."""
+
+    kind: ProblemKind
+    message: str
+    start_frame: int | None = None
+    """Where the consequence begins; None if it is not a matter of time."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The codes of one stretch of time. Only the wanted domains are mentioned in it.
+
+    A stream that is not in `codes`, `silent` or `removed` was damaged.
+    """
+
+    sequence: int
+    start_frame: int
+    num_frames: int
+    codes: dict[StreamKey, NDArray[np.int64]]
+    """`[K, n]`; K is smaller than the domain's `num_codebooks` where the upper layer groups are damaged or left out."""
+    silent: frozenset[StreamKey]
+    removed: frozenset[StreamKey]
+    num_bytes: Mapping[StreamKey, int] = field(default_factory=dict)
+    """Bytes that `codes` takes in the stream."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the reader is, and the segment that it expects there."""
+
+    offset: int
+    sequence: int = 0
+    frame: int = 0
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Frames that are wanted; `stop` is None for all to the end."""
+
+    start: int
+    stop: int | None
+
+    def touch(self, start: int, stop: int) -> bool:
+        return stop > self.start and (self.stop is None or start < self.stop)
+
+
+@dataclass(frozen=True)
+class _SegmentAt:
+    head: SegmentHead
+    payload: int
+    """Offset of the first chunk."""
+
+    @property
+    def stop(self) -> int:
+        return self.payload + self.head.payload_bytes
+
+
+@dataclass(frozen=True)
+class _BlockAt:
+    kind: bytes
+    body: int
+    """Offset of the body."""
+    num_bytes: int
+    """Of the body."""
+
+    @property
+    def stop(self) -> int:
+        return self.body + self.num_bytes + 4
+
+
+class Reader:
+    """A `.sdc` stream, from a file or from anything that delivers bytes in order and blocks until it has them.
+
+    `name` is what messages of errors start with. The constructor raises `NotAStream`, `UnsupportedStream` or
+    `CorruptStream` if the header is not usable; after that, whatever is wrong goes to `problems`.
+    """
+
+    def __init__(self, fo: BinaryIO, name: str = "-") -> None:
+        self._source = Source(fo)
+        stored = read_header(self._source, name)
+        self.header: Header = stored.header
+        self.version: tuple[int, int] = stored.version
+        """(major, minor) version of the format."""
+        self.problems: list[Problem] = []
+        """In the order in which they were found, each once."""
+        self._first_block = stored.num_bytes
+        self._max_head_bytes = max_head_bytes(self.header)
+        self._last_block = self._find_end()
+        self.end: End | None = self._last_block.end if self._last_block else None
+        """Known at once if the input can seek and is whole, else when `segments` has come to it."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes from the start of the stream to the last one looked at; all of a seekable file that is not whole."""
+        return self._source.bytes_read
+
+    def segments(
+        self, start_frame: int = 0, stop_frame: int | None = None, domains: Collection[str] | None = None
+    ) -> Iterator[Segment]:
+        """The segments that touch frames `start_frame` to `stop_frame`, in order, as far as they are not lost.
+
+        Codes are read for the wanted `domains` only, all by default. A segment of which the head is intact is
+        returned even if all its codes are damaged. Input that cannot seek can be gone through once.
+        """
+        names = [entry.name for entry in self.header.domains]
+        for name in domains or ():
+            if name not in names:
+                raise ValueError(f"no domain {name} in this stream; it has {', '.join(names)}")
+        if self._source.oldest > self._first_block:
+            raise ValueError("the input cannot seek, so its segments can be read only once")
+        wanted = [stream for stream, (_, name) in enumerate(self.header.streams) if domains is None or name in domains]
+        return self._segments(_Range(start_frame, stop_frame), wanted)
+
+    def _segments(self, frames: _Range, wanted: list[int]) -> Iterator[Segment]:
+        place = self._seek(frames.start)
+        intact = place.offset  # Nothing before this can turn out to be something else than it was taken for.
+        damage: tuple[int, int] | None = None
+        while frames.stop is None or place.frame < frames.stop:
+            self._source.forget(intact)
+            found = self._block_at(place.offset)
+            if found is None:
+                resumed = self._next_block(max(intact, self._source.oldest))
+                if resumed is None:
+                    self._report_truncation(place)
+                    return
+                damage = min(place.offset, resumed), max(place.offset, resumed)
+                intact = resumed
+                place = _Place(resumed, place.sequence, place.frame)
+            elif isinstance(found, EndBlock):
+                self.end = found.end
+                self._report_end(place, found.end, frames, damage)
+                if self._source.read(place.offset + END_BYTES, 1):
+                    self._report("junk", "there are bytes after the end; they are ignored", None)
+                return
+            elif isinstance(found, _BlockAt):
+                whole = self._skip(found)
+                intact = found.stop if whole else found.body
+                place = _Place(found.stop, place.sequence, place.frame)
+            else:
+                head = found.head
+                intact = found.payload
+                complaint = self._misplaced(head, place)
+                if complaint:
+                    self._report("order", f"{self._where(head)} is ignored: {complaint}", head.start_frame)
+                    place = _Place(found.stop, place.sequence, place.frame)
+                    continue
+                self._report_gap(place, head.start_frame, frames, damage)
+                damage = None
+                if frames.stop is not None and head.start_frame >= frames.stop:
+                    return
+                if head.stop_frame > frames.start:
+                    yield self._segment(found, wanted)
+                place = _Place(found.stop, head.sequence + 1, head.stop_frame)
+
+    # --- finding blocks
+
+    def _block_at(self, offset: int) -> _SegmentAt | _BlockAt | EndBlock | None:
+        """What starts at `offset`; None if nothing intact does. The end counts as intact with its body only."""
+        start = self._source.read(offset, 5)
+        if start[4:] >= b"\x80":  # The length takes more than one byte, thus at least 128 bytes follow.
+            start = self._source.read(offset, 4 + MAX_VARINT_BYTES)
+        cursor = Cursor(start)
+        try:
+            kind, length = cursor.take(4), cursor.varint()
+            if kind == SYNC:
+                if length > self._max_head_bytes:
+                    return None
+                data = self._source.read(offset, cursor.position + length + 4)
+                fields = _checked(data)[cursor.position :]
+                return _SegmentAt(parse_segment(fields, self.header), offset + len(data))
+            if not (kind.isalpha() and kind.isascii()):
+                return None
+            _checked(self._source.read(offset, cursor.position + 4))
+            block = _BlockAt(kind, offset + cursor.position + 4, length)
+            if kind != END:
+                return block
+            if block.stop - offset != END_BYTES:
+                return None
+            return parse_end(_checked(self._source.read(block.body, length + 4)), self.header)
+        except ValueError:
+            return None
+
+    def _next_block(self, offset: int) -> int | None:
+        """Offset of the first segment, index or end from `offset` on; None if there is no more."""
+        while True:
+            data = self._source.read(offset, SCAN_BYTES)
+            for match in _LANDMARK.finditer(data):
+                if self._block_at(offset + match.start()) is not None:
+                    return offset + match.start()
+            if len(data) < SCAN_BYTES:
+                return None
+            offset += SCAN_BYTES - 3
+            self._source.forget(offset)
+
+    def _skip(self, block: _BlockAt) -> bool:
+        """Pass over a block piece by piece, checking it; False if it is damaged."""
+        offset, stop, checksum = block.body, block.stop - 4, 0
+        while data := self._source.read(offset, min(PIECE, stop - offset)):
+            checksum = zlib.crc32(data, checksum)
+            offset += len(data)
+            self._source.forget(offset - PIECE)
+        whole = self._source.read(offset, 4) == checksum.to_bytes(4, "little")
+        name = block.kind.decode()
+        if not whole:
+            self._report("block", f"block {name} at byte {block.body} is damaged; it holds no codes", None)
+        elif name[0].isupper() and block.kind != INDEX:
+            self._report("block", f"block {name} at byte {block.body} is unknown to this version and skipped", None)
+        return whole
+
+    def _find_end(self) -> EndBlock | None:
+        """The end, if the input can seek and its last bytes are the end of this very stream."""
+        if self._source.size is None:
+            return None
+        offset = self._source.size - END_BYTES
+        found = self._block_at(offset) if offset >= self._first_block else None
+        return found if isinstance(found, EndBlock) and found.end_offset == offset else None
+
+    @cached_property
+    def _index(self) -> Index | None:
+        """The index, if there is one and it agrees with the end."""
+        if self._last_block is None or self._last_block.index_offset < self._first_block:
+            return None
+        block = self._block_at(self._last_block.index_offset)
+        if not isinstance(block, _BlockAt) or block.kind != INDEX:
+            return None
+        try:
+            body = _checked(self._source.read(block.body, block.num_bytes + 4))
+            index = parse_index(body, self.header, self._last_block.index_offset)
+        except ValueError:
+            return None
+        return index if index.total_frames == self._last_block.end.total_frames else None
+
+    def _seek(self, start_frame: int) -> _Place:
+        """The place of the segment with `start_frame`, from the index; else the first one."""
+        first = _Place(self._first_block)
+        if start_frame <= 0 or self._last_block is None or not self._last_block.index_offset:
+            return first
+        if self._index and self._index.total_frames:
+            number = bisect_right(self._index.starts, start_frame) - 1
+            place = _Place(self._index.offsets[number], number, self._index.starts[number])
+            found = self._block_at(place.offset)
+            expected = (place.sequence, place.frame)
+            if isinstance(found, _SegmentAt) and (found.head.sequence, found.head.start_frame) == expected:
+                return place
+        if self._last_block.end.total_frames:
+            message = f"the index does not lead to frame {start_frame}; the stream is searched from its start instead"
+            self._report("block", message, None)
+        return first
+
+    # --- codes
+
+    def _segment(self, found: _SegmentAt, wanted: list[int]) -> Segment:
+        head, header = found.head, self.header
+        keys = header.streams
+        groups: dict[int, list[NDArray[np.int64]]] = {stream: [] for stream in wanted}
+        damaged: set[int] = set()
+        num_bytes = {keys[stream]: 0 for stream in wanted}
+        offset = found.payload
+        for chunk in head.chunks:
+            if chunk.stream in groups:
+                codes = self._codes(chunk, offset, head.num_frames) if chunk.stream not in damaged else None
+                if codes is None:
+                    damaged.add(chunk.stream)
+                else:
+                    groups[chunk.stream].append(codes)
+                    num_bytes[keys[chunk.stream]] += chunk.num_bytes
+            offset += chunk.num_bytes
+        for stream in sorted(damaged):
+            self._report_chunk(head, stream, sum(len(codes) for codes in groups[stream]))
+        stored = {chunk.stream for chunk in head.chunks}
+        return Segment(
+            head.sequence,
+            head.start_frame,
+            head.num_frames,
+            codes={keys[stream]: np.concatenate(codes) for stream, codes in groups.items() if codes},
+            silent=frozenset(keys[stream] for stream in wanted if stream in head.silent),
+            removed=frozenset(keys[stream] for stream in wanted if stream not in head.silent | stored),
+            num_bytes=num_bytes,
+        )
+
+    def _codes(self, chunk: Chunk, offset: int, num_frames: int) -> NDArray[np.int64] | None:
+        """Codes `[K, n]` of a chunk; None if they are damaged or in a coding that this version lacks."""
+        entry = self.header.domain_of(chunk.stream)
+        data = self._source.read(offset, chunk.num_bytes)
+        if chunk.coding != RAW or len(data) != chunk.num_bytes or zlib.crc32(data) != chunk.crc32:
+            return None
+        num_codebooks = entry.groups[chunk.group]
+        try:
+            codes = unpack(data, num_codebooks * num_frames, entry.code_bits)
+        except ValueError:
+            return None
+        # All codes of the given number of bits are valid if the size of the codebook is a power of two.
+        if entry.codebook_size < 1 << entry.code_bits and int(codes.max()) >= entry.codebook_size:
+            return None
+        return codes.reshape(num_codebooks, num_frames)
+
+    # --- problems
+
+    def _misplaced(self, head: SegmentHead, place: _Place) -> str | None:
+        """Why a segment cannot be the next one."""
+        missing = head.sequence - place.sequence
+        if missing < 0:
+            return "it comes twice or too late"
+        first, last = place.frame + missing, place.frame + missing * self.header.segment_frames
+        if not first <= head.start_frame <= last:
+            return f"it should start between frames {first} and {last}"
+        if self._last_block and head.stop_frame > self._last_block.end.total_frames:
+            return f"the stream has only {self._last_block.end.total_frames} frames"
+        return None
+
+    def _report_gap(self, place: _Place, frame: int, frames: _Range, damage: tuple[int, int] | None) -> None:
+        """Nothing was found from `place` up to `frame`."""
+        if frame > place.frame:
+            if frames.touch(place.frame, frame):
+                span = self._span(place.frame, frame)
+                self._report("gap", f"all streams are lost in {span}: segments are damaged or missing", place.frame)
+        elif damage:
+            self._report("damage", f"bytes {damage[0]}-{damage[1]} are damaged; no segment is lost there", None)
+
+    def _report_chunk(self, head: SegmentHead, stream: int, num_intact: int) -> None:
+        channel, name = self.header.streams[stream]
+        who = name if self.header.coded_channels == 1 else f"{name} of channel {channel + 1}"
+        result = f"only its first {num_intact} codebooks are used" if num_intact else "it is lost there"
+        self._report("chunk", f"{who} is damaged in {self._where(head)}: {result}", head.start_frame)
+
+    def _report_end(self, place: _Place, end: End, frames: _Range, damage: tuple[int, int] | None) -> None:
+        if end.total_frames < place.frame:
+            self._report("block", f"the end announces {end.total_frames} frames, but there are {place.frame}", None)
+        else:
+            self._report_gap(place, end.total_frames, frames, damage)
+
+    def _report_truncation(self, place: _Place) -> None:
+        seconds = self._seconds(place.frame)
+        self._report(
+            "truncated", f"ends without its end block after {seconds:.2f} s; what follows is lost", place.frame
+        )
+
+    def _report(self, kind: ProblemKind, message: str, start_frame: int | None) -> None:
+        problem = Problem(kind, message, start_frame)
+        if len(self.problems) > MAX_PROBLEMS or problem in self.problems:
+            return
+        if len(self.problems) == MAX_PROBLEMS:
+            problem = Problem("more", f"more than {MAX_PROBLEMS} problems; the others are not listed")
+        self.problems.append(problem)
+
+    def _where(self, head: SegmentHead) -> str:
+        return f"segment {head.sequence} ({self._span(head.start_frame, head.stop_frame)})"
+
+    def _span(self, start: int, stop: int) -> str:
+        return f"frames {start}-{stop - 1}, {self._seconds(start):.2f}-{self._seconds(stop):.2f} s"
+
+    def _seconds(self, frame: int) -> float:
+        return frame / self.header.frame_rate
+
+
+def _checked(data: bytes) -> bytes:
+    """`data` without the checksum at its end. `ValueError` if that does not match."""
+    if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise ValueError("checksum mismatch")
+    return data[:-4]

@@ -1,0 +1,85 @@
+"""The `sdc` command: puts the subcommands together, and decides what an error looks like."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .. import __version__
+from ..errors import SdcError
+from . import compress, decode, info, models, separate
+from .console import report
+
+
+class Group(TyperGroup):
+    """Commands whose expected errors end in one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SdcError as error:
+            report(error)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="sdc",
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sdc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def sdc(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Compress audio into speech, music and sound effects that can be decoded separately.
+
+    Example: sdc compress talk.wav && sdc decode talk.sdc --stem speech
+    """
+
+
+app.command()(compress.compress)
+app.command()(decode.decode)
+app.command()(separate.separate)
+app.command()(info.info)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run `sdc`; the entry point of the console script."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _stop)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a replaced stream, which knows no encoding
+            stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
+    try:
+        app()
+    except Exception:
+        traceback.print_exc()
+        report("this is a bug; please report it, with the lines above, at the project's issue page")
+        sys.exit(1)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End through an exception, so that half-written files are removed."""
+    raise SystemExit(128 + number)

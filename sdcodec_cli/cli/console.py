@@ -1,0 +1,153 @@
+"""What people see: progress, summaries and errors on standard error, tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import typer
+
+from ..errors import SdcError
+
+Progress = Callable[[float, float | None], None]
+"""Called by the engine with seconds of audio done and, if known, in all."""
+
+
+class Console:
+    """The voice of one command: knows about `--quiet`, `--json` and terminals, and whether something failed."""
+
+    def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
+        self._quiet = quiet
+        self.json = json
+        self._failed = False
+
+    def say(self, line: str) -> None:
+        """A line for people, unless they asked for quiet."""
+        if not self._quiet:
+            print(line, file=sys.stderr)
+
+    def fail(self, problem: object) -> None:
+        """A line about something that went wrong, which makes the exit code 1."""
+        self._failed = True
+        report(problem)
+
+    @contextlib.contextmanager
+    def catching(self) -> Iterator[None]:
+        """Turn an expected error into a line, so that the next input gets its turn."""
+        try:
+            yield
+        except SdcError as error:
+            self.fail(error)
+
+    @contextlib.contextmanager
+    def progress(self, label: str) -> Iterator[Progress | None]:
+        """A bar while the block runs, if standard error is a terminal."""
+        if self._quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from tqdm import tqdm
+
+        known = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left"
+        unknown = "{desc}: {n:.0f} s of audio, {elapsed}"
+        # Closed and redrawn in place, so that nothing of it stays behind.
+        with tqdm(desc=label, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown) as bar:
+
+            def update(done: float, total: float | None) -> None:
+                if total is not None and bar.total is None:
+                    bar.total, bar.bar_format = total, known
+                bar.update(done - bar.n)
+
+            yield update
+
+    def result(self, value: Any) -> None:
+        """A dataclass as one line of JSON on standard output, if `--json` asked for it."""
+        if self.json:
+            print(as_json(value))
+
+    def finish(self) -> None:
+        """End the command, with exit code 1 if anything failed."""
+        if self._failed:
+            raise typer.Exit(1)
+
+
+def report(problem: object) -> None:
+    """One line on standard error, beginning with the name of the program."""
+    text = " ".join(str(problem).split("\n"))
+    print(f"sdc: {text}", file=sys.stderr)
+
+
+def as_json(value: Any) -> str:
+    """A dataclass as JSON in one line; numbers that JSON cannot express become null."""
+    return json.dumps(_plain(dataclasses.asdict(value)), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
+    """A table on standard output; columns named in `right` are aligned to the right."""
+    import rich.box
+    import rich.console
+    import rich.table
+
+    terminal = sys.stdout.isatty()
+    # In a file or a pipe nothing is folded: one row stays one line.
+    console = rich.console.Console(
+        file=sys.stdout, width=None if terminal else 1000, markup=False, emoji=False, highlight=False
+    )
+    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    console.print(grid)
+
+
+def num_bytes(count: int) -> str:
+    """A size for people.
+
+    >>> num_bytes(999), num_bytes(46_300), num_bytes(2_345_678)
+    ('999 B', '46 kB', '2.3 MB')
+    """
+    if count < 1000:
+        return f"{count} B"
+    if count < 999_500:
+        return f"{count / 1000:.0f} kB"
+    if count < 999_950_000:
+        return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e9:.2f} GB"
+
+
+def duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> duration(61.24), duration(3725)
+    ('61.2 s', '1 h 2 min 5 s')
+    """
+    if seconds < 600:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min {rest} s" if hours else f"{minutes} min {rest} s"
+
+
+def speed(times_real_time: float, device: str) -> str:
+    """How fast, and where.
+
+    >>> speed(38.2, "cpu"), speed(0.84, "cpu")
+    ('38x real time on cpu', '0.84x real time on cpu')
+    """
+    digits = f"{times_real_time:.0f}" if times_real_time >= 10 else f"{times_real_time:.2g}"
+    return f"{digits}x real time on {device}"

@@ -1,0 +1,272 @@
+"""Which files a command reads and writes, settled and checked before any model is loaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..audio import READ_SUFFIXES, audio_format, check_target
+from ..bitstream import Reader
+from ..errors import InputError, OutputError, SdcError
+
+STREAM_SUFFIXES = frozenset({".sdc"})
+AUDIO_SUFFIXES = READ_SUFFIXES
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its outputs go."""
+
+    source: str
+    """A path, or `-` for standard input."""
+    targets: dict[str, str]
+    """Path of each output, `-` for standard output; keyed by stem, or by `sdc` for a compressed file."""
+
+    def make_folders(self) -> None:
+        """Create the folders that the outputs go to, where they are missing."""
+        for target in self.targets.values():
+            folder = Path(target).parent
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another with -o") from error
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, and what cannot be done; both in the order of the inputs."""
+
+    jobs: tuple[Job, ...]
+    failures: tuple[SdcError, ...]
+
+
+@dataclass(frozen=True)
+class _Source:
+    name: str
+    """As the user named it; a file found in a folder begins with the name of the folder."""
+    inside: Path
+    """Its folder, relative to the one that was searched."""
+
+
+def find_inputs(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[str], list[SdcError]]:
+    """Files named, files with one of `suffixes` in folders named (searched recursively), and `-`; each once.
+
+    Raises:
+        ValueError: standard input is named twice.
+    """
+    sources, failures = _find(inputs, suffixes)
+    return [source.name for source in sources], failures
+
+
+def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool) -> Plan:
+    """`a.wav` becomes `a.sdc` beside it, unless `output` names a file, a folder or `-`.
+
+    Raises:
+        ValueError: the arguments contradict each other, such as two inputs for one output file.
+    """
+
+    def check(target: str) -> None:
+        if Path(target).suffix.lower() in AUDIO_SUFFIXES:
+            raise OutputError(f"{target}: would hold a .sdc stream; name it {Path(target).with_suffix('.sdc').name}")
+
+    return _plan(
+        inputs,
+        output,
+        suffixes=AUDIO_SUFFIXES,
+        stems=lambda source: ("sdc",),
+        name=lambda base, stem: f"{base}.sdc",
+        check=check,
+        overwrite=overwrite,
+    )
+
+
+def plan_decode(inputs: Sequence[str], output: str | None, stems: Sequence[str], *, overwrite: bool) -> Plan:
+    """`a.sdc` becomes `a.decoded.wav` beside it, or `a.speech.wav` for a stem.
+
+    `all` stands for every domain that a file has. Reads the header of every file, to know them.
+
+    Raises:
+        ValueError: the arguments contradict each other, such as two stems for one output file.
+    """
+
+    def stems_of(source: str) -> Sequence[str]:
+        if not os.path.isfile(source):  # standard input, a pipe: what is read now would be missing later
+            if "all" in stems:
+                raise ValueError("what a pipe holds is not known in advance; name the stems instead of all")
+            return _each_once(stems)
+        known = domains_of(source)
+        unknown = [stem for stem in stems if stem not in (*known, "mix", "all")]
+        if unknown:
+            raise InputError(f"{source}: has no {unknown[0]}; choose from {', '.join(known)}, mix, all")
+        return _each_once(stem for name in stems for stem in (known if name == "all" else (name,)))
+
+    return _plan(
+        inputs,
+        output,
+        suffixes=STREAM_SUFFIXES,
+        stems=stems_of,
+        name=lambda base, stem: f"{base}.{'decoded' if stem == 'mix' else stem}.wav",
+        check=lambda target: audio_format(target) and None,
+        overwrite=overwrite,
+    )
+
+
+def plan_separate(inputs: Sequence[str], output: str | None, stems: Sequence[str], *, overwrite: bool) -> Plan:
+    """`a.wav` becomes `a.speech.wav` and so on, beside it or in the folder `output`.
+
+    Raises:
+        ValueError: the arguments contradict each other.
+    """
+    return _plan(
+        inputs,
+        output,
+        suffixes=AUDIO_SUFFIXES,
+        stems=lambda source: _each_once(stems),
+        name=lambda base, stem: f"{base}.{stem}.wav",
+        check=lambda target: audio_format(target) and None,
+        overwrite=overwrite,
+        into_folder=not (len(set(stems)) == 1 and output is not None and Path(output).suffix),
+    )
+
+
+def domains_of(source: str) -> tuple[str, ...]:
+    """Names of the domains in a `.sdc` file.
+
+    Raises:
+        InputError: it cannot be opened; StreamError: it is not a usable stream.
+    """
+    try:
+        with open(source, "rb") as file:
+            return tuple(entry.name for entry in Reader(file, source).header.domains)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}; check its permissions") from error
+
+
+def _plan(
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    suffixes: Collection[str],
+    stems: Callable[[str], Sequence[str]],
+    name: Callable[[str, str], str],
+    check: Callable[[str], None],
+    overwrite: bool,
+    into_folder: bool = False,
+) -> Plan:
+    sources, failures = _find(inputs, suffixes)
+    wanted: list[tuple[_Source, Sequence[str]]] = []
+    for source in sources:
+        try:
+            wanted.append((source, stems(source.name)))
+        except SdcError as error:
+            failures.append(error)
+
+    several = sum(len(keys) for _, keys in wanted) > 1 or len(sources) > 1 or len(inputs) > 1
+    folder = output is not None and output != "-" and (into_folder or output.endswith("/") or os.path.isdir(output))
+    if several and output is not None and not folder:
+        raise ValueError(f"-o {output}: one file cannot hold several outputs; name a folder, such as -o out/")
+
+    jobs: list[Job] = []
+    inputs_taken = {os.path.realpath(source.name): source.name for source in sources if source.name != "-"}
+    outputs_taken: dict[str, str] = {}
+    for source, keys in wanted:
+        targets = {}
+        for key in keys:
+            if output is not None and not folder:
+                targets[key] = output
+            elif source.name == "-" and output is None:
+                targets[key] = "-"
+            else:
+                default = name(_base(source.name, suffixes), key)
+                parent = Path(source.name).parent if output is None else Path(output) / source.inside
+                targets[key] = str(parent / default)
+        if len(keys) > 1 and "-" in targets.values():
+            raise ValueError("standard output cannot hold several stems; name a folder, such as -o out/")
+        try:
+            for target in targets.values():
+                if target == "-":
+                    continue
+                place = os.path.realpath(target)
+                if place in inputs_taken:
+                    raise OutputError(f"{target}: is an input; choose another output with -o")
+                if place in outputs_taken:
+                    raise OutputError(
+                        f"{source.name}: would write {target}, as {outputs_taken[place]} does; "
+                        "give it another name, or its own output with -o"
+                    )
+                check(target)
+                _check_place(target, overwrite=overwrite, create=folder)
+        except SdcError as error:
+            failures.append(error)
+            continue
+        outputs_taken.update((os.path.realpath(target), source.name) for target in targets.values() if target != "-")
+        jobs.append(Job(source.name, targets))
+    return Plan(tuple(jobs), tuple(failures))
+
+
+def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
+    folder = Path(target).parent
+    if not create or folder.is_dir():
+        check_target(target, overwrite=overwrite)
+        return
+    nearest = next(parent for parent in folder.parents if os.path.lexists(parent)) if not folder.exists() else folder
+    if not nearest.is_dir():
+        raise OutputError(f"{nearest}: is a file, not a folder; choose another with -o")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise OutputError(f"{target}: the folder {nearest} is not writable; choose another with -o")
+
+
+def _find(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[_Source], list[SdcError]]:
+    if inputs.count("-") > 1:
+        raise ValueError("standard input can be read only once; name - once")
+    if "-" in inputs and sys.stdin.isatty():
+        raise ValueError("refusing to read from the terminal; pipe something in, or name a file")
+    sources: list[_Source] = []
+    failures: list[SdcError] = []
+    seen: set[str] = set()
+    for given in inputs:
+        if given == "-":
+            sources.append(_Source(given, Path()))
+        elif os.path.isdir(given):
+            found = list(_search(Path(given), suffixes))
+            if not found:
+                failures.append(InputError(f"{given}: no {_names(suffixes)} in this folder; name a file"))
+            sources += (_Source(str(path), path.parent.relative_to(given)) for path in found)
+        elif os.path.exists(given):
+            sources.append(_Source(given, Path()))
+        else:
+            failures.append(InputError(f"{given}: no such file; check the name"))
+    unique = []
+    for source in sources:
+        place = source.name if source.name == "-" else os.path.realpath(source.name)
+        if place not in seen:
+            seen.add(place)
+            unique.append(source)
+    return unique, failures
+
+
+def _search(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Files below a folder in the order of their names; hidden ones (`._a.wav` of macOS) are left out."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+                yield Path(root, name)
+
+
+def _base(source: str, suffixes: Collection[str]) -> str:
+    if source == "-":
+        return "stdin"
+    path = Path(source)
+    return path.stem if path.suffix.lower() in suffixes else path.name
+
+
+def _names(suffixes: Collection[str]) -> str:
+    return ".sdc files" if suffixes == STREAM_SUFFIXES else "audio files"
+
+
+def _each_once(stems: Iterator[str] | Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(stems))

@@ -1,0 +1,185 @@
+"""What is in a `.sdc` stream, without decoding its audio: no model and no torch needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ..bitstream import Header, Problem, Reader, StreamKey
+from ..errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamReport:
+    """The codes of one domain in one channel. The four shares are of the segments that were found, and add up to 1."""
+
+    channel: int
+    """From 0."""
+    domain: str
+    num_codebooks: int
+    codebook_size: int
+    num_bytes: int
+    bitrate: float
+    """Of the codes, in kbit/s, over the whole duration."""
+    active: float
+    silent: float
+    removed: float
+    damaged: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReport:
+    """Everything about a stream; `dataclasses.asdict` makes it JSON."""
+
+    name: str
+    format_version: str
+    complete: bool
+    """Whether the end was found; False for a truncated stream."""
+    model: str
+    weights_sha256: str
+    """In hexadecimal."""
+    encoder: str
+    tags: dict[str, str]
+    sample_rate: int
+    hop_length: int
+    frame_rate: float
+    """Frames per second."""
+    context_frames: int
+    original_rate: int
+    original_channels: int
+    coded_channels: int
+    original_samples: int | None
+    """Per channel, at the original rate; None if the stream does not say."""
+    gain_db: float
+    segment_frames: int
+    num_segments: int
+    """Segments that were found."""
+    num_frames: int
+    """Frames from the first to the last one known, lost ones included."""
+    duration: float
+    """In seconds."""
+    num_bytes: int
+    """Of the whole stream, or of as much of it as there is."""
+    payload_bytes: int
+    """Of the codes alone."""
+    bitrate: float
+    """Of the codes, in kbit/s."""
+    file_bitrate: float
+    """Of all bytes, in kbit/s."""
+    overhead: float | None
+    """Bytes that are not codes, in percent of those that are; None if there are no codes."""
+    streams: tuple[StreamReport, ...]
+    problems: tuple[Problem, ...]
+    """What is damaged, in the order in which it was found; none if the stream is whole."""
+
+
+def inspect(source: str | Path | BinaryIO) -> FileReport:
+    """Read all of a stream, checking every checksum and code, and report what is in it.
+
+    `source` is a path or a binary input, which need not be able to seek and is not closed. Raises `InputError` for a
+    path that cannot be read, and `NotAStream`, `UnsupportedStream` or `CorruptStream` if the header is not usable.
+    """
+    if not isinstance(source, str | Path):
+        name = getattr(source, "name", None)
+        return _report(source, name if isinstance(name, str) else "-")
+    try:
+        with Path(source).open("rb") as fo:
+            return _report(fo, str(source))
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+
+
+def _report(fo: BinaryIO, name: str) -> FileReport:
+    reader = Reader(fo, name)
+    header = reader.header
+    num_segments = num_frames = 0
+    stored: Counter[StreamKey] = Counter()
+    states = {key: Counter[str]() for key in header.streams}
+    for segment in reader.segments():
+        num_segments += 1
+        num_frames = segment.start_frame + segment.num_frames
+        stored.update(segment.num_bytes)
+        for key, counts in states.items():
+            if key in segment.codes:
+                counts["active"] += 1
+            elif key in segment.silent:
+                counts["silent"] += 1
+            elif key in segment.removed:
+                counts["removed"] += 1
+            else:
+                counts["damaged"] += 1
+
+    original_samples = header.original_samples
+    if reader.end:
+        num_frames = max(num_frames, reader.end.total_frames)
+        original_samples = reader.end.original_samples
+    if original_samples is None or not reader.end:
+        duration = num_frames / header.frame_rate
+    else:
+        duration = original_samples / header.original_rate
+    payload_bytes = stored.total()
+    return FileReport(
+        name=name,
+        format_version=".".join(map(str, reader.version)),
+        complete=reader.end is not None,
+        model=header.model,
+        weights_sha256=header.weights_sha256.hex(),
+        encoder=header.encoder,
+        tags=dict(header.tags),
+        sample_rate=header.sample_rate,
+        hop_length=header.hop_length,
+        frame_rate=header.frame_rate,
+        context_frames=header.context_frames,
+        original_rate=header.original_rate,
+        original_channels=header.original_channels,
+        coded_channels=header.coded_channels,
+        original_samples=original_samples,
+        gain_db=header.gain_db,
+        segment_frames=header.segment_frames,
+        num_segments=num_segments,
+        num_frames=num_frames,
+        duration=duration,
+        num_bytes=reader.bytes_read,
+        payload_bytes=payload_bytes,
+        bitrate=_bitrate(payload_bytes, duration),
+        file_bitrate=_bitrate(reader.bytes_read, duration),
+        overhead=100 * (reader.bytes_read - payload_bytes) / payload_bytes if payload_bytes else None,
+        streams=tuple(_streams(header, stored, states, num_segments, duration)),
+        problems=tuple(reader.problems),
+    )
+
+
+def _streams(
+    header: Header,
+    stored: Mapping[StreamKey, int],
+    states: Mapping[StreamKey, Counter[str]],
+    num_segments: int,
+    duration: float,
+) -> list[StreamReport]:
+    reports = []
+    for number, (channel, domain) in enumerate(header.streams):
+        entry = header.domain_of(number)
+        counts = states[channel, domain]
+        reports.append(
+            StreamReport(
+                channel=channel,
+                domain=domain,
+                num_codebooks=entry.num_codebooks,
+                codebook_size=entry.codebook_size,
+                num_bytes=stored[channel, domain],
+                bitrate=_bitrate(stored[channel, domain], duration),
+                active=counts["active"] / max(num_segments, 1),
+                silent=counts["silent"] / max(num_segments, 1),
+                removed=counts["removed"] / max(num_segments, 1),
+                damaged=counts["damaged"] / max(num_segments, 1),
+            )
+        )
+    return reports
+
+
+def _bitrate(num_bytes: int, duration: float) -> float:
+    """In kbit/s; 0 for a stream without duration."""
+    return num_bytes * 8 / duration / 1000 if duration else 0.0

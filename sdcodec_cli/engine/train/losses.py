@@ -1,0 +1,87 @@
+"""The terms of the training objective.
+
+Legend: B batch, T samples, M mel bands, N domains, F frames.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor
+
+MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
+"""Window length in samples and mel bands of each scale (DAC, arXiv:2306.06546); the hop is a quarter of the window."""
+
+FLOOR = 1e-5
+"""Magnitude below which a mel band counts as silent."""
+
+
+@functools.lru_cache
+def _mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
+    """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them."""
+    import warnings
+
+    with warnings.catch_warnings():
+        # At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
+        warnings.simplefilter("ignore")
+        bank: Tensor = torchaudio.functional.melscale_fbanks(
+            window_length // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm="slaney", mel_scale="slaney"
+        )
+    return bank
+
+
+def mel_distance(
+    estimate: Tensor, target: Tensor, *, sample_rate: int, scales: Sequence[tuple[int, int]] = MEL_SCALES
+) -> Tensor:
+    """Mean absolute difference of log10 mel magnitudes, averaged over scales: two `[B, T]` to a scalar."""
+    total = estimate.new_zeros(())
+    for window_length, bands in scales:
+        with torch.no_grad():
+            wanted = _log_mel(target, window_length, bands, sample_rate)
+        total = total + (_log_mel(estimate, window_length, bands, sample_rate) - wanted).abs().mean()
+    return total / len(scales)
+
+
+def _log_mel(wav: Tensor, window_length: int, bands: int, sample_rate: int) -> Tensor:
+    """`[B, T]` to `[B, frames, M]`."""
+    window = torch.hann_window(window_length, device=wav.device)
+    spectrum = torch.stft(wav, window_length, window_length // 4, window=window, return_complex=True)
+    # The tiny offset keeps the gradient of the root finite at exact zeros.
+    magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-14).sqrt()
+    bank = _mel_bank(window_length, bands, sample_rate).to(wav.device)
+    return (magnitude.transpose(1, 2) @ bank).clamp_min(FLOOR).log10()
+
+
+def negative_snr(estimate: Tensor, target: Tensor, *, ceiling: float = 30.0) -> Tensor:
+    """Negative signal-to-noise ratio in dB of each row, softly limited at `ceiling`: two `[B, T]` to `[B]`.
+
+    Unlike SI-SDR it also asks for the right level.
+    """
+    energy = target.square().sum(-1) + 1e-6
+    noise = (estimate - target).square().sum(-1)
+    return 10 * torch.log10(noise / energy + 10 ** (-ceiling / 10))
+
+
+def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tensor:
+    """Level in dB of what an absent domain puts out, relative to the mixture: two `[B, T]` to `[B]`.
+
+    The loss for silent targets, softly limited at `floor` (as in "What's all the fuss about free universal sound
+    separation data?", arXiv:2011.00803).
+    """
+    energy = mixture.square().sum(-1) + 1e-6
+    return 10 * torch.log10(estimate.square().sum(-1) / energy + 10 ** (floor / 10))
+
+
+def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
+    """Which domains can be heard: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
+
+    A domain counts as present around frames where it is above −60 dBFS and within 40 dB of the mixture.
+    """
+    energy = stems.unfold(-1, hop_length, hop_length).square().mean(-1)
+    mixture = stems.sum(1, keepdim=True).unfold(-1, hop_length, hop_length).square().mean(-1)
+    heard = (energy > 1e-6) & (energy > 1e-4 * mixture)
+    return F.max_pool1d(heard.float(), kernel_size=21, stride=1, padding=10)

@@ -1,0 +1,142 @@
+"""The time-domain encoder and decoder of DAC, for any strides and widths.
+
+Source: "High-Fidelity Audio Compression with Improved RVQGAN", arXiv:2306.06546; SD-Codec uses its 16 kHz sizes.
+
+Legend: B batch, C channels, T samples, F frames, D latent width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import ResidualUnit, Snake
+
+Upsampling = Literal["exact", "dac", "sdcodec"]
+"""How a transposed convolution of stride s, whose raw output is s samples too long, is trimmed.
+
+==========  =================  =================================  =========================
+name        trimmed left       length for L input samples         comment
+==========  =================  =================================  =========================
+`exact`     ceil(s / 2)        L·s                                mirrors the encoder: no lag
+`dac`       ceil(s / 2)        L·s, less one where s is odd       published DAC weights
+`sdcodec`   floor(s / 2)       L·s, one more where s is odd       published SD-Codec weights
+==========  =================  =================================  =========================
+
+All agree for even strides. With strides 8, 5, 4, 2, `dac` ends 8 samples short and `sdcodec` 8 samples late.
+"""
+
+DILATIONS = (1, 3, 9)
+
+
+class EncoderStage(nn.Module):
+    """Three residual units, then a strided convolution that doubles the width.
+
+    Shape: `[B, C, T]` to `[B, 2 C, T / stride]`
+    """
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.units = nn.Sequential(*(ResidualUnit(channels, dilation) for dilation in DILATIONS))
+        self.snake = Snake(channels)
+        self.down = nn.Conv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.snake(self.units(x)))
+
+
+class DecoderStage(nn.Module):
+    """A transposed convolution that halves the width, then three residual units.
+
+    Shape: `[B, C, L]` to `[B, C / 2, L * stride]`, exactly so with `upsampling="exact"`
+    """
+
+    def __init__(self, channels: int, stride: int, upsampling: Upsampling) -> None:
+        super().__init__()
+        self.snake = Snake(channels)
+        self.up = nn.ConvTranspose1d(
+            channels,
+            channels // 2,
+            2 * stride,
+            stride=stride,
+            padding=stride // 2 if upsampling == "sdcodec" else math.ceil(stride / 2),
+            output_padding=stride % 2 if upsampling == "exact" else 0,
+        )
+        self.units = nn.Sequential(*(ResidualUnit(channels // 2, dilation) for dilation in DILATIONS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.units(self.up(self.snake(x)))
+
+
+class ConvEncoder(nn.Module):
+    """Waveform to latent by strided convolutions.
+
+    Args:
+        width: channels after the first convolution; each stage doubles them
+        strides: downsampling of each stage; their product is the hop length
+        latent_dim: channels of the latent
+
+    Shape: `[B, 1, T]`, T a multiple of the hop length, to `[B, D, T / hop_length]`
+    """
+
+    def __init__(self, *, width: int, strides: Sequence[int], latent_dim: int) -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.conv_in = nn.Conv1d(1, width, kernel_size=7, padding=3)
+        self.stages = nn.Sequential(*(EncoderStage(width << i, stride) for i, stride in enumerate(strides)))
+        self.snake_out = Snake(width << len(strides))
+        self.conv_out = nn.Conv1d(width << len(strides), latent_dim, kernel_size=3, padding=1)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        return self.conv_out(self.snake_out(self.stages(self.conv_in(wav))))
+
+    @property
+    def context_frames(self) -> int:
+        """Frames of audio on each side that one latent frame depends on, its own excluded; rounded up."""
+        reach, step = 3, 1
+        for stride in self.strides:
+            reach += step * (3 * sum(DILATIONS) + math.ceil(stride / 2))
+            step *= stride
+        return math.ceil((reach + step) / step)
+
+
+class ConvDecoder(nn.Module):
+    """Latent to waveform by transposed convolutions; the last one is followed by tanh.
+
+    Args:
+        width: channels after the first convolution; each stage halves them
+        strides: upsampling of each stage; their product is the hop length
+        latent_dim: channels of the latent
+        upsampling: how odd strides are trimmed, see `Upsampling`
+
+    Shape: `[B, D, F]` to `[B, 1, F * hop_length]`
+    """
+
+    def __init__(self, *, width: int, strides: Sequence[int], latent_dim: int, upsampling: Upsampling = "exact") -> None:
+        super().__init__()
+        self.strides = tuple(strides)
+        self.hop_length = math.prod(strides)
+        self.conv_in = nn.Conv1d(latent_dim, width, kernel_size=7, padding=3)
+        self.stages = nn.Sequential(*(DecoderStage(width >> i, stride, upsampling) for i, stride in enumerate(strides)))
+        self.snake_out = Snake(width >> len(strides))
+        self.conv_out = nn.Conv1d(width >> len(strides), 1, kernel_size=7, padding=3)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        wav = torch.tanh(self.conv_out(self.snake_out(self.stages(self.conv_in(latent)))))
+        # Published paddings miss the length by a few samples; both make it up at the end.
+        return F.pad(wav, (0, latent.shape[-1] * self.hop_length - wav.shape[-1]))
+
+    @property
+    def context_frames(self) -> int:
+        """Latent frames on each side that a frame of output depends on; rounded up."""
+        samples, rate = 3, 1
+        for stride in reversed(self.strides):
+            samples += rate * 3 * sum(DILATIONS)
+            rate *= stride
+            samples += rate
+        return math.ceil((samples + 3 * rate) / rate)

@@ -1,0 +1,199 @@
+"""Residual vector quantization, for several streams at once.
+
+Legend: B batch, F frames, D latent width, N streams (one per domain), K codebooks per stream, d codebook width,
+V entries of a codebook.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What `MultiSourceRVQ` makes of a latent."""
+
+    latents: Tensor
+    """Quantized latent of each domain, `[N, B, D, F]`."""
+    codes: Tensor
+    """Codes of each domain, int64 `[N, B, K, F]`."""
+    commitment_loss: Tensor
+    """Mean squared distance that pulls the encoder towards the codebooks, per domain and example, `[N, B]`."""
+    codebook_loss: Tensor
+    """The same distance, pulling the codebooks towards the encoder, `[N, B]`."""
+
+
+class ParallelRVQ(nn.Module):
+    """N residual vector quantizers of equal shape side by side, so that each level is one batched product.
+
+    Each level projects the residual to a few dimensions, takes the entry of largest cosine similarity and projects it
+    back (DAC, arXiv:2306.06546).
+
+    Args:
+        num_streams: N
+        num_codebooks: levels
+        codebook_size: V
+        codebook_dim: d
+        latent_dim: D
+    """
+
+    def __init__(
+        self, *, num_streams: int, num_codebooks: int, codebook_size: int, codebook_dim: int, latent_dim: int
+    ) -> None:
+        super().__init__()
+        shape = (num_streams, num_codebooks)
+        self.in_weight = nn.Parameter(torch.empty(*shape, codebook_dim, latent_dim))
+        self.in_bias = nn.Parameter(torch.zeros(*shape, codebook_dim))
+        self.codebook = nn.Parameter(torch.randn(*shape, codebook_size, codebook_dim))
+        self.out_weight = nn.Parameter(torch.empty(*shape, latent_dim, codebook_dim))
+        self.out_bias = nn.Parameter(torch.zeros(*shape, latent_dim))
+        for weight in (self.in_weight, self.out_weight):
+            bound = 1 / math.sqrt(weight.shape[-1])
+            nn.init.uniform_(weight, -bound, bound)
+
+    def project_in(self, level: int, residual: Tensor) -> Tensor:
+        """`[N, M, D]` to `[N, M, d]`."""
+        return torch.baddbmm(self.in_bias[:, level, None], residual, self.in_weight[:, level].transpose(1, 2))
+
+    def project_out(self, level: int, entries: Tensor) -> Tensor:
+        """`[N, M, d]` to `[N, M, D]`."""
+        return torch.baddbmm(self.out_bias[:, level, None], entries, self.out_weight[:, level].transpose(1, 2))
+
+    @torch.no_grad()
+    def nearest(self, level: int, projected: Tensor) -> Tensor:
+        """Index of the entry of largest cosine similarity: `[N, M, d]` to int64 `[N, M]`."""
+        # Both sides are normalized although the left one's length does not change the winner: published weights are
+        # then reproduced to the last bit of a tie.
+        entries = F.normalize(self.codebook[:, level], dim=-1)
+        return torch.bmm(F.normalize(projected, dim=-1), entries.transpose(1, 2)).argmax(-1)
+
+    def look_up(self, level: int, indices: Tensor, stream: Tensor) -> Tensor:
+        """Entries of a level: int64 `[N, M]` and the stream of each row `[N, 1]`, to `[N, M, d]`."""
+        return self.codebook[:, level][stream, indices]
+
+
+Observer = Callable[[ParallelRVQ, int, Tensor, Tensor], None]
+"""Gets a quantizer, a level of it, what was looked up `[N, M, d]` and what was found `[N, M]`."""
+
+
+class MultiSourceRVQ(nn.Module):
+    """One residual vector quantizer per domain, all fed the same latent; the last levels may be shared.
+
+    From "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228. With `num_shared` equal to
+    `num_codebooks` there is one quantizer for everything, and this is DAC.
+
+    Args:
+        num_domains: N
+        num_codebooks: K, levels per domain, shared ones included
+        num_shared: how many of the last levels all domains have in common, 0 to K
+        codebook_size: V
+        codebook_dim: d
+        latent_dim: D
+    """
+
+    def __init__(
+        self,
+        *,
+        num_domains: int,
+        num_codebooks: int,
+        num_shared: int,
+        codebook_size: int,
+        codebook_dim: int,
+        latent_dim: int,
+    ) -> None:
+        super().__init__()
+        if not 0 <= num_shared <= num_codebooks:
+            raise ValueError(f"num_shared must be between 0 and num_codebooks = {num_codebooks}, got {num_shared}")
+        self.num_domains, self.num_codebooks, self.num_shared = num_domains, num_codebooks, num_shared
+        self.codebook_size = codebook_size
+
+        def rvq(num_streams: int, levels: int) -> ParallelRVQ:
+            return ParallelRVQ(
+                num_streams=num_streams,
+                num_codebooks=levels,
+                codebook_size=codebook_size,
+                codebook_dim=codebook_dim,
+                latent_dim=latent_dim,
+            )
+
+        self.own = rvq(num_domains, num_codebooks - num_shared)
+        self.shared = rvq(1, num_shared)
+
+    def _level(self, index: int) -> tuple[ParallelRVQ, int]:
+        own = self.num_codebooks - self.num_shared
+        return (self.own, index) if index < own else (self.shared, index - own)
+
+    def forward(self, latent: Tensor, *, keep: Tensor | None = None, observe: Observer | None = None) -> Quantized:
+        """Quantize a latent for every domain.
+
+        Args:
+            latent: `[B, D, F]`
+            keep: int64 `[N, B]`, how many levels each domain of each example uses (quantizer dropout), or None for all
+            observe: called for every level, for statistics on the codebooks
+        """
+        batch, width, frames = latent.shape
+        domains, rows = self.num_domains, batch * frames
+        # Quantizing in 32 bits whatever surrounds it: half precision would decide ties at random.
+        with torch.autocast(latent.device.type, enabled=False):
+            flat = latent.float().transpose(1, 2).reshape(1, rows, width)
+            residual = flat.expand(domains, -1, -1)
+            total = torch.zeros_like(residual)
+            codes, commitment, codebook = [], [], []
+            for index in range(self.num_codebooks):
+                rvq, level = self._level(index)
+                # A shared level treats the rows of all domains as one long stream.
+                merged = residual.reshape(rvq.in_weight.shape[0], -1, width)
+                projected = rvq.project_in(level, merged)
+                indices = rvq.nearest(level, projected)
+                entries = rvq.look_up(level, indices, torch.arange(len(merged), device=latent.device)[:, None])
+                if observe is not None:
+                    observe(rvq, level, projected.detach(), indices)
+                codes.append(indices.view(domains, batch, frames))
+                if torch.is_grad_enabled():
+                    used = torch.ones(()) if keep is None else (keep > index).float()[..., None]
+                    error = (projected - entries.detach()).square().view(domains, batch, -1)
+                    commitment.append((error * used).mean(-1))
+                    error = (projected.detach() - entries).square().view(domains, batch, -1)
+                    codebook.append((error * used).mean(-1))
+                    # Straight-through: the gradient passes the look-up as if it were not there.
+                    entries = projected + (entries - projected).detach()
+                quantized = rvq.project_out(level, entries).view(domains, rows, width)
+                if keep is not None:
+                    quantized = quantized * (keep > index).repeat_interleave(frames, dim=1)[..., None]
+                total = total + quantized
+                residual = residual - quantized
+        zero = latent.new_zeros(domains, batch, dtype=torch.float32)
+        return Quantized(
+            latents=total.view(domains, batch, frames, width).transpose(2, 3),
+            codes=torch.stack(codes, dim=2),
+            commitment_loss=torch.stack(commitment).sum(0) if commitment else zero,
+            codebook_loss=torch.stack(codebook).sum(0) if codebook else zero,
+        )
+
+    def decode(self, codes: Tensor, domains: Sequence[int]) -> Tensor:
+        """Latents from codes, for any leading number of levels.
+
+        Args:
+            codes: int64 `[n, B, K', F]`, one row of codes per entry of `domains`; K' from 0 to K
+            domains: which domain each row belongs to
+
+        Returns:
+            `[n, B, D, F]`
+        """
+        count, batch, levels, frames = codes.shape
+        width = self.own.out_weight.shape[2]
+        total = self.own.out_weight.new_zeros(count, batch * frames, width)
+        picked = torch.as_tensor(list(domains), device=codes.device)
+        for index in range(levels):
+            rvq, level = self._level(index)
+            stream = picked if rvq is self.own else torch.zeros_like(picked)
+            entries = rvq.look_up(level, codes[:, :, index].reshape(count, -1), stream[:, None])
+            weight, bias = rvq.out_weight[stream, level], rvq.out_bias[stream, level]
+            total = total + torch.baddbmm(bias[:, None], entries, weight.transpose(1, 2))
+        return total.view(count, batch, frames, width).transpose(2, 3)

@@ -1,0 +1,71 @@
+"""The codec network: one encoder, one quantizer per domain, one decoder.
+
+Legend: B batch, T samples, F frames, D latent width, N domains, K codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .autoencoder import ConvDecoder, ConvEncoder
+from .layers import pad_to_multiple
+from .quantize import MultiSourceRVQ, Observer, Quantized
+from .spectral import SpectralDecoder, SpectralEncoder
+
+
+class SDCodec(nn.Module):
+    """Encoder, quantizers and decoder of "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228.
+
+    Args:
+        domains: names, in the order of the quantizers
+        hop_length: samples per frame
+        encoder, decoder: a pair that agrees on the hop length and the latent width
+        quantizer: one residual quantizer per domain
+        latent_dim: D
+        activity: whether a head on the latent tells which domains are present (not in the paper)
+    """
+
+    def __init__(
+        self,
+        *,
+        domains: Sequence[str],
+        hop_length: int,
+        encoder: ConvEncoder | SpectralEncoder,
+        quantizer: MultiSourceRVQ,
+        decoder: ConvDecoder | SpectralDecoder,
+        latent_dim: int,
+        activity: bool,
+    ) -> None:
+        super().__init__()
+        self.domains = tuple(domains)
+        self.hop_length = hop_length
+        self.encoder = encoder
+        self.quantizer = quantizer
+        self.decoder = decoder
+        self.activity = nn.Linear(latent_dim, len(self.domains)) if activity else None
+
+    def encode(self, wav: Tensor) -> Tensor:
+        """Waveform `[B, 1, T]` to latent `[B, D, ceil(T / hop_length)]`; the end is padded with zeros."""
+        return self.encoder(pad_to_multiple(wav, self.hop_length))
+
+    def activity_logits(self, latent: Tensor) -> Tensor | None:
+        """Whether each domain is present, as logits `[B, N, F]`; None for a model without the head."""
+        return None if self.activity is None else self.activity(latent.transpose(1, 2)).transpose(1, 2)
+
+    def quantize(self, latent: Tensor, *, keep: Tensor | None = None, observe: Observer | None = None) -> Quantized:
+        """See `MultiSourceRVQ.forward`."""
+        return self.quantizer(latent, keep=keep, observe=observe)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Latent `[B, D, F]`, of one domain or a sum over domains, to waveform `[B, 1, F * hop_length]`."""
+        return self.decoder(latent)
+
+    def forward(self, wav: Tensor) -> dict[str, Tensor]:
+        """The mix and each stem, as the paper resynthesizes them: each `[B, 1, T]`, like the input."""
+        latents = self.quantize(self.encode(wav)).latents
+        stacked = torch.cat([latents.sum(0, keepdim=True), latents])
+        wavs = self.decode(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2])[..., : wav.shape[-1]]
+        return dict(zip(("mix", *self.domains), wavs, strict=True))

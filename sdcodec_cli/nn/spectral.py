@@ -1,0 +1,116 @@
+"""The frame-domain encoder and decoder: a short-time spectrum in, a short-time spectrum out.
+
+All layers run at the frame rate of the latent, which on a CPU costs a tenth of strided convolutions. The blocks are
+ConvNeXt's (arXiv:2201.03545) and the idea of decoding to a spectrum is Vocos' (arXiv:2306.00814); in place of Vocos'
+magnitude and phase the decoder predicts a compressed complex spectrum, whose waveform can be compared sample by sample.
+
+Legend: B batch, T samples, F frames, D latent width, W window length.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import ConvNeXtBlock
+
+KERNEL_SIZE = 7
+EXPANSION = 4
+
+
+def _blocks(width: int, depth: int) -> nn.Sequential:
+    return nn.Sequential(
+        *(ConvNeXtBlock(width, kernel_size=KERNEL_SIZE, expansion=EXPANSION, scale=1 / depth) for _ in range(depth))
+    )
+
+
+class SpectralEncoder(nn.Module):
+    """Waveform to latent through a windowed Fourier transform.
+
+    Args:
+        window_length: samples under one (periodic Hann) window, an even number of samples more than the hop
+        hop_length: samples per frame
+        width: channels of the blocks
+        depth: number of blocks
+        latent_dim: channels of the latent
+
+    Shape: `[B, 1, T]`, T a multiple of the hop length, to `[B, D, T / hop_length]`
+    """
+
+    def __init__(self, *, window_length: int, hop_length: int, width: int, depth: int, latent_dim: int) -> None:
+        super().__init__()
+        self.window_length, self.hop_length, self.depth = window_length, hop_length, depth
+        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        self.window: Tensor
+        self.embed = nn.Linear(window_length + 2, width)
+        self.norm_in = nn.LayerNorm(width)
+        self.blocks = _blocks(width, depth)
+        self.norm_out = nn.LayerNorm(width)
+        self.project = nn.Linear(width, latent_dim)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        margin = (self.window_length - self.hop_length) // 2
+        frames = F.pad(wav[:, 0], (margin, margin)).unfold(-1, self.window_length, self.hop_length)
+        spectrum = torch.fft.rfft(frames.float() * self.window)
+        # Square-root compression: music and noise fall 60 dB from low to high bins, and all of them should be heard.
+        spectrum = spectrum / (spectrum.abs() + 1e-4).sqrt()
+        x = self.norm_in(self.embed(torch.view_as_real(spectrum).flatten(-2)))
+        return self.project(self.norm_out(self.blocks(x))).transpose(1, 2)
+
+    @property
+    def context_frames(self) -> int:
+        """Frames of audio on each side that one latent frame depends on, its own excluded."""
+        margin = (self.window_length - self.hop_length) // 2
+        return self.depth * (KERNEL_SIZE // 2) + -(-margin // self.hop_length)
+
+
+class SpectralDecoder(nn.Module):
+    """Latent to waveform through an inverse windowed Fourier transform with overlap-add.
+
+    Args: as for `SpectralEncoder`
+
+    Shape: `[B, D, F]` to `[B, 1, F * hop_length]`
+    """
+
+    def __init__(self, *, window_length: int, hop_length: int, width: int, depth: int, latent_dim: int) -> None:
+        super().__init__()
+        self.window_length, self.hop_length, self.depth = window_length, hop_length, depth
+        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        self.window: Tensor
+        self.embed = nn.Linear(latent_dim, width)
+        self.norm_in = nn.LayerNorm(width)
+        self.blocks = _blocks(width, depth)
+        self.norm_out = nn.LayerNorm(width)
+        self.project = nn.Linear(width, window_length + 2)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        x = self.norm_out(self.blocks(self.norm_in(self.embed(latent.transpose(1, 2)))))
+        spectrum = torch.view_as_complex(self.project(x).float().unflatten(-1, (-1, 2)).contiguous())
+        # Undoes the encoder's compression, so that the network works on the same scale at both ends.
+        spectrum = spectrum * (spectrum.abs() + 1e-4)
+        frames = torch.fft.irfft(spectrum, n=self.window_length) * self.window
+        return self._overlap_add(frames) / self._envelope(frames.shape[-2])
+
+    def _overlap_add(self, frames: Tensor) -> Tensor:
+        """Sum of shifted frames, trimmed to the hops they stand for: `[B, F, W]` to `[B, 1, F * hop]`."""
+        length = (frames.shape[-2] - 1) * self.hop_length + self.window_length
+        margin = (self.window_length - self.hop_length) // 2
+        wav = F.fold(
+            frames.transpose(1, 2),
+            output_size=(1, length),
+            kernel_size=(1, self.window_length),
+            stride=(1, self.hop_length),
+        )
+        return wav[:, :, 0, margin : length - margin]
+
+    def _envelope(self, num_frames: int) -> Tensor:
+        """What the squared windows add up to, by which the overlap-add is divided: `[1, 1, F * hop]`."""
+        squares = self.window.square().expand(1, num_frames, -1)
+        return self._overlap_add(squares)
+
+    @property
+    def context_frames(self) -> int:
+        """Latent frames on each side that a frame of output depends on."""
+        margin = (self.window_length - self.hop_length) // 2
+        return self.depth * (KERNEL_SIZE // 2) + -(-margin // self.hop_length)

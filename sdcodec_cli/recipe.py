@@ -1,0 +1,365 @@
+"""What a model is made of and how it is trained: frozen dataclasses, read from TOML and checked once.
+
+A recipe file has one table per dataclass below: `[model]`, `[encoder]`, `[decoder]`, `[quantizer]`, `[mixing]`,
+`[training]`. Fields left out keep the defaults, which are the paper's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import RecipeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFields:
+    """What a model takes and gives."""
+
+    description: str = ""
+    """One line for `sdc models list`."""
+    sample_rate: int = 16_000
+    """Rate of the audio that the network sees, in Hz."""
+    hop_length: int = 320
+    """Samples per frame."""
+    latent_dim: int = 1024
+    """Channels of the latent."""
+    domains: tuple[str, ...] = ("speech", "music", "sfx")
+    """Names of the domains, in the order of their quantizers."""
+    activity: bool = False
+    """Whether a head on the latent tells which domains are present."""
+    loudness: float = -27.0
+    """Loudness of the material it was trained on, in LUFS; files are brought to it before coding, and back after."""
+
+    def __post_init__(self) -> None:
+        _require(self.sample_rate > 0, f"model.sample_rate must be positive, got {self.sample_rate}")
+        _require(self.hop_length > 0, f"model.hop_length must be positive, got {self.hop_length}")
+        _require(self.latent_dim > 0, f"model.latent_dim must be positive, got {self.latent_dim}")
+        _require(len(self.domains) > 0, "model.domains must name at least one domain")
+        _require(len(set(self.domains)) == len(self.domains), "model.domains names a domain twice")
+        reserved = {"mix", "all"} & set(self.domains)
+        _require(not reserved, f"model.domains: {', '.join(reserved)} is reserved")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFields:
+    """One half of the autoencoder; `kind` says which of the other fields apply."""
+
+    kind: Literal["conv", "spectral"] = "conv"
+    """`conv`: strided convolutions on samples (DAC). `spectral`: ConvNeXt blocks on a short-time spectrum."""
+    width: int = 64
+    """Channels: of the first convolution (conv), or of every block (spectral)."""
+    strides: tuple[int, ...] = ()
+    """conv: stride of each stage; their product is the hop length."""
+    upsampling: Literal["exact", "dac", "sdcodec"] = "exact"
+    """conv decoder: how odd strides are trimmed; the latter two reproduce published weights."""
+    window_length: int = 0
+    """spectral: samples under one window."""
+    depth: int = 0
+    """spectral: number of blocks."""
+
+    def __post_init__(self) -> None:
+        _require(self.width > 0, f"width must be positive, got {self.width}")
+        if self.kind == "conv":
+            _require(len(self.strides) > 0, "a conv network needs strides")
+            _require(all(s > 0 for s in self.strides), f"strides must be positive, got {list(self.strides)}")
+            _require(self.window_length == self.depth == 0, "window_length and depth belong to spectral networks")
+        else:
+            _require(self.strides == (), "strides belong to conv networks")
+            _require(self.depth > 0, f"depth must be positive, got {self.depth}")
+            _require(self.window_length > 0, f"window_length must be positive, got {self.window_length}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerFields:
+    """The residual quantizers, one per domain."""
+
+    num_codebooks: int = 12
+    """Levels per domain, shared ones included."""
+    num_shared: int = 0
+    """How many of the last levels all domains have in common."""
+    codebook_size: int = 1024
+    """Entries of a codebook."""
+    codebook_dim: int = 8
+    """Width of an entry."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_codebooks", "codebook_size", "codebook_dim"):
+            _require(getattr(self, name) > 0, f"quantizer.{name} must be positive, got {getattr(self, name)}")
+        _require(
+            0 <= self.num_shared <= self.num_codebooks,
+            f"quantizer.num_shared must be between 0 and num_codebooks, got {self.num_shared}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingFields:
+    """How training examples are mixed from stems."""
+
+    seconds: float = 2.0
+    """Length of an example."""
+    track_probabilities: tuple[float, ...] = (0.6, 0.2, 0.2)
+    """How often an example has one, two, three domains."""
+    loudness: tuple[float, ...] = (-17.0, -24.0, -21.0)
+    """Target of each domain before mixing, in LUFS."""
+    mix_loudness: float = -27.0
+    """Target of the mixture, in LUFS."""
+    loudness_range: float = 2.0
+    """Uniform deviation from the targets, in LU to either side."""
+    peak: float = -0.5
+    """Stems that exceed this peak are scaled down to it, in dBFS."""
+    quiet_probability: float = 0.0
+    """How often a mixture is made quieter by up to `quiet_range`, as quiet passages of a normalized file are."""
+    quiet_range: float = 20.0
+    """In dB."""
+
+    def __post_init__(self) -> None:
+        _require(self.seconds >= 0.4, f"mixing.seconds must be at least 0.4 (loudness needs it), got {self.seconds}")
+        _require(
+            math.isclose(sum(self.track_probabilities), 1.0, abs_tol=1e-6) and min(self.track_probabilities) >= 0,
+            f"mixing.track_probabilities must be non-negative and add up to 1, got {list(self.track_probabilities)}",
+        )
+        _require(0 <= self.quiet_probability <= 1, "mixing.quiet_probability must be between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFields:
+    """Objective, optimizer and schedule."""
+
+    batch_size: int = 64
+    """Examples per step."""
+    steps: int = 400_000
+    """Optimizer steps of the whole run."""
+    learning_rate: float = 1e-4
+    """Peak learning rate."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon` orthogonalizes the updates of the blocks' matrices (spectral networks) and leaves the rest to AdamW."""
+    betas: tuple[float, float] = (0.8, 0.99)
+    """Adam's averages."""
+    weight_decay: float = 0.0
+    """AdamW's decay of weights, per unit of learning rate."""
+    warmup_steps: int = 10_000
+    """Steps of linear rise to the peak."""
+    schedule: Literal["exponential", "cosine"] = "exponential"
+    """What follows the rise: times `gamma` per step, or half a cosine down to `final_learning_rate`."""
+    gamma: float = 0.999996
+    """exponential: factor per step."""
+    final_learning_rate: float = 0.05
+    """cosine: share of the peak that is left at the end."""
+    clip_norm: float = 10.0
+    """Largest norm of the gradient."""
+    mel_weight: float = 15.0
+    """Weight of the multi-scale log-mel distance."""
+    mel_scales_per_step: int = 7
+    """How many of the seven mel scales a step draws; fewer are faster and right on average."""
+    snr_weight: float = 0.0
+    """Weight of the negative signal-to-noise ratio in dB (not in the paper)."""
+    codebook_weight: float = 1.0
+    """Weight of the codebook loss."""
+    commitment_weight: float = 0.25
+    """Weight of the commitment loss."""
+    activity_weight: float = 1.0
+    """Weight of the activity head's cross entropy, where the model has the head."""
+    silence_probability: float = 0.0
+    """How often the output of an absent domain is decoded and taught to be silent (not in the paper)."""
+    swap_probability: float = 0.5
+    """How often a batch's mixtures are decoded from latents of different examples."""
+    quantizer_dropout: float = 0.0
+    """How often a domain of an example is coded with a random number of levels."""
+    average_decay: float = 0.0
+    """Decay per step of the moving average of weights that is validated and shipped; 0 for none."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "steps", "learning_rate", "clip_norm", "mel_scales_per_step"):
+            _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}")
+        for name in ("silence_probability", "swap_probability", "quantizer_dropout", "average_decay"):
+            _require(0 <= getattr(self, name) <= 1, f"training.{name} must be between 0 and 1")
+        _require(self.mel_scales_per_step <= 7, "training.mel_scales_per_step: there are 7 scales")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything needed to build and train a model."""
+
+    name: str
+    model: ModelFields = field(default_factory=ModelFields)
+    encoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=64, strides=(2, 4, 5, 8)))
+    decoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=1536, strides=(8, 5, 4, 2)))
+    quantizer: QuantizerFields = field(default_factory=QuantizerFields)
+    mixing: MixingFields = field(default_factory=MixingFields)
+    training: TrainingFields = field(default_factory=TrainingFields)
+
+    def __post_init__(self) -> None:
+        for name, network in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if network.kind == "conv":
+                hop = math.prod(network.strides)
+                _require(
+                    hop == self.model.hop_length,
+                    f"{name}.strides multiply to {hop}, but model.hop_length is {self.model.hop_length}",
+                )
+            else:
+                margin = network.window_length - self.model.hop_length
+                _require(
+                    0 < margin <= self.model.hop_length and margin % 2 == 0,
+                    f"{name}.window_length must exceed model.hop_length by an even number, at most a hop; "
+                    f"got {network.window_length}",
+                )
+        if self.decoder.kind == "conv":
+            _require(
+                self.decoder.width % (1 << len(self.decoder.strides)) == 0,
+                f"decoder.width must be divisible by 2^{len(self.decoder.strides)}, got {self.decoder.width}",
+            )
+        several = len(self.model.domains) > 1
+        _require(
+            not (several and self.quantizer.num_shared == self.quantizer.num_codebooks),
+            "quantizer.num_shared = num_codebooks leaves nothing that tells domains apart: name one domain",
+        )
+        _require(
+            len(self.mixing.track_probabilities) <= len(self.model.domains),
+            "mixing.track_probabilities has more entries than there are domains",
+        )
+        _require(
+            len(self.mixing.loudness) == len(self.model.domains),
+            f"mixing.loudness needs one target per domain, {len(self.model.domains)}",
+        )
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.model.sample_rate / self.model.hop_length
+
+    @property
+    def bitrate(self) -> float:
+        """Payload of one domain at full quality, in kbit/s.
+
+        >>> Recipe(name="paper").bitrate
+        6.0
+        """
+        return self.quantizer.num_codebooks * math.log2(self.quantizer.codebook_size) * self.frame_rate / 1000
+
+    def codebook_bitrate(self) -> float:
+        """Payload that one codebook of one domain costs, in kbit/s."""
+        return self.bitrate / self.quantizer.num_codebooks
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe file.
+
+    Raises:
+        RecipeError: not TOML, an unknown field (the nearest name is suggested), or a value out of range
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    return make_recipe(tables, where=str(path))
+
+
+def make_recipe(tables: Mapping[str, Any], *, where: str) -> Recipe:
+    """A recipe from nested tables; `where` names their origin in errors, a `RecipeError` each."""
+    try:
+        return typing.cast(Recipe, _build(Recipe, tables, ""))
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
+    """A copy with some fields set, as by `--set training.steps=1000`; values are written as in TOML.
+
+    Raises:
+        RecipeError: an unknown field or a value that does not fit
+    """
+    tables = dataclasses.asdict(recipe)
+    for key, text in settings.items():
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *path, last = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {key}: {part} has no fields")
+        table[last] = value
+    return make_recipe(tables, where="--set")
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write every field, defaults included, so that the file says all there is to say."""
+    lines = [f"name = {_toml(recipe.name)}"]
+    for table, fields in dataclasses.asdict(recipe).items():
+        if isinstance(fields, dict):
+            lines += ["", f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in fields.items())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            nearest = difflib.get_close_matches(key, hints, n=1)
+            hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else f"; known: {', '.join(hints)}"
+            raise ValueError(f"unknown field {prefix}{key}{hint}")
+        values[key] = _convert(hints[key], value, f"{prefix}{key}")
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a table, got {value!r}")
+        return _build(hint, value, f"{name}.")
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"{name} must be one of {', '.join(typing.get_args(hint))}; got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} must be a list, got {value!r}")
+        kinds = typing.get_args(hint)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        elif len(kinds) != len(value):
+            raise ValueError(f"{name} must have {len(kinds)} entries, got {len(value)}")
+        return tuple(_convert(kind, entry, name) for kind, entry in zip(kinds, value, strict=True))
+    if isinstance(hint, types.UnionType):
+        raise TypeError(f"{name}: unions are not supported in recipes")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} must be of type {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,193 @@
+"""Small streams for the tests of the bitstream, and the inputs that deliver them."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sdcodec_cli.bitstream import DomainEntry, Header, Reader, Segment, StreamKey, Writer
+
+Codes = Mapping[StreamKey, "NDArray[Any] | None"]
+
+
+def example_header(**changes: Any) -> Header:
+    fields: dict[str, Any] = {
+        "model": "toy",
+        "weights_sha256": bytes(range(32)),
+        "sample_rate": 16_000,
+        "hop_length": 320,
+        "context_frames": 10,
+        "original_rate": 44_100,
+        "original_channels": 2,
+        "coded_channels": 1,
+        "original_samples": None,
+        "gain_db": -1.5,
+        "domains": (
+            DomainEntry(name="speech", num_codebooks=3, codebook_size=1024, groups=(2, 1)),
+            DomainEntry(name="sfx", num_codebooks=2, codebook_size=5, num_shared=1, groups=(1, 1)),
+        ),
+        "segment_frames": 7,
+        "encoder": "sdc test",
+    }
+    return Header(**(fields | changes))
+
+
+def random_codes(header: Header, num_frames: int, seed: int = 0) -> dict[StreamKey, NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    return {
+        key: rng.integers(
+            0, header.domain_of(number).codebook_size, (header.domain_of(number).num_codebooks, num_frames)
+        )
+        for number, key in enumerate(header.streams)
+    }
+
+
+@dataclass(frozen=True)
+class Example:
+    """A stream with what was written into it, and where its blocks are."""
+
+    header: Header
+    data: bytes
+    segments: Sequence[Codes]
+    lengths: Sequence[int]
+    starts: Sequence[int]
+    """Offset of each segment, then of the index."""
+    original_samples: int
+
+    def block(self, number: int) -> bytes:
+        return self.data[self.starts[number] : self.starts[number + 1]]
+
+    @property
+    def head(self) -> bytes:
+        return self.data[: self.starts[0]]
+
+    @property
+    def tail(self) -> bytes:
+        """Index and end."""
+        return self.data[self.starts[-1] :]
+
+
+def write_example(header: Header, segments: Sequence[Codes], lengths: Sequence[int], samples: int = 0) -> Example:
+    fo = io.BytesIO()
+    writer = Writer(fo, header)
+    starts = []
+    for codes, num_frames in zip(segments, lengths, strict=True):
+        starts.append(writer.bytes_written)
+        writer.write(codes, num_frames=num_frames)
+    starts.append(writer.bytes_written)
+    writer.close(samples)
+    return Example(header, fo.getvalue(), segments, lengths, starts, samples)
+
+
+def small_example() -> Example:
+    """Two segments: both domains active, then one silent."""
+    header = example_header()
+    first, second = random_codes(header, 7, seed=1), random_codes(header, 3, seed=2)
+    return write_example(header, [first, {**second, (0, "sfx"): None}], [7, 3], samples=8_000)
+
+
+def long_example(num_segments: int = 6) -> Example:
+    """Full segments, then a short one; streams come and go."""
+    header = example_header()
+    segments: list[Codes] = []
+    for number in range(num_segments):
+        codes: dict[StreamKey, NDArray[Any] | None] = dict(random_codes(header, 7, seed=number))
+        if number % 3 == 1:
+            codes[0, "sfx"] = None
+        if number % 3 == 2:
+            del codes[0, "speech"]
+        segments.append(codes)
+    segments.append(random_codes(header, 2, seed=99))
+    return write_example(header, segments, [7] * num_segments + [2], samples=1000)
+
+
+class Pipe(io.RawIOBase):
+    """Input that cannot seek and delivers at most `most` bytes per read, as a pipe or a socket may."""
+
+    def __init__(self, data: bytes, most: int = 1 << 30) -> None:
+        self._fo = io.BytesIO(data)
+        self._most = most
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= 65_536:
+            raise AssertionError(f"asked for {size} bytes at once")
+        return self._fo.read(min(size, self._most))
+
+
+class CountingFile(io.BytesIO):
+    """A file that remembers which bytes were read."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.seen: set[int] = set()
+
+    def read(self, size: int | None = -1) -> bytes:
+        start = self.tell()
+        data = super().read(size)
+        self.seen.update(range(start, start + len(data)))
+        return data
+
+
+def pipe(data: bytes, most: int = 1 << 30) -> BinaryIO:
+    return cast(BinaryIO, Pipe(data, most))
+
+
+def read_all(fo: BinaryIO) -> tuple[Reader, list[Segment]]:
+    reader = Reader(fo)
+    return reader, list(reader.segments())
+
+
+def same_codes(segment: Segment, codes: Codes) -> bool:
+    """Whether a segment holds exactly what was written."""
+    stored = {key: value for key, value in codes.items() if value is not None}
+    return (
+        segment.codes.keys() == stored.keys()
+        and all(np.array_equal(segment.codes[key], stored[key]) for key in stored)
+        and segment.silent == {key for key, value in codes.items() if value is None}
+    )
+
+
+def with_checksum(data: bytes) -> bytes:
+    return data + zlib.crc32(data).to_bytes(4, "little")
+
+
+def block(kind: bytes, body: bytes) -> bytes:
+    """Any block but a segment, with a body shorter than 128 bytes."""
+    return with_checksum(kind + bytes([len(body)])) + with_checksum(body)
+
+
+def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
+    """All that was read from a stream in JSON's types, as the golden files and docs/format.md have it."""
+    header = dataclasses.asdict(reader.header)
+    header["weights_sha256"] = reader.header.weights_sha256.hex()
+    header["domains"] = [{**entry, "groups": list(entry["groups"])} for entry in header["domains"]]
+    return {
+        "header": header,
+        "segments": [
+            {
+                "sequence": segment.sequence,
+                "start_frame": segment.start_frame,
+                "num_frames": segment.num_frames,
+                "codes": {stream_name(key): codes.tolist() for key, codes in segment.codes.items()},
+                "silent": sorted(map(stream_name, segment.silent)),
+                "removed": sorted(map(stream_name, segment.removed)),
+            }
+            for segment in segments
+        ],
+        "end": dataclasses.asdict(reader.end) if reader.end else None,
+        "problems": [[problem.kind, problem.start_frame] for problem in reader.problems],
+    }
+
+
+def stream_name(key: StreamKey) -> str:
+    return f"{key[0]} {key[1]}"
