@@ -1,16 +1,194 @@
-"""Find a model by name or folder, check and load its weights; import other projects' checkpoints."""
+"""Find a model by name or folder, check and load its weights; import other projects' checkpoints.
+
+A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight norm folded) and `CARD.md`. The zoo is
+the folder `models/` of the repository, which a wheel carries inside the package.
+
+Finding and listing need no torch, so that `sdc models list` and shell completion are quick.
+"""
 
 from __future__ import annotations
 
-from .nn.autoencoder import ConvDecoder, ConvEncoder
-from .nn.quantize import MultiSourceRVQ
-from .nn.sdcodec import SDCodec
-from .nn.spectral import SpectralDecoder, SpectralEncoder
-from .recipe import NetworkFields, Recipe
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import ModelError, OutputError
+from .recipe import NetworkFields, Recipe, read_recipe, write_recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .nn.autoencoder import ConvDecoder, ConvEncoder
+    from .nn.sdcodec import SDCodec
+    from .nn.spectral import SpectralDecoder, SpectralEncoder
+
+DEFAULT_MODEL = "sdcodec-16k-mini"
+RECIPE, WEIGHTS, CARD = "recipe.toml", "weights.safetensors", "CARD.md"
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model folder."""
+
+    name: str
+    folder: Path
+    recipe: Recipe
+    size_bytes: int | None
+    """Size of the weights, or None where the folder has only a recipe."""
+
+    @property
+    def card(self) -> str | None:
+        """Text of the model's card, or None."""
+        path = self.folder / CARD
+        return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def zoo_folder() -> Path:
+    """Where the zoo is: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "zoo_data"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def list_models() -> list[ModelEntry]:
+    """Every model of the zoo, the default one first."""
+    folders = sorted(path.parent for path in zoo_folder().glob(f"*/{RECIPE}"))
+    return [_entry(folder) for folder in sorted(folders, key=lambda folder: (folder.name != DEFAULT_MODEL, folder.name))]
+
+
+def find(model: str | Path | None = None) -> ModelEntry:
+    """A model by name (of the zoo) or by folder; None is the default model.
+
+    Raises:
+        ModelError: neither a name of the zoo nor a model folder
+        RecipeError: the folder's recipe does not parse
+    """
+    text = str(model or DEFAULT_MODEL)
+    looks_like_path = os.sep in text or Path(text).is_dir()
+    folder = Path(text) if looks_like_path else zoo_folder() / text
+    if not (folder / RECIPE).is_file():
+        if looks_like_path:
+            raise ModelError(f"{text}: not a model folder (it has no {RECIPE}); give a folder made by sdc models import")
+        known = ", ".join(sorted(path.parent.name for path in zoo_folder().glob(f"*/{RECIPE}")))
+        raise ModelError(f"{text}: no such model; the zoo has {known}, or give the path of a model folder")
+    return _entry(folder)
+
+
+def _entry(folder: Path) -> ModelEntry:
+    weights = folder / WEIGHTS
+    recipe = read_recipe(folder / RECIPE)
+    return ModelEntry(recipe.name, folder, recipe, weights.stat().st_size if weights.is_file() else None)
+
+
+@functools.lru_cache(maxsize=32)
+def _file_hash(path: Path, size: int, modified: int) -> bytes:
+    return _hash(_read_weights(path))
+
+
+def weights_sha256(entry: ModelEntry) -> bytes:
+    """Hash of a model's weights, 32 bytes: over names, types, shapes and values, not over the file.
+
+    Raises:
+        ModelError: the model has no weights, or they cannot be read
+    """
+    path = _weights_path(entry)
+    status = path.stat()
+    return _file_hash(path, status.st_size, status.st_mtime_ns)
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> bytes:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.digest()
+
+
+def _weights_path(entry: ModelEntry) -> Path:
+    if entry.size_bytes is None:
+        raise ModelError(
+            f"{entry.name}: this recipe comes without weights; train them (sdc train --recipe {entry.name} "
+            f"--data-root DIR) or import the published checkpoint (sdc models import CHECKPOINT -o DIR)"
+        )
+    return entry.folder / WEIGHTS
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: the weights cannot be read ({error}); restore or re-import them") from error
+
+
+def load(entry: ModelEntry) -> tuple[SDCodec, bytes]:
+    """The network with its weights, in 32-bit floats, ready for inference, and the weights' hash.
+
+    Raises:
+        ModelError: no weights, unreadable ones, or ones of another recipe
+    """
+    path = _weights_path(entry)
+    tensors = _read_weights(path)
+    network = build(entry.recipe)
+    try:
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ModelError(f"{path}: these weights are not of the recipe beside them ({first})") from error
+    return network.eval().requires_grad_(False), _hash(tensors)
+
+
+def write_model(
+    folder: Path,
+    recipe: Recipe,
+    tensors: Mapping[str, Tensor],
+    *,
+    card: str,
+    overwrite: bool = False,
+) -> ModelEntry:
+    """Write a model folder, as a whole or not at all.
+
+    Raises:
+        OutputError: it exists and `overwrite` is off, or it cannot be written
+    """
+    from safetensors.torch import save_file
+
+    if folder.exists() and not overwrite:
+        raise OutputError(f"{folder} exists; pass --force to overwrite it")
+    if folder.exists() and any(folder.iterdir()) and not (folder / RECIPE).is_file():
+        raise OutputError(f"{folder}: is not a model folder, and will not be replaced by one; choose another -o")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            write_recipe(recipe, partial / RECIPE)
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
+            (partial / CARD).write_text(card, encoding="utf-8")
+            partial.chmod(0o755)
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror or error}; choose another -o") from error
+    return _entry(folder)
 
 
 def build(recipe: Recipe) -> SDCodec:
     """The network that a recipe describes, with random weights."""
+    from .nn.quantize import MultiSourceRVQ
+    from .nn.sdcodec import SDCodec
+
     model, quantizer = recipe.model, recipe.quantizer
     return SDCodec(
         domains=model.domains,
@@ -31,27 +209,32 @@ def build(recipe: Recipe) -> SDCodec:
 
 
 def _encoder(fields: NetworkFields, recipe: Recipe) -> ConvEncoder | SpectralEncoder:
-    latent_dim, hop_length = recipe.model.latent_dim, recipe.model.hop_length
+    from .nn.autoencoder import ConvEncoder
+    from .nn.spectral import SpectralEncoder
+
     if fields.kind == "conv":
-        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=latent_dim)
+        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=recipe.model.latent_dim)
     return SpectralEncoder(
         window_length=fields.window_length,
-        hop_length=hop_length,
+        hop_length=recipe.model.hop_length,
         width=fields.width,
         depth=fields.depth,
-        latent_dim=latent_dim,
+        latent_dim=recipe.model.latent_dim,
     )
 
 
 def _decoder(fields: NetworkFields, recipe: Recipe) -> ConvDecoder | SpectralDecoder:
-    latent_dim, hop_length = recipe.model.latent_dim, recipe.model.hop_length
+    from .nn.autoencoder import ConvDecoder
+    from .nn.spectral import SpectralDecoder
+
+    latent_dim = recipe.model.latent_dim
     if fields.kind == "conv":
         return ConvDecoder(
             width=fields.width, strides=fields.strides, latent_dim=latent_dim, upsampling=fields.upsampling
         )
     return SpectralDecoder(
         window_length=fields.window_length,
-        hop_length=hop_length,
+        hop_length=recipe.model.hop_length,
         width=fields.width,
         depth=fields.depth,
         latent_dim=latent_dim,

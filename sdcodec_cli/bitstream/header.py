@@ -56,11 +56,11 @@ ORIGINAL_SAMPLES = 2
 ENCODER = 4
 TAG = 6
 
-_KNOWN = {
+KNOWN_FIELDS = {
     *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
     *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG),
 }
-_OPTIONAL = {ORIGINAL_SAMPLES, TAG}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +260,7 @@ def _fields(body: bytes, name: str) -> dict[int, list[bytes]]:
     while not cursor.at_end:
         tag = cursor.varint()
         value = cursor.take(cursor.varint())
-        if tag in _KNOWN:
+        if tag in KNOWN_FIELDS:
             fields.setdefault(tag, []).append(value)
         elif tag % 2 == 1:
             raise UnsupportedStream(f"{name}: header field {tag} is unknown to this version; update sdc")
@@ -268,7 +268,7 @@ def _fields(body: bytes, name: str) -> dict[int, list[bytes]]:
 
 
 def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
-    for tag in _KNOWN - _OPTIONAL:
+    for tag in KNOWN_FIELDS - OPTIONAL_FIELDS:
         if tag not in fields:
             raise ValueError(f"field {tag} is missing")
     for tag, values in fields.items():

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
@@ -17,29 +16,11 @@ from numpy.typing import NDArray
 
 from .header import Header, StreamKey, read_header
 from .packing import unpack
-from .segment import (
-    END,
-    END_BYTES,
-    INDEX,
-    RAW,
-    SYNC,
-    Chunk,
-    End,
-    EndBlock,
-    Index,
-    SegmentHead,
-    max_head_bytes,
-    parse_end,
-    parse_index,
-    parse_segment,
-)
-from .source import PIECE, Source
-from .wire import MAX_VARINT_BYTES, Cursor
+from .scanner import BlockAt, Scanner, SegmentAt
+from .segment import END_BYTES, INDEX, RAW, Chunk, End, EndBlock, Index, SegmentHead
+from .source import Source
 
-SCAN_BYTES = 4096
-"""Looked at in one go while searching for the next block; two seconds of a live stream, roughly."""
 MAX_PROBLEMS = 1000
-_LANDMARK = re.compile(b"|".join((SYNC, INDEX, END)))
 
 ProblemKind = Literal["chunk", "gap", "order", "truncated", "damage", "block", "junk", "more"]
 """chunk: codes of a stream are lost in one segment. gap: whole segments are lost. order: a segment that comes twice
@@ -95,30 +76,6 @@ class _Range:
         return stop > self.start and (self.stop is None or start < self.stop)
 
 
-@dataclass(frozen=True)
-class _SegmentAt:
-    head: SegmentHead
-    payload: int
-    """Offset of the first chunk."""
-
-    @property
-    def stop(self) -> int:
-        return self.payload + self.head.payload_bytes
-
-
-@dataclass(frozen=True)
-class _BlockAt:
-    kind: bytes
-    body: int
-    """Offset of the body."""
-    num_bytes: int
-    """Of the body."""
-
-    @property
-    def stop(self) -> int:
-        return self.body + self.num_bytes + 4
-
-
 class Reader:
     """A `.sdc` stream, from a file or from anything that delivers bytes in order and blocks until it has them.
 
@@ -135,8 +92,8 @@ class Reader:
         self.problems: list[Problem] = []
         """In the order in which they were found, each once."""
         self._first_block = stored.num_bytes
-        self._max_head_bytes = max_head_bytes(self.header)
-        self._last_block = self._find_end()
+        self._scanner = Scanner(self._source, self.header, stored.num_bytes)
+        self._last_block = self._scanner.last_end()
         self.end: End | None = self._last_block.end if self._last_block else None
         """Known at once if the input can seek and is whole, else when `segments` has come to it."""
 
@@ -168,9 +125,9 @@ class Reader:
         damage: tuple[int, int] | None = None
         while frames.stop is None or place.frame < frames.stop:
             self._source.forget(intact)
-            found = self._block_at(place.offset)
+            found = self._scanner.block_at(place.offset)
             if found is None:
-                resumed = self._next_block(max(intact, self._source.oldest))
+                resumed = self._scanner.next_block(max(intact, self._source.oldest))
                 if resumed is None:
                     self._report_truncation(place)
                     return
@@ -183,8 +140,9 @@ class Reader:
                 if self._source.read(place.offset + END_BYTES, 1):
                     self._report("junk", "there are bytes after the end; they are ignored", None)
                 return
-            elif isinstance(found, _BlockAt):
-                whole = self._skip(found)
+            elif isinstance(found, BlockAt):
+                whole = self._scanner.is_whole(found)
+                self._report_block(found, whole)
                 intact = found.stop if whole else found.body
                 place = _Place(found.stop, place.sequence, place.frame)
             else:
@@ -203,83 +161,9 @@ class Reader:
                     yield self._segment(found, wanted)
                 place = _Place(found.stop, head.sequence + 1, head.stop_frame)
 
-    # --- finding blocks
-
-    def _block_at(self, offset: int) -> _SegmentAt | _BlockAt | EndBlock | None:
-        """What starts at `offset`; None if nothing intact does. The end counts as intact with its body only."""
-        start = self._source.read(offset, 5)
-        if start[4:] >= b"\x80":  # The length takes more than one byte, thus at least 128 bytes follow.
-            start = self._source.read(offset, 4 + MAX_VARINT_BYTES)
-        cursor = Cursor(start)
-        try:
-            kind, length = cursor.take(4), cursor.varint()
-            if kind == SYNC:
-                if length > self._max_head_bytes:
-                    return None
-                data = self._source.read(offset, cursor.position + length + 4)
-                fields = _checked(data)[cursor.position :]
-                return _SegmentAt(parse_segment(fields, self.header), offset + len(data))
-            if not (kind.isalpha() and kind.isascii()):
-                return None
-            _checked(self._source.read(offset, cursor.position + 4))
-            block = _BlockAt(kind, offset + cursor.position + 4, length)
-            if kind != END:
-                return block
-            if block.stop - offset != END_BYTES:
-                return None
-            return parse_end(_checked(self._source.read(block.body, length + 4)), self.header)
-        except ValueError:
-            return None
-
-    def _next_block(self, offset: int) -> int | None:
-        """Offset of the first segment, index or end from `offset` on; None if there is no more."""
-        while True:
-            data = self._source.read(offset, SCAN_BYTES)
-            for match in _LANDMARK.finditer(data):
-                if self._block_at(offset + match.start()) is not None:
-                    return offset + match.start()
-            if len(data) < SCAN_BYTES:
-                return None
-            offset += SCAN_BYTES - 3
-            self._source.forget(offset)
-
-    def _skip(self, block: _BlockAt) -> bool:
-        """Pass over a block piece by piece, checking it; False if it is damaged."""
-        offset, stop, checksum = block.body, block.stop - 4, 0
-        while data := self._source.read(offset, min(PIECE, stop - offset)):
-            checksum = zlib.crc32(data, checksum)
-            offset += len(data)
-            self._source.forget(offset - PIECE)
-        whole = self._source.read(offset, 4) == checksum.to_bytes(4, "little")
-        name = block.kind.decode()
-        if not whole:
-            self._report("block", f"block {name} at byte {block.body} is damaged; it holds no codes", None)
-        elif name[0].isupper() and block.kind != INDEX:
-            self._report("block", f"block {name} at byte {block.body} is unknown to this version and skipped", None)
-        return whole
-
-    def _find_end(self) -> EndBlock | None:
-        """The end, if the input can seek and its last bytes are the end of this very stream."""
-        if self._source.size is None:
-            return None
-        offset = self._source.size - END_BYTES
-        found = self._block_at(offset) if offset >= self._first_block else None
-        return found if isinstance(found, EndBlock) and found.end_offset == offset else None
-
     @cached_property
     def _index(self) -> Index | None:
-        """The index, if there is one and it agrees with the end."""
-        if self._last_block is None or self._last_block.index_offset < self._first_block:
-            return None
-        block = self._block_at(self._last_block.index_offset)
-        if not isinstance(block, _BlockAt) or block.kind != INDEX:
-            return None
-        try:
-            body = _checked(self._source.read(block.body, block.num_bytes + 4))
-            index = parse_index(body, self.header, self._last_block.index_offset)
-        except ValueError:
-            return None
-        return index if index.total_frames == self._last_block.end.total_frames else None
+        return self._scanner.index_of(self._last_block) if self._last_block else None
 
     def _seek(self, start_frame: int) -> _Place:
         """The place of the segment with `start_frame`, from the index; else the first one."""
@@ -289,9 +173,9 @@ class Reader:
         if self._index and self._index.total_frames:
             number = bisect_right(self._index.starts, start_frame) - 1
             place = _Place(self._index.offsets[number], number, self._index.starts[number])
-            found = self._block_at(place.offset)
+            found = self._scanner.block_at(place.offset)
             expected = (place.sequence, place.frame)
-            if isinstance(found, _SegmentAt) and (found.head.sequence, found.head.start_frame) == expected:
+            if isinstance(found, SegmentAt) and (found.head.sequence, found.head.start_frame) == expected:
                 return place
         if self._last_block.end.total_frames:
             message = f"the index does not lead to frame {start_frame}; the stream is searched from its start instead"
@@ -300,7 +184,7 @@ class Reader:
 
     # --- codes
 
-    def _segment(self, found: _SegmentAt, wanted: list[int]) -> Segment:
+    def _segment(self, found: SegmentAt, wanted: list[int]) -> Segment:
         head, header = found.head, self.header
         keys = header.streams
         groups: dict[int, list[NDArray[np.int64]]] = {stream: [] for stream in wanted}
@@ -368,6 +252,13 @@ class Reader:
         elif damage:
             self._report("damage", f"bytes {damage[0]}-{damage[1]} are damaged; no segment is lost there", None)
 
+    def _report_block(self, block: BlockAt, whole: bool) -> None:
+        who = f"block {block.kind.decode()} at byte {block.body}"
+        if not whole:
+            self._report("block", f"{who} is damaged; it holds no codes", None)
+        elif block.kind[:1].isupper() and block.kind != INDEX:
+            self._report("block", f"{who} is unknown to this version and skipped", None)
+
     def _report_chunk(self, head: SegmentHead, stream: int, num_intact: int) -> None:
         channel, name = self.header.streams[stream]
         who = name if self.header.coded_channels == 1 else f"{name} of channel {channel + 1}"
@@ -381,10 +272,8 @@ class Reader:
             self._report_gap(place, end.total_frames, frames, damage)
 
     def _report_truncation(self, place: _Place) -> None:
-        seconds = self._seconds(place.frame)
-        self._report(
-            "truncated", f"ends without its end block after {seconds:.2f} s; what follows is lost", place.frame
-        )
+        message = f"stops after {self._seconds(place.frame):.2f} s, before its end; whatever followed is lost"
+        self._report("truncated", message, place.frame)
 
     def _report(self, kind: ProblemKind, message: str, start_frame: int | None) -> None:
         problem = Problem(kind, message, start_frame)
@@ -402,10 +291,3 @@ class Reader:
 
     def _seconds(self, frame: int) -> float:
         return frame / self.header.frame_rate
-
-
-def _checked(data: bytes) -> bytes:
-    """`data` without the checksum at its end. `ValueError` if that does not match."""
-    if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        raise ValueError("checksum mismatch")
-    return data[:-4]

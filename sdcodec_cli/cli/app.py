@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import signal
 import sys
 import traceback
@@ -70,10 +70,10 @@ def main() -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # a replaced stream, which knows no encoding
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
     try:
-        app()
+        app(prog_name="sdc")
     except Exception:
         traceback.print_exc()
         report("this is a bug; please report it, with the lines above, at the project's issue page")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import typer
 
-from .console import Console, duration, num_bytes, speed
-from .options import AudioInputs, Device, DeviceOption, Force, Json, Model, Quiet, StreamOutput, settled
+from .console import Console, duration, num_bytes, speed, wrong
+from .options import AudioInputs, DeviceOption, Force, Json, Model, Quiet, StreamOutput, parse_positive
 
 
 def parse_domains(text: str) -> str:
-    """`auto`, `all`, or names separated by commas, without doubles."""
+    """`auto`, `all`, or names separated by commas, each once."""
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names) or (len(names) > 1 and {"auto", "all"} & set(names)):
         raise typer.BadParameter(f"{text!r} is not auto, all, or a list of domains such as speech,music")
@@ -26,8 +26,9 @@ def compress(
         float | None,
         typer.Option(
             metavar="KBPS",
-            help="Bitrate of each domain that is present, in kbit/s, above 0; a model allows steps up to its full rate, "
-            "which is the default.",
+            parser=parse_positive,
+            help="Bitrate of each domain that is present, in kbit/s, above 0 and up to the model's full rate, which is "
+            "the default.",
             show_default=False,
         ),
     ] = None,
@@ -36,13 +37,13 @@ def compress(
         typer.Option(
             metavar="auto|all|NAME,...",
             parser=parse_domains,
-            help="Which domains to store: those found in each stretch of audio (auto), all, or those named, such as "
+            help="Domains to store: those heard in each stretch of audio (auto), all, or the ones named, such as "
             "speech,music.",
         ),
     ] = "auto",
     channels: Annotated[
         Literal["mono", "keep"],
-        typer.Option(help="Mix the channels down to one, or keep them, each at the full bitrate."),
+        typer.Option(help="Mix the channels down to one, or keep them, each coded by itself at the full bitrate."),
     ] = "mono",
     device: DeviceOption = "auto",
     force: Force = False,
@@ -51,33 +52,51 @@ def compress(
 ) -> None:
     """Compress audio files to .sdc files.
 
-    Each INPUT becomes a file of the same name that ends in .sdc, in the same folder.
+    Each INPUT becomes a file beside it, with the suffix .sdc.
 
     Example: sdc compress talk.wav -o talk.sdc
     """
     from ..engine.files import plan_compress
+    from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
-    plan = settled(plan_compress, inputs, output, overwrite=force, console=console)
-    if bitrate is not None and not bitrate > 0:
-        raise typer.BadParameter(f"--bitrate must be above 0 kbit/s, got {bitrate:g}")
-    if plan.jobs:
+    selection: Literal["auto", "all"] | list[str] = (
+        cast(Literal["auto", "all"], domains) if domains in ("auto", "all") else domains.split(",")
+    )
+    known = find(model).recipe.model.domains
+    for name in selection if isinstance(selection, list) else ():
+        if name not in known:
+            wrong(f"--domains {domains}: the model has no {name}; choose auto, all, or from {', '.join(known)}")
+    jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force))
+    if jobs:
         from ..engine.codec import load_codec
         from ..engine.compress import compress as run
 
         codec = load_codec(model, device=device)
-        for job in plan.jobs:
-            with console.catching(), console.progress(job.source) as progress:
+        if bitrate is not None:
+            try:
+                codec.codebooks_for(bitrate)
+            except ValueError as error:
+                wrong(f"--bitrate {bitrate:g}: {error}")
+        for job in jobs:
+            with console.catching():
                 job.make_folders()
-                result = run(
-                    job.source,
-                    job.targets["sdc"],
-                    codec=codec,
-                    bitrate=bitrate,
-                    domains=_selection(domains),
-                    channels=channels,
-                    overwrite=force,
-                    progress=progress,
+                with console.progress(job.source) as progress:
+                    result = run(
+                        job.source,
+                        job.targets["sdc"],
+                        codec=codec,
+                        bitrate=bitrate,
+                        domains=selection,
+                        channels=channels,
+                        overwrite=force,
+                        progress=progress,
+                    )
+                for note in filter(None, (result.channels_note, *result.notes)):
+                    console.say(f"{result.input}: {note}")
+                console.say(
+                    f"{result.output}: {duration(result.seconds)}, {num_bytes(result.bytes)}, "
+                    f"{result.bitrate:.1f} kbit/s, {speed(result.times_real_time, result.device)}"
                 )
-                ...
+                console.result(result)
     console.finish()

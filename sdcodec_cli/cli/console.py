@@ -8,11 +8,16 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
 from ..errors import SdcError
+
+if TYPE_CHECKING:
+    from ..engine.decode import DecodeResult
+    from ..engine.files import Job, Plan
+    from ..engine.separate import SeparateResult
 
 Progress = Callable[[float, float | None], None]
 """Called by the engine with seconds of audio done and, if known, in all."""
@@ -35,6 +40,18 @@ class Console:
         """A line about something that went wrong, which makes the exit code 1."""
         self._failed = True
         report(problem)
+
+    def settle(self, plan: Callable[[], Plan]) -> tuple[Job, ...]:
+        """The jobs of a plan, after saying what cannot be done; ends the command if the arguments contradict."""
+        try:
+            settled = plan()
+        except ValueError as error:
+            wrong(error)
+        if self.json and any("-" in job.targets.values() for job in settled.jobs):
+            wrong("--json and the output both need standard output; pass -o FILE")
+        for failure in settled.failures:
+            self.fail(failure)
+        return settled.jobs
 
     @contextlib.contextmanager
     def catching(self) -> Iterator[None]:
@@ -75,6 +92,12 @@ class Console:
             raise typer.Exit(1)
 
 
+def wrong(problem: object) -> NoReturn:
+    """End with a line about a wrong command line, and exit code 2."""
+    report(problem)
+    raise typer.Exit(2)
+
+
 def report(problem: object) -> None:
     """One line on standard error, beginning with the name of the program."""
     text = " ".join(str(problem).split("\n"))
@@ -112,7 +135,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*row)
-    console.print(grid)
+    with console.capture() as text:
+        console.print(grid)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def say_audio(console: Console, result: DecodeResult | SeparateResult) -> None:
+    """Notes and one summary line for audio that was written."""
+    for note in result.notes:
+        console.say(f"{result.input}: {note}")
+    names = ", ".join("stdout" if name == "-" else name for name in result.outputs.values())
+    console.say(f"{names}: {duration(result.seconds)}, {speed(result.times_real_time, result.device)}")
 
 
 def num_bytes(count: int) -> str:

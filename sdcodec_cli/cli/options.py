@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import typer
@@ -12,27 +13,46 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of the models in the zoo, for the shell."""
-    from ..models_folder import model_names
+    from ..zoo import list_models
 
-    return [name for name in model_names() if name.startswith(incomplete)]
+    return [entry.name for entry in list_models() if entry.name.startswith(incomplete)]
 
 
-def parse_gain(text: str) -> tuple[str, float]:
+def parse_positive(text: str) -> float:
+    """A number above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a number above 0")
+    return value
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Value of one `--gain`."""
+
+    stem: str
+    db: float
+
+
+def parse_gain(text: str) -> Gain:
     """`speech=-6` as a stem and decibels."""
     stem, _, value = text.partition("=")
     try:
-        gain = float(value)
+        db = float(value)
     except ValueError:
-        gain = math.nan
-    if not stem or not -100 <= gain <= 40:
+        db = math.nan
+    if not stem or not -100 <= db <= 40:
         raise typer.BadParameter(f"{text!r} is not STEM=DB with a gain from -100 to 40 dB, such as speech=-6")
-    return stem, gain
+    return Gain(stem, db)
 
 
 AudioInputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Audio files, folders to search for them, or - for standard input.",
         show_default=False,
     ),
@@ -40,8 +60,29 @@ AudioInputs = Annotated[
 StreamInputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT...",
+        metavar="INPUT",
         help="Files made by sdc compress, folders to search for them, or - for standard input.",
+        show_default=False,
+    ),
+]
+StreamOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|DIR/|-",
+        help="File for one output, folder (existing, or ending in a slash) for several, or - for standard output.",
+        show_default=False,
+    ),
+]
+AudioOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|DIR/|-",
+        help="File (.wav, .flac, .ogg, .opus or .mp3) for one output, folder (existing, or ending in a slash) for "
+        "several, or - for WAV on standard output.",
         show_default=False,
     ),
 ]
@@ -50,8 +91,9 @@ Model = Annotated[
     typer.Option(
         "--model",
         metavar="NAME|DIR",
-        help="Model, by its name in `sdc models list` or by its folder.",
+        help="Model, by its name in `sdc models list` or by its folder; the first of that list by default.",
         autocompletion=complete_model,
+        show_default=False,
     ),
 ]
 DeviceOption = Annotated[
@@ -62,4 +104,4 @@ DeviceOption = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per input to standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, one object per line.")]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..audio import READ_SUFFIXES, audio_format, check_target
+from ..audio import READ_SUFFIXES, audio_format, check_target, refuse_terminal
 from ..bitstream import Reader
 from ..errors import InputError, OutputError, SdcError
 
@@ -83,10 +83,13 @@ def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool)
     )
 
 
-def plan_decode(inputs: Sequence[str], output: str | None, stems: Sequence[str], *, overwrite: bool) -> Plan:
+def plan_decode(
+    inputs: Sequence[str], output: str | None, stems: Sequence[str], gains: Collection[str] = (), *, overwrite: bool
+) -> Plan:
     """`a.sdc` becomes `a.decoded.wav` beside it, or `a.speech.wav` for a stem.
 
-    `all` stands for every domain that a file has. Reads the header of every file, to know them.
+    `all` stands for every domain that a file has. Reads the header of every file, to know them, and to refuse files
+    that do not have all of `stems` and `gains`.
 
     Raises:
         ValueError: the arguments contradict each other, such as two stems for one output file.
@@ -98,9 +101,10 @@ def plan_decode(inputs: Sequence[str], output: str | None, stems: Sequence[str],
                 raise ValueError("what a pipe holds is not known in advance; name the stems instead of all")
             return _each_once(stems)
         known = domains_of(source)
-        unknown = [stem for stem in stems if stem not in (*known, "mix", "all")]
-        if unknown:
-            raise InputError(f"{source}: has no {unknown[0]}; choose from {', '.join(known)}, mix, all")
+        for names, choices in ((stems, (*known, "mix", "all")), (gains, (*known, "mix"))):
+            for name in names:
+                if name not in choices:
+                    raise InputError(f"{source}: has no {name}; choose from {', '.join(choices)}")
         return _each_once(stem for name in stems for stem in (known if name == "all" else (name,)))
 
     return _plan(
@@ -188,6 +192,7 @@ def _plan(
         try:
             for target in targets.values():
                 if target == "-":
+                    refuse_terminal()
                     continue
                 place = os.path.realpath(target)
                 if place in inputs_taken:

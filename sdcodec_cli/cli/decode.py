@@ -1,0 +1,137 @@
+"""`sdc decode`."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ModelError
+from .console import Console, say_audio
+from .options import (
+    AudioOutput,
+    DeviceOption,
+    Force,
+    Gain,
+    Json,
+    Quiet,
+    StreamInputs,
+    complete_model,
+    parse_gain,
+    parse_positive,
+)
+
+if TYPE_CHECKING:
+    from ..bitstream import Header
+    from ..engine.codec import Codec
+
+
+def decode(
+    inputs: StreamInputs,
+    output: AudioOutput = None,
+    stem: Annotated[
+        list[str],
+        typer.Option(
+            metavar="speech|music|sfx|mix|all",
+            help="What to decode: a domain of the file, their sum (mix), or every domain in a file of its own (all). "
+            "May be given several times.",
+        ),
+    ] = ["mix"],  # noqa: B006
+    gain: Annotated[
+        list[Gain],
+        typer.Option(
+            metavar="STEM=DB",
+            parser=parse_gain,
+            help="Make a domain louder or softer, by itself and in the mix, or the mix as a whole; -100 to 40 dB. "
+            "May be given several times. Default: 0 dB.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006
+    start: Annotated[float, typer.Option(metavar="S", min=0, help="Begin at this time, in seconds from 0.")] = 0.0,
+    length: Annotated[
+        float | None,
+        typer.Option(
+            "--duration",
+            metavar="S",
+            parser=parse_positive,
+            help="Decode this many seconds, above 0; to the end by default.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Model, by its name in `sdc models list` or by its folder; the one that the file names by default.",
+            autocompletion=complete_model,
+            show_default=False,
+        ),
+    ] = None,
+    force_model: Annotated[
+        bool,
+        typer.Option("--force-model", help="Decode although the model's weights are not those the file was made with."),
+    ] = False,
+    device: DeviceOption = "auto",
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Decode .sdc files to audio files.
+
+    Each INPUT becomes a file beside it: a.sdc becomes a.decoded.wav, or a.speech.wav for a domain. The model is the one
+    that the file names. What a damaged file still holds is decoded; the exit code is 1 then.
+
+    Example: sdc decode talk.sdc --stem speech -o voice.wav
+    """
+    from ..engine.files import plan_decode
+
+    console = Console(quiet=quiet, json=json)
+    gains = {entry.stem: entry.db for entry in gain}
+    jobs = console.settle(lambda: plan_decode(inputs, output, stem, gains, overwrite=force))
+    if jobs:
+        from ..engine.codec import load_codec
+        from ..engine.decode import decode as run
+
+        load = functools.cache(functools.partial(load_codec, device=device))
+        for job in jobs:
+
+            def codec(header: Header, source: str = job.source) -> Codec:
+                found = load(model or header.model)
+                if not force_model:
+                    _check_weights(source, header, found)
+                return found
+
+            with console.catching():
+                job.make_folders()
+                with console.progress(job.source) as progress:
+                    result = run(
+                        job.source,
+                        job.targets,
+                        codec=codec,
+                        gains=gains,
+                        start=start,
+                        duration=length,
+                        overwrite=force,
+                        progress=progress,
+                    )
+                say_audio(console, result)
+                for stem_name, count in result.clipped.items():
+                    if count:
+                        console.say(
+                            f"{result.outputs[stem_name]}: {count} samples beyond full scale were limited to it; "
+                            f"make it softer, e.g. with --gain {stem_name}=-3"
+                        )
+                for problem in result.problems:
+                    console.fail(f"{result.input}: {problem}")
+                console.result(result)
+    console.finish()
+
+
+def _check_weights(source: str, header: Header, codec: Codec) -> None:
+    if codec.weights_sha256 != header.weights_sha256:
+        made, found = header.weights_sha256.hex()[:8], codec.weights_sha256.hex()[:8]
+        raise ModelError(
+            f"{source}: was made with weights {made}... of {header.model}, but {codec.name} has {found}...; "
+            "name the right model with --model DIR, or pass --force-model to decode anyway"
+        )

@@ -1,0 +1,100 @@
+"""`sdc info`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from .console import Console, duration, num_bytes, table, wrong
+from .options import Json, StreamInputs
+
+if TYPE_CHECKING:
+    from ..engine.inspect import FileReport
+
+
+def info(inputs: StreamInputs, json: Json = False) -> None:
+    """Show what .sdc files hold, without decoding them.
+
+    Every checksum is verified; the exit code is 1 if a file is damaged.
+
+    Example: sdc info talk.sdc
+    """
+    from ..engine.files import STREAM_SUFFIXES, find_inputs
+    from ..engine.inspect import inspect
+
+    console = Console(json=json)
+    try:
+        sources, failures = find_inputs(inputs, STREAM_SUFFIXES)
+    except ValueError as error:
+        wrong(error)
+    for failure in failures:
+        console.fail(failure)
+    reports = []
+    for source in sources:
+        with console.catching():
+            report = inspect(sys.stdin.buffer if source == "-" else source)
+            console.result(report)
+            reports.append(report)
+    if not json and len(reports) == 1:
+        _show_one(reports[0])
+    elif not json and reports:
+        _show_several(reports)
+    for report in reports:
+        for problem in report.problems:
+            console.fail(f"{report.name}: {problem.message}")
+    console.finish()
+
+
+def _show_one(report: FileReport) -> None:
+    coded = "mono" if report.coded_channels == 1 else f"{report.coded_channels} channels"
+    rows = [
+        ("duration", duration(report.duration)),
+        ("audio", f"{report.original_rate} Hz, {report.original_channels} channel(s), coded as {coded}"),
+        ("model", f"{report.model} ({report.sample_rate} Hz), weights {report.weights_sha256[:8]}"),
+        ("size", f"{num_bytes(report.num_bytes)}, {report.file_bitrate:.2f} kbit/s"),
+        ("payload", f"{num_bytes(report.payload_bytes)}, {report.bitrate:.2f} kbit/s"),
+        ("gain", f"{report.gain_db:+.1f} dB before coding"),
+        ("segments", f"{report.num_segments} of up to {report.segment_frames / report.frame_rate:g} s"),
+        ("format", f"{report.format_version}, written by {report.encoder}"),
+        *report.tags.items(),
+    ]
+    width = max(len(name) for name, _ in rows)
+    print(report.name)
+    for name, value in rows:
+        print(f"  {name:{width}}  {value}")
+    print()
+    several = report.coded_channels > 1
+    table(
+        (*(("channel",) if several else ()), "domain", "present", "kbit/s", "size", "codebooks"),
+        [
+            (
+                *((str(stream.channel + 1),) if several else ()),
+                stream.domain,
+                f"{100 * stream.active:.0f} %",
+                f"{stream.bitrate:.2f}",
+                num_bytes(stream.num_bytes),
+                f"{stream.num_codebooks} x {stream.codebook_size}",
+            )
+            for stream in report.streams
+        ],
+        right=("present", "kbit/s", "size", "codebooks"),
+    )
+
+
+def _show_several(reports: list[FileReport]) -> None:
+    table(
+        ("file", "duration", "size", "kbit/s", "domains", "model", "state"),
+        [
+            (
+                report.name,
+                duration(report.duration),
+                num_bytes(report.num_bytes),
+                f"{report.file_bitrate:.2f}",
+                ", ".join(dict.fromkeys(stream.domain for stream in report.streams if stream.num_bytes)) or "none",
+                report.model,
+                "damaged" if report.problems else "whole",
+            )
+            for report in reports
+        ],
+        right=("duration", "size", "kbit/s"),
+    )

@@ -1,0 +1,65 @@
+"""`sdc separate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .console import Console, say_audio, wrong
+from .options import AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet
+
+
+def separate(
+    inputs: AudioInputs,
+    output: AudioOutput = None,
+    stem: Annotated[
+        list[str],
+        typer.Option(
+            metavar="speech|music|sfx|all",
+            help="What to extract: a domain of the model, or every one of them (all). May be given several times.",
+        ),
+    ] = ["all"],  # noqa: B006
+    model: Model = None,
+    device: DeviceOption = "auto",
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Separate audio files into speech, music and sound effects.
+
+    Each INPUT becomes one file per stem beside it: a.wav becomes a.speech.wav, a.music.wav and a.sfx.wav. They are
+    parts of the input itself, cut out with masks that the model finds; nothing is compressed.
+
+    Example: sdc separate film.wav -o stems/
+    """
+    from ..engine.files import plan_separate
+    from ..zoo import find
+
+    console = Console(quiet=quiet, json=json)
+    domains = find(model).recipe.model.domains
+    for name in stem:
+        if name not in (*domains, "all"):
+            wrong(f"--stem {name}: the model has no such domain; choose from {', '.join(domains)}, all")
+    stems = [name for given in stem for name in (domains if given == "all" else (given,))]
+    jobs = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force))
+    if jobs:
+        from ..engine.codec import load_codec
+        from ..engine.separate import separate as run
+
+        codec = load_codec(model, device=device)
+        for job in jobs:
+            with console.catching():
+                job.make_folders()
+                with console.progress(job.source) as progress:
+                    result = run(job.source, job.targets, codec=codec, overwrite=force, progress=progress)
+                say_audio(console, result)
+                for stem_name, count in result.clipped.items():
+                    if count:
+                        console.say(
+                            f"{result.outputs[stem_name]}: {count} samples beyond full scale were limited to it"
+                        )
+                for problem in result.problems:
+                    console.fail(f"{result.input}: {problem}")
+                console.result(result)
+    console.finish()

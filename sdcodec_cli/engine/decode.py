@@ -1,0 +1,274 @@
+"""`.sdc` file to audio files.
+
+Legend: S stems, C channels, T samples, K codebooks, F frames.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..audio import AudioWriter, StreamResampler
+from ..bitstream import Header, Reader, Segment
+from ..errors import InputError, ModelError
+from .codec import Codec, StreamDecoder
+from .compress import Progress
+
+Wav = NDArray[np.float32]
+
+LEAD_SECONDS = 1
+"""Audio decoded before the start of an excerpt, so that the resampler has settled when it comes to it."""
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    """What became of one input."""
+
+    input: str
+    outputs: dict[str, str]
+    """File of each stem."""
+    seconds: float
+    times_real_time: float
+    model: str
+    device: str
+    clipped: dict[str, int]
+    """Samples beyond full scale, limited to it, of each stem."""
+    problems: tuple[str, ...]
+    """What was damaged, and what follows from it, a line each."""
+    notes: tuple[str, ...]
+    """Anything else worth saying."""
+
+
+def decode(
+    source: str | Path,
+    targets: Mapping[str, str | Path],
+    *,
+    codec: Callable[[Header], Codec],
+    gains: Mapping[str, float] | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> DecodeResult:
+    """Decode stems of one `.sdc` file, in memory that does not grow with its length.
+
+    Only the wanted domains and segments are read. What is damaged is left out and reported.
+
+    Args:
+        source: the file, or `-` for standard input
+        targets: where each stem goes: `mix` or a domain of the file, to a path or `-` for standard output
+        codec: finds the model for a header
+        gains: in dB, by domain or `mix`; they apply to stems and to the mix, which then is the sum of stems
+        start: in seconds
+        duration: in seconds; to the end by default
+        overwrite: replace existing targets
+        progress: called after every block
+
+    Raises:
+        StreamError: not a stream, a newer one, or one damaged beyond use
+        InputError: the file is missing, or ends before `start`
+        ModelError: the model's shape is not that of the stream
+        OutputError: see `audio`
+        ValueError: a stem that the file does not have
+    """
+    gains = dict(gains or {})
+    began = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        reader = Reader(stack.enter_context(_opened(source)), "stdin" if str(source) == "-" else str(source))
+        header = reader.header
+        present = [entry.name for entry in header.domains]
+        for stem in [*targets, *gains]:
+            if stem not in ("mix", *present):
+                raise ValueError(f"{source}: has no {stem}; it has {', '.join(present)}")
+        model = codec(header)
+        _check_shape(str(source), header, model)
+        # Gains on domains are gains on waveforms: latents add up, but they do not scale.
+        remix = "mix" in targets and any(gains.get(domain) for domain in present)
+        decoded = present if remix else [stem for stem in targets if stem != "mix"]
+        decoded = [*decoded, "mix"] if "mix" in targets and not remix else decoded
+        wanted = present if "mix" in targets else decoded
+        excerpt = _Excerpt.of(header, reader.end.original_samples if reader.end else header.original_samples, start, duration)
+        if excerpt.num_samples == 0:
+            raise InputError(f"{source}: ends before {start:g} s; give an earlier --start")
+        writers = {
+            stem: stack.enter_context(
+                AudioWriter(
+                    target,
+                    header.original_rate,
+                    header.coded_channels,
+                    overwrite=overwrite,
+                    num_samples=excerpt.num_samples,
+                )
+            )
+            for stem, target in targets.items()
+        }
+        stems = _decoded_stems(reader, model, decoded, wanted, excerpt)
+        written = 0
+        for wavs in _at_original_rate(stems, header, excerpt, len(decoded)):
+            by_stem = dict(zip(decoded, wavs, strict=True))
+            for stem, writer in writers.items():
+                if stem == "mix" and remix:
+                    wav = sum((by_stem[domain] * _factor(gains, domain) for domain in present), np.zeros_like(wavs[0]))
+                else:
+                    wav = by_stem[stem]
+                writer.write(wav * _factor(gains, stem))
+            written += wavs.shape[-1]
+            if progress:
+                total = excerpt.num_samples
+                progress(written / header.original_rate, None if total is None else total / header.original_rate)
+        if written == 0:
+            raise InputError(f"{source}: has no audio from {start:g} s on; give an earlier --start")
+        problems = tuple(problem.message for problem in reader.problems)
+    seconds = written / header.original_rate
+    return DecodeResult(
+        input=str(source),
+        outputs={stem: str(target) for stem, target in targets.items()},
+        seconds=seconds,
+        times_real_time=seconds / (time.monotonic() - began),
+        model=model.name,
+        device=str(model.device),
+        clipped={stem: writer.clipped for stem, writer in writers.items()},
+        problems=problems,
+        notes=(),
+    )
+
+
+def _factor(gains: Mapping[str, float], stem: str) -> np.float32:
+    return np.float32(10 ** (gains.get(stem, 0.0) / 20))
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path) -> Iterator[BinaryIO]:
+    if str(source) == "-":
+        yield cast(BinaryIO, sys.stdin.buffer)
+        return
+    try:
+        file = open(source, "rb")  # noqa: SIM115 (closed below; only the opening may raise an InputError)
+    except IsADirectoryError as error:
+        raise InputError(f"{source}: is a folder; give a .sdc file") from error
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror}; give a .sdc file") from error
+    with file:
+        yield cast(io.BufferedReader, file)
+
+
+def _check_shape(source: str, header: Header, codec: Codec) -> None:
+    """The stream must fit the network, whatever its weights are."""
+    quantizer = codec.recipe.quantizer
+    fits = (
+        (header.sample_rate, header.hop_length) == (codec.sample_rate, codec.hop_length)
+        and {entry.name for entry in header.domains} <= set(codec.domains)
+        and all(entry.codebook_size == quantizer.codebook_size for entry in header.domains)
+        and all(entry.num_codebooks <= quantizer.num_codebooks for entry in header.domains)
+    )
+    if not fits:
+        raise ModelError(
+            f"{source}: its codes do not fit {codec.name} (other rate, domains or codebooks); "
+            f"it was made with {header.model}, name that model with --model"
+        )
+
+
+@dataclass(frozen=True)
+class _Excerpt:
+    """Which part of a stream is wanted, and where decoding begins for it."""
+
+    first_frame: int
+    """Where decoding begins."""
+    skip_samples: int
+    """Samples at the original rate between that and the start of the excerpt."""
+    num_samples: int | None
+    """Length at the original rate; None while it is unknown."""
+
+    @classmethod
+    def of(cls, header: Header, length: int | None, start: float, duration: float | None) -> _Excerpt:
+        begin = round(start * header.original_rate)
+        stop = None if duration is None else begin + round(duration * header.original_rate)
+        if length is not None:
+            stop = length if stop is None else min(stop, length)
+        # Whole seconds are whole samples at both rates; this many of them are whole frames, too.
+        unit = header.hop_length // math.gcd(header.hop_length, header.sample_rate)
+        lead = max(0, math.floor(start) - LEAD_SECONDS) // unit * unit
+        return cls(
+            first_frame=lead * header.sample_rate // header.hop_length,
+            skip_samples=begin - lead * header.original_rate,
+            num_samples=None if stop is None else max(0, stop - begin),
+        )
+
+
+def _decoded_stems(
+    reader: Reader, codec: Codec, stems: Sequence[str], domains: Sequence[str], excerpt: _Excerpt
+) -> Iterator[Wav]:
+    """Audio at the model's rate and the original level, from the excerpt's first frame on: `[S, C, T]`."""
+    header = reader.header
+    decoders = [codec.stream_decoder(stems) for _ in range(header.coded_channels)]
+    begin = max(0, excerpt.first_frame - codec.context_frames)
+    stop = None
+    if excerpt.num_samples is not None:
+        seconds = (excerpt.skip_samples + excerpt.num_samples) / header.original_rate + LEAD_SECONDS
+        stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + codec.context_frames
+    level = np.float32(10 ** (-header.gain_db / 20))
+    trim = (excerpt.first_frame - begin) * header.hop_length
+    for wav in _run_decoders(reader, decoders, domains, begin, stop):
+        yield wav[..., trim:] * level
+        trim = max(0, trim - wav.shape[-1])
+
+
+def _run_decoders(
+    reader: Reader, decoders: Sequence[StreamDecoder], domains: Sequence[str], begin: int, stop: int | None
+) -> Iterator[Wav]:
+    """Audio of frames `begin` to `stop` of all channels, `[S, C, T]`; lost segments are silent."""
+
+    def together(pieces: list[list[Tensor]]) -> Iterator[Wav]:
+        for channels in zip(*pieces, strict=True):
+            yield torch.stack(channels, dim=1).numpy()
+
+    position = begin
+    for segment in reader.segments(begin, stop, domains):
+        if segment.start_frame > position:
+            gap = segment.start_frame - position
+            yield from together([decoder.push({}, gap) for decoder in decoders])
+            position += gap
+        span = slice(position - segment.start_frame, None if stop is None else stop - segment.start_frame)
+        frames = len(range(segment.num_frames)[span])
+        yield from together(
+            [decoder.push(_channel(segment, channel, span), frames) for channel, decoder in enumerate(decoders)]
+        )
+        position += frames
+    yield from together([decoder.finish() for decoder in decoders])
+
+
+def _channel(segment: Segment, channel: int, span: slice) -> dict[str, NDArray[np.int64]]:
+    """Codes of one channel; domains that are silent, removed or damaged are left out."""
+    return {domain: codes[:, span] for (owner, domain), codes in segment.codes.items() if owner == channel}
+
+
+def _at_original_rate(stems: Iterator[Wav], header: Header, excerpt: _Excerpt, num_stems: int) -> Iterator[Wav]:
+    """Resample `[S, C, T]` to the original rate and cut out the excerpt."""
+    resampler = StreamResampler(header.sample_rate, header.original_rate, num_stems * header.coded_channels)
+    skip, left = excerpt.skip_samples, excerpt.num_samples
+
+    def resampled() -> Iterator[Wav]:
+        for wav in stems:
+            yield resampler.push(wav.reshape(-1, wav.shape[-1]))
+        yield resampler.flush()
+
+    for wav in resampled():
+        piece = wav[:, skip:]
+        skip = max(0, skip - wav.shape[-1])
+        if left is not None:
+            piece = piece[:, :left]
+            left -= piece.shape[-1]
+        if piece.shape[-1]:
+            yield piece.reshape(num_stems, header.coded_channels, -1)

@@ -1,0 +1,139 @@
+"""What the tests of the command line share: a way to run it, and a stand-in for the engine that needs no model.
+
+The stand-in records how it was called, and writes small valid files. `install` puts it in place of the real modules.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from bitstream_examples import small_example
+from typer.testing import CliRunner, Result
+
+from sdcodec_cli.audio import AudioReader, AudioWriter, atomic_output
+from sdcodec_cli.bitstream import Reader
+from sdcodec_cli.errors import SdcError
+
+WEIGHTS = bytes(range(32))  # those of `example_header`
+
+
+@dataclass(frozen=True)
+class CompressResult:
+    input: str
+    output: str
+    seconds: float = 61.23
+    bytes: int = 46_300
+    bitrate: float = 6.05
+    payload_bitrate: float = 6.0
+    overhead_percent: float = 0.8
+    times_real_time: float = 38.4
+    model: str = "toy"
+    device: str = "cpu"
+    channels_note: str | None = None
+    activity: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DecodeResult:
+    input: str
+    outputs: dict[str, str]
+    seconds: float = 61.23
+    times_real_time: float = 77.7
+    model: str = "toy"
+    device: str = "cpu"
+    clipped: dict[str, int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Engine:
+    """Stand-in for the modules that need torch. Fields named `result` change what is returned."""
+
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    loaded: list[tuple[Any, str]] = field(default_factory=list)
+    result: dict[str, Any] = field(default_factory=dict)
+    error: BaseException | None = None
+    weights: bytes = WEIGHTS
+
+    def load_codec(self, model: str | None = None, *, device: str = "auto") -> SimpleNamespace:
+        self.loaded.append((model, device))
+
+        def codebooks_for(bitrate: float) -> int:
+            if bitrate > 6:
+                raise ValueError(f"bitrate must be between 0.5 and 6 kbit/s per domain, got {bitrate:g}")
+            return 12
+
+        return SimpleNamespace(name=model or "toy", weights_sha256=self.weights, codebooks_for=codebooks_for)
+
+    def compress(self, source: str, target: str, *, progress: Any, **options: Any) -> CompressResult:
+        self.calls.append({"source": source, "target": target, **options})
+        with AudioReader(source) as reader, atomic_output(target, overwrite=options["overwrite"]) as file:
+            for _ in reader.blocks():
+                if progress:
+                    progress(1.0, None)
+                    progress(2.0, 61.23)
+            self._fail()
+            file.write(small_example().data)
+        return CompressResult(source, target, **self.result)
+
+    def decode(
+        self, source: str, targets: Mapping[str, str], *, codec: Any, progress: Any, **options: Any
+    ) -> DecodeResult:
+        self.calls.append({"source": source, "targets": dict(targets), **options})
+        file = sys.stdin.buffer if source == "-" else Path(source).open("rb")  # noqa: SIM115
+        with file:
+            codec(Reader(file, source).header)
+        self._write(targets, options["overwrite"])
+        return DecodeResult(source, dict(targets), **self.result)
+
+    def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> DecodeResult:
+        self.calls.append({"source": source, "targets": dict(targets), **options})
+        self._write(targets, options["overwrite"])
+        return DecodeResult(source, dict(targets), **self.result)
+
+    def _write(self, targets: Mapping[str, str], overwrite: bool) -> None:
+        self._fail()
+        for target in targets.values():
+            with AudioWriter(target, 16_000, 1, overwrite=overwrite) as writer:
+                writer.write(np.zeros((1, 1600), np.float32))
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            error, self.error = self.error, None if isinstance(self.error, SdcError) else self.error
+            raise error
+
+
+def install(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the stand-in where the commands import the engine from."""
+    for name in ("codec", "compress", "decode", "separate"):
+        module = ModuleType(f"sdcodec_cli.engine.{name}")
+        for function in ("load_codec", "compress", "decode", "separate"):
+            setattr(module, function, getattr(engine, function))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def sdc(*arguments: str | Path, stdin: bytes | None = None) -> Result:
+    """Run `sdc` in this process; an unexpected exception is raised here."""
+    from sdcodec_cli.cli.app import app
+
+    result = CliRunner().invoke(app, list(map(str, arguments)), input=stdin, prog_name="sdc")
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def errors(result: Result, exit_code: int = 1) -> list[str]:
+    """Lines on standard error, each without the name of the program."""
+    assert result.exit_code == exit_code, result.output
+    lines = result.stderr.splitlines()
+    assert all(line.startswith("sdc: ") for line in lines), lines
+    return [line.removeprefix("sdc: ") for line in lines]

@@ -1,0 +1,265 @@
+"""docs/format.md and the golden files, read by the package and by a second decoder written from the document alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bitstream_examples import as_json, pipe, read_all, stream_name
+
+from sdcodec_cli.bitstream import DomainEntry, Header, Reader, Writer, header, segment
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
+DATA = ROOT / "tests" / "data"
+GOLDEN = ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_damaged"]
+
+
+def fenced(language: str) -> str:
+    (block,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
+    return str(block)
+
+
+def worked_example() -> bytes:
+    """The bytes of the document's hex dump, each line at the offset it claims."""
+    data = b""
+    for line in fenced("hex").splitlines():
+        offset, digits = re.fullmatch(r"([0-9a-f]{4})  ((?:[0-9a-f]{2} )*[0-9a-f]{2}) +\S.*", line).groups()  # type: ignore[union-attr]
+        assert int(offset, 16) == len(data)
+        data += bytes.fromhex(digits)
+    return data
+
+
+class Slow:
+    """A decoder of whole streams, as plain as the document: no damage, no speed, nothing shared with the package."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def uint(self, size: int) -> int:
+        self.at += size
+        return sum(byte << 8 * i for i, byte in enumerate(self.data[self.at - size : self.at]))
+
+    def varint(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self.uint(1)
+            value += byte % 128 << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def raw(self, size: int) -> bytes:
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def crc(self, start: int) -> None:
+        stop = self.at
+        assert self.uint(4) == zlib.crc32(self.data[start:stop])
+
+    def decode(self) -> dict[str, Any]:
+        fields = self.header()
+        segments = []
+        self.lengths: list[tuple[int, int]] = []
+        while True:
+            start = self.at
+            kind = self.raw(4)
+            if kind == b"\xf5SDs":
+                segments.append(self.segment(start))
+                self.lengths.append((start, segments[-1]["num_frames"]))
+                continue
+            size = self.varint()
+            self.crc(start)
+            body = self.at
+            if kind == b"SIDX":
+                assert self.varint() == len(self.lengths)
+                before = 0
+                for offset, num_frames in self.lengths:
+                    assert (self.varint(), self.varint()) == (offset - before, num_frames)
+                    before = offset
+                index = start
+            elif kind == b"SDCE":
+                total, samples = self.uint(8), self.uint(8)
+                assert (self.uint(8), self.uint(8)) == (index, start)
+            else:
+                assert kind[:1].islower()
+                self.raw(size)
+            assert self.at == body + size
+            self.crc(body)
+            if kind == b"SDCE":
+                assert self.at == len(self.data)
+                end = {"total_frames": total, "original_samples": samples}
+                return {"header": fields, "segments": segments, "end": end, "problems": []}
+
+    def header(self) -> dict[str, Any]:
+        assert self.raw(8).hex() == "89534443" + "0d0a1a0a"
+        assert self.uint(1) == 1
+        self.raw(5)
+        stop = self.uint(4) + self.at
+        fields: dict[str, Any] = {"original_samples": None, "tags": {}}
+        names = dict(re.findall(r"^\| (\d+) \| (\w+) \|", DOCUMENT, re.MULTILINE))
+        while self.at < stop:
+            tag, size = self.varint(), self.varint()
+            name, start = names.get(str(tag)), self.at
+            if name in ("model", "encoder"):
+                fields[name] = self.raw(size).decode()
+            elif name == "weights_sha256":
+                fields[name] = self.raw(size).hex()
+            elif name == "gain_db":
+                fields[name] = ((self.uint(2) + 0x8000) % 0x10000 - 0x8000) / 256
+            elif name == "domains":
+                fields[name] = [self.domain() for _ in range(self.uint(1))]
+            elif name == "tags":
+                key, _, value = self.raw(size).decode().partition("=")
+                fields[name][key] = value
+            elif name:
+                fields[name] = self.uint(size)
+            else:
+                assert tag % 2 == 0
+                self.raw(size)
+            assert self.at == start + size
+        self.crc(0)
+        self.domains = fields["domains"]
+        self.channels = fields["coded_channels"]
+        return fields
+
+    def domain(self) -> dict[str, Any]:
+        return {
+            "name": self.raw(self.uint(1)).decode(),
+            "num_codebooks": self.uint(1),
+            "codebook_size": self.uint(2) + 1,
+            "num_shared": self.uint(1),
+            "groups": [self.uint(1) for _ in range(self.uint(1))],
+        }
+
+    def segment(self, start: int) -> dict[str, Any]:
+        stop = self.varint() + self.at
+        sequence, start_frame, num_frames = self.varint(), self.varint(), self.varint()
+        num_streams = self.channels * len(self.domains)
+        mask = self.uint(-(-num_streams // 8))
+        chunks = []
+        for _ in range(self.varint()):
+            stream, place, size, crc = self.varint(), self.uint(1), self.varint(), self.uint(4)
+            assert place % 16 == 0
+            chunks.append((stream, place // 16, size, crc))
+        assert self.at == stop
+        self.crc(start)
+        names = [
+            f"{stream // len(self.domains)} {self.domains[stream % len(self.domains)]['name']}"
+            for stream in range(num_streams)
+        ]
+        codes: dict[str, list[list[int]]] = {}
+        for stream, group, size, crc in chunks:
+            data = self.raw(size)
+            assert zlib.crc32(data) == crc
+            domain = self.domains[stream % len(self.domains)]
+            bits = len(f"{domain['codebook_size'] - 1:b}")
+            number = int.from_bytes(data, "little")
+            for _ in range(domain["groups"][group]):
+                row = [number >> bits * i & (1 << bits) - 1 for i in range(num_frames)]
+                codes.setdefault(names[stream], []).append(row)
+                number >>= bits * num_frames
+            assert number == 0
+        silent = [name for stream, name in enumerate(names) if mask >> stream & 1]
+        return {
+            "sequence": sequence,
+            "start_frame": start_frame,
+            "num_frames": num_frames,
+            "codes": codes,
+            "silent": sorted(silent),
+            "removed": sorted(set(names) - set(silent) - set(codes)),
+        }
+
+
+def test_the_worked_example_decodes_to_what_the_document_says() -> None:
+    expected = json.loads(fenced("json"))
+    for fo in (io.BytesIO(worked_example()), pipe(worked_example())):
+        assert as_json(*read_all(fo)) == expected
+    assert Slow(worked_example()).decode() == expected
+
+
+def test_the_writer_still_produces_the_worked_example() -> None:
+    assert rewrite(json.loads(fenced("json"))) == worked_example()
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_files_decode_as_they_always_did(name: str) -> None:
+    expected = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    with (DATA / f"{name}.sdc").open("rb") as fo:
+        assert as_json(*read_all(fo)) == expected
+        fo.seek(0)
+        assert as_json(*read_all(pipe(fo.read(), most=3))) == expected
+
+
+@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_future_minor"])
+def test_golden_files_decode_the_same_with_a_decoder_written_from_the_document(name: str) -> None:
+    expected = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    assert Slow((DATA / f"{name}.sdc").read_bytes()).decode() == expected
+
+
+@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels"])
+def test_the_writer_still_produces_the_golden_files(name: str) -> None:
+    assert (
+        rewrite(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))) == (DATA / f"{name}.sdc").read_bytes()
+    )
+
+
+def test_every_golden_file_is_tested() -> None:
+    assert sorted(path.stem for path in DATA.glob("*.sdc")) == sorted(GOLDEN)
+
+
+def test_a_golden_file_of_a_later_minor_version_is_read_without_a_problem() -> None:
+    with (DATA / "v1_future_minor.sdc").open("rb") as fo:
+        reader = Reader(fo)
+        assert reader.version == (1, 3)
+        assert [part.sequence for part in reader.segments(start_frame=8)] == [1]
+        assert reader.problems == []
+
+
+def rewrite(content: dict[str, Any]) -> bytes:
+    fields = dict(content["header"])
+    fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
+    fields["domains"] = tuple(DomainEntry(**{**entry, "groups": tuple(entry["groups"])}) for entry in fields["domains"])
+    fo = io.BytesIO()
+    writer = Writer(fo, Header(**fields))
+    keys = {stream_name(key): key for key in writer_streams(fields)}
+    for part in content["segments"]:
+        codes: dict[Any, Any] = {keys[name]: rows for name, rows in part["codes"].items()}
+        writer.write(codes | {keys[name]: None for name in part["silent"]}, num_frames=part["num_frames"])
+    writer.close(content["end"]["original_samples"])
+    return fo.getvalue()
+
+
+def writer_streams(fields: dict[str, Any]) -> list[tuple[int, str]]:
+    return [(channel, entry.name) for channel in range(fields["coded_channels"]) for entry in fields["domains"]]
+
+
+def test_the_document_names_every_field() -> None:
+    documented = {int(tag): name for tag, name in re.findall(r"^\| (\d+) \| (\w+) \|", DOCUMENT, re.MULTILINE)}
+    assert set(documented) == header.KNOWN_FIELDS
+    assert sorted(documented.values()) == sorted(Header.__dataclass_fields__)
+
+
+def test_the_document_has_the_limits_of_the_code() -> None:
+    table = DOCUMENT.split("## Limits")[1].split("##")[0]
+    limits = {what: int(number.replace(",", "")) for what, number in re.findall(r"\| (.+?) \| ([\d,]+) \|", table)}
+    assert limits == {
+        "bytes of the fields of the header": header.MAX_BODY_BYTES,
+        "sample rates in Hz": header.MAX_RATE,
+        "hop length": header.MAX_HOP_LENGTH,
+        "context frames": header.MAX_CONTEXT_FRAMES,
+        "channels": header.MAX_CHANNELS,
+        "domains": header.MAX_DOMAINS,
+        "codebooks of a domain": header.MAX_CODEBOOKS,
+        "entries of a codebook": header.MAX_CODEBOOK_SIZE,
+        "layer groups of a domain": header.MAX_GROUPS,
+        "layer groups of all domains × coded channels": header.MAX_CHUNKS,
+        "frames of a segment": header.MAX_SEGMENT_FRAMES,
+        "frames of a stream": segment.MAX_FRAMES,
+        "samples per channel": header.MAX_SAMPLES,
+    }

@@ -1,0 +1,181 @@
+"""`sdc compress`: what it asks of the engine, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from cli_examples import Engine, errors, install, sdc
+
+from sdcodec_cli.errors import ModelError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDC_DEVICE", raising=False)
+    soundfile.write("talk.wav", np.zeros(1600), 16_000)
+    return tmp_path
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = Engine()
+    install(engine, monkeypatch)
+    return engine
+
+
+def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine) -> None:
+    result = sdc("compress", "talk.wav")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr == "talk.sdc: 61.2 s, 46 kB, 6.0 kbit/s, 38x real time on cpu\n"
+    assert Path("talk.sdc").read_bytes().startswith(b"\x89SDC")
+    (call,) = engine.calls
+    assert call.pop("codec").name == "toy"
+    assert call == {
+        "source": "talk.wav",
+        "target": "talk.sdc",
+        "bitrate": None,
+        "domains": "auto",
+        "channels": "mono",
+        "overwrite": False,
+    }
+    assert engine.loaded == [(None, "auto")]
+
+
+def test_every_option_reaches_the_engine(engine: Engine) -> None:
+    arguments = "compress talk.wav -o x.sdc --model sdcodec-16k-mini --bitrate 3 --domains speech,music --channels keep"
+    assert sdc(*arguments.split(), "--device", "cpu", "--force").exit_code == 0
+    (call,) = engine.calls
+    assert (call["target"], call["bitrate"], call["domains"]) == ("x.sdc", 3.0, ["speech", "music"])
+    assert (call["channels"], call["overwrite"]) == ("keep", True)
+    assert engine.loaded == [("sdcodec-16k-mini", "cpu")]
+
+
+def test_the_device_can_come_from_the_environment(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDC_DEVICE", "cpu")
+    assert sdc("compress", "talk.wav").exit_code == 0
+    assert engine.loaded == [(None, "cpu")]
+
+
+def test_options_may_stand_anywhere(engine: Engine) -> None:
+    assert sdc("compress", "-q", "talk.wav", "-f", "-o", "x.sdc").exit_code == 0
+    assert sdc("compress", "-fq", "-ox.sdc", "talk.wav").exit_code == 0
+
+
+def test_quiet_prints_nothing_but_errors(engine: Engine) -> None:
+    engine.result = {"channels_note": "stereo, mixed down to mono", "notes": ("odd",)}
+    result = sdc("compress", "talk.wav", "-q")
+    assert (result.stdout, result.stderr) == ("", "")
+    assert errors(sdc("compress", "talk.wav", "-q")) == ["talk.sdc exists; pass --force to overwrite it"]
+
+
+def test_json_is_one_object_per_input_with_unrounded_numbers(engine: Engine) -> None:
+    soundfile.write("b.wav", np.zeros(1600), 16_000)
+    result = sdc("compress", "talk.wav", "b.wav", "--json", "-q")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert (first["input"], first["output"], second["output"]) == ("talk.wav", "talk.sdc", "b.sdc")
+    assert first["seconds"] == 61.23
+    assert first["channels_note"] is None
+
+
+def test_numbers_that_json_cannot_express_are_null(engine: Engine) -> None:
+    engine.result = {"times_real_time": float("inf")}
+    assert json.loads(sdc("compress", "talk.wav", "--json").stdout)["times_real_time"] is None
+
+
+def test_notes_come_before_the_summary(engine: Engine) -> None:
+    engine.result = {"channels_note": "2 channels, mixed down to mono", "notes": ("resampled from 44100 Hz",)}
+    assert sdc("compress", "talk.wav").stderr.splitlines()[:2] == [
+        "talk.wav: 2 channels, mixed down to mono",
+        "talk.wav: resampled from 44100 Hz",
+    ]
+
+
+def test_an_existing_output_is_refused_before_a_model_is_loaded(engine: Engine) -> None:
+    Path("talk.sdc").write_bytes(b"precious")
+    assert errors(sdc("compress", "talk.wav")) == ["talk.sdc exists; pass --force to overwrite it"]
+    assert engine.loaded == []
+    assert Path("talk.sdc").read_bytes() == b"precious"
+    assert sdc("compress", "talk.wav", "--force").exit_code == 0
+
+
+def test_after_a_failure_the_other_inputs_are_done(engine: Engine) -> None:
+    Path("bad.wav").write_bytes(b"RIFF????" * 10)
+    soundfile.write("z.wav", np.zeros(1600), 16_000)
+    result = sdc("compress", "none.wav", "bad.wav", "talk.wav", "z.wav", "-q")
+    first, second = errors(result)
+    assert first == "none.wav: no such file; check the name"
+    assert second.startswith("bad.wav: ")
+    assert sorted(path.name for path in Path().glob("*.sdc")) == ["talk.sdc", "z.sdc"]
+
+
+def test_an_unknown_model_is_one_line(engine: Engine) -> None:
+    (line,) = errors(sdc("compress", "talk.wav", "--model", "none"))
+    assert line.startswith("none: no such model; the zoo has sdcodec-16k-mini")
+
+
+def test_an_error_of_the_engine_is_one_line_and_leaves_nothing_behind(engine: Engine) -> None:
+    engine.error = ModelError("toy: broken\nin two lines")
+    assert errors(sdc("compress", "talk.wav")) == ["toy: broken in two lines"]
+    assert [path.name for path in Path().iterdir()] == ["talk.wav"]
+
+
+def test_an_interruption_exits_with_130_and_leaves_nothing_behind(engine: Engine) -> None:
+    engine.error = KeyboardInterrupt()
+    assert sdc("compress", "talk.wav").exit_code == 130
+    assert [path.name for path in Path().iterdir()] == ["talk.wav"]
+
+
+def test_an_unexpected_exception_is_not_hidden(engine: Engine) -> None:
+    engine.error = ZeroDivisionError("bug")
+    with pytest.raises(ZeroDivisionError):
+        sdc("compress", "talk.wav")
+    assert [path.name for path in Path().iterdir()] == ["talk.wav"]
+
+
+def test_standard_input_becomes_standard_output(engine: Engine) -> None:
+    result = sdc("compress", "-", stdin=Path("talk.wav").read_bytes())
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout_bytes.startswith(b"\x89SDC")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["talk.wav", "b.wav", "-o", "x.sdc"], "-o x.sdc: one file cannot hold several outputs; name a folder"),
+        (["talk.wav", "-o", "-", "--json"], "--json and the output both need standard output; pass -o FILE"),
+        (["talk.wav", "--domains", "voice"], "--domains voice: the model has no voice; choose auto, all, or from"),
+        (["talk.wav", "--bitrate", "7"], "--bitrate 7: bitrate must be between 0.5 and 6 kbit/s per domain, got 7"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str], expected: str) -> None:
+    (line,) = errors(sdc("compress", *arguments), exit_code=2)
+    assert line.startswith(expected)
+    assert not Path("talk.sdc").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["talk.wav", "--bitrate", "0"],
+        ["talk.wav", "--bitrate", "nan"],
+        ["talk.wav", "--bitrate", "fast"],
+        ["talk.wav", "--domains", "auto,speech"],
+        ["talk.wav", "--domains", "speech,speech"],
+        ["talk.wav", "--domains", ""],
+        ["talk.wav", "--channels", "stereo"],
+        ["talk.wav", "--device", "tpu"],
+        ["talk.wav", "--unknown"],
+    ],
+)
+def test_values_out_of_range_exit_with_2_and_show_the_usage(engine: Engine, arguments: list[str]) -> None:
+    result = sdc("compress", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: sdc compress")
+    assert engine.loaded == []

@@ -1,0 +1,171 @@
+"""`sdc decode`: what it asks of the engine, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bitstream_examples import small_example
+from cli_examples import Engine, errors, install, sdc
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDC_DEVICE", raising=False)
+    Path("talk.sdc").write_bytes(small_example().data)
+    return tmp_path
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = Engine()
+    install(engine, monkeypatch)
+    return engine
+
+
+def files() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine) -> None:
+    result = sdc("decode", "talk.sdc")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert result.stderr == "talk.decoded.wav: 61.2 s, 78x real time on cpu\n"
+    assert engine.calls == [
+        {
+            "source": "talk.sdc",
+            "targets": {"mix": "talk.decoded.wav"},
+            "gains": {},
+            "start": 0.0,
+            "duration": None,
+            "overwrite": False,
+        }
+    ]
+    assert engine.loaded == [("toy", "auto")]  # the model that the file names
+
+
+def test_every_option_reaches_the_engine(engine: Engine) -> None:
+    arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6 --gain mix=3.5 --start 1.5 --duration 2"
+    assert sdc(*arguments.split(), "--model", "other", "--device", "cpu", "--force").exit_code == 0
+    (call,) = engine.calls
+    assert call == {
+        "source": "talk.sdc",
+        "targets": {"speech": "voice.flac"},
+        "gains": {"speech": -6.0, "mix": 3.5},
+        "start": 1.5,
+        "duration": 2.0,
+        "overwrite": True,
+    }
+    assert engine.loaded == [("other", "cpu")]
+
+
+def test_stems_can_be_asked_for_one_by_one_or_all_at_once(engine: Engine) -> None:
+    assert sdc("decode", "talk.sdc", "--stem", "mix", "--stem", "speech").exit_code == 0
+    assert files() == ["talk.decoded.wav", "talk.sdc", "talk.speech.wav"]
+    assert sdc("decode", "talk.sdc", "--stem", "all", "-o", "out/").exit_code == 0
+    assert files()[:2] == ["out/talk.sfx.wav", "out/talk.speech.wav"]
+
+
+def test_a_model_is_loaded_once_for_many_files(engine: Engine) -> None:
+    Path("b.sdc").write_bytes(small_example().data)
+    assert sdc("decode", "b.sdc", "talk.sdc").exit_code == 0
+    assert engine.loaded == [("toy", "auto")]
+
+
+def test_other_weights_than_those_of_the_file_are_refused_by_name(engine: Engine) -> None:
+    engine.weights = bytes(32)
+    (line,) = errors(sdc("decode", "talk.sdc"))
+    assert line == (
+        "talk.sdc: was made with weights 00010203... of toy, but toy has 00000000...; "
+        "name the right model with --model DIR, or pass --force-model to decode anyway"
+    )
+    assert files() == ["talk.sdc"]
+    assert sdc("decode", "talk.sdc", "--force-model").exit_code == 0
+
+
+def test_what_is_left_of_a_damaged_file_is_kept_and_the_exit_code_is_1(engine: Engine) -> None:
+    engine.result = {"problems": ("0.14 s to 0.20 s of speech are damaged",)}
+    result = sdc("decode", "talk.sdc", "-q")
+    assert errors(result) == ["talk.sdc: 0.14 s to 0.20 s of speech are damaged"]
+    assert files() == ["talk.decoded.wav", "talk.sdc"]
+
+
+def test_clipping_is_reported_with_a_way_out(engine: Engine) -> None:
+    engine.result = {"clipped": {"mix": 120}}
+    result = sdc("decode", "talk.sdc")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[1] == (
+        "talk.decoded.wav: 120 samples beyond full scale were limited to it; make it softer, e.g. with --gain mix=-3"
+    )
+
+
+def test_json_is_one_object_per_input(engine: Engine) -> None:
+    engine.result = {"clipped": {"mix": 0}}
+    (line,) = sdc("decode", "talk.sdc", "--json", "-q").stdout.splitlines()
+    assert json.loads(line) == {
+        "input": "talk.sdc",
+        "outputs": {"mix": "talk.decoded.wav"},
+        "seconds": 61.23,
+        "times_real_time": 77.7,
+        "model": "toy",
+        "device": "cpu",
+        "clipped": {"mix": 0},
+        "problems": [],
+        "notes": [],
+    }
+
+
+def test_standard_input_becomes_a_wav_on_standard_output(engine: Engine) -> None:
+    result = sdc("decode", "-", "--gain", "speech=-3", stdin=small_example().data)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout_bytes.startswith(b"RIFF")
+
+
+def test_files_that_are_no_streams_fail_before_a_model_is_loaded(engine: Engine) -> None:
+    Path("a.sdc").write_bytes(b"hello world, this is no stream")
+    Path("empty.sdc").touch()
+    lines = errors(sdc("decode", "a.sdc", "empty.sdc", "none.sdc"))
+    assert [line.split(":")[0] for line in lines] == ["none.sdc", "a.sdc", "empty.sdc"]
+    assert engine.loaded == []
+
+
+def test_a_stem_that_a_file_does_not_have_is_refused_with_a_choice(engine: Engine) -> None:
+    for option, value in (("--stem", "music"), ("--gain", "music=-3")):
+        (line,) = errors(sdc("decode", "talk.sdc", option, value))
+        assert line.startswith("talk.sdc: has no music; choose from speech, sfx, mix")
+    assert engine.loaded == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["talk.sdc", "--stem", "all", "-o", "x.wav"], "-o x.wav: one file cannot hold several outputs"),
+        (["talk.sdc", "-o", "-", "--json"], "--json and the output both need standard output"),
+        (["-", "--stem", "all", "-o", "x/"], "what a pipe holds is not known in advance"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str], expected: str) -> None:
+    (line,) = errors(sdc("decode", *arguments), exit_code=2)
+    assert line.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--gain=speech",
+        "--gain==3",
+        "--gain=speech=loud",
+        "--gain=mix=41",
+        "--gain=mix=nan",
+        "--start=-1",
+        "--duration=0",
+    ],
+)
+def test_values_out_of_range_exit_with_2_and_show_the_usage(engine: Engine, option: str) -> None:
+    result = sdc("decode", "talk.sdc", option)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Usage: sdc decode")
+    assert files() == ["talk.sdc"]

@@ -1,0 +1,79 @@
+"""`sdc separate`: what it asks of the engine, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_examples import Engine, errors, install, sdc
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDC_DEVICE", raising=False)
+    Path("film.wav").touch()
+    return tmp_path
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    engine = Engine()
+    install(engine, monkeypatch)
+    return engine
+
+
+def test_every_stem_of_the_model_is_written_by_default(engine: Engine) -> None:
+    result = sdc("separate", "film.wav", "-o", "stems/", "--device", "cpu")
+    assert result.exit_code == 0
+    names = [f"stems/film.{stem}.wav" for stem in ("speech", "music", "sfx")]
+    assert sorted(map(str, Path("stems").iterdir())) == sorted(names)
+    assert result.stderr == f"{', '.join(names)}: 61.2 s, 78x real time on cpu\n"
+    assert engine.loaded == [(None, "cpu")]
+
+
+def test_one_stem_can_go_to_a_named_file_or_to_standard_output(engine: Engine) -> None:
+    assert sdc("separate", "film.wav", "--stem", "speech", "-o", "voice.flac").exit_code == 0
+    assert engine.calls[-1]["targets"] == {"speech": "voice.flac"}
+    result = sdc("separate", "film.wav", "--stem", "speech", "-o", "-", "-q")
+    assert result.stdout_bytes.startswith(b"RIFF")
+
+
+def test_stems_are_written_beside_the_input_without_an_output(engine: Engine) -> None:
+    assert sdc("separate", "film.wav", "--stem", "music", "--stem", "sfx", "--stem", "music").exit_code == 0
+    assert engine.calls[-1]["targets"] == {"music": "film.music.wav", "sfx": "film.sfx.wav"}
+    assert errors(sdc("separate", "film.wav", "--stem", "sfx")) == ["film.sfx.wav exists; pass --force to overwrite it"]
+    assert sdc("separate", "film.wav", "--stem", "sfx", "-f").exit_code == 0
+
+
+def test_json_is_one_object_per_input(engine: Engine) -> None:
+    (line,) = sdc("separate", "film.wav", "--json", "-q").stdout.splitlines()
+    assert json.loads(line)["outputs"]["sfx"] == "film.sfx.wav"
+
+
+def test_notes_clipping_and_problems_are_told(engine: Engine) -> None:
+    engine.result = {"notes": ("resampled",), "clipped": {"speech": 3}, "problems": ("odd",)}
+    result = sdc("separate", "film.wav", "--stem", "speech")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "film.wav: resampled",
+        "film.speech.wav: 61.2 s, 78x real time on cpu",
+        "film.speech.wav: 3 samples beyond full scale were limited to it",
+        "sdc: film.wav: odd",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["film.wav", "--stem", "voice"], "--stem voice: the model has no such domain; choose from speech, music, sfx"),
+        (["film.wav", "--stem", "mix"], "--stem mix: the model has no such domain"),
+        (["film.wav", "-o", "-"], "-o -: one file cannot hold several outputs"),
+        (["-"], "standard output cannot hold several stems; name a folder, such as -o out/"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str], expected: str) -> None:
+    (line,) = errors(sdc("separate", *arguments), exit_code=2)
+    assert line.startswith(expected)
+    assert engine.loaded == []
