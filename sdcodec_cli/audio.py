@@ -385,8 +385,8 @@ class StreamResampler:
 class LoudnessMeter:
     """Integrated loudness of audio that arrives in blocks, after ITU-R BS.1770-4.
 
-    Keeps one energy per 100 ms and channel, and the K-weighting filters of pyloudnorm. At most five channels, in the
-    order left, right, centre, left surround, right surround.
+    Keeps one energy per 100 ms, and uses the K-weighting filters of pyloudnorm. The order of channels is left, right,
+    centre, left surround, right surround; of those beyond, for which the standard has no weights, each counts as front.
     """
 
     def __init__(self, sample_rate: int, channels: int = 1) -> None:
@@ -394,14 +394,13 @@ class LoudnessMeter:
         import pyloudnorm
         import scipy.signal
 
-        if not 1 <= channels <= 5:
-            raise ValueError(f"loudness is defined for 1 to 5 channels, got {channels}")
         self._sample_rate = sample_rate
         self._filter = scipy.signal.sosfilt
         stages = pyloudnorm.Meter(sample_rate)._filters.values()
         self._sos = np.array([[*stage.b, *stage.a] for stage in stages])
         self._state = np.zeros((len(self._sos), channels, 2))
-        self._weights = np.array([1.0, 1.0, 1.0, 1.41, 1.41])[:channels]
+        self._weights = np.ones(channels)
+        self._weights[3:5] = 1.41
         self._energies: list[float] = []  # of the complete 100 ms, channels weighted and summed
         self._open_energy = 0.0  # of the 100 ms that are still arriving
         self._count = 0

@@ -337,8 +337,8 @@ def test_five_channels_are_weighted_as_pyloudnorm_weights_them() -> None:
     wav = noise(1.0, channels=5)
     expected = pyloudnorm.Meter(RATE).integrated_loudness(wav.T.astype(np.float64))
     assert loudness(wav, RATE, 4000) == pytest.approx(expected, abs=0.01)
-    with pytest.raises(ValueError, match="1 to 5 channels, got 6"):
-        LoudnessMeter(RATE, 6)
+    doubled = np.concatenate([wav[:2], wav[:2], wav[:2], wav[:2]])
+    assert math.isfinite(loudness(doubled, RATE, 4000))
 
 
 def test_a_sine_at_48_khz_has_the_loudness_the_standard_gives_it() -> None:

@@ -133,6 +133,8 @@ def test_files_that_are_no_streams_fail_before_a_model_is_loaded(engine: Engine)
 
 
 def test_a_stem_that_a_file_does_not_have_is_refused_with_a_choice(engine: Engine) -> None:
+    (line,) = errors(sdc("decode", "-", "--stem", "music", stdin=small_example().data))
+    assert line.startswith("-: has no music; choose from speech, sfx, mix")
     for option, value in (("--stem", "music"), ("--gain", "music=-3")):
         (line,) = errors(sdc("decode", "talk.sdc", option, value))
         assert line.startswith("talk.sdc: has no music; choose from speech, sfx, mix")

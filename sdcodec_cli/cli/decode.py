@@ -84,7 +84,7 @@ def decode(
 
     Example: sdc decode talk.sdc --stem speech -o voice.wav
     """
-    from ..engine.files import plan_decode
+    from ..engine.files import check_stems, plan_decode
 
     console = Console(quiet=quiet, json=json)
     gains = {entry.stem: entry.db for entry in gain}
@@ -97,6 +97,8 @@ def decode(
         for job in jobs:
 
             def codec(header: Header, source: str = job.source) -> Codec:
+                # Standard input shows only now what it holds.
+                check_stems(source, [entry.name for entry in header.domains], stem, gains)
                 found = load(model or header.model)
                 if not force_model:
                     _check_weights(source, header, found)

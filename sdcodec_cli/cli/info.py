@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .console import Console, duration, num_bytes, table, wrong
@@ -32,7 +33,7 @@ def info(inputs: StreamInputs, json: Json = False) -> None:
     reports = []
     for source in sources:
         with console.catching():
-            report = inspect(sys.stdin.buffer if source == "-" else source)
+            report = inspect(source) if source != "-" else replace(inspect(sys.stdin.buffer), name="-")
             console.result(report)
             reports.append(report)
     if not json and len(reports) == 1:

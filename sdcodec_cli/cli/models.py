@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .console import as_json, num_bytes, table
-from .options import Json, complete_model
+from ..errors import InputError, OutputError
+from .console import Console, as_json, num_bytes, table, wrong
+from .options import Force, Json, Quiet, complete_model
 
 if TYPE_CHECKING:
+    from ..checkpoints import Imported
     from ..zoo import ModelEntry
 
 app = typer.Typer(name="models", no_args_is_help=True, rich_markup_mode=None, help="List, show and import models.")
@@ -116,3 +120,68 @@ def show(
     print(f"  weights  {size}")
     if entry.card:
         print(f"\n{entry.card.rstrip()}")
+
+
+@app.command("import")
+def import_(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="A .pth file of SD-Codec or DAC.", show_default=False),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Name of the model; the folder's name by default.", show_default=False),
+    ] = None,
+    sample_rate: Annotated[
+        int | None,
+        typer.Option(
+            metavar="HZ",
+            min=1,
+            help="Rate of the audio that the network sees, in Hz; what the checkpoint says, or 16000, by default.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Turn a published checkpoint into a model folder.
+
+    Nothing in the file is run: checkpoints that hold more than tensors are refused.
+
+    Example: sdc models import sdcodec.pth -o sdcodec-16k
+    """
+    from ..zoo import write_model
+
+    source, folder = Path(checkpoint), Path(output)
+    title = name or folder.resolve().name
+    if not 0 < len(title.encode()) <= 64 or title.startswith(".") or "/" in title or "\\" in title:
+        wrong(f"--name {title}: a name has 1 to 64 bytes, no slash and no dot in front")
+    if not source.is_file():
+        raise InputError(f"{checkpoint}: no such file; name a .pth file of SD-Codec or DAC")
+    if folder.exists() and not force:
+        raise OutputError(f"{output} exists; pass --force to overwrite it")
+
+    from ..checkpoints import read_checkpoint
+
+    imported = read_checkpoint(source, name=title, sample_rate=sample_rate)
+    entry = write_model(folder, imported.recipe, imported.tensors, card=_card(imported, source), overwrite=force)
+    report = _report(entry)
+    console = Console(quiet=quiet, json=json)
+    console.say(
+        f"{output}: {imported.layout}, {report.sample_rate} Hz, {', '.join(report.domains)}, "
+        f"{report.bitrate:g} kbit/s each, {num_bytes(report.size_bytes or 0)}"
+    )
+    console.result(report)
+
+
+def _card(imported: Imported, source: Path) -> str:
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    return (
+        f"# {imported.recipe.name}\n\n"
+        f"Imported by `sdc models import` from a {imported.layout} checkpoint, `{source.name}` (SHA-256 `{digest}`).\n"
+        "Training data, licence and limits are those of the checkpoint; see where it was published.\n"
+    )

@@ -88,7 +88,7 @@ def compress(
         coded_channels = 1 if mono else info.channels
         if coded_channels > 255:
             raise InputError(f"{info.name}: {info.channels} channels are more than 255; mix them down (--channels mono)")
-        gain_db = codec.gain_for(_loudness(reader, mono=mono))
+        gain_db = codec.gain_for(measure_loudness(reader, mono=mono))
         header = Header(
             model=codec.name,
             weights_sha256=codec.weights_sha256,
@@ -164,7 +164,7 @@ def _blocks(reader: AudioReader, *, mono: bool) -> Iterator[NDArray[np.float32]]
         yield downmix(block) if mono else block
 
 
-def _loudness(reader: AudioReader, *, mono: bool) -> float:
+def measure_loudness(reader: AudioReader, *, mono: bool) -> float:
     meter = LoudnessMeter(reader.info.sample_rate, 1 if mono else reader.info.channels)
     for block in _blocks(reader, mono=mono):
         meter.push(block)

@@ -23,10 +23,13 @@ from torch import Tensor
 from ..audio import AudioWriter, StreamResampler
 from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
-from .codec import Codec, StreamDecoder
+from .codec import SEGMENT_FRAMES, Codec, StreamDecoder
 from .compress import Progress
 
 Wav = NDArray[np.float32]
+
+MAX_GAP_FRAMES = 180_000
+"""Longest stretch of lost segments that is filled with silence in a stream without an end: an hour at 50 frames/s."""
 
 LEAD_SECONDS = 1
 """Audio decoded before the start of an excerpt, so that the resampler has settled when it comes to it."""
@@ -236,10 +239,13 @@ def _run_decoders(
 
     position = begin
     for segment in reader.segments(begin, stop, domains):
-        if segment.start_frame > position:
-            gap = segment.start_frame - position
-            yield from together([decoder.push({}, gap) for decoder in decoders])
-            position += gap
+        lost = segment.start_frame - position
+        if reader.end is None and lost > MAX_GAP_FRAMES:
+            break  # A forged start would fill the disk with silence; nothing says that the stream is this long.
+        while lost > 0:
+            frames = min(lost, SEGMENT_FRAMES)
+            yield from together([decoder.push({}, frames) for decoder in decoders])
+            position, lost = position + frames, lost - frames
         span = slice(position - segment.start_frame, None if stop is None else stop - segment.start_frame)
         frames = len(range(segment.num_frames)[span])
         yield from together(

@@ -101,10 +101,7 @@ def plan_decode(
                 raise ValueError("what a pipe holds is not known in advance; name the stems instead of all")
             return _each_once(stems)
         known = domains_of(source)
-        for names, choices in ((stems, (*known, "mix", "all")), (gains, (*known, "mix"))):
-            for name in names:
-                if name not in choices:
-                    raise InputError(f"{source}: has no {name}; choose from {', '.join(choices)}")
+        check_stems(source, known, stems, gains)
         return _each_once(stem for name in stems for stem in (known if name == "all" else (name,)))
 
     return _plan(
@@ -134,6 +131,14 @@ def plan_separate(inputs: Sequence[str], output: str | None, stems: Sequence[str
         overwrite=overwrite,
         into_folder=not (len(set(stems)) == 1 and output is not None and Path(output).suffix),
     )
+
+
+def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gains: Collection[str]) -> None:
+    """Raise an InputError unless a file with these domains has all of `stems` and `gains`."""
+    for names, choices in ((stems, (*domains, "mix", "all")), (gains, (*domains, "mix"))):
+        for name in names:
+            if name not in choices:
+                raise InputError(f"{source}: has no {name}; choose from {', '.join(choices)}")
 
 
 def domains_of(source: str) -> tuple[str, ...]:

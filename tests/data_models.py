@@ -1,0 +1,36 @@
+"""Small models with random weights, for tests that need a network but not a good one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sdcodec_cli import zoo
+from sdcodec_cli.recipe import MixingFields, ModelFields, NetworkFields, QuantizerFields, Recipe, TrainingFields
+
+
+def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple[int, ...] = (2, 4, 5, 8)) -> Recipe:
+    """A codec of some ten thousand weights, at 16 kHz and 50 frames/s."""
+    if kind == "conv":
+        encoder = NetworkFields(width=4, strides=strides)
+        decoder = NetworkFields(width=64, strides=strides[::-1])
+    else:
+        encoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)
+        decoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)
+    return Recipe(
+        name=f"tiny-{kind}",
+        model=ModelFields(description="for tests", latent_dim=16, activity=activity),
+        encoder=encoder,
+        decoder=decoder,
+        quantizer=QuantizerFields(num_codebooks=4, num_shared=1, codebook_size=64, codebook_dim=4),
+        mixing=MixingFields(seconds=0.5),
+        training=TrainingFields(quantizer_dropout=0.5, batch_size=2, steps=4, warmup_steps=2, snr_weight=0.1),
+    )
+
+
+def write_tiny(folder: Path, recipe: Recipe, *, seed: int = 0) -> Path:
+    """A model folder with random weights, the same for the same seed."""
+    torch.manual_seed(seed)
+    zoo.write_model(folder, recipe, zoo.build(recipe).state_dict(), card="# tiny\n")
+    return folder
