@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -627,7 +627,7 @@ class AudioWriter:
 
 
 @contextlib.contextmanager
-def atomic_output(target: str | Path, *, overwrite: bool) -> Iterator[IO[bytes]]:
+def atomic_output(target: str | Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """A binary file that appears under its name only when the block ends without an exception.
 
     `-` and devices such as `/dev/null` are written directly, as a stream.
@@ -638,17 +638,17 @@ def atomic_output(target: str | Path, *, overwrite: bool) -> Iterator[IO[bytes]]
     if str(target) == "-":
         refuse_terminal()
         with io.BufferedWriter(_Named(sys.stdout.buffer, target)) as stream:
-            yield stream
+            yield cast(BinaryIO, stream)
         sys.stdout.buffer.flush()
         return
     if _is_special(Path(target)):
         with open(target, "wb", buffering=0) as device, io.BufferedWriter(_Named(device, target)) as stream:
-            yield stream
+            yield cast(BinaryIO, stream)
         return
     output = _AtomicFile(target, overwrite=overwrite)
     try:
         with io.BufferedWriter(_Named(output.file, target)) as stream:
-            yield stream
+            yield cast(BinaryIO, stream)
         output.commit()
     finally:
         output.discard()

@@ -22,6 +22,10 @@ from .recipe import MixingFields, ModelFields, NetworkFields, QuantizerFields, R
 from .zoo import build
 
 
+DAC_DOMAINS = ("audio",)
+"""Name of the one domain of a DAC model."""
+
+
 @dataclass(frozen=True)
 class Imported:
     """A checkpoint in our layout."""
@@ -48,7 +52,7 @@ def read_checkpoint(path: Path, *, name: str | None = None, sample_rate: int | N
         layout, upsampling = "SD-Codec", "sdcodec"
         domains = tuple(dict.fromkeys(key.split(".")[2] for key in state if key.startswith("quantizer.rvq_dict.")))
     elif any(key.startswith("quantizer.quantizers.") for key in state):
-        layout, upsampling, domains = "DAC", "dac", ("audio",)
+        layout, upsampling, domains = "DAC", "dac", DAC_DOMAINS
     else:
         raise ModelError(f"{path}: neither an SD-Codec nor a DAC checkpoint; sdc models import reads those two")
     try:
@@ -81,7 +85,7 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
             f"{path}: holds Python objects other than tensors, which sdc refuses to run; "
             f"save its state dict alone (torch.save(model.state_dict(), FILE))"
         ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
+    except Exception as error:  # torch's reader of pickles raises anything, KeyError included, on other files
         raise ModelError(f"{path}: not a PyTorch checkpoint; give the .pth file of SD-Codec or DAC") from error
     metadata: Mapping[str, Any] = {}
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
@@ -108,9 +112,8 @@ def _fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         role = {"g": "magnitude", "0": "magnitude", "v": "direction", "1": "direction"}[match["old"] or match["new"]]
         parts.setdefault(match[1], {})[role] = tensor.float()
     for key, part in parts.items():
-        direction = part["direction"]
-        norm = torch.linalg.vector_norm(direction, dim=tuple(range(1, direction.dim())), keepdim=True)
-        plain[f"{key}.weight"] = direction * (part["magnitude"] / norm)
+        # The very operation that torch's weight norm runs: another order of the factors rounds differently.
+        plain[f"{key}.weight"] = torch._weight_norm(part["direction"], part["magnitude"], 0)
     return plain
 
 
@@ -151,8 +154,9 @@ def _stage_part(half: str, rest: list[str]) -> list[str]:
 def _quantizer(plain: Mapping[str, Tensor], domains: tuple[str, ...]) -> dict[str, Tensor]:
     """Quantizers, stacked over domains and levels."""
     prefixes = {"own": [f"quantizer.rvq_dict.{domain}" for domain in domains], "shared": ["quantizer.shared_rvq"]}
-    if domains == ("audio",):
-        prefixes["own"] = ["quantizer"]
+    if domains == DAC_DOMAINS:
+        # One quantizer for everything is SD-Codec with all levels shared.
+        prefixes = {"shared": ["quantizer"], "own": ["quantizer.rvq_dict.audio"]}
     tensors = {}
     example: dict[str, Tensor] = {}
     for part, streams in prefixes.items():
@@ -174,9 +178,8 @@ def _quantizer(plain: Mapping[str, Tensor], domains: tuple[str, ...]) -> dict[st
             ]
             if rows:
                 example[ours] = rows[0]
-                tensors[f"quantizer.{part}.{ours}"] = torch.stack(rows)
-            else:
-                tensors[f"quantizer.{part}.{ours}"] = torch.zeros(len(streams), 0, *example[ours].shape[1:])
+            empty = torch.zeros(len(streams), 0, *example[ours].shape[1:])
+            tensors[f"quantizer.{part}.{ours}"] = torch.stack(rows) if rows else empty
     return tensors
 
 

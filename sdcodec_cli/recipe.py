@@ -80,7 +80,7 @@ class NetworkFields:
         _require(self.width > 0, f"width must be positive, got {self.width}")
         if self.kind == "conv":
             _require(len(self.strides) > 0, "a conv network needs strides")
-            _require(all(s > 0 for s in self.strides), f"strides must be positive, got {list(self.strides)}")
+            _require(all(s >= 2 for s in self.strides), f"strides must be at least 2, got {list(self.strides)}")
             _require(self.window_length == self.depth == 0, "window_length and depth belong to spectral networks")
         else:
             _require(self.strides == (), "strides belong to conv networks")

@@ -116,7 +116,8 @@ def test_after_a_failure_the_other_inputs_are_done(engine: Engine) -> None:
 
 def test_an_unknown_model_is_one_line(engine: Engine) -> None:
     (line,) = errors(sdc("compress", "talk.wav", "--model", "none"))
-    assert line.startswith("none: no such model; the zoo has sdcodec-16k-mini")
+    assert line.startswith("none: no such model; the zoo has ")
+    assert "sdcodec-16k-mini" in line
 
 
 def test_an_error_of_the_engine_is_one_line_and_leaves_nothing_behind(engine: Engine) -> None:

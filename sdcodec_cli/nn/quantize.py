@@ -53,9 +53,10 @@ class ParallelRVQ(nn.Module):
         self.codebook = nn.Parameter(torch.randn(*shape, codebook_size, codebook_dim))
         self.out_weight = nn.Parameter(torch.empty(*shape, latent_dim, codebook_dim))
         self.out_bias = nn.Parameter(torch.zeros(*shape, latent_dim))
-        for weight in (self.in_weight, self.out_weight):
-            bound = 1 / math.sqrt(weight.shape[-1])
-            nn.init.uniform_(weight, -bound, bound)
+        with torch.no_grad():
+            for weight in (self.in_weight, self.out_weight):
+                bound = 1 / math.sqrt(weight.shape[-1])
+                weight.uniform_(-bound, bound)
 
     def project_in(self, level: int, residual: Tensor) -> Tensor:
         """`[N, M, D]` to `[N, M, d]`."""

@@ -1,0 +1,196 @@
+"""Writes the page about the command line: `python -m sdcodec_cli.cli.reference > docs/cli.md`.
+
+A test fails when the page is out of date.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+import typer.main
+
+from .app import app
+
+INTRODUCTION = """\
+# `sdc` on the command line
+
+*This page is generated from `sdc --help` by `python -m sdcodec_cli.cli.reference > docs/cli.md`.*
+
+```
+sdc compress talk.wav                      # talk.sdc
+sdc decode talk.sdc                        # talk.decoded.wav
+sdc decode talk.sdc --stem speech          # talk.speech.wav
+sdc separate film.wav -o stems/            # stems/film.speech.wav, ...
+sdc info talk.sdc                          # what is in it
+```
+
+## What all commands have in common
+
+**Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`) or
+`.sdc` files (`decode`, `info`), subfolders included, hidden files left out. Audio is whatever libsndfile reads: WAV,
+FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU, CAF, W64, RF64. Files that are cut short or damaged are refused, and so are
+samples that are not numbers.
+
+**Outputs** lie beside their inputs, unless `-o` says otherwise:
+
+| `-o` | means |
+|---|---|
+| not given | beside the input: `a.wav` → `a.sdc`, `a.sdc` → `a.decoded.wav` or `a.speech.wav`; from `-` to `-` |
+| `-o FILE` | this file; for one input and one stem |
+| `-o DIR/` | the usual names in this folder, which is created if need be; a searched folder keeps its subfolders |
+| `-o -` | standard output, but never a terminal; audio is WAV then |
+
+Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`; a WAV
+file beyond 4 GiB is RF64. An output appears under its name only when it is complete: on an error, Ctrl-C or a full
+disk, nothing is left behind. Existing outputs are refused, before any model is loaded; `--force` replaces them. An
+input is never replaced.
+
+**Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a progress
+bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet` leaves the errors.
+
+**Errors** are one line each, `sdc: <file>: <what>; <what to do>`. With several inputs, the others go on. A damaged
+`.sdc` file is decoded as far as possible, and each problem is a line. An error that was not foreseen keeps its
+traceback.
+
+| exit code | means |
+|---|---|
+| 0 | done |
+| 1 | something failed: an input is missing or damaged, an output exists, ... |
+| 2 | the command line is wrong |
+| 130 | Ctrl-C (another signal: 128 and its number) |
+
+| environment | means |
+|---|---|
+| `SDC_DEVICE` | default of `--device` |
+| `TMPDIR` | where standard input and output are held while they are incomplete |
+| `NO_COLOR` | no colours and bold letters in tables |
+
+`sdc --install-completion` teaches the shell to complete commands, options and names of models.
+"""
+
+JSON_INTRODUCTION = """\
+## JSON
+
+`--json` prints one object per line, one line per input (per model, for `sdc models`). Numbers are not rounded; what
+JSON cannot express, such as infinity, is `null`. Inputs that fail have a line on standard error and none here.
+"""
+
+SCHEMAS = [
+    ("`sdc compress --json`", "sdcodec_cli.engine.compress", "CompressResult"),
+    ("`sdc decode --json` and `sdc separate --json`", "sdcodec_cli.engine.decode", "DecodeResult"),
+    ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
+    ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
+    ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),
+    ("`--json` of `sdc models list`, `show` and `import`", "sdcodec_cli.cli.models", "ModelReport"),
+]
+
+_TYPES = {
+    "str": "text",
+    "int": "integer",
+    "float": "number",
+    "bool": "true or false",
+    "None": "null",
+    "dict[str, str]": "object of texts",
+    "dict[str, int]": "object of integers",
+    "dict[str, float]": "object of numbers",
+    "tuple[str, ...]": "list of texts",
+    "tuple[StreamReport, ...]": "list of objects",
+    "tuple[Problem, ...]": "list of objects",
+    "ProblemKind": "text",
+}
+
+
+_MEANINGS = {
+    "input": "As given; `-` for standard input.",
+    "output": "`-` for standard output.",
+    "seconds": "Length of the audio.",
+    "bytes": "Size of the file.",
+    "times_real_time": "Seconds of audio per second of work.",
+    "model": "Its name.",
+    "device": "Where it was computed.",
+    "name": "Of the file, as given, or of the model.",
+    "format_version": "Major and minor version of the format.",
+    "encoder": "The program that wrote the file.",
+    "tags": "Such as `title` and `artist`.",
+    "sample_rate": "Of the model, in Hz.",
+    "hop_length": "Samples per frame.",
+    "context_frames": "Frames on each side that decoding a frame needs.",
+    "original_rate": "Of the audio that was compressed, in Hz.",
+    "original_channels": "Of the audio that was compressed.",
+    "coded_channels": "1 where channels were mixed down.",
+    "gain_db": "Applied before coding and undone by decoding.",
+    "segment_frames": "Frames of the longest segment.",
+    "streams": "One per channel and domain.",
+    "domain": "Its name.",
+    "domains": "Their names.",
+    "num_codebooks": "Of this domain.",
+    "codebook_size": "Entries of each codebook.",
+    "num_bytes": "Size of its codes.",
+    "active": "Share of segments with codes.",
+    "silent": "Share of segments in which the domain was not heard.",
+    "removed": "Share of segments from which the domain was taken out.",
+    "damaged": "Share of segments whose codes are lost.",
+    "kind": "One word for the sort of damage.",
+    "message": "One line for people.",
+    "folder": "Where the model is.",
+    "description": "One line for people.",
+}
+"""For fields whose name says it all to who reads the code."""
+
+
+def reference() -> str:
+    """The whole page."""
+    root: Any = typer.main.get_command(app)
+    parts = [INTRODUCTION]
+    for path in commands(root):
+        parts.append(f"## `sdc {' '.join(path)}`\n\n```\n{help_text(root, path)}\n```\n")
+    parts.append(JSON_INTRODUCTION)
+    for title, module, name in SCHEMAS:
+        rows = [f"| `{key}` | {kind} | {meaning} |" for key, kind, meaning in fields(module, name)]
+        parts.append("\n".join([f"{title}:\n", "| key | type | meaning |", "|---|---|---|", *rows, ""]))
+    return "\n".join(parts)
+
+
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command that does something, in the order of the help."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def help_text(root: Any, path: tuple[str, ...]) -> str:
+    """What `sdc PATH --help` prints on a terminal of 100 columns."""
+    command, context = root, root.make_context("sdc", [], resilient_parsing=True, terminal_width=100)
+    for name in path:
+        command = command.commands[name]
+        context = command.context_class(command, info_name=name, parent=context, terminal_width=100)
+    return str(command.get_help(context))
+
+
+def fields(module: str, name: str) -> list[tuple[str, str, str]]:
+    """Name, type and meaning of each field of a dataclass."""
+    source = inspect.getsource(getattr(importlib.import_module(module), name))
+    (definition,) = ast.parse(textwrap.dedent(source)).body
+    assert isinstance(definition, ast.ClassDef)
+    rows: list[tuple[str, str, str]] = []
+    for statement in definition.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            kinds = [_TYPES[kind.strip()] for kind in ast.unparse(statement.annotation).split("|")]
+            field = statement.target.id
+            rows.append((field, " or ".join(kinds), _MEANINGS.get(field, "")))
+        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and rows:
+            meaning = " ".join(str(statement.value.value).split())
+            rows[-1] = (*rows[-1][:2], re.sub(r"\bNone\b", "null", re.sub(r"\bFalse\b", "false", meaning)))
+    return rows
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

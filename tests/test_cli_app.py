@@ -1,0 +1,179 @@
+"""`sdc` as a program of its own: help, version, exit codes, signals, pipes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from cli_examples import sdc
+
+import sdcodec_cli
+
+COMMANDS = [[], ["compress"], ["decode"], ["separate"], ["info"], ["models"], ["models", "list"], ["models", "show"]]
+TESTS = Path(__file__).parent
+
+STAND_IN = """
+import pytest, sys
+from cli_examples import Engine, install
+engine = Engine(); install(engine, pytest.MonkeyPatch())
+{setup}
+from sdcodec_cli.cli.app import main
+sys.argv[0] = 'sdc'
+main()
+"""
+
+
+def start(*arguments: str, setup: str = "", **how: Any) -> subprocess.Popen[bytes]:
+    """`sdc` in a process of its own, with the stand-in for the engine."""
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}", "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, "-c", STAND_IN.format(setup=setup), *arguments]
+    how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
+    return subprocess.Popen(command, env=environment, **how)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def talk(folder: Path) -> Path:
+    soundfile.write("talk.wav", np.zeros(1600), 16_000)
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help_is_there_at_every_level(command: list[str], option: str) -> None:
+    result = sdc(*command, option)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(" ".join(["Usage: sdc", *command]))
+    assert "Example: sdc " in result.stdout or command == ["models"]
+
+
+def test_the_version_is_printed() -> None:
+    assert sdc("--version").stdout == f"sdc {sdcodec_cli.__version__}\n"
+
+
+def test_no_command_shows_the_help_and_exits_with_2() -> None:
+    result = sdc()
+    assert result.exit_code == 2
+    assert "Usage: sdc" in result.output
+
+
+def test_python_dash_m_is_the_same_program() -> None:
+    command = [sys.executable, "-m", "sdcodec_cli", "info", "none.sdc"]
+    result = subprocess.run(command, capture_output=True, cwd=TESTS.parent, text=True)
+    assert (result.returncode, result.stderr) == (1, "sdc: none.sdc: no such file; check the name\n")
+
+
+def test_a_bug_keeps_its_traceback_and_says_where_to_report_it(talk: Path) -> None:
+    process = start("compress", "talk.wav", setup="engine.error = ZeroDivisionError('oops')")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    lines = err.decode().splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-2] == "ZeroDivisionError: oops"
+    assert lines[-1].startswith("sdc: this is a bug; please report it")
+    assert list(talk.glob(".sdc*")) == []
+
+
+WAIT = """
+import time
+def wait():
+    print('working', flush=True)
+    time.sleep(30)
+engine._fail = wait
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + 15), (signal.SIGHUP, 128 + 1)]
+)
+def test_a_signal_ends_it_without_leaving_anything_behind(talk: Path, number: signal.Signals, code: int) -> None:
+    process = start("compress", "talk.wav", setup=WAIT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"working\n"
+    assert len(list(talk.glob(".sdc-*.part"))) == 1
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert b"Traceback" not in err
+    assert [path.name for path in talk.iterdir()] == ["talk.wav"]
+
+
+def test_a_reader_that_stops_reading_is_no_error(talk: Path) -> None:
+    setup = (
+        "from sdcodec_cli.audio import AudioWriter; import numpy as np\n"
+        "def write(targets, overwrite):\n"
+        "    with AudioWriter('-', 16000, 1) as writer: writer.write(np.zeros((1, 2_000_000), np.float32))\n"
+        "engine._write = write"
+    )
+    process = start("separate", "talk.wav", "--stem", "speech", "-o", "-", setup=setup)
+    assert process.stdout is not None
+    assert process.stdout.read(4) == b"RIFF"
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr:
+        assert process.stderr.read() == b""
+    assert process.wait(timeout=30) == 1
+
+
+def on_a_terminal(*arguments: str, setup: str = "") -> str:
+    """What `sdc` shows on standard error when that is a terminal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    process = start(*arguments, setup=setup, stderr=slave, stdout=subprocess.DEVNULL)
+    os.close(slave)
+    shown = b""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            shown += os.read(master, 4096)
+        except OSError:  # EIO: the other end is closed
+            break
+    os.close(master)
+    assert process.wait(timeout=30) == 0
+    return shown.decode()
+
+
+def test_progress_is_shown_on_a_terminal_only_and_not_when_quiet(talk: Path) -> None:
+    shown = on_a_terminal("compress", "talk.wav")
+    assert "talk.wav:" in shown
+    assert shown.splitlines()[-1].endswith("talk.sdc: 61.2 s, 46 kB, 6.0 kbit/s, 38x real time on cpu")
+    assert on_a_terminal("compress", "talk.wav", "-f", "-q") == ""
+    _, err = start("compress", "talk.wav", "-f").communicate(timeout=30)
+    assert err.decode() == "talk.sdc: 61.2 s, 46 kB, 6.0 kbit/s, 38x real time on cpu\n"
+
+
+def test_binary_data_is_not_written_to_a_terminal(talk: Path) -> None:
+    master, slave = pty.openpty()
+    process = start("compress", "talk.wav", "-o", "-", stdout=slave)
+    _, err = process.communicate(timeout=30)
+    os.close(slave)
+    os.close(master)
+    assert process.returncode == 1
+    assert err.decode() == (
+        "sdc: stdout: refusing to write binary data to the terminal; redirect it (> file) or pass -o FILE\n"
+    )
+
+
+def test_file_names_that_are_no_text_are_printed_all_the_same(folder: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.sdc")
+    process = start("info", name)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err == b"sdc: caf\\udce9.sdc: no such file; check the name\n"

@@ -1,0 +1,148 @@
+"""The commands with the real engine and a small untrained model: files in, files out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+from cli_examples import errors, sdc
+from numpy.typing import NDArray
+
+from sdcodec_cli.recipe import ModelFields, NetworkFields, QuantizerFields, Recipe, TrainingFields
+from sdcodec_cli.zoo import build, write_model
+
+RATE = 44_100
+SECONDS = 3.3
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    network = NetworkFields(kind="spectral", window_length=640, width=16, depth=1)
+    recipe = Recipe(
+        name="tiny",
+        model=ModelFields(latent_dim=16),
+        encoder=network,
+        decoder=network,
+        quantizer=QuantizerFields(num_codebooks=4, codebook_size=16, codebook_dim=4),
+        training=TrainingFields(quantizer_dropout=0.5),
+    )
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    write_model(folder, recipe, build(recipe).state_dict(), card="# tiny")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDC_DEVICE", "cpu")
+    return tmp_path
+
+
+@pytest.fixture
+def talk(folder: Path) -> NDArray[np.float64]:
+    narrow = 0.1 * np.random.default_rng(0).standard_normal((round(SECONDS * 8_000), 2))
+    wav = soxr.resample(narrow, 8_000, RATE)  # nothing that the model's 16 kHz would leave out
+    soundfile.write("talk.wav", wav, RATE)
+    return wav
+
+
+def test_a_file_goes_all_the_way_and_keeps_rate_and_length(talk: NDArray[np.float64], model: Path) -> None:
+    result = sdc("compress", "talk.wav", "--model", model)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("talk.sdc: 3.3 s, ")
+    assert result.stderr.splitlines()[-1].endswith("x real time on cpu")
+    report = json.loads(sdc("info", "talk.sdc", "--json").stdout)
+    assert (report["model"], report["original_rate"], report["original_samples"]) == ("tiny", RATE, len(talk))
+    result = sdc("decode", "talk.sdc", "--model", model, "--stem", "mix", "--stem", "all")
+    assert result.exit_code == 0, result.stderr
+    names = ["talk.decoded.wav", "talk.music.wav", "talk.sfx.wav", "talk.speech.wav", "talk.wav"]
+    assert sorted(path.name for path in Path().glob("*.wav")) == names
+    for name in names[:-1]:
+        info = soundfile.info(name)
+        assert (info.samplerate, info.channels, info.frames) == (RATE, 1, len(talk))
+
+
+def test_an_excerpt_with_gain_equals_that_part_of_the_whole(talk: NDArray[np.float64], model: Path) -> None:
+    assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
+    assert sdc("decode", "talk.sdc", "--model", model, "-o", "whole.wav", "--gain", "mix=-20").exit_code == 0
+    arguments = ["decode", "talk.sdc", "--model", model, "-o", "part.wav", "--gain", "mix=-20"]
+    assert sdc(*arguments, "--start", "1", "--duration", "0.5").exit_code == 0
+    whole, part = soundfile.read("whole.wav")[0], soundfile.read("part.wav")[0]
+    assert len(part) == RATE // 2
+    np.testing.assert_allclose(part, whole[RATE : RATE + RATE // 2], atol=2e-4)
+
+
+def test_a_lower_bitrate_named_domains_and_kept_channels_are_stored(talk: NDArray[np.float64], model: Path) -> None:
+    options = ["--bitrate", "0.4", "--domains", "speech,sfx", "--channels", "keep", "--json", "-q"]
+    result = sdc("compress", "talk.wav", "--model", model, *options)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["activity"].keys() == {"speech", "sfx"}
+    report = json.loads(sdc("info", "talk.sdc", "--json").stdout)
+    assert [(s["channel"], s["domain"], s["num_codebooks"]) for s in report["streams"]] == [
+        (0, "speech", 2),
+        (0, "sfx", 2),
+        (1, "speech", 2),
+        (1, "sfx", 2),
+    ]
+    (line,) = errors(sdc("decode", "talk.sdc", "--stem", "music"))
+    assert line == "talk.sdc: has no music; choose from speech, sfx, mix, all"
+
+
+def test_a_bitrate_that_the_model_does_not_offer_is_a_wrong_command_line(
+    talk: NDArray[np.float64], model: Path
+) -> None:
+    (line,) = errors(sdc("compress", "talk.wav", "--model", model, "--bitrate", "6"), exit_code=2)
+    assert line.startswith("--bitrate 6: bitrate must be between 0.2 and 0.8 kbit/s per domain, got 6")
+
+
+def test_pipes_carry_the_same_bytes_as_files(talk: NDArray[np.float64], model: Path) -> None:
+    assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
+    piped = sdc("compress", "-", "--model", model, "-q", stdin=Path("talk.wav").read_bytes())
+    assert piped.stdout_bytes == Path("talk.sdc").read_bytes()
+    assert sdc("decode", "talk.sdc", "--model", model, "-q").exit_code == 0
+    decoded = sdc("decode", "-", "--model", model, "-q", stdin=piped.stdout_bytes)
+    assert decoded.stdout_bytes == Path("talk.decoded.wav").read_bytes()
+
+
+def test_a_damaged_file_is_decoded_as_far_as_possible_and_fails(talk: NDArray[np.float64], model: Path) -> None:
+    assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
+    data = bytearray(Path("talk.sdc").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    Path("talk.sdc").write_bytes(data)
+    result = sdc("decode", "talk.sdc", "--model", model, "-q")
+    assert all(line.startswith("talk.sdc: ") for line in errors(result))
+    assert soundfile.info("talk.decoded.wav").frames == len(talk)
+
+
+def test_a_file_that_names_an_unknown_model_says_how_to_name_one(talk: NDArray[np.float64], model: Path) -> None:
+    assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
+    (line,) = errors(sdc("decode", "talk.sdc"))
+    assert line.startswith("tiny: no such model; the zoo has")
+
+
+def test_stems_are_separated_with_the_rate_and_channels_of_the_input(talk: NDArray[np.float64], model: Path) -> None:
+    result = sdc("separate", "talk.wav", "--model", model, "-o", "stems")
+    assert result.exit_code == 0, result.stderr
+    stems = [soundfile.read(f"stems/talk.{stem}.wav") for stem in ("speech", "music", "sfx")]
+    assert all(rate == RATE and wav.shape == talk.shape for wav, rate in stems)
+    np.testing.assert_allclose(sum(wav for wav, _ in stems), talk, atol=3e-3)
+
+
+def test_an_impossible_format_leaves_nothing_behind(talk: NDArray[np.float64], model: Path) -> None:
+    assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
+    (line,) = errors(sdc("decode", "talk.sdc", "--model", model, "-o", "talk.opus"))
+    assert line.startswith("talk.opus: Opus cannot hold 1 channel(s) at 44100 Hz")
+    assert sorted(path.name for path in Path().iterdir()) == ["talk.sdc", "talk.wav"]
+
+
+def test_a_device_that_is_not_there_is_refused(talk: NDArray[np.float64], model: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    (line,) = errors(sdc("compress", "talk.wav", "--model", model, "--device", "cuda"))
+    assert line.startswith("cuda: not available on this machine")

@@ -1,0 +1,93 @@
+"""`sdc models`: what the zoo has, and how published checkpoints get into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from cli_examples import errors, sdc
+from conftest import SHARED
+
+from sdcodec_cli.cli.options import complete_model
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_default_model_leads_the_list() -> None:
+    result = sdc("models", "list")
+    assert result.exit_code == 0
+    header, _, first, *_ = result.stdout.splitlines()
+    assert header.split()[:3] == ["name", "Hz", "domains"]
+    assert first.split()[:5] == ["sdcodec-16k-mini", "16000", "speech,", "music,", "sfx"]
+
+
+def test_the_list_is_one_json_object_per_model() -> None:
+    first, *_ = map(json.loads, sdc("models", "list", "--json").stdout.splitlines())
+    assert first["name"] == "sdcodec-16k-mini"
+    assert first["domains"] == ["speech", "music", "sfx"]
+    assert (first["sample_rate"], first["frame_rate"], first["bitrate"]) == (16_000, 50.0, 6.0)
+
+
+def test_a_model_is_shown_with_its_facts() -> None:
+    text = sdc("models", "show", "sdcodec-16k-mini").stdout
+    assert text.startswith("sdcodec-16k-mini: ")
+    assert "12 x 1024 per domain, up to 6 kbit/s" in text
+    assert json.loads(sdc("models", "show", "sdcodec-16k-mini", "--json").stdout)["codebook_size"] == 1024
+
+
+def test_an_unknown_model_is_refused_with_a_choice() -> None:
+    (line,) = errors(sdc("models", "show", "none"))
+    assert line.startswith("none: no such model; the zoo has ")
+    assert "sdcodec-16k-mini" in line
+
+
+def test_names_of_models_complete() -> None:
+    assert "sdcodec-16k-mini" in complete_model("sdcodec-16k-m")
+    assert complete_model("x") == []
+
+
+CHECKPOINT = SHARED / "parity/official_sdcodec_tiny_shared2.pth"
+
+
+@pytest.mark.shared
+def test_a_published_checkpoint_becomes_a_model_folder_with_a_card() -> None:
+    result = sdc("models", "import", CHECKPOINT, "-o", "tiny", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["domains"] == ["speech", "music", "sfx"]
+    assert result.stderr.startswith("tiny: SD-Codec, 16000 Hz, speech, music, sfx, 1.2 kbit/s each, ")
+    text = sdc("models", "show", "./tiny").stdout
+    assert text.startswith("tiny: ")
+    assert hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest() in text
+
+
+@pytest.mark.shared
+def test_an_existing_folder_is_replaced_only_on_demand() -> None:
+    Path("tiny").mkdir()
+    assert errors(sdc("models", "import", CHECKPOINT, "-o", "tiny")) == ["tiny exists; pass --force to overwrite it"]
+    assert sdc("models", "import", CHECKPOINT, "-o", "tiny", "-f", "-q", "--name", "other").stderr == ""
+    assert sdc("models", "show", "./tiny").stdout.startswith("other: ")
+
+
+def test_what_is_no_checkpoint_is_refused() -> None:
+    Path("junk.pth").write_bytes(b"hello world")
+    torch.save({"weight": torch.zeros(3)}, "other.pth")
+    assert errors(sdc("models", "import", "none.pth", "-o", "x")) == [
+        "none.pth: no such file; name a .pth file of SD-Codec or DAC"
+    ]
+    for name in ("junk.pth", "other.pth"):
+        (line,) = errors(sdc("models", "import", name, "-o", "x"))
+        assert line.startswith(f"{name}: ")
+    assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("name", [".hidden", "a/b", "x" * 65])
+def test_names_that_a_stream_cannot_carry_are_refused(name: str) -> None:
+    (line,) = errors(sdc("models", "import", "a.pth", "-o", "x", "--name", name), exit_code=2)
+    assert line == f"--name {name}: a name has 1 to 64 bytes, no slash and no dot in front"

@@ -1,0 +1,127 @@
+"""Which part may import which: the table of `docs/design.md`, and what must start without torch."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bitstream_examples import small_example
+
+PACKAGE = Path(__file__).resolve().parents[1] / "sdcodec_cli"
+
+# Every part may also import itself and the version. Those in brackets only inside of functions, or for type checking.
+MAY_IMPORT = {
+    "errors": "",
+    "bitstream": "errors",
+    "nn": "",
+    "recipe": "errors",
+    "audio": "errors",
+    "zoo": "errors recipe (nn)",
+    "checkpoints": "errors recipe zoo nn",
+    "data": "errors recipe audio",
+    "engine": "errors bitstream nn recipe audio zoo checkpoints data",
+    "cli": "errors (engine) (zoo) (checkpoints) (bitstream)",
+    "__init__": "(engine) (errors)",
+    "__main__": "cli",
+}
+WITHOUT_TORCH = {"errors", "bitstream", "recipe", "audio", "zoo", "cli", "__init__", "__main__"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Absolute names of imported modules, and whether they are imported when the file is."""
+    parents = ["sdcodec_cli", *path.relative_to(PACKAGE).parts[:-1]]
+
+    def walk(node: ast.AST, eager: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((name.name, eager) for name in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = parents[: len(parents) - child.level + 1] if child.level else []
+                module = ".".join([*base, *([child.module] if child.module else [])])
+                yield from ((f"{module}.{name.name}", eager) for name in child.names)
+            else:
+                lazy = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
+                lazy = lazy or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test))
+                yield from walk(child, eager and not lazy)
+
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = part_of(path)
+    allowed = MAY_IMPORT[part].split()
+    for module, eager in imports(path):
+        root, *rest = module.split(".")
+        if root == "sdcodec_cli":
+            target = rest[0]
+            ours = target in (part, "__version__") or target in allowed or (not eager and f"({target})" in allowed)
+            assert ours, f"{part} imports {module}"
+        if root in ("typer", "rich", "tqdm", "click"):
+            assert part == "cli", f"{part} imports {module}; only cli talks to people"
+        if root in ("torch", "torchaudio", "audiotools") and eager:
+            assert part not in WITHOUT_TORCH, f"{part} imports {module}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "cli"], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_command_line_prints(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+def modules_loaded_by(*arguments: str, **environment: str) -> set[str]:
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from sdcodec_cli.cli.app import main\n"
+        "sys.argv[0] = 'sdc'\n"
+        "main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), **environment}
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+    return set(result.stderr.split())
+
+
+HEAVY = {"torch", "scipy", "pyloudnorm", "torchaudio", "safetensors"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], ["compress", "--help"], ["models", "list"], ["info", "a.sdc"]],
+    ids=" ".join,
+)
+def test_what_needs_no_model_starts_without_torch(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.sdc").write_bytes(small_example().data)
+    assert not HEAVY & modules_loaded_by(*arguments)
+
+
+def test_help_does_not_even_need_numpy() -> None:
+    assert "numpy" not in modules_loaded_by("--help")
+
+
+def test_the_shell_completes_names_of_models_without_torch() -> None:
+    loaded = modules_loaded_by(_SDC_COMPLETE="complete_bash", COMP_WORDS="sdc compress --model sdcodec", COMP_CWORD="3")
+    assert not HEAVY & loaded
+
+
+def test_the_package_itself_loads_nothing_heavy() -> None:
+    code = "import sys, sdcodec_cli; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert not {*HEAVY, "numpy", "typer"} & set(loaded.stdout.split())

@@ -1,0 +1,88 @@
+"""Residual vector quantization with any number of shared levels."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdcodec_cli.nn.quantize import MultiSourceRVQ
+
+LEVELS = 4
+
+
+def rvq(num_shared: int, num_domains: int = 3) -> MultiSourceRVQ:
+    torch.manual_seed(0)
+    return MultiSourceRVQ(
+        num_domains=num_domains,
+        num_codebooks=LEVELS,
+        num_shared=num_shared,
+        codebook_size=32,
+        codebook_dim=4,
+        latent_dim=16,
+    )
+
+
+@pytest.mark.parametrize("num_shared", range(LEVELS + 1))
+@torch.no_grad()
+def test_codes_lead_back_to_the_quantized_latent(num_shared):
+    quantizer, latent = rvq(num_shared), torch.randn(2, 16, 10)
+    quantized = quantizer(latent)
+    assert quantized.codes.shape == (3, 2, LEVELS, 10)
+    assert quantized.codes.dtype == torch.int64
+    torch.testing.assert_close(quantizer.decode(quantized.codes, [0, 1, 2]), quantized.latents, atol=1e-5, rtol=0)
+    torch.testing.assert_close(quantizer.decode(quantized.codes[2:], [2]), quantized.latents[2:], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_code_is_the_entry_of_largest_cosine_similarity():
+    quantizer, latent = rvq(0), torch.randn(1, 16, 6)
+    own = quantizer.own
+    projected = latent[0].T @ own.in_weight[1, 0].T + own.in_bias[1, 0]
+    similarity = torch.nn.functional.cosine_similarity(projected[:, None], own.codebook[1, 0][None], dim=-1)
+    assert torch.equal(quantizer(latent).codes[1, 0, 0], similarity.argmax(-1))
+
+
+@torch.no_grad()
+def test_leading_levels_decode_alone_as_if_quantizer_dropout_had_kept_them():
+    quantizer, latent = rvq(1), torch.randn(2, 16, 5)
+    codes = quantizer(latent).codes
+    for kept in range(LEVELS + 1):
+        dropped = quantizer(latent, keep=torch.full((3, 2), kept)).latents
+        torch.testing.assert_close(quantizer.decode(codes[:, :, :kept], [0, 1, 2]), dropped, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_with_everything_shared_all_domains_are_one_quantizer():
+    quantized = rvq(LEVELS)(torch.randn(1, 16, 8))
+    assert torch.equal(quantized.codes[0], quantized.codes[1])
+    assert torch.equal(quantized.latents[0], quantized.latents[2])
+
+
+@torch.no_grad()
+def test_shared_levels_hold_one_set_of_weights_and_own_levels_one_per_domain():
+    quantizer = rvq(1)
+    assert quantizer.own.codebook.shape[:2] == (3, LEVELS - 1)
+    assert quantizer.shared.codebook.shape[:2] == (1, 1)
+
+
+def test_gradients_reach_encoder_codebooks_and_projections():
+    quantizer, latent = rvq(1), torch.randn(2, 16, 5, requires_grad=True)
+    quantized = quantizer(latent)
+    (quantized.latents.sum() + quantized.codebook_loss.sum() + quantized.commitment_loss.sum()).backward()
+    assert latent.grad is not None
+    for name, parameter in quantizer.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.abs().sum() > 0), name
+
+
+def test_dropped_levels_and_their_losses_do_not_count():
+    quantizer, latent = rvq(0), torch.randn(2, 16, 5)
+    none = quantizer(latent, keep=torch.zeros(3, 2, dtype=torch.int64))
+    assert float(none.latents.detach().abs().max()) == 0
+    assert float(none.codebook_loss.detach().abs().max()) == 0
+
+
+@pytest.mark.parametrize("num_shared", [-1, LEVELS + 1])
+def test_an_impossible_number_of_shared_levels_is_refused(num_shared):
+    with pytest.raises(ValueError, match="num_shared must be between 0 and num_codebooks = 4"):
+        rvq(num_shared)

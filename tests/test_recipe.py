@@ -1,0 +1,81 @@
+"""Recipes: defaults, reading, checks, overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sdcodec_cli.errors import RecipeError
+from sdcodec_cli.recipe import Recipe, make_recipe, override, read_recipe, write_recipe
+from sdcodec_cli.zoo import list_models
+
+
+def test_the_defaults_are_the_papers():
+    recipe = Recipe(name="paper")
+    assert (recipe.frame_rate, recipe.bitrate, recipe.codebook_bitrate()) == (50.0, 6.0, 0.5)
+    assert recipe.mixing.track_probabilities == (0.6, 0.2, 0.2)
+    assert recipe.mixing.loudness == (-17.0, -24.0, -21.0)
+    assert recipe.training.steps == 400_000
+
+
+def test_the_papers_recipe_of_the_zoo_says_what_the_defaults_say():
+    entry = next(entry for entry in list_models() if entry.name == "sdcodec-16k")
+    described = dataclasses.replace(entry.recipe.model, description="")
+    assert dataclasses.replace(entry.recipe, model=described) == Recipe(name="sdcodec-16k")
+
+
+@pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.name)
+def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
+    write_recipe(entry.recipe, tmp_path / "recipe.toml")
+    assert read_recipe(tmp_path / "recipe.toml") == entry.recipe
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"name": "x", "trainin": {}}, "unknown field trainin; did you mean training?"),
+        ({"name": "x", "training": {"step": 1}}, "unknown field training.step; did you mean training.steps?"),
+        ({"name": "x", "training": {"steps": "many"}}, "training.steps must be of type int, got 'many'"),
+        ({"name": "x", "training": {"steps": True}}, "training.steps must be of type int, got True"),
+        ({"name": "x", "training": {"schedule": "linear"}}, "training.schedule must be one of exponential, cosine"),
+        ({"name": "x", "training": {"betas": [0.9]}}, "training.betas must have 2 entries, got 1"),
+        ({"name": "x", "training": 3}, "training must be a table, got 3"),
+        ({"name": "x", "model": {"hop_length": 160}}, "encoder.strides multiply to 320, but model.hop_length is 160"),
+        ({"name": "x", "model": {"domains": ["a", "a"]}}, "model.domains names a domain twice"),
+        ({"name": "x", "model": {"domains": ["mix"]}}, "model.domains: mix is reserved"),
+        ({"name": "x", "quantizer": {"num_shared": 13}}, "quantizer.num_shared must be between 0 and num_codebooks"),
+        ({"name": "x", "quantizer": {"num_shared": 12}}, "leaves nothing that tells domains apart"),
+        ({"name": "x", "encoder": {"kind": "spectral", "depth": 2}}, "window_length must be positive"),
+        ({"name": "x", "encoder": {"width": 64}}, "a conv network needs strides"),
+        ({"name": "x", "mixing": {"track_probabilities": [0.5, 0.2]}}, "must be non-negative and add up to 1"),
+        ({"name": "x", "mixing": {"seconds": 0.1}}, "mixing.seconds must be at least 0.4"),
+        ({}, "name"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_says_why(tables, message):
+    with pytest.raises(RecipeError) as caught:
+        make_recipe(tables, where="mine.toml")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("mine.toml: ")
+
+
+def test_a_missing_file_and_a_broken_one_are_named(tmp_path):
+    with pytest.raises(RecipeError, match="No such file"):
+        read_recipe(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("name = ")
+    with pytest.raises(RecipeError, match=r"broken\.toml: not a TOML file"):
+        read_recipe(tmp_path / "broken.toml")
+
+
+def test_overrides_are_written_as_in_toml_and_checked():
+    recipe = override(
+        Recipe(name="x"), {"training.steps": "10", "mixing.loudness": "[-1, -2, -3]", "training.schedule": "cosine"}
+    )
+    assert (recipe.training.steps, recipe.mixing.loudness, recipe.training.schedule) == (10, (-1.0, -2.0, -3.0), "cosine")
+    with pytest.raises(RecipeError, match=r"unknown field training\.stepz; did you mean training\.steps\?"):
+        override(recipe, {"training.stepz": "1"})
+    with pytest.raises(RecipeError, match="training.steps must be positive"):
+        override(recipe, {"training.steps": "0"})
+    with pytest.raises(RecipeError, match="name has no fields"):
+        override(recipe, {"name.x": "0"})
