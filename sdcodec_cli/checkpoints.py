@@ -21,7 +21,6 @@ from .errors import ModelError, RecipeError
 from .recipe import MixingFields, ModelFields, NetworkFields, QuantizerFields, Recipe
 from .zoo import build
 
-
 DAC_DOMAINS = ("audio",)
 """Name of the one domain of a DAC model."""
 
@@ -184,7 +183,9 @@ def _quantizer(plain: Mapping[str, Tensor], domains: tuple[str, ...]) -> dict[st
 
 
 def _count(plain: Mapping[str, Tensor], stream: str) -> int:
-    return sum(re.fullmatch(rf"{re.escape(stream)}\.quantizers\.\d+\.codebook\.weight", key) is not None for key in plain)
+    return sum(
+        re.fullmatch(rf"{re.escape(stream)}\.quantizers\.\d+\.codebook\.weight", key) is not None for key in plain
+    )
 
 
 def _pointwise(tensor: Tensor) -> Tensor:

@@ -59,7 +59,9 @@ def zoo_folder() -> Path:
 def list_models() -> list[ModelEntry]:
     """Every model of the zoo, the default one first."""
     folders = sorted(path.parent for path in zoo_folder().glob(f"*/{RECIPE}"))
-    return [_entry(folder) for folder in sorted(folders, key=lambda folder: (folder.name != DEFAULT_MODEL, folder.name))]
+    return [
+        _entry(folder) for folder in sorted(folders, key=lambda folder: (folder.name != DEFAULT_MODEL, folder.name))
+    ]
 
 
 def find(model: str | Path | None = None) -> ModelEntry:
@@ -74,7 +76,9 @@ def find(model: str | Path | None = None) -> ModelEntry:
     folder = Path(text) if looks_like_path else zoo_folder() / text
     if not (folder / RECIPE).is_file():
         if looks_like_path:
-            raise ModelError(f"{text}: not a model folder (it has no {RECIPE}); give a folder made by sdc models import")
+            raise ModelError(
+                f"{text}: not a model folder (it has no {RECIPE}); give a folder made by sdc models import"
+            )
         known = ", ".join(sorted(path.parent.name for path in zoo_folder().glob(f"*/{RECIPE}")))
         raise ModelError(f"{text}: no such model; the zoo has {known}, or give the path of a model folder")
     return _entry(folder)
@@ -162,10 +166,7 @@ def write_model(
     """
     from safetensors.torch import save_file
 
-    if folder.exists() and not overwrite:
-        raise OutputError(f"{folder} exists; pass --force to overwrite it")
-    if folder.exists() and any(folder.iterdir()) and not (folder / RECIPE).is_file():
-        raise OutputError(f"{folder}: is not a model folder, and will not be replaced by one; choose another -o")
+    check_new_model(folder, overwrite=overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -182,6 +183,14 @@ def write_model(
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror or error}; choose another -o") from error
     return _entry(folder)
+
+
+def check_new_model(folder: Path, *, overwrite: bool) -> None:
+    """Raise an `OutputError` unless a model folder may be written there."""
+    if folder.exists() and not overwrite:
+        raise OutputError(f"{folder} exists; pass --force to overwrite it")
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / RECIPE).is_file())):
+        raise OutputError(f"{folder}: is not a model folder, and will not be replaced by one; choose another -o")
 
 
 def build(recipe: Recipe) -> SDCodec:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Tiny networks are slower on several threads, and much slower when something else uses the other cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

@@ -373,13 +373,13 @@ def write(target: Path | str, wav: Wav, rate: int = RATE, *, overwrite: bool = F
 @pytest.mark.parametrize("hint", [True, False])
 def test_sixteen_bit_audio_comes_back_bit_for_bit(name: str, hint: bool, tmp_path: Path) -> None:
     values = np.arange(-32768, 32768, dtype=np.int16).reshape(2, -1)
-    write(tmp_path / name, values.astype(np.float32) / 32768, hint=hint)
+    write(tmp_path / name, values.astype(np.float32) / np.float32(32768), hint=hint)
     np.testing.assert_array_equal(soundfile.read(tmp_path / name, dtype="int16")[0].T, values)
     assert soundfile.info(tmp_path / name).format in ("WAV", "WAVEX", "FLAC")
 
 
 def test_samples_are_rounded_to_the_nearest_step(tmp_path: Path) -> None:
-    write(tmp_path / "a.wav", np.array([[0.4, 0.6, -0.4, -0.6]], np.float32) / 32768)
+    write(tmp_path / "a.wav", np.array([[0.4, 0.6, -0.4, -0.6]], np.float32) / np.float32(32768))
     assert soundfile.read(tmp_path / "a.wav", dtype="int16")[0].tolist() == [0, 1, 0, -1]
 
 

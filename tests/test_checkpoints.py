@@ -55,7 +55,9 @@ def test_dac_latents_codes_and_audio_are_those_of_the_published_code():
     torch.testing.assert_close(wav, expected["y"], atol=2 * AUDIO, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "latent", "wav"), [(SDCODEC[0], "z.speech", "y.speech"), ("official_dac_tiny", "z", "y")])
+@pytest.mark.parametrize(
+    ("name", "latent", "wav"), [(SDCODEC[0], "z.speech", "y.speech"), ("official_dac_tiny", "z", "y")]
+)
 def test_our_audio_is_no_further_from_the_published_than_that_is_from_64_bit_arithmetic(name, latent, wav):
     _, network, expected = load(name)
     _, precise, _ = load(name, torch.float64)

@@ -40,7 +40,8 @@ def start(*arguments: str, setup: str = "", **how: Any) -> subprocess.Popen[byte
     environment = {**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}", "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-c", STAND_IN.format(setup=setup), *arguments]
     how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how
-    return subprocess.Popen(command, env=environment, **how)
+    process: Any = subprocess.Popen(command, env=environment, **how)
+    return process  # type: ignore[no-any-return]
 
 
 @pytest.fixture(autouse=True)

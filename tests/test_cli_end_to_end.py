@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def talk(folder: Path) -> NDArray[np.float64]:
     narrow = 0.1 * np.random.default_rng(0).standard_normal((round(SECONDS * 8_000), 2))
-    wav = soxr.resample(narrow, 8_000, RATE)  # nothing that the model's 16 kHz would leave out
+    wav: NDArray[np.float64] = soxr.resample(narrow, 8_000, RATE)  # nothing that the model's 16 kHz would leave out
     soundfile.write("talk.wav", wav, RATE)
     return wav
 
@@ -71,7 +71,7 @@ def test_a_file_goes_all_the_way_and_keeps_rate_and_length(talk: NDArray[np.floa
 def test_an_excerpt_with_gain_equals_that_part_of_the_whole(talk: NDArray[np.float64], model: Path) -> None:
     assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
     assert sdc("decode", "talk.sdc", "--model", model, "-o", "whole.wav", "--gain", "mix=-20").exit_code == 0
-    arguments = ["decode", "talk.sdc", "--model", model, "-o", "part.wav", "--gain", "mix=-20"]
+    arguments = ["decode", "talk.sdc", "--model", str(model), "-o", "part.wav", "--gain", "mix=-20"]
     assert sdc(*arguments, "--start", "1", "--duration", "0.5").exit_code == 0
     whole, part = soundfile.read("whole.wav")[0], soundfile.read("part.wav")[0]
     assert len(part) == RATE // 2
@@ -131,7 +131,9 @@ def test_stems_are_separated_with_the_rate_and_channels_of_the_input(talk: NDArr
     assert result.exit_code == 0, result.stderr
     stems = [soundfile.read(f"stems/talk.{stem}.wav") for stem in ("speech", "music", "sfx")]
     assert all(rate == RATE and wav.shape == talk.shape for wav, rate in stems)
-    np.testing.assert_allclose(sum(wav for wav, _ in stems), talk, atol=3e-3)
+    added = np.sum([wav for wav, _ in stems], axis=0)
+    inner = slice(RATE // 100, -RATE // 100)  # a resampler knows nothing beyond the ends
+    np.testing.assert_allclose(added[inner], talk[inner], atol=3e-3)
 
 
 def test_an_impossible_format_leaves_nothing_behind(talk: NDArray[np.float64], model: Path) -> None:

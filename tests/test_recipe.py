@@ -72,7 +72,11 @@ def test_overrides_are_written_as_in_toml_and_checked():
     recipe = override(
         Recipe(name="x"), {"training.steps": "10", "mixing.loudness": "[-1, -2, -3]", "training.schedule": "cosine"}
     )
-    assert (recipe.training.steps, recipe.mixing.loudness, recipe.training.schedule) == (10, (-1.0, -2.0, -3.0), "cosine")
+    assert (recipe.training.steps, recipe.mixing.loudness, recipe.training.schedule) == (
+        10,
+        (-1.0, -2.0, -3.0),
+        "cosine",
+    )
     with pytest.raises(RecipeError, match=r"unknown field training\.stepz; did you mean training\.steps\?"):
         override(recipe, {"training.stepz": "1"})
     with pytest.raises(RecipeError, match="training.steps must be positive"):

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..errors import SdcError
-from . import compress, decode, info, models, separate
+from . import bench, compress, data, decode, eval, info, models, separate, train
 from .console import report
 
 
@@ -61,7 +61,11 @@ app.command()(compress.compress)
 app.command()(decode.decode)
 app.command()(separate.separate)
 app.command()(info.info)
+app.command()(train.train)
+app.command("eval")(eval.eval_)
+app.command()(bench.bench)
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

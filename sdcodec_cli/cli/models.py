@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from .console import Console, as_json, num_bytes, table, wrong
 from .options import Force, Json, Quiet, complete_model
 
@@ -154,7 +154,7 @@ def import_(
 
     Example: sdc models import sdcodec.pth -o sdcodec-16k
     """
-    from ..zoo import write_model
+    from ..zoo import check_new_model, write_model
 
     source, folder = Path(checkpoint), Path(output)
     title = name or folder.resolve().name
@@ -162,8 +162,7 @@ def import_(
         wrong(f"--name {title}: a name has 1 to 64 bytes, no slash and no dot in front")
     if not source.is_file():
         raise InputError(f"{checkpoint}: no such file; name a .pth file of SD-Codec or DAC")
-    if folder.exists() and not force:
-        raise OutputError(f"{output} exists; pass --force to overwrite it")
+    check_new_model(folder, overwrite=force)
 
     from ..checkpoints import read_checkpoint
 
@@ -175,6 +174,34 @@ def import_(
         f"{output}: {imported.layout}, {report.sample_rate} Hz, {', '.join(report.domains)}, "
         f"{report.bitrate:g} kbit/s each, {num_bytes(report.size_bytes or 0)}"
     )
+    console.result(report)
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run of sdc train.", show_default=False)],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
+    ],
+    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits, half the size.")] = False,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Turn a training run into a model folder: its averaged weights, its recipe, and a card to fill in.
+
+    Example: sdc models export runs/mine -o mine
+    """
+    from ..zoo import check_new_model
+
+    check_new_model(Path(output), overwrite=force)
+
+    from ..engine.train.export import export as write
+
+    entry = write(Path(run), Path(output), half=half, overwrite=force)
+    report = _report(entry)
+    console = Console(quiet=quiet, json=json)
+    console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")
     console.result(report)
 
 

@@ -74,7 +74,9 @@ def _read(path: Path, sample_rate: int) -> NDArray[np.float32]:
     return np.asarray(np.concatenate(pieces, axis=1)[0])
 
 
-def draw_scene(pool: Pool, fields: MixingFields, *, seconds: float, seed: int, index: int) -> dict[str, NDArray[np.float32]]:
+def draw_scene(
+    pool: Pool, fields: MixingFields, *, seconds: float, seed: int, index: int
+) -> dict[str, NDArray[np.float32]]:
     """Stems of one mixture of all domains, each filled with clip after clip, on the paper's loudness targets."""
     rng = np.random.default_rng([seed, index])
     length = round(seconds * pool.sample_rate)

@@ -88,7 +88,7 @@ def draw(pool: Pool, fields: MixingFields, *, seed: int, index: int) -> Example:
 
 
 def _crop(clips: Clips, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A stretch of one clip; every second of the pool is equally likely. Short clips are placed at random in silence."""
+    """A stretch of one clip; every second of the pool is equally likely, and short clips are placed in silence."""
     clip = int(np.searchsorted(clips.starts, rng.integers(clips.starts[-1]), side="right")) - 1
     start, stop = int(clips.starts[clip]), int(clips.starts[clip + 1])
     crop = np.zeros(length, dtype=np.float32)

@@ -59,7 +59,9 @@ def load_pool(
     for domain in domains:
         files = sorted(p for p in (root / domain).rglob("*") if p.suffix.lower() in READ_SUFFIXES)
         if not files:
-            raise InputError(f"{root / domain}: no audio files; a data root has one folder per domain: {', '.join(domains)}")
+            raise InputError(
+                f"{root / domain}: no audio files; a data root has one folder per domain: {', '.join(domains)}"
+            )
         stamp = json.dumps([sample_rate, [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]])
         kept = cache / f"pool-{domain}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npz" if cache else None
         if kept and kept.exists():
@@ -91,4 +93,4 @@ def _read(path: Path, sample_rate: int) -> NDArray[np.int16]:
         pieces = [resampler.push(downmix(block)) for block in reader.blocks()]
         pieces.append(resampler.flush())
     wav = np.concatenate(pieces, axis=1)[0]
-    return np.clip(np.rint(wav * 32767), -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(np.rint(wav * 32767), -32768, 32767), dtype=np.int16)

@@ -83,12 +83,13 @@ def load_codec(model: str | Path | None = None, *, device: str = "auto") -> Code
         DeviceError: no such device
     """
     entry = find(model)
-    chosen = _device(device)
+    chosen = choose_device(device)
     network, weights_sha256 = load(entry)
     return Codec(entry, network.to(chosen), weights_sha256, chosen)
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device that a name stands for: `auto`, `cpu`, `cuda` or `mps`; a `DeviceError` where there is none."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -191,7 +192,12 @@ class Codec:
         return StreamDecoder(self, stems)
 
     def encode(
-        self, wav: Tensor | NDArray[Any], *, num_codebooks: int | None = None, detect: bool = True, normalize: bool = True
+        self,
+        wav: Tensor | NDArray[Any],
+        *,
+        num_codebooks: int | None = None,
+        detect: bool = True,
+        normalize: bool = True,
     ) -> Codes:
         """Encode mono signals.
 

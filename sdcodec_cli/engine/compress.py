@@ -87,7 +87,9 @@ def compress(
         mono = channels == "mono" or info.channels == 1
         coded_channels = 1 if mono else info.channels
         if coded_channels > 255:
-            raise InputError(f"{info.name}: {info.channels} channels are more than 255; mix them down (--channels mono)")
+            raise InputError(
+                f"{info.name}: {info.channels} channels are more than 255; mix them down (--channels mono)"
+            )
         gain_db = codec.gain_for(measure_loudness(reader, mono=mono))
         header = Header(
             model=codec.name,

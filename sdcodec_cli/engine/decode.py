@@ -6,7 +6,6 @@ Legend: S stems, C channels, T samples, K codebooks, F frames.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 import sys
 import time
@@ -102,7 +101,9 @@ def decode(
         decoded = present if remix else [stem for stem in targets if stem != "mix"]
         decoded = [*decoded, "mix"] if "mix" in targets and not remix else decoded
         wanted = present if "mix" in targets else decoded
-        excerpt = _Excerpt.of(header, reader.end.original_samples if reader.end else header.original_samples, start, duration)
+        excerpt = _Excerpt.of(
+            header, reader.end.original_samples if reader.end else header.original_samples, start, duration
+        )
         if excerpt.num_samples == 0:
             raise InputError(f"{source}: ends before {start:g} s; give an earlier --start")
         writers = {
@@ -164,7 +165,7 @@ def _opened(source: str | Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise InputError(f"{source}: {error.strerror}; give a .sdc file") from error
     with file:
-        yield cast(io.BufferedReader, file)
+        yield file
 
 
 def _check_shape(source: str, header: Header, codec: Codec) -> None:

@@ -182,6 +182,9 @@ def _plan(
     inputs_taken = {os.path.realpath(source.name): source.name for source in sources if source.name != "-"}
     outputs_taken: dict[str, str] = {}
     for source, keys in wanted:
+        if output is None and source.name != "-" and not os.path.isfile(source.name):
+            failures.append(InputError(f"{source.name}: is a pipe or a device; name the output with -o"))
+            continue
         targets = {}
         for key in keys:
             if output is not None and not folder:

@@ -65,7 +65,7 @@ def mask_mixture(mixture: Tensor, stems: Tensor) -> Tensor:
 
     masked = ratio_masks(spectrum(stems))[:, None] * spectrum(mixture)
     wavs = torch.istft(masked.flatten(0, 1), WINDOW_LENGTH, HOP_LENGTH, window=window, length=length + short[1])
-    return wavs.unflatten(0, masked.shape[:2])[..., :length]
+    return wavs.reshape(*masked.shape[:2], -1)[..., :length]
 
 
 def separate(
@@ -114,7 +114,9 @@ def separate(
 
         def write(wavs: Wav, *, limit: int | None = None) -> None:
             nonlocal written
-            wavs = wavs.reshape(len(wanted), info.channels, -1)[..., : None if limit is None else max(0, limit - written)]
+            wavs = wavs.reshape(len(wanted), info.channels, -1)[
+                ..., : None if limit is None else max(0, limit - written)
+            ]
             written += wavs.shape[-1]
             for writer, wav in zip(writers, wavs, strict=True):
                 writer.write(wav)
@@ -184,4 +186,3 @@ class _Separator:
                 drop = stop - MARGIN
                 self._mixture, self._stems = self._mixture[:, drop:].clone(), self._stems[:, drop:].clone()
                 self._lead = MARGIN
-

@@ -117,7 +117,9 @@ class ConvDecoder(nn.Module):
     Shape: `[B, D, F]` to `[B, 1, F * hop_length]`
     """
 
-    def __init__(self, *, width: int, strides: Sequence[int], latent_dim: int, upsampling: Upsampling = "exact") -> None:
+    def __init__(
+        self, *, width: int, strides: Sequence[int], latent_dim: int, upsampling: Upsampling = "exact"
+    ) -> None:
         super().__init__()
         self.strides = tuple(strides)
         self.hop_length = math.prod(strides)

@@ -8,7 +8,6 @@ Legend: N domains, T samples.
 
 from __future__ import annotations
 
-import math
 import shutil
 import subprocess
 import tempfile
@@ -71,7 +70,14 @@ class _Table:
         self.cells: dict[tuple[str, str, str], list[tuple[float, float | None, float | None]]] = {}
 
     def add(
-        self, task: str, system: str, stem: str, estimate: Tensor, reference: Tensor, *, mix: Tensor | None = None,
+        self,
+        task: str,
+        system: str,
+        stem: str,
+        estimate: Tensor,
+        reference: Tensor,
+        *,
+        mix: Tensor | None = None,
         bitrate: float | None = None,
     ) -> None:
         if float(reference.square().mean()) < SILENT:
@@ -200,8 +206,3 @@ def _opus(wav: NDArray[np.float32], sample_rate: int, bitrate: float) -> tuple[T
     count = min(len(wav), len(decoded))
     aligned[:count] = decoded[:count]
     return torch.from_numpy(aligned), size * 8 / 1000 / (len(wav) / sample_rate)
-
-
-def mean_or_dash(value: float | None) -> str:
-    """For tables."""
-    return "–" if value is None or math.isnan(value) else f"{value:.2f}"

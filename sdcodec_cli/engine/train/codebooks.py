@@ -10,7 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ...nn.quantize import MultiSourceRVQ, ParallelRVQ
+from ...nn.quantize import MultiSourceRVQ, Observer, ParallelRVQ
+
+INITIAL_ROUNDS = 4
 
 
 class CodebookWatch:
@@ -35,8 +37,16 @@ class CodebookWatch:
         used = sum(float((counts > 0).sum()) for counts in self.counts.values())
         return used / sum(counts.numel() for counts in self.counts.values())
 
+    def initialize(self, run: Callable[[Observer], object], seed: int) -> None:
+        """Make the codebooks of things that are looked up in `run`, so that they start at the right scale.
+
+        What a level sees depends on the levels before it, hence several rounds.
+        """
+        for round_ in range(INITIAL_ROUNDS):
+            self.revive(run, seed + round_)
+
     @torch.no_grad()
-    def revive(self, run: Callable[[Callable[[ParallelRVQ, int, Tensor, Tensor], None]], object], seed: int) -> int:
+    def revive(self, run: Callable[[Observer], object], seed: int) -> int:
         """Replace every entry unused since the last call by something that was looked up in `run`.
 
         Args:

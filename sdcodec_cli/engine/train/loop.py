@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 import math
@@ -23,7 +24,8 @@ from ... import zoo
 from ...data.mixing import draw
 from ...data.pool import Pool, load_pool
 from ...errors import ModelError, SdcError
-from ...nn.layers import add_weight_norm, fold_weight_norm
+from ...nn.layers import add_weight_norm
+from ...nn.quantize import Observer
 from ...nn.sdcodec import SDCodec
 from ...recipe import Recipe, TrainingFields, write_recipe
 from ..evaluate.metrics import si_sdr
@@ -84,6 +86,11 @@ def learning_rate(fields: TrainingFields, step: int) -> float:
     return fields.learning_rate * share
 
 
+def _revives(step: int, steps: int) -> bool:
+    """Codebooks are renewed often while everything moves, then seldom, and left to settle in the last third."""
+    return step % (100 if step <= 1000 else 500) == 0 and step < steps * 2 / 3
+
+
 def _optimizers(model: SDCodec, fields: TrainingFields) -> list[torch.optim.Optimizer]:
     matrices = []
     if fields.optimizer == "muon":
@@ -93,9 +100,7 @@ def _optimizers(model: SDCodec, fields: TrainingFields) -> list[torch.optim.Opti
         torch.optim.AdamW(others, betas=fields.betas, weight_decay=fields.weight_decay, fused=True)
     ]
     if matrices:
-        optimizers.append(
-            torch.optim.Muon(matrices, weight_decay=fields.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        optimizers.append(torch.optim.Muon(matrices, weight_decay=fields.weight_decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 
@@ -162,12 +167,22 @@ def train(
         report(f"{domain}: {pool.seconds(domain) / 3600:.2f} h to train on")
 
     stop = _StopOnSignal()
-    batches = iter(DataLoader(_Batches(pool, recipe, seed, step), batch_size=None, num_workers=1, prefetch_factor=4, worker_init_fn=_ignore_signals))
+    batches = iter(
+        DataLoader(
+            _Batches(pool, recipe, seed, step),
+            batch_size=None,
+            num_workers=1,
+            prefetch_factor=4,
+            worker_init_fn=_ignore_signals,
+        )
+    )
     started, first, sums = time.monotonic(), step, _Means()
     with stop, (run / METRICS).open("a", encoding="utf-8") as metrics:
         while step < fields.steps and not stop.requested:
             generator = torch.Generator().manual_seed(seed * 2**40 + step)
             stems, present = (part.to(target, non_blocking=True) for part in next(batches))
+            if step == 0:
+                watch.initialize(functools.partial(_quantize, model, stems), seed)
             with torch.autocast(target.type, torch.bfloat16):
                 losses = objective(
                     model,
@@ -178,7 +193,7 @@ def train(
                     generator=generator,
                     observe=watch,
                 )
-            losses["total"].backward()
+            torch.autograd.backward(losses["total"])
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), fields.clip_norm)
             if not torch.isfinite(norm):
                 culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
@@ -196,9 +211,9 @@ def train(
                 _move_average(average, model, min(fields.average_decay, step / (step + 10)))
             sums.add({name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)})
 
-            if step in (50, 200, 500) or (step % 1000 == 0 and step < 0.7 * fields.steps):
+            if _revives(step, fields.steps):
                 usage = watch.usage()
-                replaced = watch.revive(lambda observe: _quantize(model, stems, observe), seed=step)
+                replaced = watch.revive(functools.partial(_quantize, model, stems), seed=step)
                 report(f"step {step}: {usage:.1%} of codebook entries in use, {replaced} replaced")
             if step % 100 == 0:
                 row: dict[str, Any] = {"step": step, "learning_rate": learning_rate(fields, step - 1), **sums.take()}
@@ -209,7 +224,9 @@ def train(
                     row["valid"] = validate(average, held_out, recipe)
                 metrics.write(json.dumps(row) + "\n")
                 metrics.flush()
-                shown = {k: v for k, v in row.items() if isinstance(v, float) and k not in ("learning_rate", "audio_seconds")}
+                shown = {
+                    k: v for k, v in row.items() if isinstance(v, float) and k not in ("learning_rate", "audio_seconds")
+                }
                 line = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
                 report(f"step {step}: {line}; {speed:.1f} audio s/s, {left / 60:.0f} min left")
                 if "valid" in row:
@@ -222,7 +239,8 @@ def train(
     return TrainResult(str(run), step, step >= fields.steps, seconds / elapsed)
 
 
-def _quantize(model: SDCodec, stems: Tensor, observe: Any) -> None:
+@torch.no_grad()
+def _quantize(model: SDCodec, stems: Tensor, observe: Observer) -> None:
     with torch.autocast(stems.device.type, torch.bfloat16):
         model.quantize(model.encode(stems.sum(1)[:, None]), observe=observe)
 
@@ -233,7 +251,9 @@ def _move_average(average: SDCodec, model: SDCodec, decay: float) -> None:
 
 
 @torch.no_grad()
-def validate(model: SDCodec, pool: Pool, recipe: Recipe, *, examples: int = 24, seconds: float = 4.0) -> dict[str, float]:
+def validate(
+    model: SDCodec, pool: Pool, recipe: Recipe, *, examples: int = 24, seconds: float = 4.0
+) -> dict[str, float]:
     """Mean SI-SDR in dB on fixed mixtures of all domains: the mix, each stem alone, each stem out of the mix.
 
     A quick look during training; `sdc eval` is the real measure.
@@ -267,9 +287,7 @@ def validate(model: SDCodec, pool: Pool, recipe: Recipe, *, examples: int = 24, 
     return scores
 
 
-def _save(
-    path: Path, step: int, model: SDCodec, average: SDCodec, optimizers: list[torch.optim.Optimizer]
-) -> None:
+def _save(path: Path, step: int, model: SDCodec, average: SDCodec, optimizers: list[torch.optim.Optimizer]) -> None:
     """Replace the checkpoint as a whole: a full disk or a crash leaves the previous one."""
     partial = path.with_suffix(".partial")
     state = {
@@ -283,22 +301,6 @@ def _save(
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
-
-
-def export(run: Path, recipe: Recipe) -> SDCodec:
-    """The averaged network of a run, with plain weights, ready for `zoo.write_model`.
-
-    Raises:
-        ModelError: no run in the folder
-    """
-    checkpoint = run / CHECKPOINT
-    if not checkpoint.exists():
-        raise ModelError(f"{run}: there is no run in this folder; train one with sdc train --out {run}")
-    model = zoo.build(recipe)
-    add_weight_norm(model)
-    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
-    fold_weight_norm(model)
-    return model
 
 
 class _Means:

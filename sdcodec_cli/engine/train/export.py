@@ -1,0 +1,48 @@
+"""From a training run to a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ... import zoo
+from ...errors import ModelError
+from ...nn.layers import add_weight_norm, fold_weight_norm
+from ...recipe import read_recipe
+from .loop import CHECKPOINT
+
+
+def export(run: Path, folder: Path, *, half: bool = False, overwrite: bool = False) -> zoo.ModelEntry:
+    """Write the averaged weights of a run as a model folder.
+
+    Args:
+        run: folder of the run
+        folder: to make
+        half: store weights in 16 bits; they are computed with in 32 all the same
+        overwrite: replace an existing model folder, but keep its card
+
+    Raises:
+        ModelError: no run in the folder
+        OutputError: the folder exists and `overwrite` is off, or it cannot be written
+    """
+    checkpoint = run / CHECKPOINT
+    if not checkpoint.exists():
+        raise ModelError(f"{run}: there is no run in this folder; make one with sdc train --out {run}")
+    recipe = read_recipe(run / zoo.RECIPE)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network = zoo.build(recipe)
+    add_weight_norm(network)
+    network.load_state_dict(state["average"])
+    fold_weight_norm(network)
+    tensors = {name: tensor.half() if half else tensor for name, tensor in network.state_dict().items()}
+    kept = folder / zoo.CARD
+    card = kept.read_text(encoding="utf-8") if kept.is_file() else _card(recipe.name, state["step"])
+    return zoo.write_model(folder, recipe, tensors, card=card, overwrite=overwrite)
+
+
+def _card(name: str, step: int) -> str:
+    return (
+        f"# {name}\n\nTrained by `sdc train` for {step} steps; recipe.toml has every setting.\n\n"
+        "To be filled in: training data and its licence, scores and the command that repeats them, limits.\n"
+    )

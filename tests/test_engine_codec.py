@@ -1,0 +1,197 @@
+"""Encoding and decoding in constant memory: chunks do not show."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import tiny_recipe, write_tiny
+
+from sdcodec_cli import load_codec
+from sdcodec_cli.engine.codec import BLOCK_FRAMES, SEGMENT_FRAMES, Codec
+from sdcodec_cli.errors import DeviceError, ModelError
+
+HOP = 320
+LENGTH = 3 * BLOCK_FRAMES * HOP // 2 + 77
+"""One and a half blocks and a bit."""
+
+
+@pytest.fixture(scope="module", params=["spectral", "conv"])
+def codec(request, tmp_path_factory) -> Codec:
+    return load_codec(
+        write_tiny(tmp_path_factory.mktemp("model") / request.param, tiny_recipe(request.param)), device="cpu"
+    )
+
+
+def signal(length: int = LENGTH) -> torch.Tensor:
+    """Noise whose level wanders, at the level that the models expect, so that its gain is near 0 dB."""
+    torch.manual_seed(1)
+    time = torch.arange(length) / 16_000
+    return torch.randn(length) * 0.04 * (1.2 + torch.sin(2 * math.pi * 0.3 * time))
+
+
+def whole(codec: Codec, wav: torch.Tensor) -> torch.Tensor:
+    """Codes of the whole signal in one pass of the network, `[N, K, F]`."""
+    with torch.inference_mode():
+        return codec.network.quantize(codec.network.encode(wav[None, None])).codes[:, 0]
+
+
+def test_codes_in_blocks_are_those_of_the_whole_file_at_once(codec):
+    codes = codec.encode(signal(), normalize=False)
+    assert torch.equal(torch.stack(list(codes.codes.values()))[:, 0], whole(codec, signal()))
+
+
+@pytest.mark.parametrize("size", [1000, 4001, 16_000, 99_999, LENGTH])
+def test_codes_do_not_depend_on_how_the_audio_arrives(codec, size):
+    encoder, wav = codec.stream_encoder(), signal()
+    blocks = []
+    for start in range(0, LENGTH, size):
+        blocks += encoder.push(wav[start : start + size])
+    blocks += encoder.finish()
+    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, wav).numpy())
+    starts = [block.start_frame for block in blocks]
+    assert starts == list(range(0, math.ceil(LENGTH / HOP), BLOCK_FRAMES))
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 333, BLOCK_FRAMES, 2 * BLOCK_FRAMES])
+def test_audio_does_not_depend_on_how_the_codes_arrive(codec, size):
+    codes = whole(codec, signal())
+    frames = codes.shape[-1]
+    decoder, pieces = codec.stream_decoder(["speech", "mix"]), []
+    for start in range(0, frames, size):
+        span = slice(start, min(start + size, frames))
+        pieces += decoder.push(dict(zip(codec.domains, codes[..., span], strict=True)), span.stop - start)
+    pieces += decoder.finish()
+    wav = torch.cat(pieces, dim=-1)
+    with torch.inference_mode():
+        latents = codec.network.quantizer.decode(codes[:, None], range(3))
+        expected = codec.network.decode(torch.cat([latents[0], latents.sum(0)]))[:, 0]
+    assert wav.shape == (2, frames * HOP)
+    assert float((wav - expected).abs().max()) < 1e-4
+
+
+@pytest.mark.parametrize("length", [1, HOP - 1, HOP, HOP + 1, 5000, SEGMENT_FRAMES * HOP, BLOCK_FRAMES * HOP + 1])
+def test_audio_of_any_length_comes_back_at_that_length(codec, length):
+    wav = torch.randn(length) * 0.05
+    codes = codec.encode(wav)
+    assert codes.num_samples == length
+    for stem in ("mix", *codec.domains):
+        decoded = codec.decode(codes, stem=stem)
+        assert decoded.shape == (length,)
+        assert bool(torch.isfinite(decoded).all())
+
+
+def test_rows_of_a_batch_are_signals_by_themselves_and_keep_their_shape(codec):
+    wav = signal(20_000).reshape(2, 1, 10_000)
+    codes = codec.encode(wav)
+    assert codes.codes["music"].shape == (2, 4, math.ceil(10_000 / HOP))
+    decoded = codec.decode(codes)
+    assert decoded.shape == wav.shape
+    assert torch.equal(decoded[1, 0], codec.decode(codec.encode(wav[1, 0])))
+
+
+def test_level_does_not_change_the_codes(codec):
+    wav = signal(40_000)
+    loud, soft = codec.encode(wav), codec.encode(wav / 16)
+    assert float(soft.gain_db - loud.gain_db) == pytest.approx(20 * math.log10(16), abs=1 / 128)
+    same = [float((loud.codes[d] == soft.codes[d]).float().mean()) for d in codec.domains]
+    assert min(same) > 0.95
+    ratio = codec.decode(loud).square().mean() / codec.decode(soft).square().mean()
+    assert 10 * math.log10(float(ratio)) == pytest.approx(20 * math.log10(16), abs=0.2)
+
+
+def test_silence_is_active_nowhere_and_decodes_to_exact_silence(codec):
+    codes = codec.encode(torch.zeros(50_000))
+    assert not any(bool(active.any()) for active in codes.active.values())
+    assert float(codec.decode(codes).abs().max()) == 0
+
+
+def test_a_segment_of_silence_between_sounds_is_left_out_and_fades_over_a_frame(codec):
+    wav = signal(6 * SEGMENT_FRAMES * HOP)
+    quiet = slice(2 * SEGMENT_FRAMES * HOP, 3 * SEGMENT_FRAMES * HOP)
+    wav[quiet] = 0
+    codes = codec.encode(wav)
+    for domain in codec.domains:
+        assert not bool(codes.active[domain][0, 2 * SEGMENT_FRAMES : 3 * SEGMENT_FRAMES].any())
+    decoded = codec.decode(codes)
+    assert float(decoded[quiet.start + 3 * HOP : quiet.stop - 3 * HOP].abs().max()) == 0
+    assert float(decoded[: quiet.start].abs().max()) > 0
+
+
+def test_what_is_heard_always_goes_to_some_domain(codec):
+    codes = codec.encode(signal(100_000))
+    assert bool(torch.stack([active[0] for active in codes.active.values()]).any(0).all())
+
+
+def test_without_detection_every_domain_is_active_everywhere(codec):
+    codes = codec.encode(torch.zeros(10_000), detect=False)
+    assert all(bool(active.all()) for active in codes.active.values())
+
+
+def test_fewer_codebooks_are_the_first_of_all(codec):
+    full, two = codec.encode(signal(9000)), codec.encode(signal(9000), num_codebooks=2)
+    for domain in codec.domains:
+        assert torch.equal(two.codes[domain], full.codes[domain][:, :2])
+    assert codec.decode(two).shape == (9000,)
+
+
+def test_a_bitrate_is_turned_into_codebooks_or_refused_with_the_range(codec):
+    assert [codec.codebooks_for(rate) for rate in (0.3, 0.6, 0.7, 1.2)] == [1, 2, 2, 4]
+    for rate in (0.2, 1.3):
+        with pytest.raises(ValueError, match=r"bitrate must be between 0.3 and 1.2 kbit/s per domain"):
+            codec.codebooks_for(rate)
+
+
+def test_a_model_without_quantizer_dropout_refuses_lower_bitrates_by_name(tmp_path):
+    import dataclasses
+
+    recipe = tiny_recipe()
+    recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, quantizer_dropout=0.0))
+    codec = load_codec(write_tiny(tmp_path / "m", recipe))
+    assert codec.codebooks_for(1.2) == 4
+    with pytest.raises(ValueError, match="tiny-spectral was trained without quantizer dropout"):
+        codec.codebooks_for(0.6)
+
+
+@pytest.mark.parametrize(
+    ("wav", "message"),
+    [
+        (torch.zeros(0), "at least one sample"),
+        (torch.tensor(0.5), "at least one sample"),
+        (torch.tensor([0.0, math.nan]), "not finite"),
+    ],
+)
+def test_audio_that_cannot_be_coded_is_refused(codec, wav, message):
+    with pytest.raises(ValueError, match=message):
+        codec.encode(wav)
+
+
+def test_an_unknown_stem_is_named_with_the_known_ones(codec):
+    with pytest.raises(ValueError, match="has no stem vocals; it has mix, speech, music, sfx"):
+        codec.decode(codec.encode(signal(1000)), stem="vocals")
+
+
+def test_an_unknown_model_or_device_is_an_error_that_says_what_to_do(tmp_path):
+    with pytest.raises(ModelError, match="no such model; the zoo has"):
+        load_codec("nothing-like-it")
+    with pytest.raises(ModelError, match=r"not a model folder \(it has no recipe.toml\)"):
+        load_codec(tmp_path)
+    with pytest.raises(ModelError, match="comes without weights; train them"):
+        load_codec("sdcodec-16k")
+    folder = write_tiny(tmp_path / "m", tiny_recipe())
+    with pytest.raises(DeviceError, match="choose auto, cpu, cuda or mps"):
+        load_codec(folder, device="tpu")
+
+
+def test_weights_of_another_recipe_are_noticed(tmp_path):
+    folder = write_tiny(tmp_path / "m", tiny_recipe())
+    other = write_tiny(tmp_path / "n", tiny_recipe("conv"))
+    Path(folder / "weights.safetensors").write_bytes((other / "weights.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="not of the recipe beside them"):
+        load_codec(folder)
+    Path(folder / "weights.safetensors").write_bytes(b"garbage")
+    with pytest.raises(ModelError, match="weights cannot be read"):
+        load_codec(folder)
