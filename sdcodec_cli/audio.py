@@ -209,6 +209,11 @@ class AudioReader:
             raise self._unreadable(error) from error
         with self._open() as sound:
             num_samples = self._known_length(sound)
+        if num_samples == 0 and format == "WAV" and size > 1000:
+            raise InputError(
+                f"{self._name}: its header says 0 samples, as a recorder that was cut off leaves it; "
+                f"repair it first: {self._ffmpeg('.repaired.wav', '-ignore_length 1 ')}"
+            )
         if num_samples == 0:
             raise InputError(f"{self._name}: contains no samples; nothing to do")
         return AudioInfo(self._name, sample_rate, channels, num_samples, format, subtype, tags)
@@ -228,10 +233,10 @@ class AudioReader:
             f"{self._name}: is damaged or cut short{where}; to use what is left: {self._ffmpeg('.repaired.wav')}"
         )
 
-    def _ffmpeg(self, suffix: str) -> str:
+    def _ffmpeg(self, suffix: str, option: str = "") -> str:
         """A command that makes a file out of the source that can be read."""
         path = Path("input") if self._spooled else Path(self._source)
-        return f"ffmpeg -i {shlex.quote(str(path))} {shlex.quote(path.stem + suffix)}"
+        return f"ffmpeg {option}-i {shlex.quote(str(path))} {shlex.quote(path.stem + suffix)}"
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Sequential]:

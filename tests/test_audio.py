@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import resource
@@ -203,6 +204,17 @@ def test_what_is_missing_empty_or_a_folder_says_so(tmp_path: Path) -> None:
     assert message(tmp_path) == "is a folder; name a file in it"
     for name in ("zero.wav", "zero.aiff"):
         assert message(stored(tmp_path / name, noise(0))) == "contains no samples; nothing to do"
+
+
+@needs_ffmpeg
+def test_a_wav_that_its_recorder_never_finished_says_how_to_repair_it(tmp_path: Path) -> None:
+    path = stored(tmp_path / "a.wav", noise(1.0))
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes(4) + data[8:40] + bytes(4) + data[44:])
+    command = message(path).partition("repair it first: ")[2]
+    repaired = tmp_path / "repaired.wav"
+    ffmpeg(*command.split()[1:-1], "-c:a", "copy", repaired)
+    np.testing.assert_array_equal(read(repaired)[0], soundfile.read(io.BytesIO(data), dtype="float32")[0])
 
 
 def test_what_is_not_audio_says_how_to_convert_it(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "checkpoints": "errors recipe zoo nn",
     "data": "errors recipe audio",
     "engine": "errors bitstream nn recipe audio zoo checkpoints data",
-    "cli": "errors (engine) (zoo) (checkpoints) (bitstream)",
+    "cli": "errors (engine) (zoo) (checkpoints) (recipe) (data) (bitstream)",
     "__init__": "(engine) (errors)",
     "__main__": "cli",
 }

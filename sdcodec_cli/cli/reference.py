@@ -6,11 +6,10 @@ A test fails when the page is out of date.
 from __future__ import annotations
 
 import ast
-import importlib
-import inspect
+import importlib.util
 import re
-import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import typer.main
@@ -69,6 +68,7 @@ traceback.
 |---|---|
 | `SDC_DEVICE` | default of `--device` |
 | `TMPDIR` | where standard input and output are held while they are incomplete |
+| `SDC_DATA_ROOT` | default of `--data-root` of `sdc eval` |
 | `NO_COLOR` | no colours and bold letters in tables |
 
 `sdc --install-completion` teaches the shell to complete commands, options and names of models.
@@ -77,8 +77,9 @@ traceback.
 JSON_INTRODUCTION = """\
 ## JSON
 
-`--json` prints one object per line, one line per input (per model, for `sdc models`). Numbers are not rounded; what
-JSON cannot express, such as infinity, is `null`. Inputs that fail have a line on standard error and none here.
+`--json` prints one object per line: one line per input (per model for `sdc models`, one in all for `train`, `eval` and
+`bench`). Numbers are not rounded; what JSON cannot express, such as infinity, is `null`. Inputs that fail have a line
+on standard error and none here.
 """
 
 SCHEMAS = [
@@ -87,7 +88,11 @@ SCHEMAS = [
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
     ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),
-    ("`--json` of `sdc models list`, `show` and `import`", "sdcodec_cli.cli.models", "ModelReport"),
+    ("`sdc train --json`", "sdcodec_cli.engine.train.loop", "TrainResult"),
+    ("`sdc eval --json`", "sdcodec_cli.engine.evaluate.score", "EvalResult"),
+    ("Each of `scores`", "sdcodec_cli.engine.evaluate.score", "Score"),
+    ("`sdc bench --json`", "sdcodec_cli.engine.bench", "BenchResult"),
+    ("`--json` of all `sdc models`", "sdcodec_cli.cli.models", "ModelReport"),
 ]
 
 _TYPES = {
@@ -102,6 +107,7 @@ _TYPES = {
     "tuple[str, ...]": "list of texts",
     "tuple[StreamReport, ...]": "list of objects",
     "tuple[Problem, ...]": "list of objects",
+    "tuple[Score, ...]": "list of objects",
     "ProblemKind": "text",
 }
 
@@ -140,6 +146,16 @@ _MEANINGS = {
     "message": "One line for people.",
     "folder": "Where the model is.",
     "description": "One line for people.",
+    "run": "Folder of the run.",
+    "step": "Optimizer steps done.",
+    "num_tracks": "How many were scored.",
+    "scores": "The table.",
+    "notes": "Anything else worth saying.",
+    "stem": "A domain, or `mix`.",
+    "si_sdr_std": "Standard deviation over clips, in dB.",
+    "num_clips": "How many the mean is of.",
+    "threads": "Of the processor.",
+    "decode_mix": "All domains to their mix.",
 }
 """For fields whose name says it all to who reads the code."""
 
@@ -177,9 +193,11 @@ def help_text(root: Any, path: tuple[str, ...]) -> str:
 
 def fields(module: str, name: str) -> list[tuple[str, str, str]]:
     """Name, type and meaning of each field of a dataclass."""
-    source = inspect.getsource(getattr(importlib.import_module(module), name))
-    (definition,) = ast.parse(textwrap.dedent(source)).body
-    assert isinstance(definition, ast.ClassDef)
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    (definition,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     rows: list[tuple[str, str, str]] = []
     for statement in definition.body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

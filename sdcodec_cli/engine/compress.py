@@ -5,6 +5,7 @@ Legend: C channels, T samples, N domains, K codebooks, F frames.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -196,6 +197,8 @@ class _Coder:
         self.num_samples = 0
         """Per channel, at the original rate."""
         self.num_frames = 0
+        self._model_rate = codec.sample_rate
+        self._pushed = 0  # samples per channel at the model's rate
         self._rate, self._gain = rate, np.float32(10 ** (gain_db / 20))
         self._resampler = StreamResampler(rate, codec.sample_rate, channels)
         self._encoders = [codec.stream_encoder(num_codebooks=num_codebooks, detect=detect) for _ in range(channels)]
@@ -209,9 +212,13 @@ class _Coder:
             yield from self._push(self._resampler.push(block), last=False)
             if progress:
                 progress(self.num_samples / self._rate, total)
-        yield from self._push(self._resampler.flush(), last=True)
+        rest = self._resampler.flush()
+        # The resampler rounds its length down half of the time; frames must cover every sample of the original.
+        missing = math.ceil(self.num_samples * self._model_rate / self._rate) - self._pushed - rest.shape[-1]
+        yield from self._push(np.pad(rest, ((0, 0), (0, max(0, missing)))), last=True)
 
     def _push(self, wav: NDArray[np.float32], *, last: bool) -> Iterator[tuple[CodedBlock, ...]]:
+        self._pushed += wav.shape[-1]
         channels = []
         for row, encoder in zip(wav * self._gain, self._encoders, strict=True):
             blocks = encoder.push(row)

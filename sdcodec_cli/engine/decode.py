@@ -80,10 +80,9 @@ def decode(
 
     Raises:
         StreamError: not a stream, a newer one, or one damaged beyond use
-        InputError: the file is missing, or ends before `start`
+        InputError: the file is missing, lacks a stem, or ends before `start`
         ModelError: the model's shape is not that of the stream
         OutputError: see `audio`
-        ValueError: a stem that the file does not have
     """
     gains = dict(gains or {})
     began = time.monotonic()
@@ -93,7 +92,7 @@ def decode(
         present = [entry.name for entry in header.domains]
         for stem in [*targets, *gains]:
             if stem not in ("mix", *present):
-                raise ValueError(f"{source}: has no {stem}; it has {', '.join(present)}")
+                raise InputError(f"{source}: has no {stem}; it has {', '.join(present)}")
         model = codec(header)
         _check_shape(str(source), header, model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.

@@ -1,0 +1,252 @@
+"""compress, decode and separate on real files: lengths, rates, channels, excerpts, damage."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sdcodec_cli import load_codec
+from sdcodec_cli.bitstream import Reader
+from sdcodec_cli.engine.codec import SEGMENT_FRAMES, Codec
+from sdcodec_cli.engine.compress import compress
+from sdcodec_cli.engine.decode import decode
+from sdcodec_cli.engine.separate import separate
+from sdcodec_cli.errors import InputError, ModelError, OutputError
+from tiny_models import tiny_recipe, write_tiny
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory) -> Codec:
+    # Without the activity head every domain is there whenever there is sound.
+    recipe = tiny_recipe(activity=False)
+    return load_codec(write_tiny(tmp_path_factory.mktemp("model") / "tiny", recipe), device="cpu")
+
+
+def noise(samples: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    wav = np.random.default_rng(seed).standard_normal((samples, channels)) * 0.05
+    return wav.astype(np.float32)
+
+
+def write(path: Path, wav: np.ndarray, rate: int) -> Path:
+    soundfile.write(path, wav, rate, subtype="PCM_16")
+    return path
+
+
+def codes_of(path: Path) -> dict[tuple[int, str], np.ndarray]:
+    with path.open("rb") as file:
+        reader = Reader(file)
+        parts: dict[tuple[int, str], list[np.ndarray]] = {}
+        for segment in reader.segments():
+            for key, codes in segment.codes.items():
+                parts.setdefault(key, []).append(codes)
+        assert not reader.problems
+    return {key: np.concatenate(codes, axis=-1) for key, codes in parts.items()}
+
+
+@pytest.mark.parametrize(
+    ("rate", "samples", "channels"),
+    [(16_000, 50_001, 1), (44_100, 100_003, 2), (8000, 12_345, 1), (48_000, 1, 1), (22_050, 221, 3), (96_000, 200_000, 1)],
+)
+def test_rate_and_exact_length_come_back(codec, tmp_path, rate, samples, channels):
+    source = write(tmp_path / "a.wav", noise(samples, channels), rate)
+    done = compress(source, tmp_path / "a.sdc", codec=codec)
+    assert done.bytes == (tmp_path / "a.sdc").stat().st_size
+    result = decode(tmp_path / "a.sdc", {"mix": tmp_path / "mix.wav", "music": tmp_path / "m.wav"}, codec=lambda h: codec)
+    assert result.problems == ()
+    for name in ("mix.wav", "m.wav"):
+        info = soundfile.info(tmp_path / name)
+        assert (info.samplerate, info.frames, info.channels) == (rate, samples, 1)
+    assert result.seconds == pytest.approx(samples / rate)
+
+
+def test_the_codes_in_a_file_are_those_of_the_python_api(codec, tmp_path):
+    wav = noise(150_000)
+    compress(write(tmp_path / "a.wav", wav, 16_000), tmp_path / "a.sdc", codec=codec)
+    stored, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    expected = codec.encode(stored)
+    for (channel, domain), codes in codes_of(tmp_path / "a.sdc").items():
+        assert channel == 0
+        assert np.array_equal(codes, expected.codes[domain][0].numpy())
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "mix.wav"}, codec=lambda h: codec)
+    decoded, _ = soundfile.read(tmp_path / "mix.wav", dtype="float32")
+    assert float(np.abs(decoded - codec.decode(expected).numpy()).max()) < 2e-4
+
+
+def test_channels_are_mixed_down_and_said_so_or_kept(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(40_000, 2), 16_000)
+    mono = compress(source, tmp_path / "mono.sdc", codec=codec)
+    assert mono.channels_note == "2 channels were mixed down to one; --channels keep codes each by itself"
+    kept = compress(source, tmp_path / "kept.sdc", codec=codec, channels="keep")
+    assert kept.channels_note == "2 channels, each coded by itself"
+    assert len(codes_of(tmp_path / "kept.sdc")) == 6
+    decode(tmp_path / "kept.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: codec)
+    wav, _ = soundfile.read(tmp_path / "b.wav")
+    assert wav.shape == (40_000, 2)
+    assert not np.array_equal(wav[:, 0], wav[:, 1])
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize(("start", "duration"), [(0.0, 1.0), (1.3, 2.2), (9.75, 4.0), (17.9, None), (17.0, 100.0)])
+def test_an_excerpt_is_the_same_part_of_the_whole(codec, tmp_path, rate, start, duration):
+    source = write(tmp_path / "a.wav", noise(round(18.4 * rate)), rate)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "whole.wav"}, codec=lambda h: codec)
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "part.wav"}, codec=lambda h: codec, start=start, duration=duration)
+    whole, _ = soundfile.read(tmp_path / "whole.wav")
+    part, _ = soundfile.read(tmp_path / "part.wav")
+    first = round(start * rate)
+    stop = len(whole) if duration is None else min(len(whole), first + round(duration * rate))
+    assert len(part) == stop - first
+    assert float(np.abs(part - whole[first:stop]).max()) < 1e-4
+
+
+def test_only_the_segments_of_an_excerpt_are_read(codec, tmp_path, monkeypatch):
+    source = write(tmp_path / "a.wav", noise(60 * 16_000), 16_000)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    read = []
+    original = Reader.segments
+
+    def spy(self, *args, **kwargs):
+        for segment in original(self, *args, **kwargs):
+            read.append(segment.start_frame // SEGMENT_FRAMES)
+            assert set(segment.codes) == {(0, "speech")}
+            yield segment
+
+    monkeypatch.setattr(Reader, "segments", spy)
+    decode(tmp_path / "a.sdc", {"speech": tmp_path / "b.wav"}, codec=lambda h: codec, start=30, duration=2)
+    assert read[0] >= 13
+    assert read[-1] <= 17
+
+
+def test_an_excerpt_beyond_the_end_is_an_error_and_leaves_nothing(codec, tmp_path):
+    compress(write(tmp_path / "a.wav", noise(16_000), 16_000), tmp_path / "a.sdc", codec=codec)
+    with pytest.raises(InputError, match="ends before 2 s; give an earlier --start"):
+        decode(tmp_path / "a.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: codec, start=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.sdc", "a.wav"]
+
+
+def test_gains_apply_to_stems_and_make_the_mix_a_sum_of_stems(codec, tmp_path):
+    compress(write(tmp_path / "a.wav", noise(48_000), 16_000), tmp_path / "a.sdc", codec=codec)
+    stems = {name: tmp_path / f"{name}.wav" for name in codec.domains}
+    decode(tmp_path / "a.sdc", stems, codec=lambda h: codec)
+    plain = {name: soundfile.read(path)[0] for name, path in stems.items()}
+    gains = {"speech": -6.0, "music": -100.0}
+    targets = {"mix": tmp_path / "mix.wav", "speech": tmp_path / "soft.wav"}
+    decode(tmp_path / "a.sdc", targets, codec=lambda h: codec, gains=gains)
+    soft, _ = soundfile.read(tmp_path / "soft.wav")
+    mix, _ = soundfile.read(tmp_path / "mix.wav")
+    half = 10 ** (-6 / 20)
+    assert float(np.abs(soft - half * plain["speech"]).max()) < 1e-4
+    assert float(np.abs(mix - (half * plain["speech"] + plain["sfx"])).max()) < 2e-4
+
+
+def test_a_file_of_one_domain_is_smaller_and_says_what_it_lacks(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(64_000), 16_000)
+    full = compress(source, tmp_path / "full.sdc", codec=codec)
+    one = compress(source, tmp_path / "one.sdc", codec=codec, domains=["speech"])
+    assert one.bytes < 0.5 * full.bytes
+    assert one.activity == {"speech": 1.0}
+    with pytest.raises(InputError, match="has no music; it has speech"):
+        decode(tmp_path / "one.sdc", {"music": tmp_path / "b.wav"}, codec=lambda h: codec)
+    decode(tmp_path / "one.sdc", {"mix": tmp_path / "m.wav", "speech": tmp_path / "s.wav"}, codec=lambda h: codec)
+    assert np.array_equal(soundfile.read(tmp_path / "m.wav")[0], soundfile.read(tmp_path / "s.wav")[0])
+    with pytest.raises(ValueError, match="has no domain vocals"):
+        compress(source, tmp_path / "x.sdc", codec=codec, domains=["vocals"])
+
+
+def test_a_lower_bitrate_stores_fewer_codebooks_and_decodes(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(64_000), 16_000)
+    result = compress(source, tmp_path / "a.sdc", codec=codec, bitrate=0.6)
+    assert {codes.shape[0] for codes in codes_of(tmp_path / "a.sdc").values()} == {2}
+    assert result.payload_bitrate == pytest.approx(3 * 0.6, rel=0.02)
+    assert decode(tmp_path / "a.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: codec).problems == ()
+
+
+def test_silence_costs_nothing_but_its_segments_and_comes_back_as_silence(codec, tmp_path):
+    source = write(tmp_path / "a.wav", np.zeros((320_000, 1), dtype=np.float32), 16_000)
+    result = compress(source, tmp_path / "a.sdc", codec=codec)
+    assert result.notes == ("nothing is heard in it; the file is silent",)
+    assert result.bytes < 700
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: codec)
+    assert float(np.abs(soundfile.read(tmp_path / "b.wav")[0]).max()) == 0
+
+
+def test_damage_is_reported_and_the_rest_is_decoded(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(16_000 * 20), 16_000)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "good.wav"}, codec=lambda h: codec)
+    data = bytearray((tmp_path / "a.sdc").read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    (tmp_path / "bad.sdc").write_bytes(data)
+    result = decode(tmp_path / "bad.sdc", {"mix": tmp_path / "bad.wav"}, codec=lambda h: codec)
+    assert len(result.problems) == 1
+    good, bad = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("good", "bad"))
+    assert len(good) == len(bad)
+    same = np.abs(good - bad).reshape(20, -1).max(1) < 1e-4
+    assert 14 <= same.sum() < 20
+
+
+def test_a_truncated_file_gives_what_is_there(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(16_000 * 20), 16_000)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    data = (tmp_path / "a.sdc").read_bytes()
+    (tmp_path / "cut.sdc").write_bytes(data[: len(data) // 2])
+    result = decode(tmp_path / "cut.sdc", {"mix": tmp_path / "cut.wav"}, codec=lambda h: codec)
+    assert result.problems
+    assert 6 <= result.seconds <= 12
+    assert soundfile.info(tmp_path / "cut.wav").frames == round(result.seconds * 16_000)
+
+
+def test_a_model_of_another_shape_is_refused(codec, tmp_path):
+    import dataclasses
+
+    compress(write(tmp_path / "a.wav", noise(16_000), 16_000), tmp_path / "a.sdc", codec=codec)
+    recipe = tiny_recipe()
+    small = dataclasses.replace(recipe, quantizer=dataclasses.replace(recipe.quantizer, codebook_size=16))
+    other = load_codec(write_tiny(tmp_path / "other", small))
+    with pytest.raises(ModelError, match="its codes do not fit tiny-spectral"):
+        decode(tmp_path / "a.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: other)
+
+
+def test_an_existing_target_is_left_alone_without_overwrite(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(1600), 16_000)
+    (tmp_path / "a.sdc").write_text("mine")
+    with pytest.raises(OutputError, match="exists; pass --force"):
+        compress(source, tmp_path / "a.sdc", codec=codec)
+    assert (tmp_path / "a.sdc").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("rate", "samples", "channels"), [(16_000, 300_000, 1), (44_100, 500_001, 2), (48_000, 200, 1)])
+def test_separated_stems_have_the_inputs_shape_and_add_up_to_it(codec, tmp_path, rate, samples, channels):
+    """White noise at 44.1 kHz is compared below 7 kHz, which the model's rate carries."""
+    wav = noise(samples, channels)
+    source = write(tmp_path / "a.wav", wav, rate)
+    targets = {domain: tmp_path / f"{domain}.wav" for domain in codec.domains}
+    separate(source, targets, codec=codec)
+    stems = [soundfile.read(path, always_2d=True)[0] for path in targets.values()]
+    assert {stem.shape for stem in stems} == {(samples, channels)}
+    if samples > 1000:
+        spectra = [np.fft.rfft(signal, axis=0)[: int(7000 / rate * samples)] for signal in (sum(stems), wav)]
+        error = np.square(np.abs(spectra[0] - spectra[1])).sum() / np.square(np.abs(spectra[1])).sum()
+        assert 10 * math.log10(error) < -40
+
+
+def test_silence_is_separated_into_silence_without_a_nan(codec, tmp_path):
+    source = write(tmp_path / "a.wav", np.zeros((50_000, 1), dtype=np.float32), 16_000)
+    separate(source, {"sfx": tmp_path / "sfx.wav"}, codec=codec)
+    assert float(np.abs(soundfile.read(tmp_path / "sfx.wav")[0]).max()) == 0
+
+
+def test_separation_does_not_depend_on_the_blocks_it_is_done_in(codec, tmp_path, monkeypatch):
+    from sdcodec_cli.engine import separate as module
+
+    source = write(tmp_path / "a.wav", noise(400_000), 16_000)
+    separate(source, {"speech": tmp_path / "a1.wav"}, codec=codec)
+    monkeypatch.setattr(module, "BLOCK", 100 * module.HOP_LENGTH)
+    separate(source, {"speech": tmp_path / "a2.wav"}, codec=codec)
+    one, two = (soundfile.read(tmp_path / name)[0] for name in ("a1.wav", "a2.wav"))
+    assert float(np.abs(one - two).max()) < 1e-4

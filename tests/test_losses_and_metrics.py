@@ -1,0 +1,106 @@
+"""Losses and metrics against published values and audiotools."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sdcodec_cli.engine.evaluate.metrics import si_sdr
+from sdcodec_cli.engine.separate import mask_mixture, ratio_masks
+from sdcodec_cli.engine.train.losses import MEL_SCALES, activity_targets, leakage, mel_distance, negative_snr
+
+GOLDEN = load_file(Path(__file__).parent / "data" / "official_metrics.io.safetensors")
+
+
+def test_si_sdr_is_the_published_codes():
+    scores = si_sdr(GOLDEN["est"][:, 0], GOLDEN["ref"][:, 0])
+    torch.testing.assert_close(scores, GOLDEN["si_sdr"].double(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("level", [-10.0, 0.0, 10.0, 30.0])
+def test_si_sdr_of_orthogonal_noise_is_its_level(level):
+    time = torch.arange(16_000) / 16_000
+    reference = torch.sin(2 * math.pi * 440 * time)
+    noise = torch.sin(2 * math.pi * 700 * time) * 10 ** (-level / 20)
+    assert float(si_sdr(3 * (reference + noise), reference)) == pytest.approx(level, abs=1e-3)
+
+
+def test_masked_stems_are_the_published_codes():
+    stems = mask_mixture(GOLDEN["mask.mix"][0, 0], GOLDEN["mask.stems"][0, :, 0])[:, 0]
+    torch.testing.assert_close(stems, GOLDEN["mask.out"][0, :, 0], atol=1e-4, rtol=0)
+
+
+def test_masks_add_up_to_one_even_where_nothing_is_left_to_divide():
+    masks = ratio_masks(torch.tensor([[0.0, 1.0, 0.0], [0.0, 3.0, 0.0]], dtype=torch.complex64))
+    assert masks.tolist() == [[0.5, 0.25, 0.5], [0.5, 0.75, 0.5]]
+
+
+@pytest.mark.parametrize("length", [1, 100, 511, 513, 5000])
+def test_masked_stems_add_up_to_the_mixture_at_any_length(length):
+    torch.manual_seed(0)
+    mixture, stems = torch.randn(2, length), torch.randn(3, length)
+    torch.testing.assert_close(mask_mixture(mixture, stems).sum(0), mixture, atol=1e-4, rtol=0)
+
+
+def test_the_mel_distance_is_the_published_codes_at_the_rate_that_it_took():
+    """The published code measures 16 kHz audio with a filter bank for 44.1 kHz, and adds the scales up."""
+    distance = mel_distance(GOLDEN["est"][:, 0], GOLDEN["ref"][:, 0], sample_rate=44_100) * len(MEL_SCALES)
+    torch.testing.assert_close(distance, GOLDEN["mel_loss"][0], atol=1e-4, rtol=0)
+
+
+def test_the_mel_distance_is_audiotools():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from audiotools import AudioSignal
+        from audiotools.metrics.spectral import MelSpectrogramLoss
+
+        torch.manual_seed(0)
+        estimate, target = torch.randn(2, 1, 16_000) * 0.1, torch.randn(2, 1, 16_000) * 0.1
+        theirs = MelSpectrogramLoss(
+            n_mels=[bands for _, bands in MEL_SCALES],
+            window_lengths=[window for window, _ in MEL_SCALES],
+            mel_fmin=[0.0] * 7,
+            mel_fmax=[None] * 7,
+            mag_weight=0.0,
+            pow=1.0,
+            clamp_eps=1e-5,
+        )(AudioSignal(estimate, 16_000), AudioSignal(target, 16_000))
+    ours = mel_distance(estimate[:, 0], target[:, 0], sample_rate=16_000) * len(MEL_SCALES)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
+
+
+def test_the_snr_of_a_perfect_estimate_is_the_ceiling_and_of_silence_zero():
+    target = torch.randn(2, 8000)
+    assert negative_snr(target, target).tolist() == pytest.approx([-30.0, -30.0], abs=0.01)
+    assert negative_snr(torch.zeros(2, 8000), target).tolist() == pytest.approx([0.0, 0.0], abs=0.01)
+
+
+def test_leakage_is_the_level_relative_to_the_mixture_down_to_a_floor():
+    mixture = torch.randn(1, 8000)
+    assert float(leakage(0.1 * mixture, mixture)) == pytest.approx(-20, abs=0.5)
+    assert float(leakage(0 * mixture, mixture)) == pytest.approx(-30, abs=0.01)
+
+
+def test_losses_have_gradients_at_silence():
+    estimate = torch.zeros(1, 8000, requires_grad=True)
+    target = torch.zeros(1, 8000)
+    (mel_distance(estimate, target, sample_rate=16_000) + negative_snr(estimate, target).sum()).backward()
+    assert estimate.grad is not None
+    assert bool(torch.isfinite(estimate.grad).all())
+
+
+def test_a_domain_is_active_around_where_it_is_heard():
+    stems = torch.zeros(1, 2, 320 * 100)
+    stems[0, 0] = 0.1 * torch.randn(320 * 100)
+    stems[0, 1, 320 * 50 : 320 * 51] = 0.1
+    active = activity_targets(stems, 320)
+    assert active.shape == (1, 2, 100)
+    assert bool((active[0, 0] == 1).all())
+    assert active[0, 1].nonzero()[:, 0].tolist() == list(range(40, 61))
+    stems[0, 1] *= 1e-3
+    assert float(activity_targets(stems, 320)[0, 1].max()) == 0
