@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bitstream_examples import small_example
 from typer.testing import CliRunner, Result
 
 from sdcodec_cli.audio import AudioReader, AudioWriter, atomic_output
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.errors import SdcError
+
+from bitstream_examples import small_example
 
 WEIGHTS = bytes(range(32))  # those of `example_header`
 

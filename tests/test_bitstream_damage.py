@@ -9,6 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
+
+from sdcodec_cli.bitstream import DomainEntry, End, Reader, Segment, Writer
+from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.reader import MAX_PROBLEMS
+from sdcodec_cli.bitstream.wire import varint
+from sdcodec_cli.errors import StreamError
+
 from bitstream_examples import (
     Example,
     block,
@@ -22,12 +29,6 @@ from bitstream_examples import (
     with_checksum,
     write_example,
 )
-
-from sdcodec_cli.bitstream import DomainEntry, End, Reader, Segment, Writer
-from sdcodec_cli.bitstream.header import encode_header
-from sdcodec_cli.bitstream.reader import MAX_PROBLEMS
-from sdcodec_cli.bitstream.wire import varint
-from sdcodec_cli.errors import StreamError
 
 KINDS = {"chunk", "gap", "order", "truncated", "damage", "block", "junk", "more"}
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bitstream_examples import as_json, pipe, read_all, stream_name
 
 from sdcodec_cli.bitstream import DomainEntry, Header, Reader, Writer, header, segment
+
+from bitstream_examples import as_json, pipe, read_all, stream_name
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")

@@ -7,13 +7,14 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from bitstream_examples import example_header, pipe, small_example, with_checksum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcodec_cli.bitstream import DomainEntry, Header, Reader, Writer
 from sdcodec_cli.bitstream.header import encode_header
 from sdcodec_cli.errors import CorruptStream, NotAStream, StreamError, UnsupportedStream
+
+from bitstream_examples import example_header, pipe, small_example, with_checksum
 
 
 def read(data: bytes) -> Header:

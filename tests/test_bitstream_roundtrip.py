@@ -7,6 +7,11 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sdcodec_cli.bitstream import DomainEntry, End, Reader, Segment, Writer
+
 from bitstream_examples import (
     CountingFile,
     Example,
@@ -20,10 +25,6 @@ from bitstream_examples import (
     small_example,
     write_example,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from sdcodec_cli.bitstream import DomainEntry, End, Reader, Segment, Writer
 
 
 @st.composite

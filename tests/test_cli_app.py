@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from cli_examples import sdc
 
 import sdcodec_cli
+
+from cli_examples import sdc
 
 COMMANDS = [[], ["compress"], ["decode"], ["separate"], ["info"], ["models"], ["models", "list"], ["models", "show"]]
 TESTS = Path(__file__).parent

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from cli_examples import Engine, errors, install, sdc
 
 from sdcodec_cli.errors import ModelError
+
+from cli_examples import Engine, errors, install, sdc
 
 
 @pytest.fixture(autouse=True)

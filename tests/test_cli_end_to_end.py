@@ -10,11 +10,12 @@ import pytest
 import soundfile
 import soxr
 import torch
-from cli_examples import errors, sdc
 from numpy.typing import NDArray
 
 from sdcodec_cli.recipe import ModelFields, NetworkFields, QuantizerFields, Recipe, TrainingFields
 from sdcodec_cli.zoo import build, write_model
+
+from cli_examples import errors, sdc
 
 RATE = 44_100
 SECONDS = 3.3

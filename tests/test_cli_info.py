@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from bitstream_examples import example_header, long_example, random_codes, small_example, write_example
 from cli_examples import errors, sdc
 

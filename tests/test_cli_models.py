@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli_examples import errors, sdc
 from conftest import SHARED
 
 from sdcodec_cli.cli.options import complete_model
+
+from cli_examples import errors, sdc
 
 
 @pytest.fixture(autouse=True)

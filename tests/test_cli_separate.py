@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from cli_examples import Engine, errors, install, sdc
 
 

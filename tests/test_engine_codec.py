@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import tiny_recipe, write_tiny
 
 from sdcodec_cli import load_codec
 from sdcodec_cli.engine.codec import BLOCK_FRAMES, SEGMENT_FRAMES, Codec
 from sdcodec_cli.errors import DeviceError, ModelError
+
+from tiny_models import tiny_recipe, write_tiny
 
 HOP = 320
 LENGTH = 3 * BLOCK_FRAMES * HOP // 2 + 77

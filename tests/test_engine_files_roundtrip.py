@@ -16,6 +16,7 @@ from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.engine.separate import separate
 from sdcodec_cli.errors import InputError, ModelError, OutputError
+
 from tiny_models import tiny_recipe, write_tiny
 
 
@@ -49,13 +50,21 @@ def codes_of(path: Path) -> dict[tuple[int, str], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("rate", "samples", "channels"),
-    [(16_000, 50_001, 1), (44_100, 100_003, 2), (8000, 12_345, 1), (48_000, 1, 1), (22_050, 221, 3), (96_000, 200_000, 1)],
+    [
+        (16_000, 50_001, 1),
+        (44_100, 100_003, 2),
+        (8000, 12_345, 1),
+        (48_000, 1, 1),
+        (22_050, 221, 3),
+        (96_000, 9_000, 1),
+    ],
 )
 def test_rate_and_exact_length_come_back(codec, tmp_path, rate, samples, channels):
     source = write(tmp_path / "a.wav", noise(samples, channels), rate)
     done = compress(source, tmp_path / "a.sdc", codec=codec)
     assert done.bytes == (tmp_path / "a.sdc").stat().st_size
-    result = decode(tmp_path / "a.sdc", {"mix": tmp_path / "mix.wav", "music": tmp_path / "m.wav"}, codec=lambda h: codec)
+    targets = {"mix": tmp_path / "mix.wav", "music": tmp_path / "m.wav"}
+    result = decode(tmp_path / "a.sdc", targets, codec=lambda h: codec)
     assert result.problems == ()
     for name in ("mix.wav", "m.wav"):
         info = soundfile.info(tmp_path / name)
@@ -220,7 +229,9 @@ def test_an_existing_target_is_left_alone_without_overwrite(codec, tmp_path):
     assert (tmp_path / "a.sdc").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("rate", "samples", "channels"), [(16_000, 300_000, 1), (44_100, 500_001, 2), (48_000, 200, 1)])
+@pytest.mark.parametrize(
+    ("rate", "samples", "channels"), [(16_000, 300_000, 1), (44_100, 500_001, 2), (48_000, 200, 1)]
+)
 def test_separated_stems_have_the_inputs_shape_and_add_up_to_it(codec, tmp_path, rate, samples, channels):
     """White noise at 44.1 kHz is compared below 7 kHz, which the model's rate carries."""
     wav = noise(samples, channels)

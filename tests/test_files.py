@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from bitstream_examples import small_example
 
 from sdcodec_cli.engine.files import AUDIO_SUFFIXES, Plan, find_inputs, plan_compress, plan_decode, plan_separate
 from sdcodec_cli.errors import InputError, NotAStream, OutputError
+
+from bitstream_examples import small_example
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from bitstream_examples import small_example
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sdcodec_cli"

@@ -10,6 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from sdcodec_cli.bitstream import DomainEntry, Problem
+from sdcodec_cli.engine.inspect import FileReport, StreamReport, inspect
+from sdcodec_cli.errors import InputError, NotAStream
+
 from bitstream_examples import (
     Example,
     example_header,
@@ -19,10 +24,6 @@ from bitstream_examples import (
     small_example,
     write_example,
 )
-
-from sdcodec_cli.bitstream import DomainEntry, Problem
-from sdcodec_cli.engine.inspect import FileReport, StreamReport, inspect
-from sdcodec_cli.errors import InputError, NotAStream
 
 
 def ten_seconds() -> Example:

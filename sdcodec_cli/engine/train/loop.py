@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ... import zoo
-from ...data.mixing import draw
+from ...data.mixing import TRIES, draw
 from ...data.pool import Pool, load_pool
-from ...errors import ModelError, SdcError
+from ...errors import InputError, ModelError, SdcError
 from ...nn.layers import add_weight_norm
 from ...nn.quantize import Observer
 from ...nn.sdcodec import SDCodec
@@ -177,63 +177,77 @@ def train(
         )
     )
     started, first, sums = time.monotonic(), step, _Means()
-    with stop, (run / METRICS).open("a", encoding="utf-8") as metrics:
-        while step < fields.steps and not stop.requested:
-            generator = torch.Generator().manual_seed(seed * 2**40 + step)
-            stems, present = (part.to(target, non_blocking=True) for part in next(batches))
-            if step == 0:
-                watch.initialize(functools.partial(_quantize, model, stems), seed)
-            with torch.autocast(target.type, torch.bfloat16):
-                losses = objective(
-                    model,
-                    stems,
-                    present,
-                    fields,
-                    sample_rate=recipe.model.sample_rate,
-                    generator=generator,
-                    observe=watch,
+    try:
+        with stop, (run / METRICS).open("a", encoding="utf-8") as metrics:
+            while step < fields.steps and not stop.requested:
+                generator = torch.Generator().manual_seed(seed * 2**40 + step)
+                stems, present = (part.to(target, non_blocking=True) for part in next(batches))
+                if not bool(present.any()):
+                    raise InputError(f"{data_root}: {TRIES} draws in a row were silent; check the audio files")
+                if step == 0:
+                    watch.initialize(functools.partial(_quantize, model, stems), seed)
+                with torch.autocast(target.type, torch.bfloat16):
+                    losses = objective(
+                        model,
+                        stems,
+                        present,
+                        fields,
+                        sample_rate=recipe.model.sample_rate,
+                        generator=generator,
+                        observe=watch,
+                    )
+                torch.autograd.backward(losses["total"])
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), fields.clip_norm)
+                if not torch.isfinite(norm):
+                    culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
+                    raise SdcError(
+                        f"{run}: step {step}: {', '.join(culprits) or 'the gradient'} is not finite; "
+                        f"the checkpoint before it is kept"
+                    )
+                for optimizer in optimizers:
+                    for group in optimizer.param_groups:
+                        group["lr"] = learning_rate(fields, step)
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                step += 1
+                if average is not model:
+                    _move_average(average, model, min(fields.average_decay, step / (step + 10)))
+                sums.add(
+                    {name: float(value.detach()) for name, value in losses.items()} | {"gradient_norm": float(norm)}
                 )
-            torch.autograd.backward(losses["total"])
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), fields.clip_norm)
-            if not torch.isfinite(norm):
-                culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
-                raise SdcError(
-                    f"{run}: step {step}: {', '.join(culprits) or 'the gradient'} is not finite; "
-                    f"the checkpoint before it is kept"
-                )
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(fields, step)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            step += 1
-            if average is not model:
-                _move_average(average, model, min(fields.average_decay, step / (step + 10)))
-            sums.add({name: float(value) for name, value in losses.items()} | {"gradient_norm": float(norm)})
 
-            if _revives(step, fields.steps):
-                usage = watch.usage()
-                replaced = watch.revive(functools.partial(_quantize, model, stems), seed=step)
-                report(f"step {step}: {usage:.1%} of codebook entries in use, {replaced} replaced")
-            if step % 100 == 0:
-                row: dict[str, Any] = {"step": step, "learning_rate": learning_rate(fields, step - 1), **sums.take()}
-                speed = (step - first) * fields.batch_size * recipe.mixing.seconds / (time.monotonic() - started)
-                row["audio_seconds"] = speed
-                left = (fields.steps - step) * fields.batch_size * recipe.mixing.seconds / speed
-                if held_out and (step % validate_every == 0 or step == fields.steps):
-                    row["valid"] = validate(average, held_out, recipe)
-                metrics.write(json.dumps(row) + "\n")
-                metrics.flush()
-                shown = {
-                    k: v for k, v in row.items() if isinstance(v, float) and k not in ("learning_rate", "audio_seconds")
-                }
-                line = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
-                report(f"step {step}: {line}; {speed:.1f} audio s/s, {left / 60:.0f} min left")
-                if "valid" in row:
-                    report("valid: " + " ".join(f"{name} {value:.2f}" for name, value in row["valid"].items()))
-            if step % checkpoint_every == 0:
-                _save(checkpoint, step, model, average, optimizers)
-        _save(checkpoint, step, model, average, optimizers)
+                if _revives(step, fields.steps):
+                    usage = watch.usage()
+                    replaced = watch.revive(functools.partial(_quantize, model, stems), seed=step)
+                    report(f"step {step}: {usage:.1%} of codebook entries in use, {replaced} replaced")
+                if step % 100 == 0:
+                    row: dict[str, Any] = {
+                        "step": step,
+                        "learning_rate": learning_rate(fields, step - 1),
+                        **sums.take(),
+                    }
+                    speed = (step - first) * fields.batch_size * recipe.mixing.seconds / (time.monotonic() - started)
+                    row["audio_seconds"] = speed
+                    left = (fields.steps - step) * fields.batch_size * recipe.mixing.seconds / speed
+                    if held_out and (step % validate_every == 0 or step == fields.steps):
+                        row["valid"] = validate(average, held_out, recipe)
+                    metrics.write(json.dumps(row) + "\n")
+                    metrics.flush()
+                    shown = {
+                        k: v
+                        for k, v in row.items()
+                        if isinstance(v, float) and k not in ("learning_rate", "audio_seconds")
+                    }
+                    line = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
+                    report(f"step {step}: {line}; {speed:.1f} audio s/s, {left / 60:.0f} min left")
+                    if "valid" in row:
+                        report("valid: " + " ".join(f"{name} {value:.2f}" for name, value in row["valid"].items()))
+                if step % checkpoint_every == 0:
+                    _save(checkpoint, step, model, average, optimizers)
+            _save(checkpoint, step, model, average, optimizers)
+    finally:
+        # Ends the worker now, also where an exception's traceback keeps this frame alive.
+        del batches
     elapsed = time.monotonic() - started
     seconds = (step - first) * fields.batch_size * recipe.mixing.seconds
     return TrainResult(str(run), step, step >= fields.steps, seconds / elapsed)

@@ -41,7 +41,7 @@ def objective(
     Args:
         model: the network, whose encoder and decoder run under whatever autocast surrounds the call
         stems: `[B, N, T]`, absent ones zero
-        present: bool `[B, N]`
+        present: bool `[B, N]`, true at least once
         fields: weights and probabilities
         sample_rate: of the stems, in Hz
         generator: source of this step's random choices
