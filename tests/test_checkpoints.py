@@ -17,7 +17,7 @@ DATA = Path(__file__).parent / "data"
 SDCODEC = ["official_sdcodec_tiny_shared0", "official_sdcodec_tiny_shared2"]
 
 # The expected audio was computed in 32 bits: a 64-bit evaluation of the same weights differs from it by up to 7e-5, and
-# so does any other order of summation. Latents reach 50, codes are integers.
+# so does any other order of summation, such as another number of threads. Codes are integers and must be equal.
 AUDIO, LATENT = 1.6e-4, 1e-4
 
 
@@ -33,7 +33,9 @@ def test_sdcodec_latents_codes_and_audio_are_those_of_the_published_code(name):
     imported, network, expected = load(name)
     assert imported.layout == "SD-Codec"
     latent = network.encode(expected["x"])
-    torch.testing.assert_close(latent, expected["feats"], atol=LATENT, rtol=0)
+    # Unquantized latents reach 50 here; on two threads they agree within 8e-5, on one within 3.2e-4.
+    peak = float(expected["feats"].abs().max())
+    torch.testing.assert_close(latent, expected["feats"], atol=1e-5 * peak, rtol=0)
     quantized, stems = network.quantize(latent), network(expected["x"])
     for index, domain in enumerate(imported.recipe.model.domains):
         assert torch.equal(quantized.codes[index], expected[f"codes.{domain}"])

@@ -1,0 +1,109 @@
+"""Models: listing, finding, hashing, writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdcodec_cli import zoo
+from sdcodec_cli.errors import ModelError, OutputError
+
+from tiny_models import tiny_recipe, write_tiny
+
+NAMES = [
+    "sdcodec-16k-mini",
+    "dac-16k",
+    "sdcodec-16k",
+    "sdcodec-16k-from-dac",
+    "sdcodec-16k-separation",
+    "sdcodec-16k-shared4",
+    "sdcodec-16k-shared8",
+]
+
+
+def test_the_zoo_has_its_models_the_default_first():
+    assert [entry.name for entry in zoo.list_models()] == NAMES
+    assert zoo.find().name == zoo.DEFAULT_MODEL
+
+
+def test_every_recipe_has_the_name_of_its_folder():
+    for entry in zoo.list_models():
+        assert entry.folder.name == entry.name
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("sdcodec-16k", 74.82), ("sdcodec-16k-shared4", 74.60), ("sdcodec-16k-shared8", 74.39)]
+)
+def test_the_papers_models_have_as_many_weights_as_the_published_ones(name, millions):
+    """Counted in the published code; weight norm's magnitudes, which we fold, and shapes on the meta device."""
+    with torch.device("meta"):
+        network = zoo.build(zoo.find(name).recipe)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    magnitudes = sum(
+        module.weight.shape[0]
+        for module in network.modules()
+        if isinstance(module, torch.nn.Conv1d | torch.nn.ConvTranspose1d)
+    )
+    magnitudes += sum(
+        p.shape[:3].numel() for name, p in network.named_parameters() if name.endswith(("in_weight", "out_weight"))
+    )
+    assert (count + magnitudes) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_the_embedded_model_is_small_and_has_its_weights():
+    entry = zoo.find()
+    assert entry.size_bytes is not None
+    assert entry.size_bytes <= 20 * 2**20
+    network, sha256 = zoo.load(entry)
+    assert not network.training
+    assert len(sha256) == 32
+    assert all(tensor.dtype == torch.float32 for tensor in network.state_dict().values())
+
+
+def test_the_hash_follows_the_weights_and_not_the_file(tmp_path):
+    one = zoo.load(zoo.find(write_tiny(tmp_path / "one", tiny_recipe(), seed=0)))[1]
+    same = zoo.load(zoo.find(write_tiny(tmp_path / "same", tiny_recipe(), seed=0)))[1]
+    other = zoo.load(zoo.find(write_tiny(tmp_path / "other", tiny_recipe(), seed=1)))[1]
+    assert one == same != other
+
+
+def test_a_folder_is_found_by_any_path_and_must_be_a_model(tmp_path, monkeypatch):
+    write_tiny(tmp_path / "mine", tiny_recipe())
+    monkeypatch.chdir(tmp_path)
+    for path in ("mine", "./mine", tmp_path / "mine"):
+        assert zoo.find(path).name == "tiny-spectral"
+    with pytest.raises(ModelError, match="not a model folder"):
+        zoo.find(tmp_path)
+    with pytest.raises(ModelError, match="no such model; the zoo has"):
+        zoo.find("yours")
+
+
+def test_a_model_is_written_whole_and_never_over_something_else(tmp_path):
+    recipe = tiny_recipe()
+    tensors = zoo.build(recipe).state_dict()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("dear diary")
+    with pytest.raises(OutputError, match="is not a model folder, and will not be replaced"):
+        zoo.write_model(tmp_path / "mine", recipe, tensors, card="", overwrite=True)
+    assert (tmp_path / "mine" / "diary.txt").exists()
+    zoo.write_model(tmp_path / "model", recipe, tensors, card="# one\n")
+    with pytest.raises(OutputError, match="exists; pass --force"):
+        zoo.write_model(tmp_path / "model", recipe, tensors, card="# two\n")
+    zoo.write_model(tmp_path / "model", recipe, tensors, card="# two\n", overwrite=True)
+    assert zoo.find(tmp_path / "model").card == "# two\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"]
+
+
+def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    recipe = tiny_recipe()
+    tensors = zoo.build(recipe).state_dict()
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        zoo.write_model(tmp_path / "model", recipe, tensors, card="")
+    assert list(tmp_path.iterdir()) == []
