@@ -185,6 +185,36 @@ def write_model(
     return _entry(folder)
 
 
+def start_from(network: SDCodec, entry: ModelEntry) -> None:
+    """Give a network the weights of another model, as a start for training.
+
+    Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has, every
+    domain starts from a copy of it.
+
+    Raises:
+        ModelError: the other model has no weights, or other sizes
+    """
+    import torch
+
+    given, _ = load(entry)
+    tensors = given.state_dict()
+    if len(given.domains) == 1:
+        own = network.quantizer.own.codebook.shape[:2]
+        for key in [key.removeprefix("quantizer.own.") for key in tensors if key.startswith("quantizer.own.")]:
+            levels = torch.cat([tensors[f"quantizer.own.{key}"], tensors[f"quantizer.shared.{key}"]], dim=1)
+            tensors[f"quantizer.own.{key}"] = levels[:, : own[1]].repeat(own[0], *[1] * (levels.dim() - 1))
+            tensors[f"quantizer.shared.{key}"] = levels[:, own[1] :]
+    fresh = {key: value for key, value in network.state_dict().items() if key.startswith("activity.")}
+    tensors = {**fresh, **tensors}
+    wanted = {key: value.shape for key, value in network.state_dict().items()}
+    for key, shape in wanted.items():
+        if key not in tensors or tensors[key].shape != shape:
+            raise ModelError(
+                f"{entry.name}: cannot be a start for this recipe, {key} differs in size; choose another --init"
+            )
+    network.load_state_dict({key: tensors[key] for key in wanted})
+
+
 def check_new_model(folder: Path, *, overwrite: bool) -> None:
     """Raise an `OutputError` unless a model folder may be written there."""
     if folder.exists() and not overwrite:

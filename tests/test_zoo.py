@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from sdcodec_cli import zoo
+from sdcodec_cli.checkpoints import read_checkpoint
 from sdcodec_cli.errors import ModelError, OutputError
+from sdcodec_cli.recipe import MixingFields
 
 from tiny_models import tiny_recipe, write_tiny
 
@@ -107,3 +109,37 @@ def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left on device"):
         zoo.write_model(tmp_path / "model", recipe, tensors, card="")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("num_shared", [0, 1, 3])
+def test_started_from_dac_every_domain_codes_as_dac_does_and_in_time(tmp_path, num_shared):
+    import dataclasses
+
+    data = Path(__file__).parent / "data"
+    imported = read_checkpoint(data / "official_dac_tiny.pth")
+    dac = zoo.write_model(tmp_path / "dac", imported.recipe, imported.tensors, card="")
+    sizes = imported.recipe
+    recipe = dataclasses.replace(
+        sizes,
+        model=dataclasses.replace(sizes.model, domains=("speech", "music", "sfx"), activity=True),
+        decoder=dataclasses.replace(sizes.decoder, upsampling="exact"),
+        quantizer=dataclasses.replace(sizes.quantizer, num_shared=num_shared),
+        mixing=MixingFields(),
+    )
+    network, given = zoo.build(recipe).requires_grad_(False), zoo.load(dac)[0]
+    zoo.start_from(network, dac)
+    torch.manual_seed(0)
+    wav = torch.randn(1, 1, 16_000) * 0.1
+    expected = given.quantize(given.encode(wav))
+    quantized = network.quantize(network.encode(wav))
+    for domain in range(3):
+        assert torch.equal(quantized.codes[domain], expected.codes[0])
+    # DAC's own decoder loses samples at the end, and nothing before.
+    theirs, ours = given.decode(expected.latents[0]), network.decode(quantized.latents[1])
+    torch.testing.assert_close(ours[..., :8000], theirs[..., :8000], atol=1e-4, rtol=0)
+
+
+def test_a_start_of_another_size_is_refused(tmp_path):
+    other = zoo.find(write_tiny(tmp_path / "conv", tiny_recipe("conv")))
+    with pytest.raises(ModelError, match="cannot be a start for this recipe"):
+        zoo.start_from(zoo.build(tiny_recipe()), other)

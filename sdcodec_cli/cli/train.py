@@ -41,6 +41,15 @@ def train(
         ),
     ] = "sdcodec-16k-mini",
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")] = Path("runs/sdc"),
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|DIR",
+            help="Model whose weights to start from, such as an imported DAC; random weights by default.",
+            autocompletion=complete_model,
+            show_default=False,
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
     settings: Annotated[
         list[str],
@@ -72,6 +81,7 @@ def train(
         chosen,
         data_root=data_root,
         run=out,
+        initial=find(init) if init else None,
         resume=resume,
         seed=seed,
         device=str(choose_device(device)),

@@ -109,6 +109,7 @@ def train(
     *,
     data_root: Path,
     run: Path,
+    initial: zoo.ModelEntry | None = None,
     resume: bool = False,
     seed: int = 0,
     device: str = "cpu",
@@ -124,6 +125,7 @@ def train(
         recipe: what to train
         data_root: folder of stems; without a `train` folder in it there is no validation
         run: folder of the run
+        initial: model whose weights to start from, see `zoo.start_from`; random ones by default
         resume: continue the run that is in the folder
         seed: of weights, examples and choices
         device: torch device
@@ -143,6 +145,8 @@ def train(
     fields, target = recipe.training, torch.device(device)
     torch.manual_seed(seed)
     model = zoo.build(recipe)
+    if initial is not None and not resume:
+        zoo.start_from(model, initial)
     add_weight_norm(model)
     model.to(target)
     average = copy.deepcopy(model) if fields.average_decay else model
@@ -184,7 +188,7 @@ def train(
                 stems, present = (part.to(target, non_blocking=True) for part in next(batches))
                 if not bool(present.any()):
                     raise InputError(f"{data_root}: {TRIES} draws in a row were silent; check the audio files")
-                if step == 0:
+                if step == 0 and initial is None:
                     watch.initialize(functools.partial(_quantize, model, stems), seed)
                 with torch.autocast(target.type, torch.bfloat16):
                     losses = objective(
