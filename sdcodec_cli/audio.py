@@ -50,6 +50,7 @@ _WRITE_FORMATS = {
 
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a stream that does not say how long it is
 _MAX_BLOCK_VALUES = 2**24  # caps a block at 64 MiB, whatever rate and channel count a header claims
+_MAX_SAMPLE = 1e10  # squares and products with a gain stay far inside what 32-bit floats hold
 _MP3_CODEC_DELAY = 4 * 1152  # samples by which encoders' own counts disagree, without anything being lost
 
 
@@ -236,6 +237,8 @@ class AudioReader:
     def _ffmpeg(self, suffix: str, option: str = "") -> str:
         """A command that makes a file out of the source that can be read."""
         path = Path("input") if self._spooled else Path(self._source)
+        if path.suffix == suffix:
+            suffix = f".converted{suffix}"
         return f"ffmpeg {option}-i {shlex.quote(str(path))} {shlex.quote(path.stem + suffix)}"
 
     @contextlib.contextmanager
@@ -265,6 +268,11 @@ class AudioReader:
             raise InputError(
                 f"{self._name}: has samples that are not numbers (NaN or infinite), the first at "
                 f"{bad / self.info.sample_rate:.3f} s; export it again, or repair it in an audio editor"
+            )
+        if len(block) and float(np.abs(block).max()) > _MAX_SAMPLE:
+            raise InputError(
+                f"{self._name}: has samples more than 200 dB beyond full scale; export it again, or repair it in an "
+                "audio editor"
             )
         return block
 

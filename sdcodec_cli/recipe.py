@@ -184,6 +184,8 @@ class TrainingFields:
     """How often a batch's mixtures are decoded from latents of different examples."""
     quantizer_dropout: float = 0.0
     """How often a domain of an example is coded with a random number of levels."""
+    parts: Literal["all", "activity"] = "all"
+    """What is trained: everything, or the activity head alone, on the latents of an encoder that stays as it is."""
     average_decay: float = 0.0
     """Decay per step of the moving average of weights that is validated and shipped; 0 for none."""
 

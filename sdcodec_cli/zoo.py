@@ -146,8 +146,7 @@ def load(entry: ModelEntry) -> tuple[SDCodec, bytes]:
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ModelError(f"{path}: these weights are not of the recipe beside them ({first})") from error
+        raise ModelError(f"{path}: the weights are not of the recipe beside them; restore or re-import them") from error
     return network.eval().requires_grad_(False), _hash(tensors)
 
 
@@ -174,7 +173,12 @@ def write_model(
             write_recipe(recipe, partial / RECIPE)
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
             (partial / CARD).write_text(card, encoding="utf-8")
-            partial.chmod(0o755)
+            # Temporary folders and safetensors are for their owner alone; a model is as readable as any other file.
+            mask = os.umask(0)
+            os.umask(mask)
+            for path in partial.iterdir():
+                path.chmod(0o666 & ~mask)
+            partial.chmod(0o777 & ~mask)
             if folder.exists():
                 shutil.rmtree(folder)
             partial.rename(folder)

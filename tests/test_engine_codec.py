@@ -191,7 +191,7 @@ def test_weights_of_another_recipe_are_noticed(tmp_path):
     folder = write_tiny(tmp_path / "m", tiny_recipe())
     other = write_tiny(tmp_path / "n", tiny_recipe("conv"))
     Path(folder / "weights.safetensors").write_bytes((other / "weights.safetensors").read_bytes())
-    with pytest.raises(ModelError, match="not of the recipe beside them"):
+    with pytest.raises(ModelError, match="are not of the recipe beside them"):
         load_codec(folder)
     Path(folder / "weights.safetensors").write_bytes(b"garbage")
     with pytest.raises(ModelError, match="weights cannot be read"):

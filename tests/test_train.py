@@ -180,3 +180,21 @@ def test_unused_codebook_entries_are_replaced_by_what_was_looked_up():
     assert watch.revive(lambda observe: model.quantize(latent, observe=observe), seed=0) >= 63
     model.quantize(latent, observe=watch)
     assert watch.usage() > before
+
+
+def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(corpus, tmp_path):
+    recipe = short(steps=1)
+    train(recipe, data_root=corpus, run=tmp_path / "all")
+    first = export(tmp_path / "all", tmp_path / "first")
+    alone = short(steps=200, parts="activity")
+    with pytest.raises(ModelError, match="needs model.activity, and --init"):
+        train(alone, data_root=corpus, run=tmp_path / "none")
+    train(alone, data_root=corpus, run=tmp_path / "head", initial=first)
+    row = json.loads((tmp_path / "head" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["activity"] < 0.5
+    before, after = (
+        zoo.load(first)[0].state_dict(),
+        zoo.load(export(tmp_path / "head", tmp_path / "second"))[0].state_dict(),
+    )
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) != name.startswith("activity."), name

@@ -221,7 +221,8 @@ def read_header(source: Source, name: str) -> StoredHeader:
     """
     start = source.read(0, len(MAGIC))
     if not start or (start[1:4] != MAGIC[1:4] and not MAGIC.startswith(start)):
-        raise NotAStream(f"{name}: {'not a .sdc stream' if start else 'empty'}")
+        what = "not a .sdc stream" if start else "empty"
+        raise NotAStream(f"{name}: {what}; give a file made by sdc compress")
     if not MAGIC.startswith(start):
         raise CorruptStream(f"{name}: its first bytes were changed, as by a transfer in text mode; copy it again")
     fixed = Cursor(source.read(len(MAGIC), 10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import traceback
@@ -70,6 +71,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run `sdc`; the entry point of the console script."""
+    _replace_closed_streams()
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)
@@ -82,6 +84,13 @@ def main() -> None:
         traceback.print_exc()
         report("this is a bug; please report it, with the lines above, at the project's issue page")
         sys.exit(1)
+
+
+def _replace_closed_streams() -> None:
+    """Streams that the caller closed (`2>&-`) are empty; their numbers must not go to the files that are opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

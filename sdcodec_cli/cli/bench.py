@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, table
-from .options import DeviceOption, Json, Model
+from .console import Console, put, table
+from .options import DeviceOption, Json, Model, parse_length
 
 
 def bench(
     model: Model = None,
-    seconds: Annotated[float, typer.Option(metavar="S", min=1, help="Length of the test signal, at least 1 s.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", parser=parse_length, help="Length of the test signal, at least 1 s.")
+    ] = 60.0,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -25,7 +27,7 @@ def bench(
 
     result = run(load_codec(model, device=device), seconds=seconds)
     if not json:
-        print(f"{result.model} on {result.device}, {result.threads} threads, {result.seconds:g} s of noise\n")
+        put(f"{result.model} on {result.device}, {result.threads} threads, {result.seconds:g} s of noise\n")
         table(
             ("", "times real time", "of the plain network"),
             [

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, cast
 
 import typer
 
-from .console import Console, duration, num_bytes, speed, wrong
+from .console import Console, duration, num_bytes, source_name, speed, target_name, wrong
 from .options import AudioInputs, DeviceOption, Force, Json, Model, Quiet, StreamOutput, parse_positive
 
 
@@ -79,8 +79,7 @@ def compress(
             except ValueError as error:
                 wrong(f"--bitrate {bitrate:g}: {error}")
         for job in jobs:
-            with console.catching():
-                job.make_folders()
+            with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
                     result = run(
                         job.source,
@@ -93,9 +92,9 @@ def compress(
                         progress=progress,
                     )
                 for note in filter(None, (result.channels_note, *result.notes)):
-                    console.say(f"{result.input}: {note}")
+                    console.say(f"{source_name(result.input)}: {note}")
                 console.say(
-                    f"{result.output}: {duration(result.seconds)}, {num_bytes(result.bytes)}, "
+                    f"{target_name(result.output)}: {duration(result.seconds)}, {num_bytes(result.bytes)}, "
                     f"{result.bitrate:.1f} kbit/s, {speed(result.times_real_time, result.device)}"
                 )
                 console.result(result)

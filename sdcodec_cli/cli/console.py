@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from ..errors import SdcError
+from ..errors import OutputError, SdcError
 
 if TYPE_CHECKING:
     from ..engine.decode import DecodeResult
@@ -62,17 +64,20 @@ class Console:
             self.fail(error)
 
     @contextlib.contextmanager
-    def progress(self, label: str) -> Iterator[Progress | None]:
+    def progress(self, label: str, unit: str = "s of audio") -> Iterator[Progress | None]:
         """A bar while the block runs, if standard error is a terminal."""
         if self._quiet or not sys.stderr.isatty():
             yield None
             return
         from tqdm import tqdm
 
-        known = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio, {remaining} left"
-        unknown = "{desc}: {n:.0f} s of audio, {elapsed}"
+        label = source_name(label)
+        known = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} {unit}, {remaining} left"
+        unknown = "{desc}: {n:.0f} {unit}, {elapsed}"
         # Closed and redrawn in place, so that nothing of it stays behind.
-        with tqdm(desc=label, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown) as bar:
+        with tqdm(
+            desc=label, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown
+        ) as bar:
 
             def update(done: float, total: float | None) -> None:
                 if total is not None and bar.total is None:
@@ -84,7 +89,7 @@ class Console:
     def result(self, value: Any) -> None:
         """A dataclass as one line of JSON on standard output, if `--json` asked for it."""
         if self.json:
-            print(as_json(value))
+            put(as_json(value))
 
     def finish(self) -> None:
         """End the command, with exit code 1 if anything failed."""
@@ -102,6 +107,32 @@ def report(problem: object) -> None:
     """One line on standard error, beginning with the name of the program."""
     text = " ".join(str(problem).split("\n"))
     print(f"sdc: {text}", file=sys.stderr)
+
+
+def put(text: str) -> None:
+    """A result as a line on standard output.
+
+    Raises:
+        OutputError: standard output cannot be written, as on a full disk
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise  # whoever reads has read enough
+    except OSError as error:
+        # What is still in the buffer would fail once more at the end of the program.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputError(f"stdout: cannot be written: {error.strerror}; redirect it to another place") from error
+
+
+def source_name(name: str) -> str:
+    """An input as people read it."""
+    return "stdin" if name == "-" else name
+
+
+def target_name(name: str) -> str:
+    """An output as people read it."""
+    return "stdout" if name == "-" else name
 
 
 def as_json(value: Any) -> str:
@@ -126,25 +157,30 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     import rich.table
 
     terminal = sys.stdout.isatty()
+    text = io.StringIO()
     # In a file or a pipe nothing is folded: one row stays one line.
     console = rich.console.Console(
-        file=sys.stdout, width=None if terminal else 1000, markup=False, emoji=False, highlight=False
+        file=text,
+        force_terminal=terminal,
+        width=None if terminal else 1000,
+        markup=False,
+        emoji=False,
+        highlight=False,
     )
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
         grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:
         grid.add_row(*row)
-    with console.capture() as text:
-        console.print(grid)
-    print("\n".join(line.rstrip() for line in text.get().splitlines()))
+    console.print(grid)
+    put("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def say_audio(console: Console, result: DecodeResult | SeparateResult) -> None:
     """Notes and one summary line for audio that was written."""
     for note in result.notes:
-        console.say(f"{result.input}: {note}")
-    names = ", ".join("stdout" if name == "-" else name for name in result.outputs.values())
+        console.say(f"{source_name(result.input)}: {note}")
+    names = ", ".join(target_name(name) for name in result.outputs.values())
     console.say(f"{names}: {duration(result.seconds)}, {speed(result.times_real_time, result.device)}")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ModelError
-from .console import Console, say_audio
+from .console import Console, say_audio, source_name, target_name
 from .options import (
     AudioOutput,
     DeviceOption,
@@ -20,6 +20,7 @@ from .options import (
     complete_model,
     parse_gain,
     parse_positive,
+    parse_start,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def decode(
             show_default=False,
         ),
     ] = [],  # noqa: B006
-    start: Annotated[float, typer.Option(metavar="S", min=0, help="Begin at this time, in seconds from 0.")] = 0.0,
+    start: Annotated[
+        float, typer.Option(metavar="S", parser=parse_start, help="Begin at this time, in seconds from 0.")
+    ] = 0.0,
     length: Annotated[
         float | None,
         typer.Option(
@@ -104,8 +107,7 @@ def decode(
                     _check_weights(source, header, found)
                 return found
 
-            with console.catching():
-                job.make_folders()
+            with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
                     result = run(
                         job.source,
@@ -121,11 +123,11 @@ def decode(
                 for stem_name, count in result.clipped.items():
                     if count:
                         console.say(
-                            f"{result.outputs[stem_name]}: {count} samples beyond full scale were limited to it; "
+                            f"{target_name(result.outputs[stem_name])}: {count} samples beyond full scale were limited to it; "
                             f"make it softer, e.g. with --gain {stem_name}=-3"
                         )
                 for problem in result.problems:
-                    console.fail(f"{result.input}: {problem}")
+                    console.fail(f"{source_name(result.input)}: {problem}")
                 console.result(result)
     console.finish()
 
@@ -134,6 +136,6 @@ def _check_weights(source: str, header: Header, codec: Codec) -> None:
     if codec.weights_sha256 != header.weights_sha256:
         made, found = header.weights_sha256.hex()[:8], codec.weights_sha256.hex()[:8]
         raise ModelError(
-            f"{source}: was made with weights {made}... of {header.model}, but {codec.name} has {found}...; "
+            f"{source_name(source)}: was made with weights {made}... of {header.model}, but {codec.name} has {found}...; "
             "name the right model with --model DIR, or pass --force-model to decode anyway"
         )

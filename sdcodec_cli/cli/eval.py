@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import Console, table
+from .console import Console, put, table
 from .options import DeviceOption, Json, Model, Quiet
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def eval_(
     console = Console(quiet=quiet, json=json)
     codec = load_codec(model, device=device)
     tracks = find_tracks(data_root, dnr, codec.domains)[:limit]
-    with console.progress(f"{dnr}, {len(tracks)} tracks") as progress:
+    with console.progress(dnr, unit="tracks") as progress:
         result = evaluate(codec, tracks, opus=opus, progress=progress)
     for note in result.notes:
         console.say(note)
@@ -62,7 +62,7 @@ def _show(result: EvalResult) -> None:
     def cell(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
-    print(f"{result.model} on {result.num_tracks} tracks, {result.seconds / 60:.1f} min; SI-SDR in dB\n")
+    put(f"{result.model} on {result.num_tracks} tracks, {result.seconds / 60:.1f} min; SI-SDR in dB\n")
     table(
         ("task", "system", "stem", "SI-SDR", "±", "SI-SDRi", "kbit/s", "clips"),
         [
@@ -80,5 +80,5 @@ def _show(result: EvalResult) -> None:
         ],
         right=("SI-SDR", "±", "SI-SDRi", "kbit/s", "clips"),
     )
-    print("\nsegments of single stems in which exactly that domain was found:")
-    print("  " + ", ".join(f"{domain} {share:.0%}" for domain, share in result.activity.items()))
+    put("\nsegments of single stems in which exactly that domain was found:")
+    put("  " + ", ".join(f"{domain} {share:.0%}" for domain, share in result.activity.items()))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .console import Console, duration, num_bytes, table, wrong
+from .console import Console, duration, num_bytes, put, source_name, table, wrong
 from .options import Json, StreamInputs
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ def info(inputs: StreamInputs, json: Json = False) -> None:
     reports = []
     for source in sources:
         with console.catching():
-            report = inspect(source) if source != "-" else replace(inspect(sys.stdin.buffer), name="-")
+            report = inspect(source)
             console.result(report)
             reports.append(report)
     if not json and len(reports) == 1:
@@ -42,7 +40,7 @@ def info(inputs: StreamInputs, json: Json = False) -> None:
         _show_several(reports)
     for report in reports:
         for problem in report.problems:
-            console.fail(f"{report.name}: {problem.message}")
+            console.fail(f"{source_name(report.name)}: {problem.message}")
     console.finish()
 
 
@@ -60,10 +58,10 @@ def _show_one(report: FileReport) -> None:
         *report.tags.items(),
     ]
     width = max(len(name) for name, _ in rows)
-    print(report.name)
+    put(source_name(report.name))
     for name, value in rows:
-        print(f"  {name:{width}}  {value}")
-    print()
+        put(f"  {name:{width}}  {value}")
+    put("")
     several = report.coded_channels > 1
     table(
         (*(("channel",) if several else ()), "domain", "present", "kbit/s", "size", "codebooks"),
@@ -87,7 +85,7 @@ def _show_several(reports: list[FileReport]) -> None:
         ("file", "duration", "size", "kbit/s", "domains", "model", "state"),
         [
             (
-                report.name,
+                source_name(report.name),
                 duration(report.duration),
                 num_bytes(report.num_bytes),
                 f"{report.file_bitrate:.2f}",

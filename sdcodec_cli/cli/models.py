@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
-from .console import Console, as_json, num_bytes, table, wrong
+from .console import Console, as_json, num_bytes, put, table, wrong
 from .options import Force, Json, Quiet, complete_model
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def list_(json: Json = False) -> None:
     reports = [_report(entry) for entry in list_models()]
     if json:
         for report in reports:
-            print(as_json(report))
+            put(as_json(report))
         return
     table(
         ("name", "Hz", "domains", "kbit/s each", "weights", "description"),
@@ -109,17 +109,17 @@ def show(
     entry = find(name)
     report = _report(entry)
     if json:
-        print(as_json(report))
+        put(as_json(report))
         return
     size = "none yet" if report.size_bytes is None else num_bytes(report.size_bytes)
-    print(f"{report.name}: {report.description}")
-    print(f"  folder   {report.folder}")
-    print(f"  audio    {report.sample_rate} Hz, {report.frame_rate:g} frames per second")
-    print(f"  domains  {', '.join(report.domains)}")
-    print(f"  codes    {report.num_codebooks} x {report.codebook_size} per domain, up to {report.bitrate:g} kbit/s")
-    print(f"  weights  {size}")
+    put(f"{report.name}: {report.description}")
+    put(f"  folder   {report.folder}")
+    put(f"  audio    {report.sample_rate} Hz, {report.frame_rate:g} frames per second")
+    put(f"  domains  {', '.join(report.domains)}")
+    put(f"  codes    {report.num_codebooks} x {report.codebook_size} per domain, up to {report.bitrate:g} kbit/s")
+    put(f"  weights  {size}")
     if entry.card:
-        print(f"\n{entry.card.rstrip()}")
+        put(f"\n{entry.card.rstrip()}")
 
 
 @app.command("import")

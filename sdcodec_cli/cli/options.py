@@ -20,13 +20,33 @@ def complete_model(incomplete: str) -> list[str]:
 
 def parse_positive(text: str) -> float:
     """A number above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = _number(text)
     if not 0 < value < math.inf:
         raise typer.BadParameter(f"{text!r} is not a number above 0")
     return value
+
+
+def parse_start(text: str) -> float:
+    """A time in seconds, from 0."""
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds from 0")
+    return value
+
+
+def parse_length(text: str) -> float:
+    """A length in seconds, from 1."""
+    value = _number(text)
+    if not 1 <= value < math.inf:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds from 1")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 @dataclass(frozen=True)
@@ -40,10 +60,7 @@ class Gain:
 def parse_gain(text: str) -> Gain:
     """`speech=-6` as a stem and decibels."""
     stem, _, value = text.partition("=")
-    try:
-        db = float(value)
-    except ValueError:
-        db = math.nan
+    db = _number(value)
     if not stem or not -100 <= db <= 40:
         raise typer.BadParameter(f"{text!r} is not STEM=DB with a gain from -100 to 40 dB, such as speech=-6")
     return Gain(stem, db)

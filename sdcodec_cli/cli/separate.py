@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, say_audio, wrong
+from .console import Console, say_audio, target_name, wrong
 from .options import AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet
 
 
@@ -49,17 +49,14 @@ def separate(
 
         codec = load_codec(model, device=device)
         for job in jobs:
-            with console.catching():
-                job.make_folders()
+            with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
                     result = run(job.source, job.targets, codec=codec, overwrite=force, progress=progress)
                 say_audio(console, result)
                 for stem_name, count in result.clipped.items():
                     if count:
                         console.say(
-                            f"{result.outputs[stem_name]}: {count} samples beyond full scale were limited to it"
+                            f"{target_name(result.outputs[stem_name])}: {count} samples beyond full scale were limited to it"
                         )
-                for problem in result.problems:
-                    console.fail(f"{result.input}: {problem}")
                 console.result(result)
     console.finish()

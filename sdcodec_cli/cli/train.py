@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import RecipeError
 from .console import Console, wrong
 from .options import Device, Json, Quiet, complete_model
 
@@ -33,13 +34,15 @@ def train(
         ),
     ],
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Recipe: a model of the zoo, a model folder, or a recipe file.",
+            help="Recipe: a model of the zoo, a model folder, or a recipe file; by default that of the run that "
+            "--resume continues, or else sdcodec-16k-mini.",
             autocompletion=complete_model,
+            show_default=False,
         ),
-    ] = "sdcodec-16k-mini",
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder of the run.")] = Path("runs/sdc"),
     init: Annotated[
         str | None,
@@ -68,10 +71,15 @@ def train(
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
     from ..recipe import override, read_recipe
-    from ..zoo import find
+    from ..zoo import DEFAULT_MODEL, RECIPE, find
 
+    if recipe is None:
+        recipe = str(out) if resume and (out / RECIPE).is_file() else DEFAULT_MODEL
     chosen = read_recipe(Path(recipe)) if Path(recipe).is_file() else find(recipe).recipe
-    chosen = override(chosen, parse_settings(settings))
+    try:
+        chosen = override(chosen, parse_settings(settings))
+    except RecipeError as error:
+        wrong(error)
 
     from ..engine.codec import choose_device
     from ..engine.train.loop import train as run

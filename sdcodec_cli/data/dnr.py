@@ -6,6 +6,8 @@ Dataset: "The cocktail fork problem", arXiv:2110.09958.
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from ..audio import AudioReader, StreamResampler, downmix
 from ..errors import InputError, OutputError
 from ..recipe import MixingFields
-from .mixing import loudness
+from .mixing import TRIES, loudness
 from .pool import Clips, Pool
 
 Split = Literal["train", "val", "test"]
@@ -82,10 +84,13 @@ def draw_scene(
     length = round(seconds * pool.sample_rate)
     stems = {}
     for number, (domain, clips) in enumerate(pool.clips.items()):
-        level = -math.inf
-        while level == -math.inf:
+        for _ in range(TRIES):
             stem = _fill(clips, length, rng)
             level = loudness(stem, pool.sample_rate)
+            if level > -math.inf:
+                break
+        else:
+            raise InputError(f"{domain}: {TRIES} draws in a row were silent; check its audio files")
         target = fields.loudness[number] + rng.uniform(-1, 1) * fields.loudness_range
         stem = stem * np.float32(10 ** ((target - level) / 20))
         stems[domain] = stem * np.float32(min(1.0, 10 ** (fields.peak / 20) / float(np.abs(stem).max())))
@@ -110,24 +115,33 @@ def _fill(clips: Clips, length: int, rng: np.random.Generator) -> NDArray[np.flo
 def write_tracks(
     pool: Pool, fields: MixingFields, root: Path, *, split: Split, count: int, seconds: float, seed: int
 ) -> list[Path]:
-    """Write `count` mixtures of all domains as a DnR split, in 16 bit; the same for the same seed.
+    """Write `count` mixtures of all domains as a DnR split, in 16 bit; the same for the same seed. All or nothing.
 
     Raises:
         OutputError: the split exists, or cannot be written
+        InputError: a domain has nothing but silence
     """
     folder = root / FOLDERS[split]
     if folder.exists():
         raise OutputError(f"{folder} exists; choose another -o, or remove it")
-    tracks = []
+    names = [f"{index:04d}" for index in range(count)]
     try:
-        for index in range(count):
-            track = folder / f"{index:04d}"
-            track.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
+    except OSError as error:
+        raise OutputError(f"{root}: cannot be written: {error.strerror}; choose another -o") from error
+    try:
+        for index, track in enumerate(partial / name for name in names):
+            track.mkdir()
             stems = draw_scene(pool, fields, seconds=seconds, seed=seed, index=index)
             mix = np.sum(list(stems.values()), axis=0)
             for name, wav in {"mix": mix, **stems}.items():
                 soundfile.write(track / f"{name}.wav", wav, pool.sample_rate, subtype="PCM_16")
-            tracks.append(track)
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise OutputError(f"{folder}: {error}; the split is incomplete, remove it") from error
-    return tracks
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile, on a short write
+        reason = getattr(error, "strerror", None) or "the disk may be full"
+        raise OutputError(f"{folder}: cannot be written: {reason}; choose another -o") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [folder / name for name in names]

@@ -306,9 +306,10 @@ class StreamEncoder:
         latent = network.encode(wav[None, None])
         inner = latent[..., start - self._start : stop - self._start]
         codes = network.quantize(inner).codes[:, 0, : self._num_codebooks]
-        logits = network.activity_logits(inner)
+        logits = network.activity_logits(latent)
         samples = buffer[(start - self._start) * hop : (stop - self._start) * hop]
-        active = self._active(samples, None if logits is None else logits[0])
+        present = None if logits is None else logits[0, :, start - self._start : stop - self._start]
+        active = self._active(samples, present)
         self._next = stop
         keep = max(self._start, stop - self._context)
         self._pieces = [buffer[(keep - self._start) * hop :].clone()]

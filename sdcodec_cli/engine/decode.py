@@ -87,14 +87,15 @@ def decode(
     gains = dict(gains or {})
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        reader = Reader(stack.enter_context(_opened(source)), "stdin" if str(source) == "-" else str(source))
+        name = "stdin" if str(source) == "-" else str(source)
+        reader = Reader(stack.enter_context(_opened(source)), name)
         header = reader.header
         present = [entry.name for entry in header.domains]
         for stem in [*targets, *gains]:
             if stem not in ("mix", *present):
-                raise InputError(f"{source}: has no {stem}; it has {', '.join(present)}")
+                raise InputError(f"{name}: has no {stem}; it has {', '.join(present)}")
         model = codec(header)
-        _check_shape(str(source), header, model)
+        _check_shape(name, header, model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.
         remix = "mix" in targets and any(gains.get(domain) for domain in present)
         decoded = present if remix else [stem for stem in targets if stem != "mix"]
@@ -104,7 +105,7 @@ def decode(
             header, reader.end.original_samples if reader.end else header.original_samples, start, duration
         )
         if excerpt.num_samples == 0:
-            raise InputError(f"{source}: ends before {start:g} s; give an earlier --start")
+            raise InputError(f"{name}: ends before {start:g} s; give an earlier --start")
         writers = {
             stem: stack.enter_context(
                 AudioWriter(
@@ -132,7 +133,7 @@ def decode(
                 total = excerpt.num_samples
                 progress(written / header.original_rate, None if total is None else total / header.original_rate)
         if written == 0:
-            raise InputError(f"{source}: has no audio from {start:g} s on; give an earlier --start")
+            raise InputError(f"{name}: has no audio from {start:g} s on; give an earlier --start")
         problems = tuple(problem.message for problem in reader.problems)
     seconds = written / header.original_rate
     return DecodeResult(
@@ -197,7 +198,7 @@ class _Excerpt:
     @classmethod
     def of(cls, header: Header, length: int | None, start: float, duration: float | None) -> _Excerpt:
         begin = round(start * header.original_rate)
-        stop = None if duration is None else begin + round(duration * header.original_rate)
+        stop = None if duration is None else begin + max(1, round(duration * header.original_rate))
         if length is not None:
             stop = length if stop is None else min(stop, length)
         # Whole seconds are whole samples at both rates; this many of them are whole frames, too.

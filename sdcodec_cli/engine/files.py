@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,14 +26,26 @@ class Job:
     targets: dict[str, str]
     """Path of each output, `-` for standard output; keyed by stem, or by `sdc` for a compressed file."""
 
-    def make_folders(self) -> None:
-        """Create the folders that the outputs go to, where they are missing."""
-        for target in self.targets.values():
-            folder = Path(target).parent
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another with -o") from error
+    @contextlib.contextmanager
+    def folders(self) -> Iterator[None]:
+        """Create the folders that the outputs go to, where they are missing; an exception takes empty ones away."""
+        made: list[Path] = []
+        try:
+            for target in self.targets.values():
+                folder = Path(target).parent
+                made += [place for place in (folder, *folder.parents) if not place.exists()]
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise OutputError(
+                        f"{folder}: cannot be created: {error.strerror}; choose another with -o"
+                    ) from error
+            yield
+        except BaseException:
+            for place in made:
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+            raise
 
 
 @dataclass(frozen=True)
@@ -138,7 +151,7 @@ def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gai
     for names, choices in ((stems, (*domains, "mix", "all")), (gains, (*domains, "mix"))):
         for name in names:
             if name not in choices:
-                raise InputError(f"{source}: has no {name}; choose from {', '.join(choices)}")
+                raise InputError(f"{'stdin' if source == '-' else source}: has no {name}; choose from {', '.join(choices)}")
 
 
 def domains_of(source: str) -> tuple[str, ...]:
@@ -165,6 +178,8 @@ def _plan(
     overwrite: bool,
     into_folder: bool = False,
 ) -> Plan:
+    if output == "":
+        raise ValueError("-o is empty; name a file, a folder, or - for standard output")
     sources, failures = _find(inputs, suffixes)
     wanted: list[tuple[_Source, Sequence[str]]] = []
     for source in sources:
@@ -233,6 +248,8 @@ def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
 
 
 def _find(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[_Source], list[SdcError]]:
+    if "" in inputs:
+        raise ValueError("the name of an input is empty; name a file, a folder, or - for standard input")
     if inputs.count("-") > 1:
         raise ValueError("standard input can be read only once; name - once")
     if "-" in inputs and sys.stdin.isatty():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -79,9 +80,11 @@ class FileReport:
 def inspect(source: str | Path | BinaryIO) -> FileReport:
     """Read all of a stream, checking every checksum and code, and report what is in it.
 
-    `source` is a path or a binary input, which need not be able to seek and is not closed. Raises `InputError` for a
+    `source` is a path, `-` for standard input, or a binary input, which need not be able to seek and is not closed. Raises `InputError` for a
     path that cannot be read, and `NotAStream`, `UnsupportedStream` or `CorruptStream` if the header is not usable.
     """
+    if str(source) == "-":
+        return replace(_report(sys.stdin.buffer, "stdin"), name="-")
     if not isinstance(source, str | Path):
         name = getattr(source, "name", None)
         return _report(source, name if isinstance(name, str) else "-")

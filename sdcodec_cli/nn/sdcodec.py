@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .activity import ActivityHead
 from .autoencoder import ConvDecoder, ConvEncoder
 from .layers import pad_to_multiple
 from .quantize import MultiSourceRVQ, Observer, Quantized
@@ -45,7 +46,7 @@ class SDCodec(nn.Module):
         self.encoder = encoder
         self.quantizer = quantizer
         self.decoder = decoder
-        self.activity = nn.Linear(latent_dim, len(self.domains)) if activity else None
+        self.activity = ActivityHead(latent_dim=latent_dim, num_domains=len(self.domains)) if activity else None
 
     def encode(self, wav: Tensor) -> Tensor:
         """Waveform `[B, 1, T]` to latent `[B, D, ceil(T / hop_length)]`; the end is padded with zeros."""
@@ -53,7 +54,7 @@ class SDCodec(nn.Module):
 
     def activity_logits(self, latent: Tensor) -> Tensor | None:
         """Whether each domain is present, as logits `[B, N, F]`; None for a model without the head."""
-        return None if self.activity is None else self.activity(latent.transpose(1, 2)).transpose(1, 2)
+        return None if self.activity is None else self.activity(latent)
 
     def quantize(self, latent: Tensor, *, keep: Tensor | None = None, observe: Observer | None = None) -> Quantized:
         """See `MultiSourceRVQ.forward`."""

@@ -8,9 +8,9 @@ import torch
 
 from ... import zoo
 from ...errors import ModelError
-from ...nn.layers import add_weight_norm, fold_weight_norm
+from ...nn.layers import fold_weight_norm
 from ...recipe import read_recipe
-from .loop import CHECKPOINT
+from .loop import CHECKPOINT, make_trainable
 
 
 def export(run: Path, folder: Path, *, half: bool = False, overwrite: bool = False) -> zoo.ModelEntry:
@@ -32,7 +32,7 @@ def export(run: Path, folder: Path, *, half: bool = False, overwrite: bool = Fal
     recipe = read_recipe(run / zoo.RECIPE)
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = zoo.build(recipe)
-    add_weight_norm(network)
+    make_trainable(network, recipe.training)
     network.load_state_dict(state["average"])
     fold_weight_norm(network)
     tensors = {name: tensor.half() if half else tensor for name, tensor in network.state_dict().items()}

@@ -86,6 +86,15 @@ def learning_rate(fields: TrainingFields, step: int) -> float:
     return fields.learning_rate * share
 
 
+def make_trainable(model: SDCodec, fields: TrainingFields) -> None:
+    """Put weight norm on what is trained, and hold the rest fixed, bit for bit."""
+    if fields.parts == "all":
+        add_weight_norm(model)
+    elif model.activity is not None:
+        model.requires_grad_(False)
+        model.activity.requires_grad_(True)
+
+
 def _revives(step: int, steps: int) -> bool:
     """Codebooks are renewed often while everything moves, then seldom, and left to settle in the last third."""
     return step % (100 if step <= 1000 else 500) == 0 and step < steps * 2 / 3
@@ -94,8 +103,10 @@ def _revives(step: int, steps: int) -> bool:
 def _optimizers(model: SDCodec, fields: TrainingFields) -> list[torch.optim.Optimizer]:
     matrices = []
     if fields.optimizer == "muon":
-        matrices = [p for name, p in model.named_parameters() if ".blocks." in name and p.dim() == 2]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
+        matrices = [
+            p for name, p in model.named_parameters() if ".blocks." in name and p.dim() == 2 and p.requires_grad
+        ]
+    others = [p for p in model.parameters() if p.requires_grad and not any(p is matrix for matrix in matrices)]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(others, betas=fields.betas, weight_decay=fields.weight_decay, fused=True)
     ]
@@ -147,7 +158,9 @@ def train(
     model = zoo.build(recipe)
     if initial is not None and not resume:
         zoo.start_from(model, initial)
-    add_weight_norm(model)
+    if fields.parts == "activity" and (model.activity is None or (initial is None and not resume)):
+        raise ModelError(f"{recipe.name}: training.parts = activity needs model.activity, and --init to start from")
+    make_trainable(model, fields)
     model.to(target)
     average = copy.deepcopy(model) if fields.average_decay else model
     optimizers = _optimizers(model, fields)
@@ -220,7 +233,7 @@ def train(
                     {name: float(value.detach()) for name, value in losses.items()} | {"gradient_norm": float(norm)}
                 )
 
-                if _revives(step, fields.steps):
+                if fields.parts == "all" and _revives(step, fields.steps):
                     usage = watch.usage()
                     replaced = watch.revive(functools.partial(_quantize, model, stems), seed=step)
                     report(f"step {step}: {usage:.1%} of codebook entries in use, {replaced} replaced")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...nn.quantize import Observer
@@ -49,6 +50,9 @@ def objective(
     """
     mixture = stems.sum(1)
     latent = model.encode(mixture[:, None])
+    if fields.parts == "activity":
+        loss = activity_loss(model, latent, stems)
+        return {"total": loss, "activity": loss}
     keep = _levels_kept(model.quantizer.num_codebooks, present, fields.quantizer_dropout, generator)
     quantized = model.quantize(latent, keep=keep, observe=observe)
     rows = _audible_rows(quantized.latents, stems, present, fields, generator)
@@ -74,12 +78,18 @@ def objective(
     if len(silent):
         losses["leakage"] = leakage(silent, silent_mixtures).mean()
         total = total + fields.snr_weight * losses["leakage"] * len(silent) / len(decoded)
-    logits = model.activity_logits(latent)
-    if logits is not None:
-        wanted = activity_targets(stems, model.hop_length)
-        losses["activity"] = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), wanted)
+    if model.activity is not None:
+        losses["activity"] = activity_loss(model, latent, stems)
         total = total + fields.activity_weight * losses["activity"]
     return {"total": total, **losses}
+
+
+def activity_loss(model: SDCodec, latent: Tensor, stems: Tensor) -> Tensor:
+    """Cross entropy of the activity head: latent `[B, D, F]` and stems `[B, N, T]` to a scalar."""
+    logits = model.activity_logits(latent)
+    if logits is None:
+        raise ValueError("the model has no activity head to train")
+    return F.binary_cross_entropy_with_logits(logits.float(), activity_targets(stems, model.hop_length))
 
 
 def _levels_kept(levels: int, present: Tensor, probability: float, generator: torch.Generator) -> Tensor:
