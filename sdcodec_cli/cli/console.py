@@ -75,9 +75,7 @@ class Console:
         known = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} {unit}, {remaining} left"
         unknown = "{desc}: {n:.0f} {unit}, {elapsed}"
         # Closed and redrawn in place, so that nothing of it stays behind.
-        with tqdm(
-            desc=label, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown
-        ) as bar:
+        with tqdm(desc=label, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown) as bar:
 
             def update(done: float, total: float | None) -> None:
                 if total is not None and bar.total is None:

@@ -33,7 +33,9 @@ def mix(
     ],
     split: Annotated[Literal["train", "val", "test"], typer.Option(help="Split to make: tr, cv or tt.")] = "val",
     count: Annotated[int, typer.Option(metavar="N", min=1, help="Mixtures to make, 1 or more.")] = 100,
-    seconds: Annotated[float, typer.Option(metavar="S", parser=parse_length, help="Length of each, at least 1 s.")] = 10.0,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", parser=parse_length, help="Length of each, at least 1 s.")
+    ] = 10.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed makes the same mixtures.")] = 0,
     quiet: Quiet = False,
 ) -> None:

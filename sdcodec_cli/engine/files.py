@@ -151,7 +151,9 @@ def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gai
     for names, choices in ((stems, (*domains, "mix", "all")), (gains, (*domains, "mix"))):
         for name in names:
             if name not in choices:
-                raise InputError(f"{'stdin' if source == '-' else source}: has no {name}; choose from {', '.join(choices)}")
+                raise InputError(
+                    f"{'stdin' if source == '-' else source}: has no {name}; choose from {', '.join(choices)}"
+                )
 
 
 def domains_of(source: str) -> tuple[str, ...]:
