@@ -600,3 +600,13 @@ def test_a_terminal_as_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         write("-", noise(0.1))
     with pytest.raises(OutputError, match=expected), atomic_output("-", overwrite=False):
         pass
+
+
+def test_samples_beyond_all_reason_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(1000, 3e38, dtype=np.float32), RATE, subtype="FLOAT")
+    assert message(tmp_path / "a.wav").startswith("has samples more than 200 dB beyond full scale; ")
+
+
+def test_a_suggested_conversion_does_not_aim_at_its_own_source(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"no audio " * 100)
+    assert message(tmp_path / "a.wav").endswith(f"ffmpeg -i {tmp_path / 'a.wav'} a.converted.wav")

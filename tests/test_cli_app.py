@@ -179,3 +179,31 @@ def test_file_names_that_are_no_text_are_printed_all_the_same(folder: Path) -> N
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert err == b"sdc: caf\\udce9.sdc: no such file; check the name\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [["models", "list"], ["models", "list", "--json"], ["models", "show", "dac-16k"]])
+def test_results_that_find_no_room_are_one_line(folder: Path, arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start(*arguments, stdout=full)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err == b"sdc: stdout: cannot be written: No space left on device; redirect it to another place\n"
+
+
+def closing(stream: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """`sdc` started by a shell that closes one of its streams, as `2>&-` does."""
+    command = ["sh", "-c", f'exec "$@" {stream}&-', "sh", sys.executable, "-m", "sdcodec_cli", *arguments]
+    return subprocess.run(command, capture_output=True, cwd=TESTS.parent, timeout=30)
+
+
+def test_a_closed_stream_is_an_empty_one() -> None:
+    done = closing("<", "info", "-")
+    assert (done.returncode, done.stderr) == (1, b"sdc: stdin: empty; give a file made by sdc compress\n")
+    done = closing("1>", "models", "list")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_messages_never_go_where_results_go() -> None:
+    done = closing("2>", "info", "none.sdc")
+    assert (done.returncode, done.stdout) == (1, b"")

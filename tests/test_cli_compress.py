@@ -140,6 +140,20 @@ def test_an_unexpected_exception_is_not_hidden(engine: Engine) -> None:
     assert [path.name for path in Path().iterdir()] == ["talk.wav"]
 
 
+def test_standard_streams_have_names_for_people_and_a_dash_for_programs(engine: Engine) -> None:
+    engine.result = {"notes": ("odd",)}
+    talk = Path("talk.wav").read_bytes()
+    first, second = sdc("compress", "-", stdin=talk).stderr.splitlines()
+    assert (first, second[:7]) == ("stdin: odd", "stdout:")
+    assert json.loads(sdc("compress", "-", "-o", "x.sdc", "--json", stdin=talk).stdout)["input"] == "-"
+
+
+def test_a_folder_is_not_made_for_a_file_that_fails(engine: Engine) -> None:
+    Path("bad.wav").write_bytes(b"RIFF????" * 10)
+    assert len(errors(sdc("compress", "bad.wav", "-o", "new/deep/"))) == 1
+    assert not Path("new").exists()
+
+
 def test_standard_input_becomes_standard_output(engine: Engine) -> None:
     result = sdc("compress", "-", stdin=Path("talk.wav").read_bytes())
     assert result.exit_code == 0, result.stderr
@@ -150,6 +164,8 @@ def test_standard_input_becomes_standard_output(engine: Engine) -> None:
     ("arguments", "expected"),
     [
         (["talk.wav", "b.wav", "-o", "x.sdc"], "-o x.sdc: one file cannot hold several outputs; name a folder"),
+        (["talk.wav", "-o", ""], "-o is empty; name a file, a folder, or - for standard output"),
+        ([""], "the name of an input is empty; name a file, a folder, or - for standard input"),
         (["talk.wav", "-o", "-", "--json"], "--json and the output both need standard output; pass -o FILE"),
         (["talk.wav", "--domains", "voice"], "--domains voice: the model has no voice; choose auto, all, or from"),
         (["talk.wav", "--bitrate", "7"], "--bitrate 7: bitrate must be between 0.5 and 6 kbit/s per domain, got 7"),

@@ -135,7 +135,7 @@ def test_files_that_are_no_streams_fail_before_a_model_is_loaded(engine: Engine)
 
 def test_a_stem_that_a_file_does_not_have_is_refused_with_a_choice(engine: Engine) -> None:
     (line,) = errors(sdc("decode", "-", "--stem", "music", stdin=small_example().data))
-    assert line.startswith("-: has no music; choose from speech, sfx, mix")
+    assert line.startswith("stdin: has no music; choose from speech, sfx, mix")
     for option, value in (("--stem", "music"), ("--gain", "music=-3")):
         (line,) = errors(sdc("decode", "talk.sdc", option, value))
         assert line.startswith("talk.sdc: has no music; choose from speech, sfx, mix")
@@ -172,3 +172,10 @@ def test_values_out_of_range_exit_with_2_and_show_the_usage(engine: Engine, opti
     assert result.exit_code == 2
     assert result.stderr.startswith("Usage: sdc decode")
     assert files() == ["talk.sdc"]
+
+
+@pytest.mark.parametrize("start", ["-1", "nan", "inf", "soon"])
+def test_a_start_that_is_no_time_exits_with_2(engine: Engine, start: str) -> None:
+    result = sdc("decode", "a.sdc", "--start", start)
+    assert result.exit_code == 2
+    assert f"{start!r} is not a number of seconds from 0" in result.stderr

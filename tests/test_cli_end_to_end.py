@@ -149,3 +149,10 @@ def test_a_device_that_is_not_there_is_refused(talk: NDArray[np.float64], model:
         pytest.skip("there is one")
     (line,) = errors(sdc("compress", "talk.wav", "--model", model, "--device", "cuda"))
     assert line.startswith("cuda: not available on this machine")
+
+
+def test_an_excerpt_has_at_least_one_sample(talk: NDArray[np.float64], model: Path) -> None:
+    assert sdc("compress", "talk.wav", "--model", str(model)).exit_code == 0
+    result = sdc("decode", "talk.sdc", "--duration", "1e-9", "-o", "blink.wav", "--model", str(model))
+    assert result.exit_code == 0, result.stderr
+    assert soundfile.info("blink.wav").frames == 1

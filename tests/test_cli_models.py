@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import SHARED
 
+from sdcodec_cli.cli.console import table
 from sdcodec_cli.cli.options import complete_model
 
 from cli_examples import errors, sdc
@@ -92,3 +94,12 @@ def test_what_is_no_checkpoint_is_refused() -> None:
 def test_names_that_a_stream_cannot_carry_are_refused(name: str) -> None:
     (line,) = errors(sdc("models", "import", "a.pth", "-o", "x", "--name", name), exit_code=2)
     assert line == f"--name {name}: a name has 1 to 64 bytes, no slash and no dot in front"
+
+
+def test_names_stay_whole_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table(("name", "what"), [("sdcodec-16k-separation", "word " * 30)], whole=("name",))
+    assert "sdcodec-16k-separation" in capsys.readouterr().out

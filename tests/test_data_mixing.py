@@ -153,3 +153,20 @@ def test_dnr_tracks_are_written_found_and_read(tmp_path):
         write_tracks(pool(), fields, tmp_path / "dnr", split="val", count=1, seconds=3.0, seed=0)
     with pytest.raises(InputError, match="no tracks"):
         find_tracks(tmp_path / "dnr", "test", DOMAINS)
+
+
+def test_silent_clips_are_an_error_and_not_an_endless_search():
+    silent = Pool(RATE, {domain: Clips(np.zeros(RATE, np.int16), np.array([0, RATE])) for domain in DOMAINS})
+    with pytest.raises(InputError, match="speech: 20 draws in a row were silent"):
+        draw_scene(silent, MixingFields(), seconds=1.0, seed=0, index=0)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_split_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch, error):
+    def fail(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(soundfile, "write", fail)
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        write_tracks(pool(), MixingFields(), tmp_path / "dnr", split="val", count=2, seconds=1.0, seed=0)
+    assert list(tmp_path.iterdir()) == []

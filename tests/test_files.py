@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -107,12 +108,26 @@ def test_separated_stems_go_to_a_folder_even_without_a_slash() -> None:
 def test_folders_are_created_when_the_work_begins() -> None:
     touch("a.wav")
     (job,) = compress("a.wav", output="new/deep/").jobs
-    job.make_folders()
-    assert Path("new/deep").is_dir()
+    with job.folders():
+        assert Path("new/deep").is_dir()
     Path("new/deep").rmdir()
     touch("new/deep")
-    with pytest.raises(OutputError, match=r"new/deep: cannot be created: File exists; choose another with -o"):
-        job.make_folders()
+    message = r"new/deep: cannot be created: File exists; choose another with -o"
+    with pytest.raises(OutputError, match=message), job.folders():
+        pass
+
+
+def test_folders_that_nothing_came_into_are_taken_away_again() -> None:
+    touch("a.wav")
+    Path("old").mkdir()
+    (job,) = compress("a.wav", output="old/new/deep/").jobs
+    with pytest.raises(KeyboardInterrupt), job.folders():
+        raise KeyboardInterrupt
+    assert list(Path("old").iterdir()) == []
+    with contextlib.suppress(KeyboardInterrupt), job.folders():
+        touch("old/new/deep/kept")
+        raise KeyboardInterrupt
+    assert Path("old/new/deep/kept").exists()
 
 
 def test_standard_input_goes_to_standard_output() -> None:

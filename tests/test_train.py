@@ -17,7 +17,7 @@ from sdcodec_cli.engine.train.export import export
 from sdcodec_cli.engine.train.loop import learning_rate, train
 from sdcodec_cli.engine.train.objective import objective
 from sdcodec_cli.errors import InputError, ModelError, OutputError
-from sdcodec_cli.recipe import Recipe, TrainingFields, override
+from sdcodec_cli.recipe import QuantizerFields, Recipe, TrainingFields, override
 
 from tiny_models import tiny_recipe
 
@@ -198,3 +198,32 @@ def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(c
     )
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) != name.startswith("activity."), name
+
+
+def test_a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused_by_name(corpus, tmp_path):
+    run = tmp_path / "run"
+    train(short(steps=1), data_root=corpus, run=run)
+    wider = dataclasses.replace(short(steps=1), quantizer=QuantizerFields(num_codebooks=2, codebook_size=32))
+    with pytest.raises(ModelError, match="run: its checkpoint does not fit the recipe"):
+        train(wider, data_root=corpus, run=run, resume=True)
+    checkpoint = run / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"checkpoint\.pt: is damaged"):
+        train(short(steps=1), data_root=corpus, run=run, resume=True)
+    with pytest.raises(ModelError, match=r"checkpoint\.pt: is damaged"):
+        export(run, tmp_path / "model")
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_no_half_one(corpus, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train(short(steps=1), data_root=corpus, run=run)
+    before = (run / "checkpoint.pt").read_bytes()
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        train(short(steps=2), data_root=corpus, run=run, resume=True)
+    assert (run / "checkpoint.pt").read_bytes() == before
+    assert not list(run.glob("*.partial"))

@@ -232,17 +232,19 @@ def read_header(source: Source, name: str) -> StoredHeader:
         fixed.uint(2)  # Optional features: none is defined, and all may be ignored.
         body_bytes = fixed.uint(4)
     except ValueError:
-        raise CorruptStream(f"{name}: ends inside its header") from None
+        raise CorruptStream(f"{name}: ends inside its header; copy it again") from None
     if version[0] != VERSION_MAJOR:
-        raise UnsupportedStream(f"{name}: written in version {version[0]} of the format, this is for {VERSION_MAJOR}")
+        raise UnsupportedStream(
+            f"{name}: written in version {version[0]} of the format, this is for {VERSION_MAJOR}; update sdc"
+        )
     if body_bytes > MAX_BODY_BYTES:
-        raise CorruptStream(f"{name}: the header is damaged, its length cannot be {body_bytes}")
+        raise CorruptStream(f"{name}: the header is damaged, its length cannot be {body_bytes}; copy it again")
     num_bytes = len(MAGIC) + 10 + body_bytes + 4
     data = source.read(0, num_bytes)
     if len(data) < num_bytes:
-        raise CorruptStream(f"{name}: ends inside its header")
+        raise CorruptStream(f"{name}: ends inside its header; copy it again")
     if zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        raise CorruptStream(f"{name}: the header is damaged, its checksum does not match")
+        raise CorruptStream(f"{name}: the header is damaged, its checksum does not match; copy it again")
     if required & ~KNOWN_FEATURES:
         raise UnsupportedStream(f"{name}: needs a feature that this version lacks (bits {required:#06x}); update sdc")
     try:

@@ -148,8 +148,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
-    """A table on standard output; columns named in `right` are aligned to the right."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), whole: Sequence[str] = ()
+) -> None:
+    """A table on standard output; columns named in `right` are aligned to the right, those in `whole` never folded."""
     import rich.box
     import rich.console
     import rich.table
@@ -167,7 +169,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Seque
     )
     grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        grid.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in whole
+        )
     for row in rows:
         grid.add_row(*row)
     console.print(grid)

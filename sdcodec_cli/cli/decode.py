@@ -123,8 +123,8 @@ def decode(
                 for stem_name, count in result.clipped.items():
                     if count:
                         console.say(
-                            f"{target_name(result.outputs[stem_name])}: {count} samples beyond full scale were limited to it; "
-                            f"make it softer, e.g. with --gain {stem_name}=-3"
+                            f"{target_name(result.outputs[stem_name])}: {count} samples beyond full scale were "
+                            f"limited to it; make it softer, e.g. with --gain {stem_name}=-3"
                         )
                 for problem in result.problems:
                     console.fail(f"{source_name(result.input)}: {problem}")
@@ -136,6 +136,6 @@ def _check_weights(source: str, header: Header, codec: Codec) -> None:
     if codec.weights_sha256 != header.weights_sha256:
         made, found = header.weights_sha256.hex()[:8], codec.weights_sha256.hex()[:8]
         raise ModelError(
-            f"{source_name(source)}: was made with weights {made}... of {header.model}, but {codec.name} has {found}...; "
-            "name the right model with --model DIR, or pass --force-model to decode anyway"
+            f"{source_name(source)}: was made with weights {made}... of {header.model}, but {codec.name} has "
+            f"{found}...; name the right model with --model DIR, or pass --force-model to decode anyway"
         )

@@ -84,6 +84,7 @@ def list_(json: Json = False) -> None:
             for report in reports
         ],
         right=("Hz", "kbit/s each", "weights"),
+        whole=("name",),
     )
 
 

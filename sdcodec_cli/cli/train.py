@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import RecipeError
+from ..errors import OutputError, RecipeError
 from .console import Console, wrong
 from .options import Device, Json, Quiet, complete_model
 
@@ -65,8 +65,8 @@ def train(
 ) -> None:
     """Train a model, in one process.
 
-    The run folder gets the resolved recipe, metrics.jsonl and a checkpoint. Ctrl-C and SIGTERM save and stop; --resume
-    continues. `sdc models export` turns a run into a model.
+    The run folder gets the resolved recipe, metrics.jsonl and a checkpoint. Ctrl-C and SIGTERM save and stop, with
+    exit code 130; --resume continues. `sdc models export` turns a run into a model.
 
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
@@ -85,16 +85,24 @@ def train(
     from ..engine.train.loop import train as run
 
     console = Console(quiet=quiet, json=json)
-    result = run(
-        chosen,
-        data_root=data_root,
-        run=out,
-        initial=find(init) if init else None,
-        resume=resume,
-        seed=seed,
-        device=str(choose_device(device)),
-        report=console.say,
-    )
+    try:
+        result = run(
+            chosen,
+            data_root=data_root,
+            run=out,
+            initial=find(init) if init else None,
+            resume=resume,
+            seed=seed,
+            device=str(choose_device(device)),
+            report=console.say,
+        )
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{out}: cannot be written: {reason}; free some space or choose another --out") from error
     state = "finished" if result.finished else "stopped, --resume continues it"
     console.say(f"{out}: {result.step} steps, {result.audio_seconds:.1f} audio seconds per second, {state}")
     console.result(result)
+    if not result.finished:
+        raise typer.Exit(130)

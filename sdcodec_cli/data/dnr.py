@@ -5,6 +5,7 @@ Dataset: "The cocktail fork problem", arXiv:2110.09958.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import tempfile
@@ -124,6 +125,7 @@ def write_tracks(
     folder = root / FOLDERS[split]
     if folder.exists():
         raise OutputError(f"{folder} exists; choose another -o, or remove it")
+    new_root = not root.exists()
     names = [f"{index:04d}" for index in range(count)]
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -144,4 +146,7 @@ def write_tracks(
         raise OutputError(f"{folder}: cannot be written: {reason}; choose another -o") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if new_root:
+            with contextlib.suppress(OSError):  # it holds the split
+                root.rmdir()
     return [folder / name for name in names]

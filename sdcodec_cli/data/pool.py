@@ -82,8 +82,11 @@ def load_pool(
         if kept:
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(".partial.npz")
-            np.savez(partial, samples=clips[domain].samples, starts=starts)
-            partial.replace(kept)
+            try:
+                np.savez(partial, samples=clips[domain].samples, starts=starts)
+                partial.replace(kept)
+            finally:
+                partial.unlink(missing_ok=True)
     return Pool(sample_rate, clips)
 
 

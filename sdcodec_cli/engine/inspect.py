@@ -80,8 +80,9 @@ class FileReport:
 def inspect(source: str | Path | BinaryIO) -> FileReport:
     """Read all of a stream, checking every checksum and code, and report what is in it.
 
-    `source` is a path, `-` for standard input, or a binary input, which need not be able to seek and is not closed. Raises `InputError` for a
-    path that cannot be read, and `NotAStream`, `UnsupportedStream` or `CorruptStream` if the header is not usable.
+    `source` is a path, `-` for standard input, or a binary input, which need not be able to seek and is not closed.
+    Raises `InputError` for a path that cannot be read, and `NotAStream`, `UnsupportedStream` or `CorruptStream` if the
+    header is not usable.
     """
     if str(source) == "-":
         return replace(_report(sys.stdin.buffer, "stdin"), name="-")
@@ -92,7 +93,7 @@ def inspect(source: str | Path | BinaryIO) -> FileReport:
         with Path(source).open("rb") as fo:
             return _report(fo, str(source))
     except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{source}: cannot be read: {error.strerror}; check its permissions") from error
 
 
 def _report(fo: BinaryIO, name: str) -> FileReport:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ... import zoo
 from ...errors import ModelError
 from ...nn.layers import fold_weight_norm
 from ...recipe import read_recipe
-from .loop import CHECKPOINT, make_trainable
+from .loop import CHECKPOINT, make_trainable, read_checkpoint
 
 
 def export(run: Path, folder: Path, *, half: bool = False, overwrite: bool = False) -> zoo.ModelEntry:
@@ -23,14 +21,14 @@ def export(run: Path, folder: Path, *, half: bool = False, overwrite: bool = Fal
         overwrite: replace an existing model folder, but keep its card
 
     Raises:
-        ModelError: no run in the folder
+        ModelError: no run in the folder, or a damaged one
         OutputError: the folder exists and `overwrite` is off, or it cannot be written
     """
     checkpoint = run / CHECKPOINT
     if not checkpoint.exists():
         raise ModelError(f"{run}: there is no run in this folder; make one with sdc train --out {run}")
     recipe = read_recipe(run / zoo.RECIPE)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = read_checkpoint(checkpoint, "cpu")
     network = zoo.build(recipe)
     make_trainable(network, recipe.training)
     network.load_state_dict(state["average"])

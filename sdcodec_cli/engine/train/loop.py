@@ -167,11 +167,16 @@ def train(
     watch = CodebookWatch(model.quantizer)
     step = 0
     if resume:
-        state = torch.load(checkpoint, map_location=target, weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
+        state = read_checkpoint(checkpoint, target)
+        try:
+            model.load_state_dict(state["model"])
+            average.load_state_dict(state["average"])
+            for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{run}: its checkpoint does not fit the recipe; resume with the recipe that the run was started with"
+            ) from error
         step = state["step"]
     write_recipe(recipe, run / "recipe.toml")
 
@@ -318,6 +323,18 @@ def validate(
     return scores
 
 
+def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
+    """What `train` saved.
+
+    Raises:
+        ModelError: the file is damaged
+    """
+    try:
+        return dict(torch.load(path, map_location=device, weights_only=True))
+    except Exception as error:  # torch's reader raises anything, KeyError included, on damaged files
+        raise ModelError(f"{path}: is damaged and cannot be read; restore it, or start another run") from error
+
+
 def _save(path: Path, step: int, model: SDCodec, average: SDCodec, optimizers: list[torch.optim.Optimizer]) -> None:
     """Replace the checkpoint as a whole: a full disk or a crash leaves the previous one."""
     partial = path.with_suffix(".partial")
@@ -327,11 +344,14 @@ def _save(path: Path, step: int, model: SDCodec, average: SDCodec, optimizers: l
         "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
     }
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class _Means:

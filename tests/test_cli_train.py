@@ -1,0 +1,84 @@
+"""`sdc train`: which recipe it takes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdcodec_cli.engine.train.loop import TrainResult
+from sdcodec_cli.recipe import write_recipe
+
+from cli_examples import errors, sdc
+from tiny_models import tiny_recipe
+
+
+class Loop:
+    """Stand-in for the training loop."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.error: Exception | None = None
+        self.finished = True
+
+    def __call__(self, recipe: Any, **options: Any) -> TrainResult:
+        self.calls.append({"recipe": recipe, **options})
+        if self.error:
+            raise self.error
+        return TrainResult(str(options["run"]), 3, self.finished, 1.5)
+
+
+@pytest.fixture
+def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SDC_DEVICE", raising=False)
+    loop = Loop()
+    monkeypatch.setattr("sdcodec_cli.engine.train.loop.train", loop)
+    return loop
+
+
+def test_the_recipe_is_the_default_models_with_the_fields_that_are_set(loop: Loop) -> None:
+    result = sdc("train", "--data-root", "d", "--out", "run", "--set", "training.steps=7", "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == {"run": "run", "step": 3, "finished": True, "audio_seconds": 1.5}
+    (call,) = loop.calls
+    assert (call["recipe"].name, call["recipe"].training.steps) == ("sdcodec-16k-mini", 7)
+    assert (call["run"], call["data_root"], call["device"]) == (Path("run"), Path("d"), "cpu")
+
+
+def test_a_resumed_run_keeps_its_recipe(loop: Loop) -> None:
+    Path("run").mkdir()
+    write_recipe(tiny_recipe(), Path("run/recipe.toml"))
+    assert sdc("train", "--data-root", "d", "--out", "run", "--resume", "--set", "training.steps=9").exit_code == 0
+    assert sdc("train", "--data-root", "d", "--out", "run", "--resume", "--recipe", "dac-16k").exit_code == 0
+    first, second = (call["recipe"] for call in loop.calls)
+    assert (first.name, first.training.steps) == (tiny_recipe().name, 9)
+    assert second.name == "dac-16k"
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("training.stepz=3", "--set: unknown field training.stepz; did you mean training.steps?"),
+        ("training.steps=many", "--set: training.steps must be of type int, got 'many'"),
+        ("training", "--set training: write it as key=value, such as training.steps=1000"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_a_wrong_command_line(loop: Loop, setting: str, expected: str) -> None:
+    assert errors(sdc("train", "--data-root", "d", "--set", setting), exit_code=2) == [expected]
+    assert loop.calls == []
+
+
+def test_a_run_that_is_stopped_exits_with_130_and_says_how_to_go_on(loop: Loop) -> None:
+    loop.finished = False
+    result = sdc("train", "--data-root", "d", "--out", "run", "--device", "cpu")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].endswith("stopped, --resume continues it")
+
+
+def test_a_run_folder_that_cannot_be_written_is_one_line(loop: Loop) -> None:
+    loop.error = OSError(28, "No space left on device")
+    (line,) = errors(sdc("train", "--data-root", "d", "--out", "run", "--device", "cpu"))
+    assert line == "run: cannot be written: No space left on device; free some space or choose another --out"
