@@ -207,3 +207,11 @@ def test_a_closed_stream_is_an_empty_one() -> None:
 def test_messages_never_go_where_results_go() -> None:
     done = closing("2>", "info", "none.sdc")
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+@pytest.mark.parametrize("command", [["bench"], ["data", "mix", "--data-root", "stems", "-o", "dnr"]])
+@pytest.mark.parametrize("seconds", ["0", "nan", "inf"])
+def test_a_length_that_is_none_exits_with_2(folder: Path, command: list[str], seconds: str) -> None:
+    result = sdc(*command, "--seconds", seconds)
+    assert result.exit_code == 2
+    assert f"{seconds!r} is not a number of seconds from 1" in result.stderr
