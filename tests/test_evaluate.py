@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from sdcodec_cli import load_codec
 from sdcodec_cli.data.dnr import find_tracks
@@ -64,6 +65,28 @@ def test_every_row_is_there_and_the_mixture_scores_what_arithmetic_says(codec, t
         for stem in stems:
             assert np.isfinite(table[task, codec.name, stem].si_sdr)
     assert table["resynthesis", codec.name, "speech"].bitrate == pytest.approx(1.2)
+    # Two tracks of one segment each: the mixtures, and three stems of each by themselves.
+    assert [(row.signal, row.domain, row.num_segments) for row in result.activity] == [
+        *(("mix", domain, 2) for domain in codec.domains),
+        *(("stem", domain, 6) for domain in codec.domains),
+    ]
+
+
+def test_precision_and_recall_count_segments(codec):
+    from sdcodec_cli.engine.codec import SEGMENT_FRAMES
+    from sdcodec_cli.engine.evaluate.score import _Activity
+
+    frames, length = 4 * SEGMENT_FRAMES, 4 * SEGMENT_FRAMES * codec.hop_length
+    codes = codec.encode(np.random.default_rng(0).standard_normal(length) * 0.05, normalize=False)
+    loud, silent = np.full(length, 0.1, dtype=np.float32), np.zeros(length, dtype=np.float32)
+    half = np.where(np.arange(length) < length // 2, loud, silent)
+    for domain, pattern in {"speech": [1, 1, 0, 0], "music": [1, 1, 1, 1], "sfx": [1, 0, 0, 0]}.items():
+        codes.active[domain][0] = torch.tensor(pattern).bool().repeat_interleave(frames // 4)
+    found = _Activity(codec)
+    found.add("mix", codes, {"speech": half, "music": half, "sfx": half})
+    scores = {row.domain: (row.precision, row.recall) for row in found.scores() if row.signal == "mix"}
+    assert scores == {"speech": (1.0, 1.0), "music": (0.5, 1.0), "sfx": (1.0, 0.5)}
+    assert {row.precision for row in found.scores() if row.signal == "stem"} == {None}
 
 
 @pytest.mark.skipif(shutil.which("opusenc") is None, reason="needs opusenc and opusdec")

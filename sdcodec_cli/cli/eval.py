@@ -80,5 +80,12 @@ def _show(result: EvalResult) -> None:
         ],
         right=("SI-SDR", "±", "SI-SDRi", "kbit/s", "clips"),
     )
-    put("\nsegments of single stems in which exactly that domain was found:")
-    put("  " + ", ".join(f"{domain} {share:.0%}" for domain, share in result.activity.items()))
+    put("\nsegments of 2 s in which each domain was found to be present\n")
+    table(
+        ("signal", "domain", "precision", "recall", "segments"),
+        [
+            (score.signal, score.domain, cell(score.precision), cell(score.recall), str(score.num_segments))
+            for score in result.activity
+        ],
+        right=("precision", "recall", "segments"),
+    )

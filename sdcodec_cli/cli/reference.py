@@ -91,6 +91,7 @@ SCHEMAS = [
     ("`sdc train --json`", "sdcodec_cli.engine.train.loop", "TrainResult"),
     ("`sdc eval --json`", "sdcodec_cli.engine.evaluate.score", "EvalResult"),
     ("Each of `scores`", "sdcodec_cli.engine.evaluate.score", "Score"),
+    ("Each of `activity`", "sdcodec_cli.engine.evaluate.score", "ActivityScore"),
     ("`sdc bench --json`", "sdcodec_cli.engine.bench", "BenchResult"),
     ("`--json` of all `sdc models`", "sdcodec_cli.cli.models", "ModelReport"),
 ]
@@ -108,6 +109,7 @@ _TYPES = {
     "tuple[StreamReport, ...]": "list of objects",
     "tuple[Problem, ...]": "list of objects",
     "tuple[Score, ...]": "list of objects",
+    "tuple[ActivityScore, ...]": "list of objects",
     "ProblemKind": "text",
 }
 

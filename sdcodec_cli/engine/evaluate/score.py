@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ...data.dnr import Track, read_track
 from ...errors import SdcError
-from ..codec import Codec
+from ..codec import SEGMENT_FRAMES, Codec, Codes
 from ..separate import mask_mixture
+from ..train.losses import heard_frames
 from .metrics import si_sdr
 
 SILENT = 1e-8
@@ -51,6 +52,20 @@ class Score:
 
 
 @dataclass(frozen=True)
+class ActivityScore:
+    """How well the segments in which a domain is heard were found."""
+
+    signal: str
+    """`mix`, or `stem`: every stem by itself."""
+    domain: str
+    precision: float | None
+    """Share of the segments found that have the domain; None if none was found."""
+    recall: float | None
+    """Share of the segments with the domain that were found; None if there are none."""
+    num_segments: int
+
+
+@dataclass(frozen=True)
 class EvalResult:
     """What an evaluation came to."""
 
@@ -58,8 +73,8 @@ class EvalResult:
     num_tracks: int
     seconds: float
     scores: tuple[Score, ...]
-    activity: dict[str, float]
-    """Share of the segments of single stems in which exactly that domain was found present."""
+    activity: tuple[ActivityScore, ...]
+    """Of the mixtures and of the single stems, a row for each domain."""
     failures: tuple[str, ...]
     """Tracks that were skipped, with the reason."""
     notes: tuple[str, ...]
@@ -126,7 +141,7 @@ def evaluate(
         progress: called after every track
     """
     table, failures, notes, seconds = _Table(), [], [], 0.0
-    hits = {domain: [0, 0] for domain in codec.domains}
+    found = _Activity(codec)
     if opus and not (shutil.which("opusenc") and shutil.which("opusdec")):
         opus = False
         notes.append("opus is left out: opusenc and opusdec are not installed (Debian: apt-get install opus-tools)")
@@ -136,8 +151,8 @@ def evaluate(
         except SdcError as error:
             failures.append(str(error))
             continue
-        _score_mixture(table, codec, track, opus=opus)
-        _score_stems(table, codec, track, hits, opus=opus)
+        _score_mixture(table, codec, track, found, opus=opus)
+        _score_stems(table, codec, track, found, opus=opus)
         seconds += len(track.mix) / codec.sample_rate
         if progress:
             progress(number + 1, len(tracks))
@@ -146,15 +161,50 @@ def evaluate(
         num_tracks=len(tracks) - len(failures),
         seconds=seconds,
         scores=table.scores(),
-        activity={domain: right / total for domain, (right, total) in hits.items() if total},
+        activity=found.scores(),
         failures=tuple(failures),
         notes=tuple(notes),
     )
 
 
-def _score_mixture(table: _Table, codec: Codec, track: Track, *, opus: bool) -> None:
+class _Activity:
+    """Counts segments by what was found and what is there."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self._counts = {(signal, domain): [0, 0, 0, 0] for signal in ("mix", "stem") for domain in codec.domains}
+
+    def add(self, signal: str, codes: Codes, stems: Mapping[str, NDArray[np.float32]]) -> None:
+        """Compare what `codes` have of one signal with the stems that it is made of."""
+        gain = 10 ** (float(codes.gain_db[0]) / 20)
+        stacked = torch.stack([torch.from_numpy(stems[domain]) for domain in self._codec.domains]) * gain
+        heard = heard_frames(stacked[None], self._codec.hop_length)[0]
+        for index, domain in enumerate(self._codec.domains):
+            counts = self._counts[signal, domain]
+            for start in range(0, heard.shape[-1], SEGMENT_FRAMES):
+                there = bool(heard[index, start : start + SEGMENT_FRAMES].any())
+                counts[2 * there + bool(codes.active[domain][0, start])] += 1
+
+    def scores(self) -> tuple[ActivityScore, ...]:
+        """Precision and recall of every domain."""
+        rows = []
+        for (signal, domain), (rejected, false, missed, right) in self._counts.items():
+            rows.append(
+                ActivityScore(
+                    signal=signal,
+                    domain=domain,
+                    precision=right / (right + false) if right + false else None,
+                    recall=right / (right + missed) if right + missed else None,
+                    num_segments=rejected + false + missed + right,
+                )
+            )
+        return tuple(rows)
+
+
+def _score_mixture(table: _Table, codec: Codec, track: Track, found: _Activity, *, opus: bool) -> None:
     mix = torch.from_numpy(track.mix)
     codes = codec.encode(mix)
+    found.add("mix", codes, track.stems)
     share = sum(float(active.float().mean()) for active in codes.active.values())
     rate = codec.recipe.bitrate * share
     table.add("resynthesis", codec.name, "mix", codec.decode(codes), mix, bitrate=rate)
@@ -170,15 +220,12 @@ def _score_mixture(table: _Table, codec: Codec, track: Track, *, opus: bool) -> 
         table.add("masked separation", codec.name, domain, masked[index], reference, mix=mix)
 
 
-def _score_stems(table: _Table, codec: Codec, track: Track, hits: dict[str, list[int]], *, opus: bool) -> None:
+def _score_stems(table: _Table, codec: Codec, track: Track, found: _Activity, *, opus: bool) -> None:
     for domain in codec.domains:
         reference = torch.from_numpy(track.stems[domain])
-        codes = codec.encode(reference)
-        found = torch.stack([codes.active[name][0] for name in codec.domains])
-        wanted = torch.tensor([[name == domain] for name in codec.domains])
-        sounding = found.any(0)
-        hits[domain][0] += int((found == wanted).all(0)[sounding].sum())
-        hits[domain][1] += int(sounding.sum())
+        silent = np.zeros_like(track.mix)
+        alone = {name: track.stems[name] if name == domain else silent for name in codec.domains}
+        found.add("stem", codec.encode(reference), alone)
         everywhere = codec.encode(reference, detect=False)
         rate = codec.recipe.bitrate
         table.add("resynthesis", codec.name, domain, codec.decode(everywhere, stem=domain), reference, bitrate=rate)

@@ -79,9 +79,16 @@ def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tenso
 def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
     """Which domains can be heard: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
 
-    A domain counts as present around frames where it is above −60 dBFS and within 40 dB of the mixture.
+    A domain counts as present up to ten frames before and after `heard_frames`.
+    """
+    return F.max_pool1d(heard_frames(stems, hop_length).float(), kernel_size=21, stride=1, padding=10)
+
+
+def heard_frames(stems: Tensor, hop_length: int) -> Tensor:
+    """In which frames each domain can be heard: stems `[B, N, T]` to bool `[B, N, F]`.
+
+    That is where it is above −60 dBFS and within 40 dB of the mixture.
     """
     energy = stems.unfold(-1, hop_length, hop_length).square().mean(-1)
     mixture = stems.sum(1, keepdim=True).unfold(-1, hop_length, hop_length).square().mean(-1)
-    heard = (energy > 1e-6) & (energy > 1e-4 * mixture)
-    return F.max_pool1d(heard.float(), kernel_size=21, stride=1, padding=10)
+    return (energy > 1e-6) & (energy > 1e-4 * mixture)
