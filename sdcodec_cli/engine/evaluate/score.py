@@ -63,6 +63,7 @@ class ActivityScore:
     recall: float | None
     """Share of the segments with the domain that were found; None if there are none."""
     num_segments: int
+    """How many were looked at."""
 
 
 @dataclass(frozen=True)
