@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 app = typer.Typer(name="models", no_args_is_help=True, rich_markup_mode=None, help="List, show and import models.")
 
 
+Name = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Name of the model; the folder's name by default.", show_default=False),
+]
+
+
+def _title(name: str | None, folder: Path) -> str:
+    """The name of a new model, checked: it goes into the header of every stream."""
+    title = name or folder.resolve().name
+    if not 0 < len(title.encode()) <= 64 or title.startswith(".") or "/" in title or "\\" in title:
+        wrong(f"--name {title}: a name has 1 to 64 bytes, no slash and no dot in front")
+    return title
+
+
 @dataclass(frozen=True)
 class ModelReport:
     """What `sdc models --json` prints about a model."""
@@ -132,10 +146,7 @@ def import_(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
     ],
-    name: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Name of the model; the folder's name by default.", show_default=False),
-    ] = None,
+    name: Name = None,
     sample_rate: Annotated[
         int | None,
         typer.Option(
@@ -158,9 +169,7 @@ def import_(
     from ..zoo import check_new_model, write_model
 
     source, folder = Path(checkpoint), Path(output)
-    title = name or folder.resolve().name
-    if not 0 < len(title.encode()) <= 64 or title.startswith(".") or "/" in title or "\\" in title:
-        wrong(f"--name {title}: a name has 1 to 64 bytes, no slash and no dot in front")
+    title = _title(name, folder)
     if not source.is_file():
         raise InputError(f"{checkpoint}: no such file; name a .pth file of SD-Codec or DAC")
     check_new_model(folder, overwrite=force)
@@ -184,6 +193,7 @@ def export(
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
     ],
+    name: Name = None,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits, half the size.")] = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -195,11 +205,13 @@ def export(
     """
     from ..zoo import check_new_model
 
-    check_new_model(Path(output), overwrite=force)
+    folder = Path(output)
+    title = _title(name, folder)
+    check_new_model(folder, overwrite=force)
 
     from ..engine.train.export import export as write
 
-    entry = write(Path(run), Path(output), half=half, overwrite=force)
+    entry = write(Path(run), folder, name=title, half=half, overwrite=force)
     report = _report(entry)
     console = Console(quiet=quiet, json=json)
     console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")

@@ -5,7 +5,7 @@ Legend: N streams, M rows, V entries, d codebook width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -31,6 +31,11 @@ class CodebookWatch:
         counts = self.counts[rvq]
         for stream, found in enumerate(indices.cpu()):
             counts[stream, level] += torch.bincount(found, minlength=counts.shape[-1])
+
+    def load_counts(self, counts: Iterable[Tensor]) -> None:
+        """Go on from the `counts` of another watch of the same quantizer, in their order."""
+        for mine, theirs in zip(self.counts.values(), counts, strict=True):
+            mine.copy_(theirs)
 
     def usage(self) -> float:
         """Share of all entries looked up at least once since the last `revive`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from ... import zoo
@@ -11,12 +12,15 @@ from ...recipe import read_recipe
 from .loop import CHECKPOINT, make_trainable, read_checkpoint
 
 
-def export(run: Path, folder: Path, *, half: bool = False, overwrite: bool = False) -> zoo.ModelEntry:
+def export(
+    run: Path, folder: Path, *, name: str | None = None, half: bool = False, overwrite: bool = False
+) -> zoo.ModelEntry:
     """Write the averaged weights of a run as a model folder.
 
     Args:
         run: folder of the run
         folder: to make
+        name: of the model; that of its recipe by default
         half: store weights in 16 bits; they are computed with in 32 all the same
         overwrite: replace an existing model folder, but keep its card
 
@@ -28,6 +32,7 @@ def export(run: Path, folder: Path, *, half: bool = False, overwrite: bool = Fal
     if not checkpoint.exists():
         raise ModelError(f"{run}: there is no run in this folder; make one with sdc train --out {run}")
     recipe = read_recipe(run / zoo.RECIPE)
+    recipe = dataclasses.replace(recipe, name=name or recipe.name)
     state = read_checkpoint(checkpoint, "cpu")
     network = zoo.build(recipe)
     make_trainable(network, recipe.training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import itertools
 import json
@@ -173,6 +174,7 @@ def train(
             average.load_state_dict(state["average"])
             for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(kept)
+            watch.load_counts(state["codebook_counts"])
         except (RuntimeError, ValueError) as error:
             raise ModelError(
                 f"{run}: its checkpoint does not fit the recipe; resume with the recipe that the run was started with"
@@ -265,8 +267,8 @@ def train(
                     if "valid" in row:
                         report("valid: " + " ".join(f"{name} {value:.2f}" for name, value in row["valid"].items()))
                 if step % checkpoint_every == 0:
-                    _save(checkpoint, step, model, average, optimizers)
-            _save(checkpoint, step, model, average, optimizers)
+                    _save(checkpoint, step, model, average, optimizers, watch)
+            _save(checkpoint, step, model, average, optimizers, watch)
     finally:
         # Ends the worker now, also where an exception's traceback keeps this frame alive.
         del batches
@@ -295,19 +297,9 @@ def validate(
     A quick look during training; `sdc eval` is the real measure.
     """
     domains = recipe.model.domains
-    mixing = type(recipe.mixing)(
-        seconds=seconds,
-        track_probabilities=(0.0,) * (len(domains) - 1) + (1.0,),
-        loudness=recipe.mixing.loudness,
-    )
-    everything = Recipe(
-        name=recipe.name,
-        model=recipe.model,
-        encoder=recipe.encoder,
-        decoder=recipe.decoder,
-        quantizer=recipe.quantizer,
-        mixing=mixing,
-    )
+    tracks = (0.0,) * (len(domains) - 1) + (1.0,)
+    mixing = dataclasses.replace(recipe.mixing, seconds=seconds, track_probabilities=tracks, quiet_probability=0.0)
+    everything = dataclasses.replace(recipe, mixing=mixing)
     device = next(model.parameters()).device
     stems, _ = _batch(pool, everything, VALIDATION_SEED, range(examples))
     stems = stems.to(device)
@@ -335,7 +327,14 @@ def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
         raise ModelError(f"{path}: is damaged and cannot be read; restore it, or start another run") from error
 
 
-def _save(path: Path, step: int, model: SDCodec, average: SDCodec, optimizers: list[torch.optim.Optimizer]) -> None:
+def _save(
+    path: Path,
+    step: int,
+    model: SDCodec,
+    average: SDCodec,
+    optimizers: list[torch.optim.Optimizer],
+    watch: CodebookWatch,
+) -> None:
     """Replace the checkpoint as a whole: a full disk or a crash leaves the previous one."""
     partial = path.with_suffix(".partial")
     state = {
@@ -343,6 +342,7 @@ def _save(path: Path, step: int, model: SDCodec, average: SDCodec, optimizers: l
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "codebook_counts": list(watch.counts.values()),
     }
     try:
         with partial.open("wb") as file:

@@ -1,0 +1,84 @@
+"""The model that ships with the package, on the sample that ships with the repository, and the README's commands."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+import soxr
+import torch
+
+from sdcodec_cli import load_codec
+from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.evaluate.metrics import si_sdr
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENE = ROOT / "docs" / "scene.flac"
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return load_codec(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scene() -> torch.Tensor:
+    wav, rate = soundfile.read(SCENE, dtype="float32")
+    return torch.from_numpy(soxr.resample(wav, rate, 16_000))
+
+
+def test_the_sample_survives_at_eighteen_kilobits(codec, scene):
+    decoded = codec.decode(codec.encode(scene))
+    assert float(si_sdr(decoded, scene)) > 5
+    assert float(decoded.square().mean() / scene.square().mean()) == pytest.approx(1, abs=0.4)
+
+
+def test_more_codebooks_come_closer(codec, scene):
+    scores = [float(si_sdr(codec.decode(codec.encode(scene, num_codebooks=count)), scene)) for count in (1, 3, 6, 12)]
+    assert scores == sorted(scores)
+    assert scores[-1] > scores[0] + 2
+
+
+def test_the_voice_is_where_it_is_heard(codec, scene):
+    """It speaks from 3.5 to 11.5 s of 14."""
+    speech = codec.decode(codec.encode(scene), stem="speech").reshape(14, -1).square().mean(-1)
+    inside, outside = float(speech[4:11].mean()), float(torch.cat([speech[:3], speech[12:]]).mean())
+    assert 10 * math.log10(inside / (outside + 1e-12)) > 6
+
+
+def readme_commands() -> list[str]:
+    return re.findall(r"^\$ (.*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_the_readme_shows_commands():
+    assert sum(line.startswith("sdc ") for line in readme_commands()) >= 4
+
+
+def test_the_readmes_commands_run_one_after_the_other_and_say_what_it_shows(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "scene.flac").write_bytes(SCENE.read_bytes())
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    for line in readme_commands():
+        assert shlex.split(line)[0] == "sdc"
+        done = subprocess.run(
+            line,
+            shell=True,
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        for shown in (done.stdout + done.stderr).strip().splitlines():
+            # Speeds differ from machine to machine.
+            fixed = re.sub(r", [\d.]+x real time.*", "", shown).rstrip()
+            assert fixed in page, line
