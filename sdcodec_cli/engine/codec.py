@@ -423,13 +423,12 @@ class StreamDecoder:
 def _fade(gates: Tensor, hop_length: int) -> Tensor:
     """Gain per sample from gates of 0 or 1 per frame: `[S, F]` to `[S, F * hop_length]`.
 
-    One in every active frame; outside of them it falls to zero over one frame.
+    One in every active frame; over the frame after it falls to zero, and over the frame before it rises from there.
     """
-    wider = F.max_pool1d(gates, kernel_size=3, stride=1, padding=1)
-    samples = wider.repeat_interleave(hop_length, dim=-1)
-    edges = F.pad(samples[:, None], (hop_length, hop_length), mode="replicate")
-    ramps = F.avg_pool1d(edges, kernel_size=2 * hop_length + 1, stride=1)[:, 0]
-    return torch.maximum((ramps * 2 - 1).clamp_min(0), gates.repeat_interleave(hop_length, dim=-1))
+    falling = torch.linspace(1, 0, hop_length, device=gates.device)
+    before, after = F.pad(gates[:, :-1], (1, 0))[..., None], F.pad(gates[:, 1:], (0, 1))[..., None]
+    ramps = torch.maximum(before * falling, after * falling.flip(0))
+    return torch.maximum(gates[..., None], ramps).flatten(1)
 
 
 def split_segments(blocks: Iterable[CodedBlock]) -> Iterator[CodedBlock]:
