@@ -26,7 +26,9 @@ COMMANDS = [[], ["compress"], ["decode"], ["separate"], ["info"], ["models"], ["
 TESTS = Path(__file__).parent
 
 STAND_IN = """
-import pytest, sys
+import pytest, signal, sys
+# A shell starts what it runs in the background with Ctrl-C switched off.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from cli_examples import Engine, install
 engine = Engine(); install(engine, pytest.MonkeyPatch())
 {setup}
