@@ -462,6 +462,26 @@ class LoudnessMeter:
         return index * self._sample_rate // 10
 
 
+def integrated_loudness(wav: Wav, sample_rate: int) -> float:
+    """Integrated loudness of a whole signal `[C, T]` in LUFS; see `LoudnessMeter`."""
+    meter = LoudnessMeter(sample_rate, len(wav))
+    meter.push(wav)
+    return meter.integrated()
+
+
+def read_mono(source: str | Path, sample_rate: int) -> Wav:
+    """A whole file, mixed down and resampled: `[T]`.
+
+    Raises:
+        InputError: see `AudioReader`
+    """
+    with AudioReader(source) as reader:
+        resampler = StreamResampler(reader.info.sample_rate, sample_rate, 1)
+        pieces = [resampler.push(downmix(block)) for block in reader.blocks()]
+        pieces.append(resampler.flush())
+    return np.asarray(np.concatenate(pieces, axis=1)[0], dtype=np.float32)
+
+
 def _lufs(power: float) -> float:
     return -0.691 + 10 * math.log10(power) if power > 0 else -math.inf
 

@@ -17,10 +17,10 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from ..audio import AudioReader, StreamResampler, downmix
+from ..audio import integrated_loudness, read_mono
 from ..errors import InputError, OutputError
 from ..recipe import MixingFields
-from .mixing import TRIES, loudness
+from .mixing import TRIES
 from .pool import Clips, Pool
 
 Split = Literal["train", "val", "test"]
@@ -62,19 +62,11 @@ def read_track(folder: Path, domains: tuple[str, ...], sample_rate: int) -> Trac
     Raises:
         InputError: a file is missing or unreadable, or lengths differ
     """
-    wavs = {name: _read(folder / f"{name}.wav", sample_rate) for name in ("mix", *domains)}
+    wavs = {name: read_mono(folder / f"{name}.wav", sample_rate) for name in ("mix", *domains)}
     lengths = {len(wav) for wav in wavs.values()}
     if len(lengths) != 1:
         raise InputError(f"{folder}: mixture and stems have different lengths; restore the track")
     return Track(folder.name, wavs.pop("mix"), wavs)
-
-
-def _read(path: Path, sample_rate: int) -> NDArray[np.float32]:
-    with AudioReader(path) as reader:
-        resampler = StreamResampler(reader.info.sample_rate, sample_rate, 1)
-        pieces = [resampler.push(downmix(block)) for block in reader.blocks()]
-        pieces.append(resampler.flush())
-    return np.asarray(np.concatenate(pieces, axis=1)[0])
 
 
 def draw_scene(
@@ -87,7 +79,7 @@ def draw_scene(
     for number, (domain, clips) in enumerate(pool.clips.items()):
         for _ in range(TRIES):
             stem = _fill(clips, length, rng)
-            level = loudness(stem, pool.sample_rate)
+            level = integrated_loudness(stem[None], pool.sample_rate)
             if level > -math.inf:
                 break
         else:
@@ -95,7 +87,8 @@ def draw_scene(
         target = fields.loudness[number] + rng.uniform(-1, 1) * fields.loudness_range
         stem = stem * np.float32(10 ** ((target - level) / 20))
         stems[domain] = stem * np.float32(min(1.0, 10 ** (fields.peak / 20) / float(np.abs(stem).max())))
-    level = loudness(np.sum(list(stems.values()), axis=0, dtype=np.float32), pool.sample_rate)
+    mixture = np.stack(list(stems.values())).sum(0)
+    level = integrated_loudness(mixture[None], pool.sample_rate)
     target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
     return {domain: stem * np.float32(10 ** ((target - level) / 20)) for domain, stem in stems.items()}
 

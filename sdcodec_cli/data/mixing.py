@@ -8,15 +8,13 @@ Legend: N domains, T samples.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
-import pyloudnorm
-import scipy.signal
 from numpy.typing import NDArray
 
+from ..audio import integrated_loudness
 from ..recipe import MixingFields
 from .pool import Clips, Pool
 
@@ -34,31 +32,6 @@ class Example:
     """`[N]`."""
 
 
-def loudness(wav: NDArray[np.float32], sample_rate: int) -> float:
-    """Integrated loudness of `[T]` in LUFS (ITU-R BS.1770-4), −inf for silence.
-
-    Agrees with pyloudnorm, whose filter coefficients it uses; short crops by the thousand want less overhead.
-    """
-    filtered = scipy.signal.sosfilt(_k_weighting(sample_rate), wav)
-    step = sample_rate // 10
-    tenths = np.square(filtered[: len(filtered) // step * step]).reshape(-1, step).mean(1)
-    if len(tenths) < 4:
-        raise ValueError(f"loudness needs at least 0.4 s, got {len(wav) / sample_rate:.3f} s")
-    blocks = np.convolve(tenths, np.full(4, 0.25), mode="valid")
-    for gate in (10 ** ((-70 + 0.691) / 10), None):
-        threshold = 0.1 * blocks.mean() if gate is None else gate
-        blocks = blocks[blocks > threshold]
-        if not len(blocks):
-            return -math.inf
-    return -0.691 + 10 * math.log10(blocks.mean())
-
-
-@functools.cache
-def _k_weighting(sample_rate: int) -> NDArray[np.float64]:
-    filters = pyloudnorm.Meter(sample_rate)._filters.values()
-    return np.concatenate([scipy.signal.tf2sos(f.passband_gain * f.b, f.a) for f in filters])
-
-
 def draw(pool: Pool, fields: MixingFields, *, seed: int, index: int) -> Example:
     """Example number `index` of the sequence that `seed` stands for."""
     rng = np.random.default_rng([seed, index])
@@ -72,13 +45,13 @@ def draw(pool: Pool, fields: MixingFields, *, seed: int, index: int) -> Example:
         target = fields.loudness[domain] + rng.uniform(-1, 1) * fields.loudness_range
         for _ in range(TRIES):
             crop = _crop(pool.clips[domains[domain]], length, rng)
-            level = loudness(crop, pool.sample_rate)
+            level = integrated_loudness(crop[None], pool.sample_rate)
             if level > -math.inf:
                 crop *= 10 ** ((target - level) / 20)
                 stems[domain] = crop * min(1.0, 10 ** (fields.peak / 20) / float(np.abs(crop).max()))
                 present[domain] = True
                 break
-    level = loudness(stems.sum(0), pool.sample_rate)
+    level = integrated_loudness(stems.sum(0)[None], pool.sample_rate)
     if level > -math.inf:
         target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
         if rng.random() < fields.quiet_probability:

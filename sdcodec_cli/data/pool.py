@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import READ_SUFFIXES, AudioReader, StreamResampler, downmix
+from ..audio import READ_SUFFIXES, read_mono
 from ..errors import InputError
 
 
@@ -91,9 +91,4 @@ def load_pool(
 
 
 def _read(path: Path, sample_rate: int) -> NDArray[np.int16]:
-    with AudioReader(path) as reader:
-        resampler = StreamResampler(reader.info.sample_rate, sample_rate, 1)
-        pieces = [resampler.push(downmix(block)) for block in reader.blocks()]
-        pieces.append(resampler.flush())
-    wav = np.concatenate(pieces, axis=1)[0]
-    return np.asarray(np.clip(np.rint(wav * 32767), -32768, 32767), dtype=np.int16)
+    return np.asarray(np.clip(np.rint(read_mono(path, sample_rate) * 32767), -32768, 32767), dtype=np.int16)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import LoudnessMeter
+from ..audio import integrated_loudness
 from ..errors import DeviceError
 from ..nn.sdcodec import SDCodec
 from ..recipe import Recipe
@@ -219,7 +219,7 @@ class Codec:
             raise ValueError(f"num_codebooks must be between 1 and {self.num_codebooks}, got {num_codebooks}")
         rows, gains, codes, active = signal.reshape(-1, signal.shape[-1]), [], [], []
         for row in rows:
-            gain = self.gain_for(_loudness(row, self.sample_rate)) if normalize else 0.0
+            gain = self.gain_for(integrated_loudness(row.numpy()[None], self.sample_rate)) if normalize else 0.0
             encoder = self.stream_encoder(num_codebooks=num_codebooks, detect=detect)
             blocks = [*encoder.push(row * 10 ** (gain / 20)), *encoder.finish()]
             gains.append(gain)
@@ -261,12 +261,6 @@ class Codec:
             pieces += decoder.finish()
             wavs.append(torch.cat([piece[0] for piece in pieces])[: codes.num_samples] * 10 ** (-gain / 20))
         return torch.stack(wavs).reshape(*codes.leading, codes.num_samples)
-
-
-def _loudness(wav: Tensor, sample_rate: int) -> float:
-    meter = LoudnessMeter(sample_rate)
-    meter.push(wav.numpy()[None])
-    return meter.integrated()
 
 
 class StreamEncoder:
