@@ -115,12 +115,17 @@ def _hash(tensors: Mapping[str, Tensor]) -> bytes:
     return digest.digest()
 
 
+def how_to_get_weights(name: str) -> str:
+    """Advice for a recipe that comes without them."""
+    return (
+        f"train them (sdc train --recipe {name} --data-root DIR) or import the published checkpoint "
+        f"(sdc models import CHECKPOINT -o DIR)"
+    )
+
+
 def _weights_path(entry: ModelEntry) -> Path:
     if entry.size_bytes is None:
-        raise ModelError(
-            f"{entry.name}: this recipe comes without weights; train them (sdc train --recipe {entry.name} "
-            f"--data-root DIR) or import the published checkpoint (sdc models import CHECKPOINT -o DIR)"
-        )
+        raise ModelError(f"{entry.name}: this recipe comes without weights; {how_to_get_weights(entry.name)}")
     return entry.folder / WEIGHTS
 
 

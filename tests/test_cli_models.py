@@ -38,6 +38,11 @@ def test_the_list_is_one_json_object_per_model() -> None:
     assert (first["sample_rate"], first["frame_rate"], first["bitrate"]) == (16_000, 50.0, 6.0)
 
 
+def test_a_recipe_without_weights_says_how_to_get_them() -> None:
+    text = sdc("models", "show", "sdcodec-16k").stdout
+    assert "none yet; train them (sdc train --recipe sdcodec-16k --data-root DIR) or import" in text
+
+
 def test_a_model_is_shown_with_its_facts() -> None:
     text = sdc("models", "show", "sdcodec-16k-mini").stdout
     assert text.startswith("sdcodec-16k-mini: ")

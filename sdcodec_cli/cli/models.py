@@ -119,14 +119,15 @@ def show(
 
     Example: sdc models show sdcodec-16k-mini
     """
-    from ..zoo import find
+    from ..zoo import find, how_to_get_weights
 
     entry = find(name)
     report = _report(entry)
     if json:
         put(as_json(report))
         return
-    size = "none yet" if report.size_bytes is None else num_bytes(report.size_bytes)
+    missing = f"none yet; {how_to_get_weights(report.name)}"
+    size = missing if report.size_bytes is None else num_bytes(report.size_bytes)
     put(f"{report.name}: {report.description}")
     put(f"  folder   {report.folder}")
     put(f"  audio    {report.sample_rate} Hz, {report.frame_rate:g} frames per second")
