@@ -257,6 +257,7 @@ class Recipe:
         """
         return self.quantizer.num_codebooks * math.log2(self.quantizer.codebook_size) * self.frame_rate / 1000
 
+    @property
     def codebook_bitrate(self) -> float:
         """Payload that one codebook of one domain costs, in kbit/s."""
         return self.bitrate / self.quantizer.num_codebooks

@@ -8,7 +8,6 @@ Finding and listing need no torch, so that `sdc models list` and shell completio
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import shutil
@@ -88,22 +87,6 @@ def _entry(folder: Path) -> ModelEntry:
     weights = folder / WEIGHTS
     recipe = read_recipe(folder / RECIPE)
     return ModelEntry(recipe.name, folder, recipe, weights.stat().st_size if weights.is_file() else None)
-
-
-@functools.lru_cache(maxsize=32)
-def _file_hash(path: Path, size: int, modified: int) -> bytes:
-    return _hash(_read_weights(path))
-
-
-def weights_sha256(entry: ModelEntry) -> bytes:
-    """Hash of a model's weights, 32 bytes: over names, types, shapes and values, not over the file.
-
-    Raises:
-        ModelError: the model has no weights, or they cannot be read
-    """
-    path = _weights_path(entry)
-    status = path.stat()
-    return _file_hash(path, status.st_size, status.st_mtime_ns)
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> bytes:

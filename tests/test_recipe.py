@@ -13,7 +13,7 @@ from sdcodec_cli.zoo import list_models
 
 def test_the_defaults_are_the_papers():
     recipe = Recipe(name="paper")
-    assert (recipe.frame_rate, recipe.bitrate, recipe.codebook_bitrate()) == (50.0, 6.0, 0.5)
+    assert (recipe.frame_rate, recipe.bitrate, recipe.codebook_bitrate) == (50.0, 6.0, 0.5)
     assert recipe.mixing.track_probabilities == (0.6, 0.2, 0.2)
     assert recipe.mixing.loudness == (-17.0, -24.0, -21.0)
     assert recipe.training.steps == 400_000

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..audio import integrated_loudness, read_mono
 from ..errors import InputError, OutputError
 from ..recipe import MixingFields
-from .mixing import TRIES
+from .mixing import TRIES, leveled
 from .pool import Clips, Pool
 
 Split = Literal["train", "val", "test"]
@@ -85,8 +85,7 @@ def draw_scene(
         else:
             raise InputError(f"{domain}: {TRIES} draws in a row were silent; check its audio files")
         target = fields.loudness[number] + rng.uniform(-1, 1) * fields.loudness_range
-        stem = stem * np.float32(10 ** ((target - level) / 20))
-        stems[domain] = stem * np.float32(min(1.0, 10 ** (fields.peak / 20) / float(np.abs(stem).max())))
+        stems[domain] = leveled(stem, target - level, fields.peak)
     mixture = np.stack(list(stems.values())).sum(0)
     level = integrated_loudness(mixture[None], pool.sample_rate)
     target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range

@@ -47,8 +47,7 @@ def draw(pool: Pool, fields: MixingFields, *, seed: int, index: int) -> Example:
             crop = _crop(pool.clips[domains[domain]], length, rng)
             level = integrated_loudness(crop[None], pool.sample_rate)
             if level > -math.inf:
-                crop *= 10 ** ((target - level) / 20)
-                stems[domain] = crop * min(1.0, 10 ** (fields.peak / 20) / float(np.abs(crop).max()))
+                stems[domain] = leveled(crop, target - level, fields.peak)
                 present[domain] = True
                 break
     level = integrated_loudness(stems.sum(0)[None], pool.sample_rate)
@@ -58,6 +57,12 @@ def draw(pool: Pool, fields: MixingFields, *, seed: int, index: int) -> Example:
             target -= rng.uniform(0, fields.quiet_range)
         stems *= np.float32(10 ** ((target - level) / 20))
     return Example(stems, present)
+
+
+def leveled(stem: NDArray[np.float32], gain_db: float, peak: float) -> NDArray[np.float32]:
+    """A stem with a gain, and then with less of it if its peak would exceed `peak` dBFS."""
+    louder = stem * np.float32(10 ** (gain_db / 20))
+    return louder * np.float32(min(1.0, 10 ** (peak / 20) / float(np.abs(louder).max())))
 
 
 def _crop(clips: Clips, length: int, rng: np.random.Generator) -> NDArray[np.float32]:

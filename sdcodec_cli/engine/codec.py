@@ -157,7 +157,7 @@ class Codec:
         Raises:
             ValueError: the model was not trained for less than all, or the bitrate is out of its range
         """
-        each, full = self.recipe.codebook_bitrate(), self.recipe.bitrate
+        each, full = self.recipe.codebook_bitrate, self.recipe.bitrate
         if not each <= bitrate <= full + 1e-9:
             raise ValueError(f"bitrate must be between {each:g} and {full:g} kbit/s per domain, got {bitrate:g}")
         count = min(self.num_codebooks, int(bitrate / each + 1e-9))
@@ -210,7 +210,7 @@ class Codec:
         Raises:
             ValueError: no samples, samples that are not finite, or `num_codebooks` out of range
         """
-        signal = torch.as_tensor(wav, dtype=torch.float32)
+        signal = torch.as_tensor(wav, dtype=torch.float32).detach().cpu()
         if signal.dim() == 0 or signal.numel() == 0:
             raise ValueError(f"wav must be [..., T] with at least one sample, got shape {list(signal.shape)}")
         if not bool(torch.isfinite(signal).all()):
@@ -280,7 +280,7 @@ class StreamEncoder:
         self._buffered += len(wav)
         hop, blocks = self._codec.hop_length, []
         while self._buffered >= (self._next + BLOCK_FRAMES + self._context - self._start) * hop:
-            blocks.append(self._encode(self._next + BLOCK_FRAMES, final=False))
+            blocks.append(self._encode(self._next + BLOCK_FRAMES))
         return blocks
 
     def finish(self) -> list[CodedBlock]:
@@ -288,13 +288,13 @@ class StreamEncoder:
         total = self._start + math.ceil(self._buffered / self._codec.hop_length)
         blocks = []
         while self._next < total:
-            blocks.append(self._encode(min(self._next + BLOCK_FRAMES, total), final=True))
+            blocks.append(self._encode(min(self._next + BLOCK_FRAMES, total)))
         return blocks
 
     @torch.inference_mode()
-    def _encode(self, stop: int, *, final: bool) -> CodedBlock:
+    def _encode(self, stop: int) -> CodedBlock:
         hop, start, network = self._codec.hop_length, self._next, self._codec.network
-        buffer = torch.cat(self._pieces)
+        buffer = _joined(self._pieces)
         last = (stop + self._context - self._start) * hop
         wav = buffer[:last].to(self._codec.device)
         latent = network.encode(wav[None, None])
@@ -306,7 +306,7 @@ class StreamEncoder:
         active = self._active(samples, present)
         self._next = stop
         keep = max(self._start, stop - self._context)
-        self._pieces = [buffer[(keep - self._start) * hop :].clone()]
+        self._pieces = [buffer[(keep - self._start) * hop :]]
         self._buffered = len(self._pieces[0])
         self._start = keep
         return CodedBlock(start, codes.cpu().numpy(), active)
@@ -347,8 +347,7 @@ class StreamDecoder:
         for stem in stems:
             codec.check_stem(stem)
         self._codec, self.stems = codec, tuple(stems)
-        # Two frames of context more than the network sees, for the fades.
-        self._context = max(codec.context_frames, 2)
+        self._context = codec.context_frames
         self._latents: list[Tensor] = []  # each [N, D, F]
         self._gates: list[Tensor] = []  # each [N, F]
         self._buffered = 0
@@ -393,7 +392,7 @@ class StreamDecoder:
     @torch.inference_mode()
     def _decode(self, stop: int) -> Tensor:
         hop, start = self._codec.hop_length, self._next
-        latents, gates = torch.cat(self._latents, dim=-1), torch.cat(self._gates, dim=-1)
+        latents, gates = _joined(self._latents), _joined(self._gates)
         span = slice(0, stop + self._context - self._start)
         picked = [list(range(len(latents))) if s == "mix" else [self._codec.domains.index(s)] for s in self.stems]
         rows = torch.stack([latents[index][..., span].sum(0) for index in picked])
@@ -407,11 +406,16 @@ class StreamDecoder:
         inner = wavs[:, (start - self._start) * hop : (stop - self._start) * hop].cpu()
         self._next = stop
         keep = max(self._start, stop - self._context)
-        self._latents = [latents[..., keep - self._start :].clone()]
-        self._gates = [gates[..., keep - self._start :].clone()]
+        self._latents = [latents[..., keep - self._start :]]
+        self._gates = [gates[..., keep - self._start :]]
         self._buffered -= keep - self._start
         self._start = keep
         return inner
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    """Pieces end to end; one that came whole is not copied, however many blocks are cut off it."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=-1)
 
 
 def _fade(gates: Tensor, hop_length: int) -> Tensor:

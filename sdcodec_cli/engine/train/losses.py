@@ -6,6 +6,7 @@ Legend: B batch, T samples, M mel bands, N domains, F frames.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -23,8 +24,6 @@ FLOOR = 1e-5
 @functools.lru_cache
 def _mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
     """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them."""
-    import warnings
-
     with warnings.catch_warnings():
         # At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
         warnings.simplefilter("ignore")
