@@ -403,14 +403,12 @@ class LoudnessMeter:
     """
 
     def __init__(self, sample_rate: int, channels: int = 1) -> None:
-        # Both pull in scipy, which takes longer to import than a short file takes to decode.
-        import pyloudnorm
+        # Pulls in much, which takes longer to import than a short file takes to decode.
         import scipy.signal
 
         self._sample_rate = sample_rate
         self._filter = scipy.signal.sosfilt
-        stages = pyloudnorm.Meter(sample_rate)._filters.values()
-        self._sos = np.array([[*stage.b, *stage.a] for stage in stages])
+        self._sos = k_weighting(sample_rate)
         self._state = np.zeros((len(self._sos), channels, 2))
         self._weights = np.ones(channels)
         self._weights[3:5] = 1.41
@@ -460,6 +458,13 @@ class LoudnessMeter:
 
     def _edge(self, index: int) -> int:
         return index * self._sample_rate // 10
+
+
+def k_weighting(sample_rate: int) -> NDArray[np.float64]:
+    """The weighting filter of ITU-R BS.1770-4 as second-order sections `[2, 6]`; pyloudnorm's."""
+    import pyloudnorm
+
+    return np.array([[*stage.b, *stage.a] for stage in pyloudnorm.Meter(sample_rate)._filters.values()])
 
 
 def integrated_loudness(wav: Wav, sample_rate: int) -> float:

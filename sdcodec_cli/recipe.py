@@ -1,13 +1,14 @@
 """What a model is made of and how it is trained: frozen dataclasses, read from TOML and checked once.
 
 A recipe file has one table per dataclass below: `[model]`, `[encoder]`, `[decoder]`, `[quantizer]`, `[mixing]`,
-`[training]`. Fields left out keep the defaults, which are the paper's.
+`[augmentation]`, `[discriminator]`, `[training]`. Fields left out keep the defaults, which are the paper's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import math
 import sys
 import types
@@ -141,6 +142,64 @@ class MixingFields:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AugmentationFields:
+    """What is done to a stem before it is mixed; everything is off by default, as in the paper."""
+
+    polarity: float = 0.0
+    """How often a stem is turned upside down."""
+    gain_range: float = 0.0
+    """Uniform deviation from the loudness target on top of `mixing.loudness_range`, in dB to either side."""
+    speed_range: float = 0.0
+    """Uniform change of speed and pitch, as a share to either side: 0.05 is up to 5 % slower or faster."""
+    equalizer: float = 0.0
+    """How often a stem gets random shelves and a peak of up to 6 dB."""
+    bandwidth: float = 0.0
+    """How often a stem is low-passed, at a random frequency from an eighth of the sample rate up."""
+    codec: float = 0.0
+    """How often a stem goes through a lossy codec at a low bitrate."""
+
+    def __post_init__(self) -> None:
+        for name in ("polarity", "equalizer", "bandwidth", "codec"):
+            _require(0 <= getattr(self, name) <= 1, f"augmentation.{name} must be between 0 and 1")
+        _require(0 <= self.gain_range <= 40, "augmentation.gain_range must be between 0 and 40 dB")
+        _require(0 <= self.speed_range <= 0.5, "augmentation.speed_range must be between 0 and 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorFields:
+    """The networks that learn to tell decoded from real audio (DAC, arXiv:2306.06546); used in training only."""
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    """One network per period, which sees the waveform folded to that many columns."""
+    window_lengths: tuple[int, ...] = (2048, 1024, 512)
+    """One network per window length in samples, which sees the complex spectrum."""
+    band_edges: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
+    """Where the spectrum is split into bands with weights of their own, as shares of the highest frequency."""
+    width: int = 32
+    """Channels: of the spectral networks, and of the first layer of the period networks."""
+    learning_rate: float = 1e-4
+    """Peak learning rate; it follows the schedule of `training`."""
+    betas: tuple[float, float] = (0.8, 0.99)
+    """Adam's averages."""
+    clip_norm: float = 10.0
+    """Largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        _require(len(self.periods) + len(self.window_lengths) > 0, "discriminator: needs periods or window_lengths")
+        _require(all(p >= 2 for p in self.periods), "discriminator.periods must be at least 2")
+        _require(
+            all(w >= 64 and w % 4 == 0 for w in self.window_lengths), "discriminator.window_lengths: multiples of 4"
+        )
+        edges = (0.0, *self.band_edges, 1.0)
+        _require(
+            all(a < b for a, b in itertools.pairwise(edges)),
+            "discriminator.band_edges must rise within 0 and 1",
+        )
+        for name in ("width", "learning_rate", "clip_norm"):
+            _require(getattr(self, name) > 0, f"discriminator.{name} must be positive, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingFields:
     """Objective, optimizer and schedule."""
 
@@ -166,8 +225,18 @@ class TrainingFields:
     """cosine: share of the peak that is left at the end."""
     clip_norm: float = 10.0
     """Largest norm of the gradient."""
+    seed: int = 0
+    """Of weights, examples and choices: the same recipe on the same data repeats the run."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the products in the networks (automatic mixed precision); weights and optimizers are always float32."""
     mel_weight: float = 15.0
     """Weight of the multi-scale log-mel distance."""
+    feature_weight: float = 2.0
+    """Weight of the distance between the discriminators' features of decoded and real audio."""
+    adversarial_weight: float = 1.0
+    """Weight of deceiving the discriminators; without it and `feature_weight` there are none."""
+    adversarial_start: int = 0
+    """Step at which the discriminators join."""
     mel_scales_per_step: int = 7
     """How many of the seven mel scales a step draws; fewer are faster and right on average."""
     snr_weight: float = 0.0
@@ -184,6 +253,8 @@ class TrainingFields:
     """How often a batch's mixtures are decoded from latents of different examples."""
     quantizer_dropout: float = 0.0
     """How often a domain of an example is coded with a random number of levels."""
+    codebook_renewal: bool = False
+    """Whether codebooks start from data and their unused entries are put to work (not in the paper)."""
     parts: Literal["all", "activity"] = "all"
     """What is trained: everything, or the activity head alone, on the latents of an encoder that stays as it is."""
     average_decay: float = 0.0
@@ -195,6 +266,14 @@ class TrainingFields:
         for name in ("silence_probability", "swap_probability", "quantizer_dropout", "average_decay"):
             _require(0 <= getattr(self, name) <= 1, f"training.{name} must be between 0 and 1")
         _require(self.mel_scales_per_step <= 7, "training.mel_scales_per_step: there are 7 scales")
+        _require(0 <= self.seed < 2**31, f"training.seed must be from 0 to 2^31 - 1, got {self.seed}")
+        for name in ("warmup_steps", "adversarial_start", "feature_weight", "adversarial_weight"):
+            _require(getattr(self, name) >= 0, f"training.{name} must not be negative, got {getattr(self, name)}")
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether discriminators are trained along."""
+        return self.adversarial_weight > 0 or self.feature_weight > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +286,8 @@ class Recipe:
     decoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=1536, strides=(8, 5, 4, 2)))
     quantizer: QuantizerFields = field(default_factory=QuantizerFields)
     mixing: MixingFields = field(default_factory=MixingFields)
+    augmentation: AugmentationFields = field(default_factory=AugmentationFields)
+    discriminator: DiscriminatorFields = field(default_factory=DiscriminatorFields)
     training: TrainingFields = field(default_factory=TrainingFields)
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .nn.autoencoder import ConvDecoder, ConvEncoder
+    from .nn.discriminator import Discriminators
     from .nn.sdcodec import SDCodec
     from .nn.spectral import SpectralDecoder, SpectralEncoder
 
@@ -236,6 +237,19 @@ def build(recipe: Recipe) -> SDCodec:
             codebook_dim=quantizer.codebook_dim,
             latent_dim=model.latent_dim,
         ),
+    )
+
+
+def build_discriminators(recipe: Recipe) -> Discriminators:
+    """The discriminators that a recipe trains with, with random weights."""
+    from .nn.discriminator import Discriminators
+
+    fields = recipe.discriminator
+    return Discriminators(
+        periods=fields.periods,
+        window_lengths=fields.window_lengths,
+        band_edges=fields.band_edges,
+        width=fields.width,
     )
 
 

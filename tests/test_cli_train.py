@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sdcodec_cli.engine.train.loop import TrainResult
+from sdcodec_cli.engine.train.loop import RunOptions, TrainResult
 from sdcodec_cli.recipe import write_recipe
 
 from cli_examples import errors, sdc
@@ -27,7 +27,7 @@ class Loop:
         self.calls.append({"recipe": recipe, **options})
         if self.error:
             raise self.error
-        return TrainResult(str(options["run"]), 3, self.finished, 1.5)
+        return TrainResult(str(options["run"]), 3, self.finished, 1.5, 1)
 
 
 @pytest.fixture
@@ -42,10 +42,54 @@ def loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loop:
 def test_the_recipe_is_the_default_models_with_the_fields_that_are_set(loop: Loop) -> None:
     result = sdc("train", "--data-root", "d", "--out", "run", "--set", "training.steps=7", "--device", "cpu", "--json")
     assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout) == {"run": "run", "step": 3, "finished": True, "audio_seconds": 1.5}
+    assert json.loads(result.stdout) == {
+        "run": "run",
+        "step": 3,
+        "finished": True,
+        "audio_seconds": 1.5,
+        "processes": 1,
+    }
     (call,) = loop.calls
     assert (call["recipe"].name, call["recipe"].training.steps) == ("sdcodec-16k-mini", 7)
     assert (call["run"], call["data_root"], call["device"]) == (Path("run"), Path("d"), "cpu")
+
+
+def test_how_it_is_done_reaches_the_loop(loop: Loop) -> None:
+    numbers = {"micro-batch": 4, "workers": 0, "log-every": 1, "validate-every": 2, "checkpoint-every": 3, "keep": 4}
+    options = [f"--{name}={number}" for name, number in numbers.items()]
+    sdc("train", "--data-root", "d", *options, "--cache", "c", "--cache-hours", "0.5", "--compile", "--seed", "7")
+    (call,) = loop.calls
+    assert call["options"] == RunOptions(
+        micro_batch=4,
+        workers=0,
+        cache=Path("c"),
+        cache_hours=0.5,
+        log_every=1,
+        validate_every=2,
+        checkpoint_every=3,
+        keep=4,
+        compiled=True,
+    )
+    assert call["recipe"].training.seed == 7
+
+
+def test_several_gpus_are_handed_to_torchrun_unless_it_was_the_one_that_called(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Became(BaseException):
+        """`exec` does not come back."""
+
+    def become(gpus: int, arguments: list[str]) -> None:
+        raise Became
+
+    monkeypatch.setattr("sdcodec_cli.engine.train.distributed.launch", become)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(Became):
+        sdc("train", "--data-root", "d", "--gpus", "2")
+    assert loop.calls == []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sdc("train", "--data-root", "d", "--gpus", "2", "--device", "cpu").exit_code == 0
+    assert len(loop.calls) == 1
 
 
 def test_a_resumed_run_keeps_its_recipe(loop: Loop) -> None:

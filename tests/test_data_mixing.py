@@ -1,162 +1,159 @@
-"""Pools and mixtures: loudness targets, determinism, silence."""
+"""Examples and mixtures: loudness targets, determinism, silence, files that fail."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import math
 
 import numpy as np
 import pytest
-import soundfile
+import torch
 
 from sdcodec_cli.audio import integrated_loudness
-from sdcodec_cli.data.dnr import draw_scene, find_tracks, read_track, write_tracks
-from sdcodec_cli.data.mixing import draw
-from sdcodec_cli.data.pool import Clips, Pool, load_pool
-from sdcodec_cli.errors import InputError, OutputError
-from sdcodec_cli.recipe import MixingFields
+from sdcodec_cli.data.mixing import TRIES, Example, Trouble, draw, loudness, mix
+from sdcodec_cli.data.pool import Pool
+from sdcodec_cli.errors import InputError
+from sdcodec_cli.recipe import AugmentationFields, MixingFields
+
+from tiny_models import MemoryClips, noise_clips
 
 RATE = 16_000
-
-
-def loudness(wav: np.ndarray, rate: int) -> float:
-    return integrated_loudness(wav[None], rate)
-
-
 DOMAINS = ("speech", "music", "sfx")
+FIXED = MixingFields(track_probabilities=(0.0, 0.0, 1.0), loudness_range=0.0)
 
 
-def pool(seconds: float = 30.0, clips: int = 6) -> Pool:
-    made = {}
-    for number, domain in enumerate(DOMAINS):
-        rng = np.random.default_rng(number)
-        samples = (rng.standard_normal(round(seconds * RATE)) * 3000).astype(np.int16)
-        made[domain] = Clips(samples, np.linspace(0, len(samples), clips + 1).astype(np.int64))
-    return Pool(RATE, made)
+def pool(seconds: float = 30.0, count: int = 6) -> Pool:
+    clips = {domain: noise_clips(seconds=seconds, count=count, seed=n) for n, domain in enumerate(DOMAINS)}
+    return Pool(RATE, clips)
+
+
+def mixed(example: Example, peak: float = -0.5) -> np.ndarray:
+    stems = mix(
+        torch.from_numpy(example.crops)[None],
+        torch.from_numpy(example.present)[None],
+        torch.from_numpy(example.targets)[None],
+        torch.tensor([example.mix_target], dtype=torch.float32),
+        sample_rate=RATE,
+        peak=peak,
+    )
+    return stems[0].numpy()
+
+
+def level(wav: np.ndarray) -> float:
+    return integrated_loudness(wav[None], RATE)
 
 
 def test_an_example_is_a_pure_function_of_seed_and_index():
     source, fields = pool(), MixingFields()
     one, same = draw(source, fields, seed=3, index=17), draw(source, fields, seed=3, index=17)
-    assert np.array_equal(one.stems, same.stems)
+    assert np.array_equal(one.crops, same.crops)
+    assert (one.mix_target, one.targets.tolist()) == (same.mix_target, same.targets.tolist())
     for seed, index in ((3, 18), (4, 17)):
-        assert not np.array_equal(one.stems, draw(source, fields, seed=seed, index=index).stems)
+        assert not np.array_equal(one.crops, draw(source, fields, seed=seed, index=index).crops)
 
 
 def test_mixtures_have_as_many_domains_as_the_recipe_says_and_are_as_loud():
-    source = pool()
     fields = MixingFields(track_probabilities=(0.0, 0.5, 0.5), loudness_range=1.0)
-    examples = [draw(source, fields, seed=0, index=index) for index in range(60)]
+    examples = [draw(pool(), fields, seed=0, index=index) for index in range(60)]
     counts = [int(example.present.sum()) for example in examples]
     assert set(counts) == {2, 3}
     assert 15 < counts.count(3) < 45
     for example in examples:
-        assert np.array_equal(np.abs(example.stems).max(1) > 0, example.present)
-        assert -28.01 <= loudness(example.stems.sum(0), RATE) <= -25.99
+        stems = mixed(example)
+        assert np.array_equal(np.abs(stems).max(1) > 0, example.present)
+        assert -28.05 <= level(stems.sum(0)) <= -25.95
     assert all(any(example.present[n] for example in examples) for n in range(3))
 
 
 def test_stems_keep_the_papers_differences_in_loudness():
-    fields = MixingFields(track_probabilities=(0.0, 0.0, 1.0), loudness_range=0.0)
-    example = draw(pool(), fields, seed=0, index=0)
-    levels = [loudness(stem, RATE) for stem in example.stems]
-    assert levels[0] - levels[1] == pytest.approx(7.0, abs=0.1)
-    assert levels[0] - levels[2] == pytest.approx(4.0, abs=0.1)
+    levels = [level(stem) for stem in mixed(draw(pool(), FIXED, seed=0, index=0))]
+    assert levels[0] - levels[1] == pytest.approx(7.0, abs=0.05)
+    assert levels[0] - levels[2] == pytest.approx(4.0, abs=0.05)
+
+
+def test_a_stem_with_peaks_is_turned_down_to_the_ceiling_before_mixing():
+    clicks = np.zeros(RATE * 2)
+    clicks[::4000] = 0.9
+    source = Pool(RATE, {**pool().clips, "speech": MemoryClips([clicks])})
+    example = draw(source, FIXED, seed=0, index=0)
+    # The mixture is leveled afterwards; what the ceiling did shows against a stem that it leaves alone.
+    both = dataclasses.replace(example, present=np.array([True, True, False]))
+    ratio = [np.abs(mixed(both, peak=peak)[0]).max() / np.abs(mixed(both, peak=peak)[1]).max() for peak in (0.0, -20.0)]
+    assert ratio[0] > 1.5 * ratio[1]
 
 
 def test_quiet_mixtures_are_quieter_by_no_more_than_the_range():
-    fields = MixingFields(quiet_probability=1.0, quiet_range=20.0, loudness_range=0.0)
-    levels = [loudness(draw(pool(), fields, seed=0, index=i).stems.sum(0), RATE) for i in range(20)]
+    fields = dataclasses.replace(FIXED, quiet_probability=1.0, quiet_range=20.0)
+    levels = [level(mixed(draw(pool(), fields, seed=0, index=i)).sum(0)) for i in range(20)]
     assert min(levels) >= -47.05
     assert max(levels) <= -26.95
     assert max(levels) - min(levels) > 8
 
 
-def test_a_domain_of_silence_is_absent_and_not_a_nan():
-    source = pool()
-    silent = Clips(np.zeros(RATE * 10, dtype=np.int16), np.array([0, RATE * 10]))
-    mixed = Pool(RATE, {**source.clips, "sfx": silent})
-    fields = MixingFields(track_probabilities=(0.0, 0.0, 1.0))
-    example = draw(mixed, fields, seed=0, index=0)
-    assert example.present.tolist() == [True, True, False]
-    assert bool(np.isfinite(example.stems).all())
-
-
-def test_clips_shorter_than_an_example_are_placed_in_silence():
-    source = pool(seconds=3.0, clips=6)
-    example = draw(source, MixingFields(track_probabilities=(1.0, 0.0, 0.0)), seed=0, index=0)
-    sounding = np.abs(example.stems).max(0) > 0
-    assert 0.4 * RATE < sounding.sum() <= 0.5 * RATE + 2
-
-
-def make_root(root: Path) -> Path:
+@pytest.mark.parametrize("seconds", [0.2, 0.5, 1.5, 2.0])
+def test_the_batched_loudness_is_the_streaming_meters(seconds):
     rng = np.random.default_rng(0)
-    for number, domain in enumerate(DOMAINS):
-        (root / domain / "deep").mkdir(parents=True)
-        for index in range(3):
-            wav = rng.standard_normal((RATE * 2, 1 + number % 2)) * 0.1
-            soundfile.write(root / domain / "deep" / f"{index}.flac", wav, 32_000 if index == 2 else RATE)
-    return root
+    shape = np.linspace(0.01, 0.3, round(seconds * RATE))
+    wavs = np.stack([rng.standard_normal(len(shape)) * shape, np.sin(np.arange(len(shape)) * 0.1) * 0.2]).astype("f")
+    measured = loudness(torch.from_numpy(wavs), RATE)
+    padded = np.pad(wavs, ((0, 0), (0, max(0, round(0.4 * RATE) - len(shape)))))
+    expected = [level(wav) for wav in padded]
+    torch.testing.assert_close(measured, torch.tensor(expected), atol=0.05, rtol=0)
 
 
-def test_a_pool_reads_folders_of_any_depth_rate_and_channels(tmp_path):
-    loaded = load_pool(make_root(tmp_path / "root"), domains=DOMAINS, sample_rate=RATE)
-    for domain in DOMAINS:
-        assert np.diff(loaded.clips[domain].starts).tolist() == [2 * RATE, 2 * RATE, RATE]
-        assert loaded.seconds(domain) == 5.0
+def test_the_loudness_of_silence_is_the_gate_and_not_a_nan():
+    assert loudness(torch.zeros(1, RATE), RATE).tolist() == [-70.0]
 
 
-def test_a_broken_file_is_reported_and_left_out(tmp_path):
-    root = make_root(tmp_path / "root")
-    (root / "music" / "broken.wav").write_bytes(b"RIFF nonsense")
-    reports: list[str] = []
-    loaded = load_pool(root, domains=DOMAINS, sample_rate=RATE, report=reports.append)
-    assert loaded.seconds("music") == 5.0
-    assert len(reports) == 1
-    assert "broken.wav" in reports[0]
-    assert "left out" in reports[0]
+def test_a_domain_of_silence_is_absent_and_counted():
+    source = Pool(RATE, {**pool().clips, "sfx": MemoryClips([np.zeros(RATE * 10)])})
+    example = draw(source, FIXED, seed=0, index=0)
+    assert example.present.tolist() == [True, True, False]
+    assert example.trouble == Trouble(silent=TRIES)
+    assert example.problem == f"sfx: {TRIES} draws in a row were silent; check its audio files"
+    assert bool(np.isfinite(mixed(example)).all())
 
 
-def test_a_cached_pool_is_the_same_and_follows_the_files(tmp_path):
-    root = make_root(tmp_path / "root")
-    first = load_pool(root, domains=DOMAINS, sample_rate=RATE, cache=tmp_path / "cache")
-    again = load_pool(root, domains=DOMAINS, sample_rate=RATE, cache=tmp_path / "cache")
-    assert np.array_equal(first.clips["sfx"].samples, again.clips["sfx"].samples)
-    (root / "sfx" / "deep" / "0.flac").unlink()
-    assert load_pool(root, domains=DOMAINS, sample_rate=RATE, cache=tmp_path / "cache").seconds("sfx") == 3.0
+def test_clips_shorter_than_an_example_are_placed_in_silence_and_very_short_ones_counted():
+    half, tiny = pool(seconds=3.0, count=6), pool(seconds=1.2, count=4)
+    fields = MixingFields(track_probabilities=(1.0, 0.0, 0.0))
+    for source, seconds, short in ((half, 0.5, 0), (tiny, 0.3, 1)):
+        example = draw(source, fields, seed=0, index=0)
+        assert (np.abs(example.crops).max(0) > 0).sum() == pytest.approx(seconds * RATE, abs=2)
+        assert example.trouble == Trouble(short=short)
 
 
-def test_a_root_without_a_domain_says_what_belongs_there(tmp_path):
-    with pytest.raises(InputError, match="speech: no audio files; a data root has one folder per domain"):
-        load_pool(tmp_path, domains=DOMAINS, sample_rate=RATE)
+class BrokenClips(MemoryClips):
+    """Every second clip cannot be read."""
+
+    def read(self, clip: int, start: int, length: int) -> np.ndarray:
+        if clip % 2 or len(self.clips) == 1:
+            raise InputError(f"clip-{clip}.wav: is damaged; restore it")
+        return super().read(clip, start, length)
 
 
-def test_dnr_tracks_are_written_found_and_read(tmp_path):
-    fields = MixingFields()
-    tracks = write_tracks(pool(), fields, tmp_path / "dnr", split="val", count=2, seconds=3.0, seed=0)
-    assert find_tracks(tmp_path / "dnr", "val", DOMAINS) == tracks
-    track = read_track(tracks[0], DOMAINS, RATE)
-    assert track.mix.shape == (3 * RATE,)
-    assert float(np.abs(track.mix - sum(track.stems.values())).max()) < 1e-3
-    scene = draw_scene(pool(), fields, seconds=3.0, seed=0, index=0)
-    assert float(np.abs(scene["music"] - track.stems["music"]).max()) < 1e-4
-    with pytest.raises(OutputError, match="exists; choose another"):
-        write_tracks(pool(), fields, tmp_path / "dnr", split="val", count=1, seconds=3.0, seed=0)
-    with pytest.raises(InputError, match="no tracks"):
-        find_tracks(tmp_path / "dnr", "test", DOMAINS)
+def test_files_that_cannot_be_read_are_counted_and_others_drawn():
+    broken = BrokenClips(noise_clips(seconds=30, count=10, seed=0).clips)
+    source = Pool(RATE, {**pool().clips, "music": broken})
+    examples = [draw(source, FIXED, seed=0, index=index) for index in range(20)]
+    assert all(example.present.all() for example in examples)
+    assert 8 < sum((example.trouble for example in examples), Trouble()).broken < 45
 
 
-def test_silent_clips_are_an_error_and_not_an_endless_search():
-    silent = Pool(RATE, {domain: Clips(np.zeros(RATE, np.int16), np.array([0, RATE])) for domain in DOMAINS})
-    with pytest.raises(InputError, match="speech: 20 draws in a row were silent"):
-        draw_scene(silent, MixingFields(), seconds=1.0, seed=0, index=0)
+def test_a_domain_of_which_nothing_can_be_read_says_why():
+    source = Pool(RATE, {**pool().clips, "music": BrokenClips([np.ones(RATE * 3)])})
+    example = draw(source, FIXED, seed=0, index=0)
+    assert example.present.tolist() == [True, False, True]
+    assert example.problem == "clip-0.wav: is damaged; restore it"
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_split_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch, error):
-    def fail(*arguments, **options):
-        raise error
-
-    monkeypatch.setattr(soundfile, "write", fail)
-    with pytest.raises((OutputError, KeyboardInterrupt)):
-        write_tracks(pool(), MixingFields(), tmp_path / "dnr", split="val", count=2, seconds=1.0, seed=0)
-    assert list(tmp_path.iterdir()) == []
+def test_augmentation_changes_examples_and_nothing_of_it_by_default():
+    fields = AugmentationFields(polarity=1.0, speed_range=0.1, gain_range=6.0)
+    plain = draw(pool(), FIXED, seed=0, index=0)
+    same = draw(pool(), FIXED, seed=0, index=0, augmentation=AugmentationFields())
+    other = draw(pool(), FIXED, seed=0, index=0, augmentation=fields)
+    assert np.array_equal(plain.crops, same.crops)
+    assert other.crops.shape == plain.crops.shape
+    assert not np.array_equal(plain.crops, other.crops)
+    assert float(np.abs(other.targets - plain.targets).max()) > 0.1
+    assert math.isfinite(float(mixed(other).sum()))

@@ -49,8 +49,8 @@ def test_masked_stems_add_up_to_the_mixture_at_any_length(length):
 
 def test_the_mel_distance_is_the_published_codes_at_the_rate_that_it_took():
     """The published code measures 16 kHz audio with a filter bank for 44.1 kHz, and adds the scales up."""
-    distance = mel_distance(GOLDEN["est"][:, 0], GOLDEN["ref"][:, 0], sample_rate=44_100) * len(MEL_SCALES)
-    torch.testing.assert_close(distance, GOLDEN["mel_loss"][0], atol=1e-4, rtol=0)
+    distance = mel_distance(GOLDEN["est"][:, 0], GOLDEN["ref"][:, 0], sample_rate=44_100)
+    torch.testing.assert_close(distance.mean(), GOLDEN["mel_loss"][0], atol=1e-4, rtol=0)
 
 
 def test_the_mel_distance_is_audiotools():
@@ -70,8 +70,8 @@ def test_the_mel_distance_is_audiotools():
             pow=1.0,
             clamp_eps=1e-5,
         )(AudioSignal(estimate, 16_000), AudioSignal(target, 16_000))
-    ours = mel_distance(estimate[:, 0], target[:, 0], sample_rate=16_000) * len(MEL_SCALES)
-    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=0)
+    ours = mel_distance(estimate[:, 0], target[:, 0], sample_rate=16_000)
+    torch.testing.assert_close(ours.mean(), theirs, rtol=1e-3, atol=0)
 
 
 def test_the_snr_of_a_perfect_estimate_is_the_ceiling_and_of_silence_zero():
@@ -89,7 +89,7 @@ def test_leakage_is_the_level_relative_to_the_mixture_down_to_a_floor():
 def test_losses_have_gradients_at_silence():
     estimate = torch.zeros(1, 8000, requires_grad=True)
     target = torch.zeros(1, 8000)
-    (mel_distance(estimate, target, sample_rate=16_000) + negative_snr(estimate, target).sum()).backward()
+    (mel_distance(estimate, target, sample_rate=16_000) + negative_snr(estimate, target)).sum().backward()
     assert estimate.grad is not None
     assert bool(torch.isfinite(estimate.grad).all())
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sdcodec_cli import zoo
-from sdcodec_cli.recipe import MixingFields, ModelFields, NetworkFields, QuantizerFields, Recipe, TrainingFields
+from sdcodec_cli.recipe import (
+    DiscriminatorFields,
+    MixingFields,
+    ModelFields,
+    NetworkFields,
+    QuantizerFields,
+    Recipe,
+    TrainingFields,
+)
 
 
 def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple[int, ...] = (2, 4, 5, 8)) -> Recipe:
@@ -25,7 +34,16 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
         decoder=decoder,
         quantizer=QuantizerFields(num_codebooks=4, num_shared=1, codebook_size=64, codebook_dim=4),
         mixing=MixingFields(seconds=0.5),
-        training=TrainingFields(quantizer_dropout=0.5, batch_size=2, steps=4, warmup_steps=2, snr_weight=0.1),
+        discriminator=DiscriminatorFields(periods=(2, 3), window_lengths=(256,), band_edges=(0.5,), width=2),
+        training=TrainingFields(
+            quantizer_dropout=0.5,
+            batch_size=2,
+            steps=4,
+            warmup_steps=2,
+            snr_weight=0.1,
+            feature_weight=0.0,
+            adversarial_weight=0.0,
+        ),
     )
 
 
@@ -34,3 +52,20 @@ def write_tiny(folder: Path, recipe: Recipe, *, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     zoo.write_model(folder, recipe, zoo.build(recipe).state_dict(), card="# tiny\n")
     return folder
+
+
+class MemoryClips:
+    """Clips held in memory, for pools that need no files."""
+
+    def __init__(self, clips: list[np.ndarray]) -> None:
+        self.clips = clips
+        self.ends = np.cumsum([len(clip) for clip in clips])
+
+    def read(self, clip: int, start: int, length: int) -> np.ndarray:
+        return self.clips[clip][start : start + length].astype(np.float32)
+
+
+def noise_clips(*, seconds: float, count: int, seed: int, sample_rate: int = 16_000) -> MemoryClips:
+    """Noise at −20 dBFS in `count` clips that are `seconds` long together."""
+    rng = np.random.default_rng(seed)
+    return MemoryClips([rng.standard_normal(round(seconds * sample_rate / count)) * 0.1 for _ in range(count)])

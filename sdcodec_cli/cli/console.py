@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
     from ..engine.decode import DecodeResult
     from ..engine.files import Job, Plan
     from ..engine.separate import SeparateResult
+    from ..engine.train.log import TrainingProgress
 
 Progress = Callable[[float, float | None], None]
 """Called by the engine with seconds of audio done and, if known, in all."""
+
+REDRAW_SECONDS = 0.2
+"""Time between two pictures of a bar for training, whose steps may be much faster."""
 
 
 class Console:
@@ -32,16 +38,17 @@ class Console:
         self._quiet = quiet
         self.json = json
         self._failed = False
+        self._print: Callable[[str], None] = _to_stderr
 
     def say(self, line: str) -> None:
         """A line for people, unless they asked for quiet."""
         if not self._quiet:
-            print(line, file=sys.stderr)
+            self._print(line)
 
     def fail(self, problem: object) -> None:
         """A line about something that went wrong, which makes the exit code 1."""
         self._failed = True
-        report(problem)
+        self._print(_complaint(problem))
 
     def settle(self, plan: Callable[[], Plan]) -> tuple[Job, ...]:
         """The jobs of a plan, after saying what cannot be done; ends the command if the arguments contradict."""
@@ -84,6 +91,37 @@ class Console:
 
             yield update
 
+    @contextlib.contextmanager
+    def training(self, label: str) -> Iterator[Callable[[TrainingProgress], None] | None]:
+        """A bar of steps while the block runs, if standard error is a terminal; what is said appears above it."""
+        if self._quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from tqdm import tqdm
+
+        class Bar(tqdm):  # type: ignore[misc]
+            # No thread that redraws: it would be there when the loader of the examples forks.
+            monitor_interval = 0
+
+        starting = "{desc}: starting"
+        with Bar(desc=label, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=starting) as bar:
+            drawn = -math.inf
+
+            def update(progress: TrainingProgress) -> None:
+                nonlocal drawn
+                now = time.monotonic()
+                if now - drawn < REDRAW_SECONDS and progress.step < progress.steps:
+                    return
+                drawn, bar.n, bar.total = now, progress.step, progress.steps
+                # Beside the label, the percentage and a bar that can still be seen.
+                room = (bar.format_dict["ncols"] or 80) - len(label) - len(": 100% || ") - 10
+                bar.bar_format = "{l_bar}{bar}| " + training_facts(progress, room)
+                bar.refresh()
+
+            # Without a bar, as after the block, this prints as usual.
+            self._print = functools.partial(Bar.write, file=sys.stderr)
+            yield update
+
     def result(self, value: Any) -> None:
         """A dataclass as one line of JSON on standard output, if `--json` asked for it."""
         if self.json:
@@ -103,8 +141,15 @@ def wrong(problem: object) -> NoReturn:
 
 def report(problem: object) -> None:
     """One line on standard error, beginning with the name of the program."""
-    text = " ".join(str(problem).split("\n"))
-    print(f"sdc: {text}", file=sys.stderr)
+    _to_stderr(_complaint(problem))
+
+
+def _complaint(problem: object) -> str:
+    return "sdc: " + " ".join(str(problem).split("\n"))
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def put(text: str) -> None:
@@ -212,6 +257,34 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min {rest} s" if hours else f"{minutes} min {rest} s"
+
+
+def time_left(seconds: float) -> str:
+    """A coarse duration for people who wait.
+
+    >>> time_left(42.4), time_left(90), time_left(4320), time_left(200_000)
+    ('42 s', '2 min', '1 h 12 min', '2 d 7 h')
+    """
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def training_facts(progress: TrainingProgress, room: int) -> str:
+    """Steps, speed, time left and losses, as many of them as `room` characters hold."""
+    facts = [
+        f"{progress.step}/{progress.steps}",
+        f"{progress.audio_seconds:.1f} audio s/s",
+        f"{time_left(progress.seconds_left)} left",
+        *(f"{name} {value:.3f}" for name, value in progress.losses.items()),
+    ]
+    while len(facts) > 1 and len(", ".join(facts)) > room:
+        facts.pop()
+    return ", ".join(facts)
 
 
 def speed(times_real_time: float, device: str) -> str:

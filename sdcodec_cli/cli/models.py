@@ -195,6 +195,9 @@ def export(
         str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
     ],
     name: Name = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Take the checkpoint that scored best on validation, not the last one.")
+    ] = False,
     half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits, half the size.")] = False,
     force: Force = False,
     quiet: Quiet = False,
@@ -212,7 +215,7 @@ def export(
 
     from ..engine.train.export import export as write
 
-    entry = write(Path(run), folder, name=title, half=half, overwrite=force)
+    entry = write(Path(run), folder, name=title, half=half, best=best, overwrite=force)
     report = _report(entry)
     console = Console(quiet=quiet, json=json)
     console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")

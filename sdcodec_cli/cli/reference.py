@@ -77,9 +77,9 @@ traceback.
 JSON_INTRODUCTION = """\
 ## JSON
 
-`--json` prints one object per line: one line per input (per model for `sdc models`, one in all for `train`, `eval` and
-`bench`). Numbers are not rounded; what JSON cannot express, such as infinity, is `null`. Inputs that fail have a line
-on standard error and none here.
+`--json` prints one object per line: one line per input (per model for `sdc models`, one in all for `train`, `eval`,
+`bench` and `data scan`). Numbers are not rounded; what JSON cannot express, such as infinity, is `null`. Inputs that
+fail have a line on standard error and none here.
 """
 
 SCHEMAS = [
@@ -92,6 +92,7 @@ SCHEMAS = [
     ("`sdc eval --json`", "sdcodec_cli.engine.evaluate.score", "EvalResult"),
     ("Each of `scores`", "sdcodec_cli.engine.evaluate.score", "Score"),
     ("Each of `activity`", "sdcodec_cli.engine.evaluate.score", "ActivityScore"),
+    ("`sdc data scan --json`", "sdcodec_cli.data.manifest", "ScanResult"),
     ("`sdc bench --json`", "sdcodec_cli.engine.bench", "BenchResult"),
     ("`--json` of all `sdc models`", "sdcodec_cli.cli.models", "ModelReport"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -28,8 +29,8 @@ def train(
         Path,
         typer.Option(
             metavar="DIR",
-            help="Folder with a folder of audio files per domain (speech, music, sfx), or with train and valid folders "
-            "that have them.",
+            help="Folder with speech, music and sfx folders (in train and valid, if you like), or with corpora in "
+            "their published layouts, or a manifest made by sdc data scan.",
             show_default=False,
         ),
     ],
@@ -58,15 +59,65 @@ def train(
         list[str],
         typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe. May be given several times."),
     ] = [],  # noqa: B006
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of weights, examples and choices.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, max=2**31 - 1, help="Short for --set training.seed=N; 0 by default.", show_default=False
+        ),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.", envvar="SDC_DEVICE")] = "auto",
+    gpus: Annotated[
+        int, typer.Option(metavar="N", min=1, help="GPUs of this machine to train on; for more machines see torchrun.")
+    ] = 1,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Examples that a GPU handles at a time, to save memory; by default all of its share of the batch.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="Processes that read audio for each GPU; by default the cores that are left, at most 8.",
+            show_default=False,
+        ),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for decoded audio, to share among runs; RUN/cache by default.",
+            show_default=False,
+        ),
+    ] = None,
+    cache_hours: Annotated[
+        float,
+        typer.Option(
+            metavar="H",
+            min=0,
+            help="Corpora of up to so many hours are decoded once into the cache, 115 MB per hour; larger ones are "
+            "read piece by piece.",
+        ),
+    ] = 20.0,
+    log_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Steps between rows of metrics.jsonl.")] = 100,
+    validate_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Steps between validations.")] = 500,
+    checkpoint_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Steps between checkpoints.")] = 500,
+    keep: Annotated[int, typer.Option(metavar="N", min=1, help="Checkpoints to keep beside the best one.")] = 3,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks: some minutes at the start, faster on GPUs.")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train a model, in one process.
+    """Train a model, on one CPU, one GPU or many.
 
-    The run folder gets the resolved recipe, metrics.jsonl and a checkpoint. Ctrl-C and SIGTERM save and stop, with
-    exit code 130; --resume continues. `sdc models export` turns a run into a model.
+    The run folder gets the resolved recipe, metrics.jsonl, TensorBoard's files and checkpoints. Ctrl-C and SIGTERM save
+    and stop, with exit code 130; --resume continues, also after a crash. `sdc models export` turns a run into a model.
 
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
@@ -76,31 +127,50 @@ def train(
     if recipe is None:
         recipe = str(out) if resume and (out / RECIPE).is_file() else DEFAULT_MODEL
     chosen = read_recipe(Path(recipe)) if Path(recipe).is_file() else find(recipe).recipe
+    pairs = parse_settings(settings)
+    if seed is not None:
+        pairs["training.seed"] = str(seed)
     try:
-        chosen = override(chosen, parse_settings(settings))
+        chosen = override(chosen, pairs)
     except RecipeError as error:
         wrong(error)
 
     from ..engine.codec import choose_device
+    from ..engine.train.distributed import is_first_process, launch, under_torchrun
+    from ..engine.train.loop import RunOptions
     from ..engine.train.loop import train as run
 
-    console = Console(quiet=quiet, json=json)
-    try:
-        result = run(
-            chosen,
-            data_root=data_root,
-            run=out,
-            initial=find(init) if init else None,
-            resume=resume,
-            seed=seed,
-            device=str(choose_device(device)),
-            report=console.say,
-        )
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{out}: cannot be written: {reason}; free some space or choose another --out") from error
+    if gpus > 1 and not under_torchrun():
+        launch(gpus, sys.argv[1:])
+    console = Console(quiet=quiet or not is_first_process(), json=json and is_first_process())
+    with console.training(str(out)) as progress:
+        try:
+            result = run(
+                chosen,
+                data_root=data_root,
+                run=out,
+                initial=find(init) if init else None,
+                resume=resume,
+                device=choose_device(device).type,
+                options=RunOptions(
+                    micro_batch=micro_batch,
+                    workers=workers,
+                    cache=cache,
+                    cache_hours=cache_hours,
+                    log_every=log_every,
+                    validate_every=validate_every,
+                    checkpoint_every=checkpoint_every,
+                    keep=keep,
+                    compiled=compiled,
+                ),
+                report=console.say,
+                progress=progress,
+            )
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OutputError(f"{out}: cannot be written: {reason}; free some space or choose another --out") from error
     state = "finished" if result.finished else "stopped, --resume continues it"
     console.say(f"{out}: {result.step} steps, {result.audio_seconds:.1f} audio seconds per second, {state}")
     console.result(result)

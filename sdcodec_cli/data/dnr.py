@@ -6,9 +6,11 @@ Dataset: "The cocktail fork problem", arXiv:2110.09958.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,12 +22,15 @@ from numpy.typing import NDArray
 from ..audio import integrated_loudness, read_mono
 from ..errors import InputError, OutputError
 from ..recipe import MixingFields
-from .mixing import TRIES, leveled
-from .pool import Clips, Pool
+from .parallel import in_processes
+from .pool import Clips, Pool, clip_length
 
 Split = Literal["train", "val", "test"]
 
 FOLDERS: dict[Split, str] = {"train": "tr", "val": "cv", "test": "tt"}
+
+TRIES = 20
+"""Draws after which a domain is taken to have nothing but silence, or nothing but damaged files."""
 
 
 @dataclass(frozen=True)
@@ -70,67 +75,107 @@ def read_track(folder: Path, domains: tuple[str, ...], sample_rate: int) -> Trac
 
 
 def draw_scene(
-    pool: Pool, fields: MixingFields, *, seconds: float, seed: int, index: int
+    pool: Pool,
+    fields: MixingFields,
+    *,
+    seconds: float,
+    seed: int,
+    index: int,
+    report: Callable[[str], None] = lambda message: None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Stems of one mixture of all domains, each filled with clip after clip, on the paper's loudness targets."""
+    """Stems of one mixture of all domains, each filled with clip after clip, on the paper's loudness targets.
+
+    Damaged files are reported, and another clip is drawn.
+
+    Raises:
+        InputError: a domain has nothing but silence or damaged files
+    """
     rng = np.random.default_rng([seed, index])
     length = round(seconds * pool.sample_rate)
     stems = {}
     for number, (domain, clips) in enumerate(pool.clips.items()):
         for _ in range(TRIES):
-            stem = _fill(clips, length, rng)
+            stem = _fill(clips, length, rng, report)
             level = integrated_loudness(stem[None], pool.sample_rate)
             if level > -math.inf:
                 break
         else:
             raise InputError(f"{domain}: {TRIES} draws in a row were silent; check its audio files")
         target = fields.loudness[number] + rng.uniform(-1, 1) * fields.loudness_range
-        stems[domain] = leveled(stem, target - level, fields.peak)
+        stems[domain] = _leveled(stem, target - level, fields.peak)
     mixture = np.stack(list(stems.values())).sum(0)
     level = integrated_loudness(mixture[None], pool.sample_rate)
     target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
     return {domain: stem * np.float32(10 ** ((target - level) / 20)) for domain, stem in stems.items()}
 
 
-def _fill(clips: Clips, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    pieces, missing = [], length
+def _fill(clips: Clips, length: int, rng: np.random.Generator, report: Callable[[str], None]) -> NDArray[np.float32]:
+    pieces: list[NDArray[np.float32]] = []
+    missing, failures = length, 0
     while missing > 0:
-        clip = int(rng.integers(len(clips.starts) - 1))
-        start, stop = int(clips.starts[clip]), int(clips.starts[clip + 1])
-        if stop - start > missing:
-            start = int(rng.integers(start, stop - missing + 1))
-            stop = start + missing
-        pieces.append(clips.samples[start:stop])
-        missing -= stop - start
-    return np.asarray(np.concatenate(pieces) / np.float32(32768), dtype=np.float32)
+        clip = int(rng.integers(len(clips.ends)))
+        start, taken = 0, clip_length(clips, clip)
+        if taken > missing:
+            start, taken = int(rng.integers(taken - missing + 1)), missing
+        try:
+            pieces.append(clips.read(clip, start, taken))
+        except InputError as error:
+            failures += 1
+            if failures == TRIES:
+                raise
+            report(f"{error} (left out)")
+            continue
+        missing -= taken
+    return np.concatenate(pieces)
+
+
+def _leveled(stem: NDArray[np.float32], gain_db: float, peak: float) -> NDArray[np.float32]:
+    """A stem with a gain, and then with less of it if its peak would exceed `peak` dBFS."""
+    louder = stem * np.float32(10 ** (gain_db / 20))
+    return louder * np.float32(min(1.0, 10 ** (peak / 20) / float(np.abs(louder).max())))
 
 
 def write_tracks(
-    pool: Pool, fields: MixingFields, root: Path, *, split: Split, count: int, seconds: float, seed: int
+    pool: Pool,
+    fields: MixingFields,
+    root: Path,
+    *,
+    split: Split,
+    count: int,
+    seconds: float,
+    seed: int,
+    jobs: int = 1,
+    progress: Callable[[float, float | None], None] | None = None,
+    report: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
-    """Write `count` mixtures of all domains as a DnR split, in 16 bit; the same for the same seed. All or nothing.
+    """Write `count` mixtures of all domains as a DnR split, in 16 bit. All or nothing.
+
+    The same for the same seed, whatever the number of `jobs`. `progress` hears of mixtures, and `report` takes a line
+    about each damaged file.
 
     Raises:
         OutputError: the split exists, or cannot be written
-        InputError: a domain has nothing but silence
+        InputError: a domain has nothing but silence or damaged files
     """
     folder = root / FOLDERS[split]
     if folder.exists():
         raise OutputError(f"{folder} exists; choose another -o, or remove it")
     new_root = not root.exists()
-    names = [f"{index:04d}" for index in range(count)]
     try:
         root.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=root))
     except OSError as error:
         raise OutputError(f"{root}: cannot be written: {error.strerror}; choose another -o") from error
     try:
-        for index, track in enumerate(partial / name for name in names):
-            track.mkdir()
-            stems = draw_scene(pool, fields, seconds=seconds, seed=seed, index=index)
-            mix = np.sum(list(stems.values()), axis=0)
-            for name, wav in {"mix": mix, **stems}.items():
-                soundfile.write(track / f"{name}.wav", wav, pool.sample_rate, subtype="PCM_16")
+        work = functools.partial(_write_track, pool, fields, partial, seconds, seed)
+        reported: set[str] = set()
+        for done, problems in enumerate(in_processes(work, range(count), jobs), 1):
+            for problem in problems:
+                if problem not in reported:
+                    reported.add(problem)
+                    report(problem)
+            if progress:
+                progress(done, count)
         partial.chmod(0o755)
         partial.rename(folder)
     except (OSError, soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile, on a short write
@@ -141,4 +186,20 @@ def write_tracks(
         if new_root:
             with contextlib.suppress(OSError):  # it holds the split
                 root.rmdir()
-    return [folder / name for name in names]
+    return [folder / _name(index) for index in range(count)]
+
+
+def _write_track(pool: Pool, fields: MixingFields, folder: Path, seconds: float, seed: int, index: int) -> list[str]:
+    """Write one mixture; what was wrong with the files that were drawn."""
+    problems: list[str] = []
+    track = folder / _name(index)
+    track.mkdir()
+    stems = draw_scene(pool, fields, seconds=seconds, seed=seed, index=index, report=problems.append)
+    mix = np.sum(list(stems.values()), axis=0)
+    for name, wav in {"mix": mix, **stems}.items():
+        soundfile.write(track / f"{name}.wav", wav, pool.sample_rate, subtype="PCM_16")
+    return problems
+
+
+def _name(index: int) -> str:
+    return f"{index:04d}"

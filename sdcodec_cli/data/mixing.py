@@ -1,79 +1,203 @@
 """Mixtures of stems on loudness targets, as the paper trains on them.
 
 Every example is a pure function of (seed, index), so that any number of processes draw the same sequence, and a
-resumed run continues it.
+resumed run continues it. Processes that read files draw the crops (`draw`); the device that trains levels and adds them
+(`mix`), a batch at a time.
 
-Legend: N domains, T samples.
+Legend: B batch, N domains, T samples, R rows.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from ..audio import integrated_loudness
-from ..recipe import MixingFields
+from ..audio import k_weighting
+from ..errors import InputError
+from ..recipe import AugmentationFields, MixingFields
+from .augment import augment, change_speed, gain_db, speed_factor
 from .pool import Clips, Pool
 
 TRIES = 20
 """Crops that are drawn before a domain is taken to have nothing but silence."""
 
+SHORT = 0.4
+"""Seconds that a loudness measurement needs; shorter clips are used, in silence, and counted."""
+
+AUDIBLE = 1e-6
+"""Mean square of 100 ms below which they are silent: −60 dBFS."""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """How often something had to be worked around."""
+
+    silent: int = 0
+    """Crops of silence, drawn again."""
+    short: int = 0
+    """Clips shorter than 0.4 s, placed in silence."""
+    broken: int = 0
+    """Files that could not be read, others drawn instead."""
+
+    def __add__(self, other: Trouble) -> Trouble:
+        return Trouble(self.silent + other.silent, self.short + other.short, self.broken + other.broken)
+
 
 @dataclass(frozen=True)
 class Example:
-    """A mixture and what it is made of."""
+    """The crops of a mixture, and the levels they should get."""
 
-    stems: NDArray[np.float32]
-    """`[N, T]`; an absent domain is all zeros. The mixture is their sum."""
+    crops: NDArray[np.float32]
+    """`[N, T]` as they are in the files; an absent domain is all zeros."""
     present: NDArray[np.bool_]
     """`[N]`."""
+    targets: NDArray[np.float32]
+    """Loudness of each domain before mixing, in LUFS: `[N]`."""
+    mix_target: float
+    """Loudness of the mixture, in LUFS."""
+    trouble: Trouble
+    problem: str | None
+    """Why a domain that was drawn is missing."""
 
 
-def draw(pool: Pool, fields: MixingFields, *, seed: int, index: int) -> Example:
+def draw(
+    pool: Pool,
+    fields: MixingFields,
+    *,
+    seed: int,
+    index: int,
+    augmentation: AugmentationFields | None = None,
+) -> Example:
     """Example number `index` of the sequence that `seed` stands for."""
     rng = np.random.default_rng([seed, index])
+    augmentation = augmentation or AugmentationFields()
     domains = list(pool.clips)
     tracks = 1 + int(rng.choice(len(fields.track_probabilities), p=fields.track_probabilities))
     chosen = rng.permutation(len(domains))[:tracks]
-    length = round(fields.seconds * pool.sample_rate)
-    stems = np.zeros((len(domains), length), dtype=np.float32)
+    crops = np.zeros((len(domains), round(fields.seconds * pool.sample_rate)), dtype=np.float32)
     present = np.zeros(len(domains), dtype=bool)
+    targets = np.zeros(len(domains), dtype=np.float32)
+    trouble, problem = Trouble(), None
     for domain in sorted(chosen):
-        target = fields.loudness[domain] + rng.uniform(-1, 1) * fields.loudness_range
-        for _ in range(TRIES):
-            crop = _crop(pool.clips[domains[domain]], length, rng)
-            level = integrated_loudness(crop[None], pool.sample_rate)
-            if level > -math.inf:
-                stems[domain] = leveled(crop, target - level, fields.peak)
-                present[domain] = True
-                break
-    level = integrated_loudness(stems.sum(0)[None], pool.sample_rate)
-    if level > -math.inf:
-        target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
-        if rng.random() < fields.quiet_probability:
-            target -= rng.uniform(0, fields.quiet_range)
-        stems *= np.float32(10 ** ((target - level) / 20))
-    return Example(stems, present)
+        targets[domain] = fields.loudness[domain] + rng.uniform(-1, 1) * fields.loudness_range
+        targets[domain] += gain_db(augmentation, rng)
+        crop, met, problem_here = _audible_crop(pool, domains[domain], crops.shape[1], augmentation, rng)
+        trouble, problem = trouble + met, problem_here or problem
+        if crop is not None:
+            crops[domain], present[domain] = crop, True
+    mix_target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
+    if rng.random() < fields.quiet_probability:
+        mix_target -= rng.uniform(0, fields.quiet_range)
+    return Example(crops, present, targets, mix_target, trouble, problem)
 
 
-def leveled(stem: NDArray[np.float32], gain_db: float, peak: float) -> NDArray[np.float32]:
-    """A stem with a gain, and then with less of it if its peak would exceed `peak` dBFS."""
-    louder = stem * np.float32(10 ** (gain_db / 20))
-    return louder * np.float32(min(1.0, 10 ** (peak / 20) / float(np.abs(louder).max())))
+def _audible_crop(
+    pool: Pool, domain: str, length: int, augmentation: AugmentationFields, rng: np.random.Generator
+) -> tuple[NDArray[np.float32] | None, Trouble, str | None]:
+    """A crop `[T]` with something to hear in it, or None and the reason."""
+    trouble = Trouble()
+    problem = f"{domain}: {TRIES} draws in a row were silent; check its audio files"
+    for _ in range(TRIES):
+        factor = speed_factor(augmentation, rng)
+        try:
+            crop, short = _crop(pool, domain, round(length * factor), rng)
+        except InputError as error:
+            trouble, problem = trouble + Trouble(broken=1), str(error)
+            continue
+        trouble += Trouble(short=int(short))
+        if factor != 1.0:
+            crop = change_speed(crop, length)
+        crop = augment(crop, pool.sample_rate, augmentation, rng)
+        if _is_audible(crop, pool.sample_rate):
+            return crop, trouble, None
+        trouble += Trouble(silent=1)
+    return None, trouble, problem
 
 
-def _crop(clips: Clips, length: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], bool]:
     """A stretch of one clip; every second of the pool is equally likely, and short clips are placed in silence."""
-    clip = int(np.searchsorted(clips.starts, rng.integers(clips.starts[-1]), side="right")) - 1
-    start, stop = int(clips.starts[clip]), int(clips.starts[clip + 1])
+    clips: Clips = pool.clips[domain]
+    clip = int(np.searchsorted(clips.ends, rng.integers(clips.ends[-1]), side="right"))
+    available = int(clips.ends[clip]) - (int(clips.ends[clip - 1]) if clip else 0)
+    if available >= length:
+        return clips.read(clip, int(rng.integers(available - length + 1)), length), False
     crop = np.zeros(length, dtype=np.float32)
-    if stop - start >= length:
-        first = int(rng.integers(start, stop - length + 1))
-        crop[:] = clips.samples[first : first + length]
-    else:
-        offset = int(rng.integers(length - (stop - start) + 1))
-        crop[offset : offset + stop - start] = clips.samples[start:stop]
-    return crop / np.float32(32768)
+    offset = int(rng.integers(length - available + 1))
+    crop[offset : offset + available] = clips.read(clip, 0, available)
+    return crop, available < SHORT * pool.sample_rate
+
+
+def _is_audible(crop: NDArray[np.float32], sample_rate: int) -> bool:
+    step = sample_rate // 10
+    blocks = crop[: len(crop) // step * step].reshape(-1, step)
+    return bool((blocks.var(axis=1) > AUDIBLE).any())
+
+
+@torch.no_grad()
+def mix(
+    crops: Tensor, present: Tensor, targets: Tensor, mix_targets: Tensor, *, sample_rate: int, peak: float
+) -> Tensor:
+    """Bring crops to their targets, and their mixture to its own.
+
+    Args:
+        crops: `[B, N, T]`
+        present: bool `[B, N]`; the others come out as zeros
+        targets: LUFS, `[B, N]`
+        mix_targets: LUFS, `[B]`
+        sample_rate: in Hz
+        peak: dBFS that no stem exceeds before mixing
+
+    Returns:
+        stems `[B, N, T]`, whose sum is the mixture
+    """
+    rows = crops.flatten(0, 1)
+    gain = _gain(targets.flatten() - loudness(rows, sample_rate))
+    ceiling = 10 ** (peak / 20) / rows.abs().amax(-1).clamp_min(1e-9)
+    gain = torch.minimum(gain, ceiling).view_as(present) * present
+    stems = crops * gain[..., None]
+    return stems * _gain(mix_targets - loudness(stems.sum(1), sample_rate))[:, None, None]
+
+
+def _gain(decibels: Tensor) -> Tensor:
+    return torch.pow(10.0, decibels / 20)
+
+
+def loudness(wav: Tensor, sample_rate: int) -> Tensor:
+    """Integrated loudness after ITU-R BS.1770-4 of short signals of equal length: `[R, T]` to LUFS `[R]`.
+
+    As `audio.LoudnessMeter`, for a batch and on any device; nothing is below −70, the gate. Signals shorter than 0.4 s
+    count as if silence followed.
+    """
+    step = sample_rate // 10
+    length = max(wav.shape[-1] // step, 4) * step
+    # Zeros keep the end of the filter's response from wrapping around to the beginning.
+    points = length + step
+    spectrum = torch.fft.rfft(wav[..., :length].float(), n=points) * _k_response(sample_rate, points).to(wav.device)
+    weighted = torch.fft.irfft(spectrum, n=points)[..., :length]
+    power = weighted.square().unflatten(-1, (-1, step)).mean(-1).unfold(-1, 4, 1).mean(-1)
+    gate = 10 ** ((-70 + 0.691) / 10)
+    ungated = _mean_above(power, torch.full_like(power[:, :1], gate))
+    gated = _mean_above(power, (0.1 * ungated).clamp_min(gate)[:, None])
+    return (-0.691 + 10 * gated.clamp_min(gate).log10()).clamp_min(-70)
+
+
+def _mean_above(power: Tensor, threshold: Tensor) -> Tensor:
+    kept = power >= threshold
+    return (power * kept).sum(-1) / kept.sum(-1).clamp_min(1)
+
+
+@functools.lru_cache(maxsize=8)
+def _k_response(sample_rate: int, points: int) -> Tensor:
+    """Response of the K-weighting at the frequencies of an FFT, complex `[points / 2 + 1]`."""
+    delay = np.exp(-2j * math.pi * np.arange(points // 2 + 1) / points)
+    powers = np.stack([np.ones_like(delay), delay, delay**2])
+    response = np.ones_like(delay)
+    for section in k_weighting(sample_rate):
+        response *= (section[:3] @ powers) / (section[3:] @ powers)
+    return torch.from_numpy(response.astype(np.complex64))

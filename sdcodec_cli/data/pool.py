@@ -1,31 +1,51 @@
-"""All the audio of a data root in memory, one long array per domain: for corpora of some hours.
-
-The layout is `ROOT/<domain>/**`, any format that `audio.AudioReader` reads.
-"""
+"""Clips of every domain at one rate, read where and when they are needed, from files of any length."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import math
+import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
+import soundfile
+import soxr
 from numpy.typing import NDArray
 
-from ..audio import READ_SUFFIXES, read_mono
-from ..errors import InputError
+from ..audio import downmix
+from ..errors import InputError, OutputError
+from .manifest import SHORTEST, Manifest, Progress, scan
+from .parallel import exclusive
+
+MANIFEST = "manifest.parquet"
+"""Name of the manifest of a data root."""
+
+# Of samples at the lower of the two rates: what the resampler's filter reaches to either side, to 16 bits and beyond.
+_MARGIN = 256
+# A frame of an MP3 file may refer to 511 bytes before it, 21 frames at 8 kbit/s; libsndfile goes back by fewer.
+_MP3_LEAD = 24 * 1152
+_PIECE = 60  # seconds that are decoded at a time
 
 
-@dataclass(frozen=True)
-class Clips:
-    """The clips of one domain, end to end."""
+class Clips(Protocol):
+    """The clips of one domain at the pool's rate."""
 
-    samples: NDArray[np.int16]
-    """`[T]`, at the pool's rate."""
-    starts: NDArray[np.int64]
-    """First sample of each clip, and the end of the last: `[num_clips + 1]`."""
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Lengths added up, in samples: clip i is from `ends[i - 1]` to `ends[i]`."""
+
+    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+        """`[length]`, mono, from `start` of a clip.
+
+        Raises:
+            InputError: the file is damaged or missing
+        """
 
 
 @dataclass(frozen=True)
@@ -37,58 +57,289 @@ class Pool:
 
     def seconds(self, domain: str) -> float:
         """How much audio there is of a domain."""
-        return len(self.clips[domain].samples) / self.sample_rate
+        return int(self.clips[domain].ends[-1]) / self.sample_rate
 
 
-def load_pool(
-    root: Path,
-    *,
+def clip_length(clips: Clips, clip: int) -> int:
+    """Samples of a clip."""
+    return int(clips.ends[clip]) - (int(clips.ends[clip - 1]) if clip else 0)
+
+
+@dataclass(frozen=True)
+class ArrayClips:
+    """Clips that lie end to end in one array."""
+
+    samples: NDArray[np.int16]
+    """`[T]`"""
+    ends: NDArray[np.int64]
+
+    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+        """See `Clips`."""
+        _check(self, clip, start, length)
+        first = (int(self.ends[clip - 1]) if clip else 0) + start
+        return np.asarray(self.samples[first : first + length] / np.float32(32768), dtype=np.float32)
+
+
+class DecodedClips(ArrayClips):
+    """Clips in a file of 16 bit samples, which all processes of a machine share; pickled as its name."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            super().__init__(np.load(path, mmap_mode="r"), np.load(_ends_of(path)))
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: is damaged or incomplete; remove it and start again") from error
+        object.__setattr__(self, "path", path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DecodedClips, (self.path,)  # type: ignore[attr-defined]
+
+
+class FileClips:
+    """Clips in the files of a manifest, of which only what is needed is read. Pickled as the manifest's name."""
+
+    def __init__(self, manifest: Manifest, domain: str, split: str | None, sample_rate: int) -> None:
+        self._manifest, self._domain, self._split, self._sample_rate = manifest, domain, split, sample_rate
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FileClips, (self._manifest, self._domain, self._split, self._sample_rate)
+
+    @functools.cached_property
+    def rows(self) -> NDArray[np.int64]:
+        """Row of the manifest of each clip."""
+        return self._manifest.rows(self._domain, self._split)
+
+    @functools.cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """See `Clips`."""
+        lengths = self._manifest.frames[self.rows] * self._sample_rate // self._manifest.sample_rate[self.rows]
+        return np.cumsum(lengths, dtype=np.int64)
+
+    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+        """See `Clips`."""
+        _check(self, clip, start, length)
+        row = int(self.rows[clip])
+        rate, frames = int(self._manifest.sample_rate[row]), int(self._manifest.frames[row])
+        path = self._manifest.file(row)
+        if rate == self._sample_rate:
+            return _read(path, rate, start, length)
+        # Read from where both rates have a sample, so that those that come out are those of the whole file.
+        common = math.gcd(rate, self._sample_rate)
+        up, down = self._sample_rate // common, rate // common
+        margin = math.ceil(_MARGIN * max(1, self._sample_rate / rate))
+        steps = max(0, start - margin) // up
+        first = steps * down
+        last = min(frames, math.ceil((start + length + margin) * down / up))
+        wav = soxr.resample(_read(path, rate, first, last - first), rate, self._sample_rate, quality="HQ")
+        begin = start - steps * up
+        return np.asarray(wav[begin : begin + length], dtype=np.float32)
+
+
+class _Forward(soundfile.SoundFile):  # type: ignore[misc]
+    """A SoundFile that stays where reading has ended: soundfile would seek there, which decoders take long for."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _read(path: Path, sample_rate: int, start: int, length: int) -> NDArray[np.float32]:
+    """Part of a file, mixed down: `[length]`."""
+    try:
+        with _Forward(path) as sound:
+            known = (sound.samplerate, sound.frames >= start + length) == (sample_rate, True)
+            lead = min(start, _MP3_LEAD) if sound.format == "MP3" else 0
+            if known and start > lead:
+                sound.seek(start - lead)
+            count = lead + length if known else 0
+            wav: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True)[lead:]
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise InputError(f"{path}: cannot be read; restore it, or run sdc data scan again") from error
+    if len(wav) != length:
+        raise InputError(f"{path}: is cut short, or not what it was when scanned; run sdc data scan again")
+    mono: NDArray[np.float32] = downmix(wav.T)[0]
+    if not np.isfinite(mono).all():
+        raise InputError(f"{path}: has samples that are not numbers; remove it, and run sdc data scan again")
+    return mono
+
+
+def _check(clips: Clips, clip: int, start: int, length: int) -> None:
+    if not 0 <= start <= start + length <= clip_length(clips, clip):
+        raise ValueError(f"clip {clip} has {clip_length(clips, clip)} samples, not {length} from {start}")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# From a data root to a pool
+# --------------------------------------------------------------------------------------------------------------------
+
+
+def find_manifest(
+    data_root: Path,
     domains: Sequence[str],
-    sample_rate: int,
-    cache: Path | None = None,
+    *,
+    kept: Path | None,
+    jobs: int,
+    progress: Progress | None = None,
     report: Callable[[str], None] = lambda message: None,
-) -> Pool:
-    """Read a data root, down-mixed and resampled; a `cache` folder keeps the result for the next run.
+) -> Manifest:
+    """The manifest that `data_root` is, or has; or one that is made now from headers alone.
 
-    Files that cannot be read are reported and left out.
+    Args:
+        data_root: a manifest, or a folder; see `corpora` for where its files may lie.
+        domains: what to look for.
+        kept: existing folder for a manifest that is made; None if none is to be made.
+        jobs: processes that read headers.
+        progress: hears of files.
+        report: takes a line about files that cannot be read.
 
     Raises:
-        InputError: a domain has no folder, or no readable audio
+        InputError: there is no audio, or no manifest and none is to be made
+        OutputError: `kept` cannot be written
     """
-    clips = {}
+    if data_root.is_file():
+        return Manifest.open(data_root)
+    if (data_root / MANIFEST).is_file():
+        return Manifest.open(data_root / MANIFEST)
+    if kept is None:
+        raise InputError(f"{data_root}: has no {MANIFEST}; make it with sdc data scan {data_root}")
+    target = kept / MANIFEST
+    result = scan(data_root, target, domains=domains, jobs=jobs, measure=False, progress=progress, report=report)
+    if result.unreadable_list:
+        lines = Path(result.unreadable_list).read_text(encoding="utf-8").splitlines()
+        for line in lines[:_REPORTED]:
+            report(f"{line} (left out)")
+        if len(lines) > _REPORTED:
+            report(f"{len(lines) - _REPORTED} more files cannot be read; {result.unreadable_list} lists all")
+    return Manifest.open(target)
+
+
+_REPORTED = 10  # unreadable files that get a line each
+
+
+def open_pool(
+    manifest: Manifest,
+    *,
+    split: str | None,
+    domains: Sequence[str],
+    sample_rate: int,
+    decoded: Path | None = None,
+    progress: Progress | None = None,
+    report: Callable[[str], None] = lambda message: None,
+) -> Pool:
+    """The clips of a split, or of everything.
+
+    Args:
+        manifest: which files there are.
+        split: `train`, `valid` or `test`; None for all.
+        domains: in this order.
+        sample_rate: of the clips, in Hz.
+        decoded: folder in which everything is kept decoded, 2 bytes a sample, for this run and the next; without it
+            crops are read from the files.
+        progress: hears of seconds of audio decoded.
+        report: takes a line about what is left out.
+
+    Raises:
+        InputError: a domain has no clips, or none that can be decoded
+        OutputError: `decoded` cannot be written
+    """
+    clips: dict[str, Clips] = {}
     for domain in domains:
-        files = sorted(p for p in (root / domain).rglob("*") if p.suffix.lower() in READ_SUFFIXES)
-        if not files:
+        files = FileClips(manifest, domain, split, sample_rate)
+        if not len(files.ends):  # computed here, once, for all processes that are forked
+            where = f"in split {split} " if split else ""
             raise InputError(
-                f"{root / domain}: no audio files; a data root has one folder per domain: {', '.join(domains)}"
+                f"{manifest.path}: has no clips of {domain} {where}that last {SHORTEST:g} s and are not silent; "
+                "add some, and run sdc data scan again"
             )
-        stamp = json.dumps([sample_rate, [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files]])
-        kept = cache / f"pool-{domain}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npz" if cache else None
-        if kept and kept.exists():
-            with np.load(kept) as arrays:
-                clips[domain] = Clips(arrays["samples"], arrays["starts"])
-            continue
-        pieces = []
-        for path in files:
-            try:
-                pieces.append(_read(path, sample_rate))
-            except InputError as error:
-                report(f"{error} (left out)")
-        pieces = [piece for piece in pieces if len(piece)]
-        if not pieces:
-            raise InputError(f"{root / domain}: none of its {len(files)} files could be read")
-        starts = np.cumsum([0, *map(len, pieces)])
-        clips[domain] = Clips(np.concatenate(pieces), starts)
-        if kept:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_suffix(".partial.npz")
-            try:
-                np.savez(partial, samples=clips[domain].samples, starts=starts)
-                partial.replace(kept)
-            finally:
-                partial.unlink(missing_ok=True)
+        clips[domain] = files
+    if manifest.num_left_out:
+        report(f"{manifest.path}: {manifest.num_left_out} files are shorter than {SHORTEST:g} s or silent (left out)")
+    if decoded is not None:
+        total = sum(int(files.ends[-1]) for files in clips.values()) / sample_rate
+        done = 0.0
+
+        def advance(seconds: float) -> None:
+            nonlocal done
+            done += seconds
+            if progress:
+                progress(done, total)
+
+        files_of = cast("dict[str, FileClips]", clips)
+        clips = {
+            domain: _decoded(files, manifest, domain, sample_rate, decoded, advance, report)
+            for domain, files in files_of.items()
+        }
     return Pool(sample_rate, clips)
 
 
-def _read(path: Path, sample_rate: int) -> NDArray[np.int16]:
-    return np.asarray(np.clip(np.rint(read_mono(path, sample_rate) * 32767), -32768, 32767), dtype=np.int16)
+def _decoded(
+    files: FileClips,
+    manifest: Manifest,
+    domain: str,
+    sample_rate: int,
+    folder: Path,
+    advance: Callable[[float], None],
+    report: Callable[[str], None],
+) -> DecodedClips:
+    rows = manifest.table(files.rows).select(["path", "size", "mtime_ns", "frames", "sample_rate"])
+    stamp = json.dumps([sample_rate, str(manifest.root), rows.to_pydict()])
+    target = folder / f"{domain}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Several processes may start at once: one decodes, the others wait and find the file.
+        with exclusive(folder / f".{domain}.lock"):
+            if not target.exists():
+                _decode(files, target, sample_rate, advance, report)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written: {error.strerror}; free some space, or choose another folder"
+        ) from error
+    clips = DecodedClips(target)
+    if not len(clips.ends):
+        raise InputError(f"{manifest.path}: none of the {len(files.rows)} files of {domain} can be decoded")
+    return clips
+
+
+def _decode(
+    files: FileClips, target: Path, sample_rate: int, advance: Callable[[float], None], report: Callable[[str], None]
+) -> None:
+    lengths = []
+    total = int(files.ends[-1])
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.stem}-", dir=target.parent)
+    partial = Path(name)
+    try:
+        # Written, not mapped: a full disk is an error then, and not the end of the process.
+        with os.fdopen(descriptor, "wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": np.dtype(np.int16).str, "fortran_order": False, "shape": (total,)}
+            )
+            whole = file.tell() + 2 * total
+            for clip in range(len(files.ends)):
+                try:
+                    lengths.append(_append(files, clip, sample_rate, file))
+                except InputError as error:
+                    report(f"{error} (left out)")
+                advance(clip_length(files, clip) / sample_rate)
+            file.truncate(whole)  # what was left out is missing at the end, where no clip is
+        with open(_ends_of(target), "wb") as file:
+            np.save(file, np.cumsum(lengths, dtype=np.int64))
+        partial.chmod(0o644)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _append(files: FileClips, clip: int, sample_rate: int, file: BinaryIO) -> int:
+    """Write a clip, all or nothing; its length."""
+    begin, length = file.tell(), clip_length(files, clip)
+    step = _PIECE * sample_rate
+    try:
+        for start in range(0, length, step):
+            wav = files.read(clip, start, min(step, length - start))
+            file.write(np.clip(np.rint(wav * 32768), -32768, 32767).astype(np.int16).tobytes())
+    except InputError:
+        file.seek(begin)
+        raise
+    return length
+
+
+def _ends_of(target: Path) -> Path:
+    return target.with_suffix(".ends.npy")

@@ -9,11 +9,18 @@ from ... import zoo
 from ...errors import ModelError
 from ...nn.layers import fold_weight_norm
 from ...recipe import read_recipe
-from .loop import CHECKPOINT, make_trainable, read_checkpoint
+from . import checkpoint
+from .trainer import make_trainable
 
 
 def export(
-    run: Path, folder: Path, *, name: str | None = None, half: bool = False, overwrite: bool = False
+    run: Path,
+    folder: Path,
+    *,
+    name: str | None = None,
+    half: bool = False,
+    best: bool = False,
+    overwrite: bool = False,
 ) -> zoo.ModelEntry:
     """Write the averaged weights of a run as a model folder.
 
@@ -21,19 +28,20 @@ def export(
         run: folder of the run
         folder: to make
         name: of the model; that of its recipe by default
+        best: take the checkpoint that scored best on validation, not the last one
         half: store weights in 16 bits; they are computed with in 32 all the same
         overwrite: replace an existing model folder, but keep its card
 
     Raises:
-        ModelError: no run in the folder, or a damaged one
+        ModelError: no run in the folder, none that was validated, or a damaged one
         OutputError: the folder exists and `overwrite` is off, or it cannot be written
     """
-    checkpoint = run / CHECKPOINT
-    if not checkpoint.exists():
-        raise ModelError(f"{run}: there is no run in this folder; make one with sdc train --out {run}")
+    path = run / checkpoint.BEST if best else checkpoint.newest(run)
+    if best and not path.exists():
+        raise ModelError(f"{run}: has no best checkpoint, it was never validated; leave --best out")
+    state = checkpoint.read(path)
     recipe = read_recipe(run / zoo.RECIPE)
     recipe = dataclasses.replace(recipe, name=name or recipe.name)
-    state = read_checkpoint(checkpoint, "cpu")
     network = zoo.build(recipe)
     make_trainable(network, recipe.training)
     network.load_state_dict(state["average"])

@@ -1,42 +1,64 @@
-"""A simple training loop: one process, any recipe, checkpoints that a run continues from."""
+"""A run from its first step to its last: data, steps, what is written down, and what a run survives."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import functools
+import contextlib
 import itertools
-import json
-import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
 
 from ... import zoo
-from ...data.mixing import TRIES, draw
-from ...data.pool import Pool, load_pool
-from ...errors import InputError, ModelError, SdcError
-from ...nn.layers import add_weight_norm
-from ...nn.quantize import Observer
-from ...nn.sdcodec import SDCodec
-from ...recipe import Recipe, TrainingFields, write_recipe
-from ..evaluate.metrics import si_sdr
-from .codebooks import CodebookWatch
-from .objective import objective
+from ...data.manifest import Manifest
+from ...data.mixing import Trouble
+from ...data.pool import MANIFEST, Pool, find_manifest, open_pool
+from ...errors import InputError, ModelError, OutputError, RecipeError, SdcError
+from ...recipe import Recipe, write_recipe
+from . import checkpoint
+from .batches import Batch, Share, load_batches
+from .distributed import Processes
+from .log import RunLog, TrainingProgress
+from .trainer import Trainer, renews_codebooks
+from .validation import Validator
 
-CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
-VALIDATION_SEED = 2**31
-"""Seed of the validation mixtures, apart from that of training."""
+NOT_FINITE = "not-finite.pt"
+"""What is left behind of a step whose loss was not finite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is done, as opposed to what it trains: nothing here changes its result beyond rounding."""
+
+    micro_batch: int | None = None
+    """Examples that a process handles at a time; all of its share by default."""
+    workers: int | None = None
+    """Processes that read and decode audio, for each that trains; as many as there are cores to spare by default."""
+    cache: Path | None = None
+    """Folder for decoded audio; `RUN/cache` by default."""
+    cache_hours: float = 20.0
+    """Corpora up to this size are decoded once, into the cache; larger ones are read crop by crop."""
+    log_every: int = 100
+    """Steps between rows of `metrics.jsonl`."""
+    validate_every: int = 500
+    """Steps between validations."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints."""
+    keep: int = 3
+    """Checkpoints to keep beside the best one."""
+    compiled: bool = False
+    """Whether networks go through `torch.compile`."""
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "validate_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -48,72 +70,9 @@ class TrainResult:
     finished: bool
     """False when it was stopped by a signal; `resume` continues it."""
     audio_seconds: float
-    """Seconds of audio per second of time."""
-
-
-class _Batches(IterableDataset[tuple[Tensor, Tensor]]):
-    """Batches from `first_step` on, each a pure function of (seed, step)."""
-
-    def __init__(self, pool: Pool, recipe: Recipe, seed: int, first_step: int) -> None:
-        self.pool, self.recipe, self.seed, self.first_step = pool, recipe, seed, first_step
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self.recipe.training.batch_size
-        for step in itertools.count(self.first_step):
-            yield _batch(self.pool, self.recipe, self.seed, range(step * size, (step + 1) * size))
-
-
-def _batch(pool: Pool, recipe: Recipe, seed: int, indices: range) -> tuple[Tensor, Tensor]:
-    examples = [draw(pool, recipe.mixing, seed=seed, index=index) for index in indices]
-    stems = torch.from_numpy(np.stack([example.stems for example in examples]))
-    return stems, torch.from_numpy(np.stack([example.present for example in examples]))
-
-
-def _ignore_signals(worker: int) -> None:
-    """Signals go to the whole process group; the loop decides when its worker ends."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def learning_rate(fields: TrainingFields, step: int) -> float:
-    """Learning rate of a step, the first being step 0."""
-    if step < fields.warmup_steps:
-        return fields.learning_rate * (step + 1) / fields.warmup_steps
-    after = step - fields.warmup_steps
-    if fields.schedule == "exponential":
-        return fields.learning_rate * fields.gamma**after
-    progress = min(1.0, after / max(1, fields.steps - fields.warmup_steps))
-    share = fields.final_learning_rate + (1 - fields.final_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
-    return fields.learning_rate * share
-
-
-def make_trainable(model: SDCodec, fields: TrainingFields) -> None:
-    """Put weight norm on what is trained, and hold the rest fixed, bit for bit."""
-    if fields.parts == "all":
-        add_weight_norm(model)
-    elif model.activity is not None:
-        model.requires_grad_(False)
-        model.activity.requires_grad_(True)
-
-
-def _revives(step: int, steps: int) -> bool:
-    """Codebooks are renewed often while everything moves, then seldom, and left to settle in the last third."""
-    return step % (100 if step <= 1000 else 500) == 0 and step < steps * 2 / 3
-
-
-def _optimizers(model: SDCodec, fields: TrainingFields) -> list[torch.optim.Optimizer]:
-    matrices = []
-    if fields.optimizer == "muon":
-        matrices = [
-            p for name, p in model.named_parameters() if ".blocks." in name and p.dim() == 2 and p.requires_grad
-        ]
-    others = [p for p in model.parameters() if p.requires_grad and not any(p is matrix for matrix in matrices)]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(others, betas=fields.betas, weight_decay=fields.weight_decay, fused=True)
-    ]
-    if matrices:
-        optimizers.append(torch.optim.Muon(matrices, weight_decay=fields.weight_decay, adjust_lr_fn="match_rms_adamw"))
-    return optimizers
+    """Seconds of audio per second of time, in all processes together."""
+    processes: int
+    """That trained together, one per GPU."""
 
 
 def train(
@@ -123,258 +82,393 @@ def train(
     run: Path,
     initial: zoo.ModelEntry | None = None,
     resume: bool = False,
-    seed: int = 0,
     device: str = "cpu",
-    validate_every: int = 500,
-    checkpoint_every: int = 250,
+    options: RunOptions | None = None,
     report: Callable[[str], None] = lambda message: None,
+    progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainResult:
-    """Train a recipe on `DATA_ROOT/{train,valid}/<domain>/**` or `DATA_ROOT/<domain>/**`.
+    """Train a recipe; under torchrun, in all of its processes together.
 
-    The run folder gets the resolved recipe, `metrics.jsonl`, and a checkpoint that is replaced as a whole.
+    The run folder gets the resolved recipe, `metrics.jsonl`, TensorBoard's files and checkpoints.
 
     Args:
         recipe: what to train
-        data_root: folder of stems; without a `train` folder in it there is no validation
+        data_root: see `data.pool.find_manifest`; without a `valid` split in it there is no validation
         run: folder of the run
         initial: model whose weights to start from, see `zoo.start_from`; random ones by default
         resume: continue the run that is in the folder
-        seed: of weights, examples and choices
-        device: torch device
-        validate_every: steps between validations
-        checkpoint_every: steps between checkpoints
-        report: gets a line for people now and then
+        device: `cpu`, `cuda` or `mps`
+        options: how it is done
+        report: gets a line for people now and then, in the first process
+        progress: is told of every step, in the first process
 
     Raises:
         ModelError: the run folder has a run and `resume` is off, or none and it is on
-        SdcError: the loss is not finite; the checkpoint before it is kept
+        InputError: nothing to train on
+        OutputError: the run folder cannot be written
+        SdcError: a loss is not finite
     """
-    checkpoint = run / CHECKPOINT
-    if checkpoint.exists() != resume:
-        advice = "pass --resume to continue it, or another --out" if not resume else "leave --resume out to start one"
-        raise ModelError(f"{run}: there is {'a' if checkpoint.exists() else 'no'} run in this folder; {advice}")
-    run.mkdir(parents=True, exist_ok=True)
-    fields, target = recipe.training, torch.device(device)
-    torch.manual_seed(seed)
-    model = zoo.build(recipe)
-    if initial is not None and not resume:
-        zoo.start_from(model, initial)
-    if fields.parts == "activity" and (model.activity is None or (initial is None and not resume)):
-        raise ModelError(f"{recipe.name}: training.parts = activity needs model.activity, and --init to start from")
-    make_trainable(model, fields)
-    model.to(target)
-    average = copy.deepcopy(model) if fields.average_decay else model
-    optimizers = _optimizers(model, fields)
-    watch = CodebookWatch(model.quantizer)
-    step = 0
+    options = options or RunOptions()
+    _check(recipe, run, initial, resume)
+    processes = Processes(device, recipe.training)
+    share = _share(recipe, processes, options)
+    if not processes.is_first:
+        report, progress = _nobody, None
+    _make_folder(run)
+    manifest = _manifest(recipe, data_root, run, resume, processes, report)
+    pool, held_out = _pools(recipe, manifest, run, options, report)
+    trainer = Trainer(recipe, processes, initial=None if resume else initial, compiled=options.compiled)
+    best, means = None, _Means()
     if resume:
-        state = read_checkpoint(checkpoint, target)
-        try:
-            model.load_state_dict(state["model"])
-            average.load_state_dict(state["average"])
-            for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(kept)
-            watch.load_counts(state["codebook_counts"])
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"{run}: its checkpoint does not fit the recipe; resume with the recipe that the run was started with"
-            ) from error
-        step = state["step"]
-    write_recipe(recipe, run / "recipe.toml")
+        path = checkpoint.newest(run)
+        state = checkpoint.read(path)
+        trainer.load_state(state)
+        best = state["best"]
+        means.load_state(state["means"], first=processes.is_first)
+        report(f"{path}: continuing after step {trainer.step}")
+    if processes.is_first:
+        checkpoint.write_whole(run / zoo.RECIPE, lambda partial: write_recipe(recipe, partial))
+    loop = _Loop(trainer, run, options, share, pool, held_out, best, means, report, progress)
+    try:
+        return loop.run()
+    finally:
+        processes.end()
 
-    split = data_root / "train" if (data_root / "train").is_dir() else data_root
-    options: dict[str, Any] = {"domains": recipe.model.domains, "sample_rate": recipe.model.sample_rate}
-    pool = load_pool(split, cache=run / "cache", report=report, **options)
-    valid = data_root / "valid"
-    held_out = load_pool(valid, cache=run / "cache", report=report, **options) if valid.is_dir() else None
-    for domain in recipe.model.domains:
-        report(f"{domain}: {pool.seconds(domain) / 3600:.2f} h to train on")
 
-    stop = _StopOnSignal()
-    batches = iter(
-        DataLoader(
-            _Batches(pool, recipe, seed, step),
-            batch_size=None,
-            num_workers=1,
-            prefetch_factor=4,
-            worker_init_fn=_ignore_signals,
+def _nobody(message: str) -> None:
+    """Only the first process speaks."""
+
+
+def _make_folder(run: Path) -> None:
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{run}: cannot be made: {error.strerror}; choose another --out") from error
+
+
+def _check(recipe: Recipe, run: Path, initial: zoo.ModelEntry | None, resume: bool) -> None:
+    """Raise what can be known before anything is loaded."""
+    exists = bool(checkpoint.checkpoints(run))
+    if exists != resume:
+        advice = "pass --resume to continue it, or another --out" if not resume else "leave --resume out to start one"
+        raise ModelError(f"{run}: there is {'a' if exists else 'no'} run in this folder; {advice}")
+    if recipe.training.parts == "activity" and (not recipe.model.activity or (initial is None and not resume)):
+        raise ModelError(f"{recipe.name}: training.parts = activity needs model.activity, and --init to start from")
+
+
+def _share(recipe: Recipe, processes: Processes, options: RunOptions) -> Share:
+    size, world = recipe.training.batch_size, processes.world_size
+    if size % world:
+        raise RecipeError(
+            f"training.batch_size {size} cannot be shared by {world} processes; set it to a multiple of {world}"
         )
-    )
-    started, first, sums = time.monotonic(), step, _Means()
+    micro = options.micro_batch or size // world
+    if (size // world) % micro:
+        raise RecipeError(f"--micro-batch {micro}: the {size // world} examples of a process must be a multiple of it")
+    return Share(processes.rank, world, micro)
+
+
+def _manifest(
+    recipe: Recipe,
+    data_root: Path,
+    run: Path,
+    resume: bool,
+    processes: Processes,
+    report: Callable[[str], None],
+) -> Manifest:
+    """Which files there are; if it has to be found out, the first process does."""
+    kept = run / MANIFEST
+    if resume and kept.is_file():
+        data_root = kept  # the files of the run, whatever has come to the folder since
+    if not processes.is_first:
+        processes.wait()
+        if not (data_root.is_file() or (data_root / MANIFEST).is_file()):
+            data_root = kept
     try:
-        with stop, (run / METRICS).open("a", encoding="utf-8") as metrics:
-            while step < fields.steps and not stop.requested:
-                generator = torch.Generator().manual_seed(seed * 2**40 + step)
-                stems, present = (part.to(target, non_blocking=True) for part in next(batches))
-                if not bool(present.any()):
-                    raise InputError(f"{data_root}: {TRIES} draws in a row were silent; check the audio files")
-                if step == 0 and initial is None:
-                    watch.initialize(functools.partial(_quantize, model, stems), seed)
-                with torch.autocast(target.type, torch.bfloat16):
-                    losses = objective(
-                        model,
-                        stems,
-                        present,
-                        fields,
-                        sample_rate=recipe.model.sample_rate,
-                        generator=generator,
-                        observe=watch,
-                    )
-                torch.autograd.backward(losses["total"])
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), fields.clip_norm)
-                if not torch.isfinite(norm):
-                    culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
-                    raise SdcError(
-                        f"{run}: step {step}: {', '.join(culprits) or 'the gradient'} is not finite; "
-                        f"the checkpoint before it is kept"
-                    )
-                for optimizer in optimizers:
-                    for group in optimizer.param_groups:
-                        group["lr"] = learning_rate(fields, step)
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
-                step += 1
-                if average is not model:
-                    _move_average(average, model, min(fields.average_decay, step / (step + 10)))
-                sums.add(
-                    {name: float(value.detach()) for name, value in losses.items()} | {"gradient_norm": float(norm)}
+        manifest = find_manifest(
+            data_root, recipe.model.domains, kept=run, jobs=max(1, os.cpu_count() or 1), report=report
+        )
+    except SdcError:
+        with contextlib.suppress(OSError):  # there is something in it
+            run.rmdir()
+        raise
+    if processes.is_first:
+        processes.wait()
+    return manifest
+
+
+def _pools(
+    recipe: Recipe, manifest: Manifest, run: Path, options: RunOptions, report: Callable[[str], None]
+) -> tuple[Pool, Pool | None]:
+    """Clips to train on and to validate with."""
+
+    def opened(split: str) -> Pool:
+        pool = open_pool(manifest, split=split, domains=domains, sample_rate=rate, report=report)
+        if sum(map(pool.seconds, domains)) > options.cache_hours * 3600:
+            return pool
+        cache = options.cache or run / "cache"
+        return open_pool(manifest, split=split, domains=domains, sample_rate=rate, decoded=cache, report=report)
+
+    domains, rate = recipe.model.domains, recipe.model.sample_rate
+    pool = opened("train")
+    held_out = opened("valid") if all(len(manifest.rows(domain, "valid")) for domain in domains) else None
+    for domain in domains:
+        report(f"{domain}: {pool.seconds(domain) / 3600:.2f} h to train on")
+    if held_out is None:
+        report("no validation: the data root has no valid split with clips of every domain")
+    return pool, held_out
+
+
+def _spare_cores() -> int:
+    """Reading processes that one training process can have without taking the cores of the others."""
+    trainers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(8, len(os.sched_getaffinity(0)) // trainers - 1)) if hasattr(os, "sched_getaffinity") else 1
+
+
+class _Loop:
+    def __init__(
+        self,
+        trainer: Trainer,
+        run: Path,
+        options: RunOptions,
+        share: Share,
+        pool: Pool,
+        held_out: Pool | None,
+        best: float | None,
+        means: _Means,
+        report: Callable[[str], None],
+        progress: Callable[[TrainingProgress], None] | None,
+    ) -> None:
+        self.trainer, self.folder, self.options, self.share = trainer, run, options, share
+        self.recipe, self.fields, self.processes = trainer.recipe, trainer.fields, trainer.processes
+        self.pool, self.report, self.progress = pool, report, progress
+        self.best = best
+        self.validator = Validator(held_out, self.recipe) if held_out and self.processes.is_first else None
+        self.means = means
+        self.first_step = trainer.step
+        self.started = time.monotonic()
+        self.shown: dict[str, float] = {}
+
+    def run(self) -> TrainResult:
+        """Until the last step, or a signal."""
+        loader = load_batches(
+            self.pool,
+            self.recipe,
+            self.share,
+            first_step=self.trainer.step,
+            workers=_spare_cores() if self.options.workers is None else self.options.workers,
+            pin=self.processes.device.type == "cuda",
+        )
+        stop = StopOnSignal()
+        log: Any = contextlib.nullcontext()
+        if self.processes.is_first:
+            log = RunLog(self.folder, step=self.trainer.step, sample_rate=self.recipe.model.sample_rate)
+        batches = self._on_device(iter(loader))
+        self.started = time.monotonic()
+        try:
+            with stop, log as self.log:
+                self.saved: int | None = None
+                while self.trainer.step < self.fields.steps and not self.processes.any(stop.requested):
+                    self._step(batches)
+                if self.saved != self.trainer.step:
+                    self._save()
+        finally:
+            # Ends the workers now, also where an exception's traceback keeps this frame alive.
+            batches.close()
+            del batches, loader
+        return TrainResult(
+            str(self.folder),
+            self.trainer.step,
+            self.trainer.step >= self.fields.steps,
+            self._speed(),
+            self.processes.world_size,
+        )
+
+    def _on_device(self, loaded: Iterator[Batch]) -> Generator[Batch, None, None]:
+        """Batches on the device, each sent ahead of the one that is computed with."""
+        ahead: Batch | None = None
+        try:
+            while True:
+                began = time.monotonic()
+                batch = next(loaded)
+                self.means.waited += time.monotonic() - began
+                if batch.problem is not None:
+                    raise InputError(batch.problem)
+                arriving = batch.to(self.processes.device)
+                if ahead is not None:
+                    yield ahead
+                ahead = arriving
+        finally:
+            del loaded
+
+    def _step(self, batches: Iterator[Batch]) -> None:
+        count = self.fields.batch_size // (self.share.world_size * self.share.micro_batch)
+        share = list(itertools.islice(batches, count))
+        self.means.trouble = sum((batch.trouble for batch in share), self.means.trouble)
+        values = self.trainer.backward(share)
+        norms = torch.stack([value for name, value in values.items() if name.endswith("gradient_norm")])
+        if not bool(torch.isfinite(norms).all()):
+            self._give_up(values, share[-1])
+        rates = self.trainer.learning_rates()
+        self.trainer.take_step()
+        self.means.add(values)
+        step = self.trainer.step
+        if renews_codebooks(self.fields, step):
+            self.report(f"step {step}: {self.trainer.renew_codebooks(share[-1])} codebook entries renewed")
+        if step % self.options.log_every == 0 or step == self.fields.steps:
+            self._write_row(rates)
+        if step % self.options.validate_every == 0 or step == self.fields.steps:
+            self._validate()
+        if step % self.options.checkpoint_every == 0 or step == self.fields.steps:
+            self._save()
+        if self.progress is not None:
+            self.progress(TrainingProgress(step, self.fields.steps, self._speed(), self._seconds_left(), self.shown))
+
+    def _write_row(self, rates: dict[str, float]) -> None:
+        values, trouble = self.means.take(self.processes)
+        self.shown = {name: value for name, value in values.items() if "norm" not in name and name != "input_wait"}
+        if not self.processes.is_first:
+            return
+        waited = values.pop("input_wait", 0.0)
+        row: dict[str, Any] = {
+            "loss": {name: value for name, value in values.items() if "norm" not in name},
+            "learning_rate": rates,
+            "gradient_norm": {
+                name.replace("_gradient_norm", "").replace("gradient_norm", "generator"): value
+                for name, value in values.items()
+                if "norm" in name
+            },
+            "speed": {"audio_seconds": self._speed(), "input_wait": waited},
+        }
+        if trouble != Trouble():
+            row["trouble"] = {name: float(count) for name, count in vars(trouble).items()}
+        if self.processes.device.type == "cuda":
+            row["speed"]["peak_memory_gb"] = torch.cuda.max_memory_allocated(self.processes.device) / 1e9
+        self.log.row(self.trainer.step, row)
+        losses = " ".join(f"{name} {value:.3f}" for name, value in self.shown.items())
+        left = f"{self._seconds_left() / 60:.0f} min left"
+        self.report(f"step {self.trainer.step}: {losses}; {self._speed():.1f} audio s/s, {left}")
+
+    def _validate(self) -> None:
+        step = self.trainer.step
+        perplexity, dead = self.trainer.watch.report()
+        improved = False
+        if self.processes.is_first:
+            if perplexity:
+                names = {f"own {n}": domain for n, domain in enumerate(self.recipe.model.domains)}
+                names["shared 0"] = "shared"
+                self.log.codebooks(
+                    step,
+                    {names[name]: levels for name, levels in perplexity.items()},
+                    {names[name]: levels for name, levels in dead.items()},
                 )
+            if self.validator is not None:
+                found = self.validator(self.trainer.average)
+                self.log.row(step, {"validation": {**found.scores, "mean": found.score}})
+                self.log.examples(step, found.recordings)
+                self.report("valid: " + " ".join(f"{name} {value:.2f}" for name, value in found.scores.items()))
+                improved = self.best is None or found.score > self.best
+                self.best = found.score if improved else self.best
+        if self.processes.any(improved):
+            path = self._save()
+            if self.processes.is_first:
+                checkpoint.mark_best(self.folder, path)
 
-                if fields.parts == "all" and _revives(step, fields.steps):
-                    usage = watch.usage()
-                    replaced = watch.revive(functools.partial(_quantize, model, stems), seed=step)
-                    report(f"step {step}: {usage:.1%} of codebook entries in use, {replaced} replaced")
-                if step % 100 == 0:
-                    row: dict[str, Any] = {
-                        "step": step,
-                        "learning_rate": learning_rate(fields, step - 1),
-                        **sums.take(),
-                    }
-                    speed = (step - first) * fields.batch_size * recipe.mixing.seconds / (time.monotonic() - started)
-                    row["audio_seconds"] = speed
-                    left = (fields.steps - step) * fields.batch_size * recipe.mixing.seconds / speed
-                    if held_out and (step % validate_every == 0 or step == fields.steps):
-                        row["valid"] = validate(average, held_out, recipe)
-                    metrics.write(json.dumps(row) + "\n")
-                    metrics.flush()
-                    shown = {
-                        k: v
-                        for k, v in row.items()
-                        if isinstance(v, float) and k not in ("learning_rate", "audio_seconds")
-                    }
-                    line = " ".join(f"{name} {value:.3f}" for name, value in shown.items())
-                    report(f"step {step}: {line}; {speed:.1f} audio s/s, {left / 60:.0f} min left")
-                    if "valid" in row:
-                        report("valid: " + " ".join(f"{name} {value:.2f}" for name, value in row["valid"].items()))
-                if step % checkpoint_every == 0:
-                    _save(checkpoint, step, model, average, optimizers, watch)
-            _save(checkpoint, step, model, average, optimizers, watch)
-    finally:
-        # Ends the worker now, also where an exception's traceback keeps this frame alive.
-        del batches
-    elapsed = time.monotonic() - started
-    seconds = (step - first) * fields.batch_size * recipe.mixing.seconds
-    return TrainResult(str(run), step, step >= fields.steps, seconds / elapsed)
+    def _save(self) -> Path:
+        """A checkpoint of this step; all processes take part, the first one writes."""
+        step = self.trainer.step
+        path = checkpoint.path_of(self.folder, step)
+        if self.saved == step:
+            return path
+        state = {**self.trainer.state(), "best": self.best, "means": self.means.state(self.processes)}
+        if self.processes.is_first:
+            checkpoint.save(self.folder, state, keep=self.options.keep)
+        self.saved = step
+        return path
 
+    def _give_up(self, values: dict[str, Tensor], batch: Batch) -> None:
+        flags = self.processes.sum(torch.stack([(~torch.isfinite(value)).float() for value in values.values()]))
+        culprits = [name for name, flag in zip(values, flags.tolist(), strict=True) if flag]
+        path = self.folder / NOT_FINITE
+        if self.processes.is_first:
+            state = {
+                "step": self.trainer.step,
+                "losses": {name: float(value) for name, value in values.items()},
+                "model": self.trainer.model.state_dict(),
+                "stems": self.trainer.mix(batch),
+            }
+            checkpoint.write_whole(path, lambda partial: torch.save(state, partial))
+        raise SdcError(
+            f"{self.folder}: step {self.trainer.step}: {', '.join(culprits)} not finite; the step was not taken, its "
+            f"weights and audio are in {path}; lower training.learning_rate or clip_norm and continue with --resume"
+        )
 
-@torch.no_grad()
-def _quantize(model: SDCodec, stems: Tensor, observe: Observer) -> None:
-    with torch.autocast(stems.device.type, torch.bfloat16):
-        model.quantize(model.encode(stems.sum(1)[:, None]), observe=observe)
+    def _speed(self) -> float:
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        return (self.trainer.step - self.first_step) * self.fields.batch_size * self.recipe.mixing.seconds / elapsed
 
-
-@torch.no_grad()
-def _move_average(average: SDCodec, model: SDCodec, decay: float) -> None:
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
-
-
-@torch.no_grad()
-def validate(
-    model: SDCodec, pool: Pool, recipe: Recipe, *, examples: int = 24, seconds: float = 4.0
-) -> dict[str, float]:
-    """Mean SI-SDR in dB on fixed mixtures of all domains: the mix, each stem alone, each stem out of the mix.
-
-    A quick look during training; `sdc eval` is the real measure.
-    """
-    domains = recipe.model.domains
-    tracks = (0.0,) * (len(domains) - 1) + (1.0,)
-    mixing = dataclasses.replace(recipe.mixing, seconds=seconds, track_probabilities=tracks, quiet_probability=0.0)
-    everything = dataclasses.replace(recipe, mixing=mixing)
-    device = next(model.parameters()).device
-    stems, _ = _batch(pool, everything, VALIDATION_SEED, range(examples))
-    stems = stems.to(device)
-    mixture = stems.sum(1)
-    out = model(mixture[:, None])
-    scores = {"mix": float(si_sdr(out["mix"][:, 0], mixture).mean())}
-    for n, domain in enumerate(domains):
-        alone = model.quantize(model.encode(stems[:, n, None])).latents[n]
-        resynthesis = model.decode(alone)[:, 0, : mixture.shape[-1]]
-        heard = stems[:, n].square().sum(-1) > 0
-        scores[domain] = float(si_sdr(resynthesis, stems[:, n])[heard].mean())
-        scores[f"{domain} separated"] = float(si_sdr(out[domain][:, 0], stems[:, n])[heard].mean())
-    return scores
-
-
-def read_checkpoint(path: Path, device: torch.device | str) -> dict[str, Any]:
-    """What `train` saved.
-
-    Raises:
-        ModelError: the file is damaged
-    """
-    try:
-        return dict(torch.load(path, map_location=device, weights_only=True))
-    except Exception as error:  # torch's reader raises anything, KeyError included, on damaged files
-        raise ModelError(f"{path}: is damaged and cannot be read; restore it, or start another run") from error
-
-
-def _save(
-    path: Path,
-    step: int,
-    model: SDCodec,
-    average: SDCodec,
-    optimizers: list[torch.optim.Optimizer],
-    watch: CodebookWatch,
-) -> None:
-    """Replace the checkpoint as a whole: a full disk or a crash leaves the previous one."""
-    partial = path.with_suffix(".partial")
-    state = {
-        "step": step,
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "codebook_counts": list(watch.counts.values()),
-    }
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    def _seconds_left(self) -> float:
+        rest = (self.fields.steps - self.trainer.step) * self.fields.batch_size * self.recipe.mixing.seconds
+        return rest / max(self._speed(), 1e-9)
 
 
 class _Means:
+    """Means of what was added since they were last taken; tensors stay on their device until then."""
+
     def __init__(self) -> None:
-        self.sums: dict[str, list[float]] = {}
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.waited = 0.0
+        self.steps = 0
+        self.trouble = Trouble()
 
-    def add(self, values: dict[str, float]) -> None:
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Count a step's values."""
+        self.steps += 1
         for name, value in values.items():
-            self.sums.setdefault(name, []).append(value)
+            self.sums[name] = self.sums[name] + value.float() if name in self.sums else value.float()
+            self.counts[name] = self.counts.get(name, 0) + 1
 
-    def take(self) -> dict[str, float]:
-        means = {name: sum(values) / len(values) for name, values in self.sums.items()}
-        self.sums = {}
-        return means
+    def take(self, processes: Processes) -> tuple[dict[str, float], Trouble]:
+        """Means over steps and processes, and the trouble of all processes; both start anew."""
+        state = self.state(processes)
+        world = processes.world_size
+        means = {name: value / state["counts"][name] / world for name, value in state["sums"].items()}
+        means["input_wait"] = state["waited"] / max(state["steps"], 1) / world
+        trouble = Trouble(**state["trouble"])
+        self.load_state(_Means().state(processes), first=True)
+        return means, trouble
+
+    def state(self, processes: Processes) -> dict[str, Any]:
+        """What a checkpoint keeps; to be called by all processes, it is the sum of theirs."""
+        trouble = vars(self.trouble)
+        values = [*(float(value) for value in self.sums.values()), self.waited, *trouble.values()]
+        if processes.world_size > 1:
+            values = processes.sum(torch.tensor(values, dtype=torch.float32, device=processes.device)).tolist()
+        sums = values[: len(self.sums)]
+        return {
+            "sums": dict(zip(self.sums, sums, strict=True)),
+            "counts": dict(self.counts),
+            "steps": self.steps,
+            "waited": values[len(sums)],
+            "trouble": {name: int(value) for name, value in zip(trouble, values[len(sums) + 1 :], strict=True)},
+        }
+
+    def load_state(self, state: dict[str, Any], *, first: bool) -> None:
+        """Go on from a `state`, of which the first process takes the sums."""
+        self.counts, self.steps = dict(state["counts"]), state["steps"]
+        self.sums = {name: torch.tensor(value if first else 0.0) for name, value in state["sums"].items()}
+        self.waited = state["waited"] if first else 0.0
+        self.trouble = Trouble(**state["trouble"]) if first else Trouble()
 
 
-class _StopOnSignal:
+class StopOnSignal:
     """SIGTERM and Ctrl-C end the run after the step at hand, with a checkpoint; a second one ends it at once."""
 
     def __init__(self) -> None:
         self.requested = False
 
-    def __enter__(self) -> _StopOnSignal:
+    def __enter__(self) -> StopOnSignal:
         self.previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 

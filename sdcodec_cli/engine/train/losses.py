@@ -36,13 +36,16 @@ def _mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
 def mel_distance(
     estimate: Tensor, target: Tensor, *, sample_rate: int, scales: Sequence[tuple[int, int]] = MEL_SCALES
 ) -> Tensor:
-    """Mean absolute difference of log10 mel magnitudes, averaged over scales: two `[B, T]` to a scalar."""
-    total = estimate.new_zeros(())
+    """Mean absolute difference of log10 mel magnitudes, summed over scales, of each row: two `[B, T]` to `[B]`.
+
+    Fewer scales than `MEL_SCALES` are scaled up to the sum of all, of which they are then a sample.
+    """
+    total = estimate.new_zeros(len(estimate))
     for window_length, bands in scales:
         with torch.no_grad():
             wanted = _log_mel(target, window_length, bands, sample_rate)
-        total = total + (_log_mel(estimate, window_length, bands, sample_rate) - wanted).abs().mean()
-    return total / len(scales)
+        total = total + (_log_mel(estimate, window_length, bands, sample_rate) - wanted).abs().mean((1, 2))
+    return total * (len(MEL_SCALES) / len(scales))
 
 
 def _log_mel(wav: Tensor, window_length: int, bands: int, sample_rate: int) -> Tensor:

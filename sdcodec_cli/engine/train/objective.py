@@ -1,138 +1,131 @@
 """One step's objective: from stems to named losses.
 
-Legend: B batch, N domains, T samples, F frames, D latent width, K codebooks, R decoded rows.
+Every loss is a sum over the outputs of an example, and a mean over examples (equation 9 of the paper), so that it does
+not depend on how examples are spread over processes and micro-batches.
+
+Legend: B batch, N domains, T samples, F frames, D latent width, R decoded rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...nn.quantize import Observer
 from ...nn.sdcodec import SDCodec
 from ...recipe import TrainingFields
+from .batches import Choices
 from .losses import MEL_SCALES, activity_targets, leakage, mel_distance, negative_snr
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Which latents are decoded and what should come out."""
+class Generator(nn.Module):
+    """A codec with everything that needs its weights in one forward pass, as distributed training wants it.
 
-    latents: Tensor
-    """`[R, D, F]`"""
-    targets: Tensor
-    """`[R, T]`"""
+    Args:
+        model: the codec
+        fields: which parts are trained
+    """
+
+    def __init__(self, model: SDCodec, fields: TrainingFields) -> None:
+        super().__init__()
+        self.model = model
+        self.parts = fields.parts
+
+    def forward(
+        self, stems: Tensor, present: Tensor, choices: Choices, observe: Observer | None = None
+    ) -> dict[str, Tensor]:
+        """From stems `[B, N, T]`, present or not `[B, N]`, to
+
+        - `decoded`: stems, mixtures and silent outputs in the order of `choices`, `[R, T]`
+        - `codebook`, `commitment`: of each domain and example, `[N, B]`
+        - `activity`: logits `[B, N, F]`, where the model has the head
+        """
+        latent = self.model.encode(stems.sum(1)[:, None])
+        logits = self.model.activity_logits(latent)
+        outputs = {} if logits is None else {"activity": logits.float()}
+        if self.parts == "activity":
+            return outputs
+        quantized = self.model.quantize(latent, keep=choices.keep, observe=observe)
+        decoded = self.model.decode(_rows(quantized.latents, present, choices))
+        return {
+            "decoded": decoded.squeeze(1).float()[..., : stems.shape[-1]],
+            "codebook": quantized.codebook_loss,
+            "commitment": quantized.commitment_loss,
+            **outputs,
+        }
+
+
+def _rows(latents: Tensor, present: Tensor, choices: Choices) -> Tensor:
+    """What is decoded: latents of each domain `[N, B, D, F]` to `[R, D, F]`."""
+    examples, domains = choices.stems
+    silent_examples, silent_domains = choices.silent
+    gated = latents * present.T[..., None, None]
+    taken = choices.sources[:, choices.mixtures]
+    mixed = torch.stack([gated[n].index_select(0, taken[n]) for n in range(len(latents))]).sum(0)
+    return torch.cat([latents[domains, examples], mixed, latents[silent_domains, silent_examples]])
+
+
+def targets(stems: Tensor, choices: Choices) -> Tensor:
+    """What the stems and mixtures of `Generator.forward` should be: `[B, N, T]` to `[S + M, T]`."""
+    examples, domains = choices.stems
+    taken = choices.sources[:, choices.mixtures]
+    mixtures = torch.stack([stems[:, n].index_select(0, taken[n]) for n in range(stems.shape[1])]).sum(0)
+    return torch.cat([stems[examples, domains], mixtures])
 
 
 def objective(
-    model: SDCodec,
+    outputs: dict[str, Tensor],
     stems: Tensor,
-    present: Tensor,
+    wanted: Tensor,
+    choices: Choices,
     fields: TrainingFields,
     *,
     sample_rate: int,
-    generator: torch.Generator,
-    observe: Observer | None = None,
+    hop_length: int,
+    scales: Sequence[tuple[int, int]],
 ) -> dict[str, Tensor]:
-    """The losses of a batch, by name, and their weighted sum as `total`.
+    """The losses of a batch, by name, and their weighted sum as `total`; those of the discriminators come on top.
 
     Args:
-        model: the network, whose encoder and decoder run under whatever autocast surrounds the call
-        stems: `[B, N, T]`, absent ones zero
-        present: bool `[B, N]`, true at least once
-        fields: weights and probabilities
+        outputs: of `Generator`
+        stems: `[B, N, T]`
+        wanted: of `targets`
+        choices: of this batch
+        fields: weights
         sample_rate: of the stems, in Hz
-        generator: source of this step's random choices
-        observe: see `MultiSourceRVQ.forward`
+        hop_length: samples per frame
+        scales: mel scales of this step, see `draw_scales`
     """
-    mixture = stems.sum(1)
-    latent = model.encode(mixture[:, None])
-    if fields.parts == "activity":
-        loss = activity_loss(model, latent, stems)
-        return {"total": loss, "activity": loss}
-    keep = _levels_kept(model.quantizer.num_codebooks, present, fields.quantizer_dropout, generator)
-    quantized = model.quantize(latent, keep=keep, observe=observe)
-    rows = _audible_rows(quantized.latents, stems, present, fields, generator)
-    silent_latents, silent_mixtures = _silent_rows(quantized.latents, mixture, present, fields, generator)
-    decoded = model.decode(torch.cat([rows.latents, silent_latents])).squeeze(1).float()[..., : stems.shape[-1]]
-    audible, silent = decoded[: len(rows.targets)], decoded[len(rows.targets) :]
-
-    weight = present.float() / present.sum().clamp_min(1)
-    losses = {
-        "codebook": (quantized.codebook_loss.T * weight).sum(),
-        "commitment": (quantized.commitment_loss.T * weight).sum(),
-        "mel": mel_distance(
-            audible, rows.targets, sample_rate=sample_rate, scales=_draw_scales(fields.mel_scales_per_step, generator)
-        ),
-        "snr": negative_snr(audible, rows.targets).mean(),
-    }
-    total = (
-        fields.mel_weight * losses["mel"]
-        + fields.snr_weight * losses["snr"]
-        + fields.codebook_weight * losses["codebook"]
-        + fields.commitment_weight * losses["commitment"]
-    )
-    if len(silent):
-        losses["leakage"] = leakage(silent, silent_mixtures).mean()
-        total = total + fields.snr_weight * losses["leakage"] * len(silent) / len(decoded)
-    if model.activity is not None:
-        losses["activity"] = activity_loss(model, latent, stems)
+    batch = len(stems)
+    losses: dict[str, Tensor] = {}
+    total = stems.new_zeros(())
+    if "decoded" in outputs:
+        audible, silent = outputs["decoded"][: len(wanted)], outputs["decoded"][len(wanted) :]
+        examples, domains = choices.stems
+        losses["mel"] = mel_distance(audible, wanted, sample_rate=sample_rate, scales=scales).sum() / batch
+        losses["snr"] = negative_snr(audible, wanted).sum() / batch
+        losses["codebook"] = outputs["codebook"][domains, examples].sum() / batch
+        losses["commitment"] = outputs["commitment"][domains, examples].sum() / batch
+        mixtures = stems.sum(1).index_select(0, choices.silent[0])
+        losses["leakage"] = leakage(silent, mixtures).sum() / batch
+        total = (
+            fields.mel_weight * losses["mel"]
+            + fields.snr_weight * (losses["snr"] + losses["leakage"])
+            + fields.codebook_weight * losses["codebook"]
+            + fields.commitment_weight * losses["commitment"]
+        )
+    if "activity" in outputs:
+        wanted_activity = activity_targets(stems, hop_length)
+        losses["activity"] = F.binary_cross_entropy_with_logits(outputs["activity"], wanted_activity)
         total = total + fields.activity_weight * losses["activity"]
     return {"total": total, **losses}
 
 
-def activity_loss(model: SDCodec, latent: Tensor, stems: Tensor) -> Tensor:
-    """Cross entropy of the activity head: latent `[B, D, F]` and stems `[B, N, T]` to a scalar."""
-    logits = model.activity_logits(latent)
-    if logits is None:
-        raise ValueError("the model has no activity head to train")
-    return F.binary_cross_entropy_with_logits(logits.float(), activity_targets(stems, model.hop_length))
-
-
-def _levels_kept(levels: int, present: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Quantizer dropout: how many levels each domain of each example uses, int64 `[N, B]`."""
-    shape = present.T.shape
-    drawn = torch.randint(1, levels + 1, shape, generator=generator)
-    dropped = torch.rand(shape, generator=generator) < probability
-    return torch.where(dropped, drawn, levels).to(present.device)
-
-
-def _audible_rows(
-    latents: Tensor, stems: Tensor, present: Tensor, fields: TrainingFields, generator: torch.Generator
-) -> Rows:
-    """Every present stem, and every mixture of at least two.
-
-    With `swap_probability` the mixtures of a step take each domain from another example, which teaches latents to add
-    up whatever they come from (arXiv:2102.05245).
-    """
-    batch, domains = present.shape
-    shifts = [0] * domains
-    if torch.rand((), generator=generator) < fields.swap_probability:
-        shifts = torch.randint(0, batch, (domains,), generator=generator).tolist()
-    gate = present.to(latents.dtype).T[..., None, None]
-    mixed = torch.stack([(latents * gate)[n].roll(shift, 0) for n, shift in enumerate(shifts)]).sum(0)
-    mixtures = torch.stack([stems[:, n].roll(shift, 0) for n, shift in enumerate(shifts)]).sum(0)
-    counts = torch.stack([present[:, n].roll(shift, 0) for n, shift in enumerate(shifts)]).sum(0)
-    # One domain alone is already decoded as a stem.
-    several = counts > 1
-    return Rows(
-        latents=torch.cat([latents.transpose(0, 1)[present], mixed[several]]),
-        targets=torch.cat([stems[present], mixtures[several]]),
-    )
-
-
-def _silent_rows(
-    latents: Tensor, mixture: Tensor, present: Tensor, fields: TrainingFields, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Some absent domains `[R, D, F]`, and the mixtures they are absent from `[R, T]`."""
-    drawn = torch.rand(present.shape, generator=generator).to(present.device) < fields.silence_probability
-    picked = ~present & drawn
-    return latents.transpose(0, 1)[picked], mixture[:, None].expand(*present.shape, -1)[picked]
-
-
-def _draw_scales(count: int, generator: torch.Generator) -> list[tuple[int, int]]:
+def draw_scales(count: int, *, seed: int, step: int) -> list[tuple[int, int]]:
+    """Mel scales of a step, the same in all processes."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + step)
     order = torch.randperm(len(MEL_SCALES), generator=generator).tolist()
     return [MEL_SCALES[i] for i in sorted(order[:count])]

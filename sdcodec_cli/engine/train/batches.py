@@ -1,0 +1,199 @@
+"""Batches of examples with every random choice of a step, made by worker processes ahead of the device.
+
+Whatever is random belongs to an example or to a step, never to a process: the same examples make the same losses on
+any number of processes.
+
+Legend: B examples of one process, N domains, T samples, S stems, M mixtures, Z silent outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ...data.mixing import Trouble, draw
+from ...data.pool import Pool
+from ...recipe import Recipe
+
+CHOICES = 1
+"""Sub-sequence of an example's random numbers for what the objective chooses; mixing uses the first."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What is decoded from which latents, and how coarsely they are quantized."""
+
+    keep: Tensor
+    """Quantizer dropout: levels that each domain of each example uses, int64 `[N, B]`."""
+    sources: Tensor
+    """Example from which each mixture takes each domain, int64 `[N, B]`; usually its own."""
+    stems: Tensor
+    """Example and domain of each stem that is decoded, int64 `[2, S]`."""
+    mixtures: Tensor
+    """Examples whose mixture is decoded, that is of two domains or more, int64 `[M]`."""
+    silent: Tensor
+    """Example and domain of outputs that should be silent, int64 `[2, Z]`."""
+
+    def to(self, device: torch.device) -> Choices:
+        """A copy on a device."""
+        return Choices(*(getattr(self, field.name).to(device, non_blocking=True) for field in dataclasses.fields(self)))
+
+    def pin_memory(self) -> Choices:
+        """A copy that reaches a GPU without waiting."""
+        return Choices(*(getattr(self, field.name).pin_memory() for field in dataclasses.fields(self)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops of B examples, to be leveled and added by `data.mixing.mix`."""
+
+    crops: Tensor
+    """`[B, N, T]`"""
+    present: Tensor
+    """Bool `[B, N]`."""
+    targets: Tensor
+    """LUFS of each domain, `[B, N]`."""
+    mix_targets: Tensor
+    """LUFS of the mixtures, `[B]`."""
+    choices: Choices
+    trouble: Trouble
+    problem: str | None
+    """Why an example has nothing in it, if one has."""
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on a device."""
+        return dataclasses.replace(
+            self,
+            crops=self.crops.to(device, non_blocking=True),
+            present=self.present.to(device, non_blocking=True),
+            targets=self.targets.to(device, non_blocking=True),
+            mix_targets=self.mix_targets.to(device, non_blocking=True),
+            choices=self.choices.to(device),
+        )
+
+    def pin_memory(self) -> Batch:
+        """A copy that reaches a GPU without waiting; `DataLoader` asks for it."""
+        return dataclasses.replace(
+            self,
+            crops=self.crops.pin_memory(),
+            present=self.present.pin_memory(),
+            targets=self.targets.pin_memory(),
+            mix_targets=self.mix_targets.pin_memory(),
+            choices=self.choices.pin_memory(),
+        )
+
+
+def make_batch(pool: Pool, recipe: Recipe, indices: range) -> Batch:
+    """The examples of the given numbers."""
+    seed = recipe.training.seed
+    examples = [
+        draw(pool, recipe.mixing, augmentation=recipe.augmentation, seed=seed, index=index) for index in indices
+    ]
+    present = np.stack([example.present for example in examples])
+    empty = [example.problem for example in examples if not example.present.any()]
+    return Batch(
+        crops=torch.from_numpy(np.stack([example.crops for example in examples])),
+        present=torch.from_numpy(present),
+        targets=torch.from_numpy(np.stack([example.targets for example in examples])),
+        mix_targets=torch.tensor([example.mix_target for example in examples], dtype=torch.float32),
+        choices=choose(present, recipe, indices),
+        trouble=sum((example.trouble for example in examples), Trouble()),
+        problem=empty[0] if empty else None,
+    )
+
+
+def choose(present: np.ndarray, recipe: Recipe, indices: range) -> Choices:
+    """The choices for examples of which `present` `[B, N]` tells the domains.
+
+    With `swap_probability` two neighbouring examples exchange some of their domains before they are added up, which
+    teaches latents to add up whatever they come from (arXiv:2102.05245).
+    """
+    fields, levels = recipe.training, recipe.quantizer.num_codebooks
+    batch, domains = present.shape
+    keep = np.full((domains, batch), levels)
+    sources = np.tile(np.arange(batch), (domains, 1))
+    decode_silence = np.zeros_like(present)
+    for row, index in enumerate(indices):
+        rng = np.random.default_rng([fields.seed, index, CHOICES])
+        dropped = rng.random(domains) < fields.quantizer_dropout
+        keep[:, row] = np.where(dropped, rng.integers(1, levels + 1, domains), levels)
+        decode_silence[row] = ~present[row] & (rng.random(domains) < fields.silence_probability)
+        exchanged = (rng.random() < fields.swap_probability) & (rng.random(domains) < 0.5)
+        if row % 2 == 0 and row + 1 < batch:
+            sources[exchanged, row], sources[exchanged, row + 1] = row + 1, row
+    several = np.take_along_axis(present.T, sources, axis=1).sum(0) > 1
+    return Choices(
+        keep=torch.from_numpy(keep),
+        sources=torch.from_numpy(sources),
+        stems=torch.from_numpy(np.stack(present.nonzero())),
+        mixtures=torch.from_numpy(several.nonzero()[0]),
+        silent=torch.from_numpy(np.stack(decode_silence.nonzero())),
+    )
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process takes of every step's examples."""
+
+    rank: int
+    world_size: int
+    micro_batch: int
+    """Examples at a time; the rest of a process's share follows before the optimizer steps."""
+
+    def indices(self, batch_size: int, first_step: int) -> Iterator[range]:
+        """Numbers of the examples of each micro-batch from a step on, without end."""
+        share = batch_size // self.world_size
+        for step in itertools.count(first_step):
+            begin = step * batch_size + self.rank * share
+            for start in range(begin, begin + share, self.micro_batch):
+                yield range(start, start + self.micro_batch)
+
+
+class _Batches(IterableDataset[Batch]):
+    def __init__(self, pool: Pool, recipe: Recipe, share: Share, first_step: int) -> None:
+        self.pool, self.recipe, self.share, self.first_step = pool, recipe, share, first_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        number, count = (worker.id, worker.num_workers) if worker else (0, 1)
+        every = self.share.indices(self.recipe.training.batch_size, self.first_step)
+        for indices in itertools.islice(every, number, None, count):
+            yield make_batch(self.pool, self.recipe, indices)
+
+
+def load_batches(
+    pool: Pool, recipe: Recipe, share: Share, *, first_step: int, workers: int, pin: bool
+) -> DataLoader[Batch]:
+    """Micro-batches in order from `first_step` on; the same for any number of workers.
+
+    Args:
+        pool: where clips come from
+        recipe: how they are mixed, and which choices are made
+        share: of this process
+        first_step: 0, or where a run continues
+        workers: processes that read and decode
+        pin: whether batches go to a GPU
+    """
+    return DataLoader(
+        _Batches(pool, recipe, share, first_step),
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        pin_memory=pin,
+        worker_init_fn=_ready_worker,
+    )
+
+
+def _ready_worker(number: int) -> None:
+    """Signals go to the whole process group; the loop decides when its workers end."""
+    torch.set_num_threads(1)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_IGN)

@@ -1,0 +1,108 @@
+"""Several processes that train one model: what the loop needs of Accelerate, and how `sdc train --gpus` starts them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NoReturn, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import DeviceError
+from ...recipe import TrainingFields
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of those that torchrun, or anything like it, has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all; known before anything is set up."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def launch(gpus: int, arguments: Sequence[str]) -> NoReturn:
+    """Become torchrun with one `sdc` process per GPU of this machine.
+
+    Raises:
+        DeviceError: there are not so many
+    """
+    available = torch.cuda.device_count()
+    if gpus > available:
+        raise DeviceError(f"--gpus {gpus}: this machine has {available} CUDA devices; ask for no more than that")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(gpus)]
+    os.execv(command[0], [*command, "-m", "sdcodec_cli", *arguments])
+
+
+class Processes:
+    """The processes of a run, seen from one of them; alone, every method is the obvious thing.
+
+    Args:
+        device: where to compute: `cpu`, `cuda` or `mps`
+        fields: precision of the run
+    """
+
+    def __init__(self, device: str, fields: TrainingFields) -> None:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate.state import AcceleratorState
+
+        # Accelerate keeps one state per program; a second run in the same one may want another precision.
+        AcceleratorState._reset_state()
+        self._accelerator = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="bf16" if fields.precision == "bfloat16" else "no",
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        )
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.world_size: int = self._accelerator.num_processes
+        self.is_first = self.rank == 0
+
+    def wrap(self, module: M) -> M:
+        """The module on its device, under mixed precision, its gradients averaged over processes."""
+        for parameter in module.parameters():
+            if parameter.numel() == 0:
+                parameter.requires_grad_(False)  # nothing to average: DDP would wait for its gradient forever
+        return cast(M, self._accelerator.prepare(module))
+
+    def gathering(self, *modules: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """Gradients are only averaged in the backward pass of the `last` micro-batch."""
+        import contextlib
+
+        stack = contextlib.ExitStack()
+        if not last:
+            for module in modules:
+                stack.enter_context(self._accelerator.no_sync(module))
+        return stack
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Mixed precision for what runs outside of a wrapped module."""
+        return cast(AbstractContextManager[Any], self._accelerator.autocast())
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over processes, for each of them."""
+        return cast(Tensor, self._accelerator.reduce(tensor.clone(), reduction="sum"))
+
+    def join(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, one after the other, for each of them."""
+        return cast(Tensor, self._accelerator.gather(rows.contiguous()))
+
+    def any(self, flag: bool) -> bool:
+        """Whether any process says so."""
+        if self.world_size == 1:
+            return flag
+        return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item() > 0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._accelerator.wait_for_everyone()
+
+    def end(self) -> None:
+        """Take leave of the others."""
+        self._accelerator.end_training()

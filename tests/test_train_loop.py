@@ -1,0 +1,264 @@
+"""Runs: they learn, they resume, they stop when they should, and nothing makes them lose what they had."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from sdcodec_cli import load_codec, zoo
+from sdcodec_cli.engine.train import checkpoint
+from sdcodec_cli.engine.train.export import export
+from sdcodec_cli.engine.train.loop import RunOptions, train
+from sdcodec_cli.engine.train.trainer import Trainer
+from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
+from sdcodec_cli.recipe import QuantizerFields, Recipe, override, read_recipe
+
+from tiny_models import tiny_recipe
+from training_examples import QUICK, adversarial, losses, make_corpus, short, validations
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(autouse=True)
+def small_validation(monkeypatch):
+    monkeypatch.setattr("sdcodec_cli.engine.train.validation.EXAMPLES", 2)
+    monkeypatch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 1.0)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_loss_falls_and_the_run_can_be_exported_and_used(corpus, tmp_path, optimizer):
+    recipe = short(steps=200, batch_size=2, optimizer=optimizer, schedule="cosine", silence_probability=0.5)
+    options = dataclasses.replace(QUICK, log_every=100, validate_every=100)
+    result = train(recipe, data_root=corpus, run=tmp_path / "run", options=options)
+    assert (result.finished, result.processes) == (True, 1)
+    rows = losses(tmp_path / "run")
+    assert [row["step"] for row in rows] == [100, 200]
+    assert rows[1]["mel"] < 0.95 * rows[0]["mel"]
+    (first, _) = validations(tmp_path / "run")
+    assert {"mix", "speech", "speech separated", "mean"} <= first.keys()
+    entry = export(tmp_path / "run", tmp_path / "model", half=True, name="mine")
+    assert entry.name == "mine"
+    codec = load_codec(entry.folder)
+    assert codec.decode(codec.encode(torch.randn(1000))).shape == (1000,)
+    with pytest.raises(OutputError, match="exists; pass --force"):
+        export(tmp_path / "run", tmp_path / "model")
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    state = checkpoint.read(checkpoint.newest(run))
+    return {**state["average"], **{f"discriminators.{name}": value for name, value in state["discriminators"].items()}}
+
+
+@pytest.mark.parametrize("make", [short, adversarial])
+def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corpus, tmp_path, monkeypatch, make):
+    # Codebooks are renewed in step 4, from what was counted before and after the break; rows are means of two steps.
+    monkeypatch.setattr("sdcodec_cli.engine.train.loop.renews_codebooks", lambda fields, step: step == 4)
+    options = dataclasses.replace(QUICK, log_every=2, validate_every=2)
+    train(make(), data_root=corpus, run=tmp_path / "whole", options=options)
+    stopped = _train_and_stop(make(), corpus, tmp_path / "parts", options, during=3)
+    assert (stopped.step, stopped.finished) == (3, False)
+    resumed = train(make(), data_root=corpus, run=tmp_path / "parts", resume=True, options=options)
+    assert (resumed.step, resumed.finished) == (6, True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert validations(tmp_path / "parts") == validations(tmp_path / "whole")
+    for name, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(tensor, weights(tmp_path / "parts")[name]), name
+
+
+def _train_and_stop(recipe: Recipe, corpus: Path, run: Path, options: RunOptions, *, during: int):
+    """SIGTERM during a step, without a shorter schedule."""
+    steps = itertools.count(1)
+    original = Trainer.take_step
+
+    def interrupted(self: Trainer) -> None:
+        if next(steps) == during:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "take_step", interrupted)
+        return train(recipe, data_root=corpus, run=run, options=options)
+
+
+def test_files_that_came_later_do_not_change_what_a_resumed_run_draws(corpus, tmp_path):
+    root = make_corpus(tmp_path / "growing")
+    train(short(), data_root=root, run=tmp_path / "whole", options=QUICK)
+    _train_and_stop(short(), root, tmp_path / "parts", QUICK, during=3)
+    soundfile.write(root / "train" / "speech" / "b.wav", np.random.default_rng(1).standard_normal(16_000) * 0.1, 16_000)
+    train(short(), data_root=root, run=tmp_path / "parts", resume=True, options=QUICK)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_the_recipe_in_the_run_folder_repeats_the_run(corpus, tmp_path):
+    train(short(seed=3), data_root=corpus, run=tmp_path / "first", options=QUICK)
+    again = read_recipe(tmp_path / "first" / "recipe.toml")
+    train(again, data_root=corpus, run=tmp_path / "again", options=QUICK)
+    train(short(seed=4), data_root=corpus, run=tmp_path / "other", options=QUICK)
+    assert losses(tmp_path / "again") == losses(tmp_path / "first")
+    assert losses(tmp_path / "other") != losses(tmp_path / "first")
+
+
+@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2}, {"cache_hours": 0.0}, {"micro_batch": 2}])
+def test_how_a_run_is_done_does_not_change_its_losses(corpus, tmp_path, options):
+    # Micro-batches see other codebook rows at the start; everything else is the same to rounding.
+    recipe = short(codebook_renewal="micro_batch" not in options, learning_rate=1e-4)
+    train(recipe, data_root=corpus, run=tmp_path / "plain", options=QUICK)
+    train(recipe, data_root=corpus, run=tmp_path / "other", options=dataclasses.replace(QUICK, **options))
+    for ours, theirs in zip(losses(tmp_path / "plain"), losses(tmp_path / "other"), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4 if "cache_hours" in options else 1e-5)
+
+
+def test_the_last_checkpoints_and_the_best_are_kept(corpus, tmp_path, monkeypatch):
+    from sdcodec_cli.engine.train import validation
+
+    scores = iter([1.0, 3.0, 2.0, 2.5, 0.0, 1.0])
+    monkeypatch.setattr(validation.Validation, "score", property(lambda self: self.scores["mean"]))
+    original = validation.Validator.__call__
+
+    def scored(self, model):
+        return dataclasses.replace(original(self, model), scores={"mean": next(scores)})
+
+    monkeypatch.setattr(validation.Validator, "__call__", scored)
+    options = dataclasses.replace(QUICK, validate_every=1, checkpoint_every=1, keep=2)
+    train(short(), data_root=corpus, run=tmp_path / "run", options=options)
+    assert [path.name for path in checkpoint.checkpoints(tmp_path / "run")] == ["step-00000005.pt", "step-00000006.pt"]
+    assert checkpoint.read(tmp_path / "run" / "best.pt")["step"] == 2
+    best = zoo.load(export(tmp_path / "run", tmp_path / "best", best=True))[0].state_dict()
+    last = zoo.load(export(tmp_path / "run", tmp_path / "last"))[0].state_dict()
+    assert any(not torch.equal(best[name], last[name]) for name in best)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_names_it_and_leaves_something_to_look_at(
+    corpus, tmp_path, monkeypatch
+):
+    from sdcodec_cli.engine.train import trainer
+
+    original = trainer.objective
+
+    def broken(*args, **kwargs):
+        found = original(*args, **kwargs)
+        return {**found, "total": found["total"] * float("nan"), "mel": found["mel"] * float("nan")}
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(trainer, "objective", broken)
+    with pytest.raises(SdcError, match="step 0: total, mel, gradient_norm not finite; the step was not taken"):
+        train(short(), data_root=corpus, run=run, options=QUICK)
+    left = torch.load(run / "not-finite.pt", weights_only=True)
+    assert left["step"] == 0
+    assert left["stems"].shape == (4, 3, 8000)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in left["model"].values())
+    assert not checkpoint.checkpoints(run)
+
+
+def test_a_run_folder_is_neither_overwritten_nor_resumed_by_mistake(corpus, tmp_path):
+    with pytest.raises(ModelError, match="there is no run in this folder; leave --resume out"):
+        train(short(), data_root=corpus, run=tmp_path / "run", resume=True)
+    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK)
+    with pytest.raises(ModelError, match="there is a run in this folder; pass --resume"):
+        train(short(), data_root=corpus, run=tmp_path / "run")
+    with pytest.raises(ModelError, match="there is no run in this folder; make one"):
+        export(tmp_path / "elsewhere", tmp_path / "model")
+
+
+def test_a_data_root_without_audio_is_an_error_and_leaves_no_run_behind(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty"):
+        train(short(), data_root=tmp_path / "empty", run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_of_nothing_but_silence_is_an_error(tmp_path):
+    for domain in ("speech", "music", "sfx"):
+        (tmp_path / "root" / domain).mkdir(parents=True)
+        soundfile.write(tmp_path / "root" / domain / "a.wav", np.zeros(16_000), 16_000)
+    with pytest.raises(InputError, match="draws in a row were silent"):
+        train(short(), data_root=tmp_path / "root", run=tmp_path / "run", options=QUICK)
+
+
+def test_files_that_vanish_during_a_run_end_it_by_name(tmp_path):
+    root = make_corpus(tmp_path / "root")
+    options = dataclasses.replace(QUICK, cache_hours=0.0, workers=0)
+    recipe = override(short(), {"mixing.track_probabilities": "[1.0, 0.0, 0.0]"})
+    _train_and_stop(recipe, root, tmp_path / "run", options, during=2)
+    for path in (root / "train").rglob("*.wav"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"a\.wav"):
+        train(recipe, data_root=root, run=tmp_path / "run", resume=True, options=options)
+
+
+@pytest.mark.parametrize("make", [short, adversarial])
+def test_a_conv_recipe_trains_too_in_half_precision(corpus, tmp_path, make):
+    recipe = override(make("conv", precision="bfloat16"), {"model.activity": "false", "training.steps": "2"})
+    assert train(recipe, data_root=corpus, run=tmp_path / "run", options=QUICK).finished
+    export(tmp_path / "run", tmp_path / "model")
+    assert set(load_codec(tmp_path / "model").network.state_dict()) == set(zoo.build(recipe).state_dict())
+
+
+def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(corpus, tmp_path):
+    train(short(steps=1), data_root=corpus, run=tmp_path / "all", options=QUICK)
+    first = export(tmp_path / "all", tmp_path / "first")
+    alone = short(steps=200, parts="activity")
+    with pytest.raises(ModelError, match="needs model.activity, and --init"):
+        train(alone, data_root=corpus, run=tmp_path / "none")
+    train(alone, data_root=corpus, run=tmp_path / "head", initial=first, options=QUICK)
+    assert losses(tmp_path / "head")[-1]["activity"] < 0.5
+    before = zoo.load(first)[0].state_dict()
+    after = zoo.load(export(tmp_path / "head", tmp_path / "second"))[0].state_dict()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]) != name.startswith("activity."), name
+
+
+def test_a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused_by_name(corpus, tmp_path):
+    run = tmp_path / "run"
+    train(short(steps=1), data_root=corpus, run=run, options=QUICK)
+    wider = dataclasses.replace(short(steps=1), quantizer=QuantizerFields(num_codebooks=2, codebook_size=32))
+    with pytest.raises(ModelError, match="the checkpoint does not fit the recipe"):
+        train(wider, data_root=corpus, run=run, resume=True)
+    path = checkpoint.newest(run)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"step-00000001\.pt: is damaged .* remove it to continue from the"):
+        train(short(steps=1), data_root=corpus, run=run, resume=True)
+    with pytest.raises(ModelError, match=r"step-00000001\.pt: is damaged"):
+        export(run, tmp_path / "model")
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_no_half_one(corpus, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train(short(steps=1), data_root=corpus, run=run, options=QUICK)
+    before = checkpoint.newest(run).read_bytes()
+
+    def full(number):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sdcodec_cli.engine.train.checkpoint.os.fsync", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space and continue with --resume"):
+        train(short(steps=2), data_root=corpus, run=run, resume=True, options=QUICK)
+    assert [path.read_bytes() for path in checkpoint.checkpoints(run)] == [before]
+    assert not list(run.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"micro_batch": 3}, "--micro-batch 3: the 4 examples of a process must be a multiple of it")],
+)
+def test_a_batch_that_cannot_be_shared_out_is_refused(corpus, tmp_path, options, expected):
+    with pytest.raises(RecipeError, match=expected):
+        train(short(), data_root=corpus, run=tmp_path / "run", options=RunOptions(**options))
+
+
+def test_a_model_of_other_sizes_is_no_start(corpus, tmp_path):
+    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK)
+    entry = export(tmp_path / "run", tmp_path / "model")
+    with pytest.raises(ModelError, match="cannot be a start for this recipe"):
+        train(tiny_recipe("conv"), data_root=corpus, run=tmp_path / "other", initial=entry)
