@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import ModelError, OutputError
+from .errors import ModelError, OutputError, RecipeError
 from .recipe import NetworkFields, Recipe, read_recipe, write_recipe
 
 if TYPE_CHECKING:
@@ -241,16 +241,23 @@ def build(recipe: Recipe) -> SDCodec:
 
 
 def build_discriminators(recipe: Recipe) -> Discriminators:
-    """The discriminators that a recipe trains with, with random weights."""
+    """The discriminators that a recipe trains with, with random weights.
+
+    Raises:
+        RecipeError: sizes that make no network
+    """
     from .nn.discriminator import Discriminators
 
     fields = recipe.discriminator
-    return Discriminators(
-        periods=fields.periods,
-        window_lengths=fields.window_lengths,
-        band_edges=fields.band_edges,
-        width=fields.width,
-    )
+    try:
+        return Discriminators(
+            periods=fields.periods,
+            window_lengths=fields.window_lengths,
+            band_edges=fields.band_edges,
+            width=fields.width,
+        )
+    except ValueError as error:
+        raise RecipeError(f"{recipe.name}: discriminator.{error}") from error
 
 
 def _encoder(fields: NetworkFields, recipe: Recipe) -> ConvEncoder | SpectralEncoder:

@@ -15,7 +15,7 @@ from sdcodec_cli.recipe import DiscriminatorFields
 
 def small() -> Discriminators:
     torch.manual_seed(0)
-    return Discriminators(periods=(2, 5), window_lengths=(256, 64), band_edges=(0.1, 0.25, 0.5, 0.75), width=4)
+    return Discriminators(periods=(2, 5), window_lengths=(512, 256), band_edges=(0.1, 0.25, 0.5, 0.75), width=4)
 
 
 def test_the_default_sizes_have_as_many_weights_as_dacs():
@@ -69,10 +69,10 @@ def test_every_network_gives_its_layers_and_then_its_scores():
     maps = small()(torch.randn(3, 1, 1000))
     assert [len(m) for m in maps] == [6, 6, 26, 26]
     assert all(m.shape[0] == 3 for layers in maps for m in layers)
-    # 1000 samples are 500 pairs, which strides of 81 leave 7 of; and 16 or 63 hops, with 12 + 20 + 32 + 32 + 33 bins
-    # of 129, or 3 + 5 + 8 + 8 + 9 of 33, of which three strides of 2 leave an eighth, rounded up in each band.
+    # 1000 samples are 500 pairs, which strides of 81 leave 7 of; and 8 or 16 hops, with 25 + 39 + 64 + 64 + 65 bins of
+    # 257, or 12 + 20 + 32 + 32 + 33 of 129, of which three strides of 2 leave an eighth, rounded up in each band.
     shapes = [tuple(layers[-1].shape) for layers in maps]
-    assert shapes == [(3, 2, 1, 7), (3, 5, 1, 3), (3, 1, 16, 18), (3, 1, 63, 6)]
+    assert shapes == [(3, 2, 1, 7), (3, 5, 1, 3), (3, 1, 8, 34), (3, 1, 16, 18)]
 
 
 @torch.no_grad()
@@ -87,8 +87,8 @@ def test_a_single_sample_is_refused():
         small()(torch.randn(1, 1, 1))
 
 
-def test_a_band_without_bins_is_refused():
-    with pytest.raises(ValueError, match="band of window_length 64 empty"):
+def test_a_band_of_a_few_bins_is_refused():
+    with pytest.raises(ValueError, match="fewer than 9 bins in a band of window_length 64"):
         Discriminators(periods=(), window_lengths=(64,), band_edges=(0.01,), width=1)
 
 

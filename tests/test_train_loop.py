@@ -262,3 +262,9 @@ def test_a_model_of_other_sizes_is_no_start(corpus, tmp_path):
     entry = export(tmp_path / "run", tmp_path / "model")
     with pytest.raises(ModelError, match="cannot be a start for this recipe"):
         train(tiny_recipe("conv"), data_root=corpus, run=tmp_path / "other", initial=entry)
+
+
+def test_discriminators_that_cannot_be_built_are_a_wrong_recipe(corpus, tmp_path):
+    recipe = override(adversarial(), {"discriminator.window_lengths": "[64]"})
+    with pytest.raises(RecipeError, match=r"discriminator\.band_edges leave fewer than 9 bins"):
+        train(recipe, data_root=corpus, run=tmp_path / "run", options=QUICK)

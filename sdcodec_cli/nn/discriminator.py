@@ -19,6 +19,10 @@ from torch.nn.utils.parametrizations import weight_norm
 SLOPE = 0.1
 PEAK = 0.8
 
+NARROWEST = 9
+"""Bins of the narrowest band. The strided layers then see three or more; of one or two, oneDNN's bfloat16 convolution
+makes NaNs out of memory that it never wrote (torch 2.11, CPU)."""
+
 SILENCE = 1e-4
 """Peak below which a row is not made louder. DAC has no such limit, and at digital silence a gradient of 1e9."""
 
@@ -99,8 +103,11 @@ class SpectralDiscriminator(nn.Module):
         bins = window_length // 2 + 1
         # The band edges are DAC's, whose last layer also sees the bands side by side.
         self.edges = [int(edge * bins) for edge in (0, *band_edges, 1)]
-        if any(low == high for low, high in itertools.pairwise(self.edges)):
-            raise ValueError(f"band_edges leave a band of window_length {window_length} empty; move them apart")
+        if any(high - low < NARROWEST for low, high in itertools.pairwise(self.edges)):
+            raise ValueError(
+                f"band_edges leave fewer than {NARROWEST} bins in a band of window_length {window_length}; "
+                f"move them apart, or take longer windows"
+            )
         self.bands = nn.ModuleList(_band_layers(width) for _ in self.edges[1:])
         self.score = weight_norm(nn.Conv2d(width, 1, kernel_size=3, padding=1))
 
