@@ -265,6 +265,6 @@ def test_a_model_of_other_sizes_is_no_start(corpus, tmp_path):
 
 
 def test_discriminators_that_cannot_be_built_are_a_wrong_recipe(corpus, tmp_path):
-    recipe = override(adversarial(), {"discriminator.window_lengths": "[64]"})
+    recipe = override(adversarial(), {"discriminator.band_edges": "[0.01]"})
     with pytest.raises(RecipeError, match=r"discriminator\.band_edges leave fewer than 9 bins"):
         train(recipe, data_root=corpus, run=tmp_path / "run", options=QUICK)

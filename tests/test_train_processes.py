@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +17,9 @@ import torch
 
 from sdcodec_cli.engine.train import checkpoint
 from sdcodec_cli.engine.train.distributed import launch
-from sdcodec_cli.errors import DeviceError
-from sdcodec_cli.recipe import Recipe, write_recipe
+from sdcodec_cli.engine.train.loop import RunOptions, _share
+from sdcodec_cli.errors import DeviceError, RecipeError
+from sdcodec_cli.recipe import Recipe, override, write_recipe
 
 from training_examples import adversarial, losses, make_corpus, short, validations
 
@@ -79,81 +82,102 @@ class Cluster:
             time.sleep(0.01)
 
 
-@pytest.fixture
-def cluster(program, corpus, tmp_path) -> Cluster:
-    return Cluster(program, corpus, tmp_path)
+STEPS = 20
+RECIPE = override(
+    adversarial(batch_size=8, steps=STEPS, learning_rate=1e-4, warmup_steps=10, silence_probability=0.5),
+    {"mixing.seconds": "0.4"},
+)
+OFTEN = ("--checkpoint-every", "2", "--validate-every", "10")
 
 
-@pytest.mark.parametrize("make", [short, adversarial])
-def test_two_processes_of_four_examples_lose_what_one_of_eight_loses(cluster, make):
-    recipe = make(batch_size=8, steps=20, learning_rate=1e-4, silence_probability=0.5)
-    cluster.run(recipe, "one")
-    cluster.run(recipe, "two", processes=2)
-    one, two = losses(cluster.folder / "one"), losses(cluster.folder / "two")
-    assert len(one) == 20
-    for alone, together in zip(one, two, strict=True):
-        assert together == pytest.approx(alone, rel=1e-5, abs=1e-5)
-    (first,), (second,) = validations(cluster.folder / "one"), validations(cluster.folder / "two")
-    assert second == pytest.approx(first, abs=1e-2)
+@pytest.fixture(scope="module")
+def cluster(program, corpus, tmp_path_factory) -> Cluster:
+    return Cluster(program, corpus, tmp_path_factory.mktemp("runs"))
 
 
-def test_a_run_that_was_killed_in_one_process_goes_on_in_two(cluster):
-    recipe = short(steps=12, learning_rate=1e-4)
-    cluster.run(recipe, "whole")
-    process = cluster.start(recipe, "parts", "--checkpoint-every", "2")
-    cluster.wait_for_step(process, "parts", 5)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    cluster.run(recipe, "parts", "--resume", processes=2)
-    for whole, parts in zip(losses(cluster.folder / "whole"), losses(cluster.folder / "parts"), strict=True):
-        assert parts == pytest.approx(whole, rel=1e-5, abs=1e-5)
+@pytest.fixture(scope="module")
+def whole(cluster) -> Path:
+    """A run of one process that nothing happened to."""
+    cluster.run(RECIPE, "whole", *OFTEN)
+    return cluster.folder / "whole"
 
 
-@pytest.mark.parametrize(("make", "step"), [(short, 3), (adversarial, 8)])
-def test_a_run_that_was_killed_repeats_its_losses_bit_for_bit(cluster, make, step):
-    recipe = make(steps=12)
-    cluster.run(recipe, "whole")
-    process = cluster.start(recipe, "parts", "--checkpoint-every", "2")
-    cluster.wait_for_step(process, "parts", step)
+@pytest.fixture(scope="module")
+def killed(cluster) -> Path:
+    """A run of one process that was killed in the middle."""
+    process = cluster.start(RECIPE, "killed", *OFTEN)
+    cluster.wait_for_step(process, "killed", random.Random(time.time()).randrange(3, 12))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    stopped_at = checkpoint.newest(cluster.folder / "parts")
-    assert checkpoint.step_of(stopped_at) in range(2, 12)
-    cluster.run(recipe, "parts", "--resume")
-    assert losses(cluster.folder / "parts") == losses(cluster.folder / "whole")
-    last = [checkpoint.read(checkpoint.newest(cluster.folder / name)) for name in ("whole", "parts")]
-    for name, tensor in last[0]["model"].items():
-        assert torch.equal(tensor, last[1]["model"][name]), name
+    stopped_at = checkpoint.step_of(checkpoint.newest(cluster.folder / "killed"))
+    assert stopped_at in range(2, STEPS)
+    return cluster.folder / "killed"
+
+
+@pytest.fixture(scope="module")
+def together(cluster) -> tuple[Path, str]:
+    """A run of two processes that nothing happened to, and what it said."""
+    said = cluster.run(RECIPE, "together", *OFTEN, processes=2)
+    return cluster.folder / "together", said
+
+
+def test_two_processes_of_four_examples_lose_what_one_of_eight_loses(whole, together):
+    one, two = losses(whole), losses(together[0])
+    assert len(one) == STEPS
+    for alone, both in zip(one, two, strict=True):
+        assert both == pytest.approx(alone, rel=1e-5, abs=1e-5)
+    assert validations(together[0])[0] == pytest.approx(validations(whole)[0], abs=1e-2)
+
+
+def test_only_one_of_two_processes_speaks(together):
+    _, said = together
+    assert len(re.findall("^step 2:", said, re.MULTILINE)) == 1
+    assert len(re.findall("20 steps, .* finished$", said, re.MULTILINE)) == 1
+
+
+def test_a_run_that_was_killed_repeats_its_losses_bit_for_bit(cluster, whole, killed):
+    shutil.copytree(killed, cluster.folder / "resumed")
+    cluster.run(RECIPE, "resumed", "--resume", *OFTEN)
+    assert losses(cluster.folder / "resumed") == losses(whole)
+    assert validations(cluster.folder / "resumed") == validations(whole)
+    last = [checkpoint.read(checkpoint.newest(run)) for run in (whole, cluster.folder / "resumed")]
+    for part in ("model", "average", "discriminators"):
+        for name, tensor in last[0][part].items():
+            assert torch.equal(tensor, last[1][part][name]), name
+
+
+def test_a_run_that_was_killed_in_one_process_goes_on_in_two(cluster, whole, killed):
+    shutil.copytree(killed, cluster.folder / "wider")
+    cluster.run(RECIPE, "wider", "--resume", *OFTEN, processes=2)
+    ours = losses(cluster.folder / "wider")
+    assert [row["step"] for row in ours] == list(range(1, STEPS + 1))
+    for alone, both in zip(losses(whole), ours, strict=True):
+        assert both == pytest.approx(alone, rel=1e-5, abs=1e-5)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_saves_and_a_resumed_run_repeats_the_losses(cluster, processes):
-    recipe = short(steps=400, learning_rate=1e-4, warmup_steps=400)
-    process = cluster.start(recipe, "parts", processes=processes)
-    cluster.wait_for_step(process, "parts", 3)
+def test_sigterm_saves_and_a_resumed_run_repeats_the_losses(cluster, whole, together, processes):
+    name = f"stopped-{processes}"
+    process = cluster.start(RECIPE, name, "--validate-every", "10", processes=processes)
+    cluster.wait_for_step(process, name, 3)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     if processes == 1:
         assert process.returncode == 130
         assert "stopped, --resume continues it" in stderr
-    stopped_at = checkpoint.step_of(checkpoint.newest(cluster.folder / "parts"))
+    stopped_at = checkpoint.step_of(checkpoint.newest(cluster.folder / name))
     assert stopped_at is not None
-    assert 3 <= stopped_at < 400
-    end = ["--set", f"training.steps={stopped_at + 3}"]
-    cluster.run(recipe, "parts", "--resume", *end, processes=processes)
-    cluster.run(recipe, "whole", *end, processes=processes)
-    assert losses(cluster.folder / "parts") == losses(cluster.folder / "whole")
+    assert 3 <= stopped_at < STEPS
+    cluster.run(RECIPE, name, "--resume", "--validate-every", "10", processes=processes)
+    assert losses(cluster.folder / name) == losses(whole if processes == 1 else together[0])
 
 
-def test_only_one_of_two_processes_speaks(cluster):
-    stderr = cluster.run(short(steps=2), "run", processes=2)
-    assert len(re.findall("^step 2:", stderr, re.MULTILINE)) == 1
-    assert len(re.findall("2 steps, .* finished$", stderr, re.MULTILINE)) == 1
+def test_a_batch_that_two_processes_cannot_share_is_refused():
+    class Two:
+        rank, world_size = 0, 2
 
-
-def test_a_batch_that_two_processes_cannot_share_is_one_line(cluster):
-    stderr = cluster.run(short(batch_size=3), "run", processes=2, exit_code=1)
-    assert "training.batch_size 3 cannot be shared by 2 processes; set it to a multiple of 2" in stderr
+    with pytest.raises(RecipeError, match="batch_size 3 cannot be shared by 2 processes; set it to a multiple of 2"):
+        _share(short(batch_size=3), Two(), RunOptions())
 
 
 def test_gpus_are_one_torchrun_process_each(monkeypatch):

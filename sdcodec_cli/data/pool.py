@@ -114,6 +114,10 @@ class FileClips:
         lengths = self._manifest.frames[self.rows] * self._sample_rate // self._manifest.sample_rate[self.rows]
         return np.cumsum(lengths, dtype=np.int64)
 
+    def file(self, clip: int) -> Path:
+        """The file of a clip."""
+        return self._manifest.file(int(self.rows[clip]))
+
     def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
         """See `Clips`."""
         _check(self, clip, start, length)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.profiler import record_function
 
 from ... import zoo
 from ...data.mixing import mix
@@ -155,27 +156,31 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=self.step)
         for number, batch in enumerate(batches, start=1):
-            stems = self.mix(batch)
+            with record_function("mix"):
+                stems = self.mix(batch)
             if self.step == 0 and number == 1 and fields.codebook_renewal and self.from_scratch:
                 self.watch.initialize(functools.partial(self._quantize, stems), fields.seed)
             adversarial = self.wrapped_critic is not None and self.step >= fields.adversarial_start
             together = [self.generator, *([self.wrapped_critic] if self.wrapped_critic else [])]
             with self.processes.gathering(*together, last=number == count):
-                outputs = self.generator(stems, batch.present, batch.choices, self.watch)
-                wanted = targets(stems, batch.choices)
-                losses = objective(
-                    outputs,
-                    stems,
-                    wanted,
-                    batch.choices,
-                    fields,
-                    sample_rate=self.recipe.model.sample_rate,
-                    hop_length=self.recipe.model.hop_length,
-                    scales=scales,
-                )
+                with record_function("codec"):
+                    outputs = self.generator(stems, batch.present, batch.choices, self.watch)
+                with record_function("losses"):
+                    wanted = targets(stems, batch.choices)
+                    losses = objective(
+                        outputs,
+                        stems,
+                        wanted,
+                        batch.choices,
+                        fields,
+                        sample_rate=self.recipe.model.sample_rate,
+                        hop_length=self.recipe.model.hop_length,
+                        scales=scales,
+                    )
                 train = losses["total"]
                 if adversarial and self.wrapped_critic is not None:
-                    rows = self.wrapped_critic(wanted, outputs["decoded"][: len(wanted)])
+                    with record_function("discriminators"):
+                        rows = self.wrapped_critic(wanted, outputs["decoded"][: len(wanted)])
                     losses |= {name: loss.sum() / len(stems) for name, loss in rows.items()}
                     losses["total"] = (
                         losses["total"]
@@ -183,7 +188,8 @@ class Trainer:
                         + fields.feature_weight * losses["feature"]
                     )
                     train = losses["total"] + losses["discriminator"]
-                torch.autograd.backward(train / count)
+                with record_function("backward"):
+                    torch.autograd.backward(train / count)
             for name, loss in losses.items():
                 sums[name] = sums.get(name, 0) + loss.detach() / count
         norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.model.parameters(), fields.clip_norm)}
@@ -194,16 +200,20 @@ class Trainer:
 
     def take_step(self) -> None:
         """Move the weights along the gradients, and their average after them."""
+        with record_function("optimizers"):
+            self._move()
+        self.step += 1
+
+    def _move(self) -> None:
         for name, rate in self.learning_rates().items():
             optimizer = self.optimizers[name]
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self.step += 1
         if self.average is not self.model:
             # Young averages forget their random beginning quickly.
-            decay = min(self.fields.average_decay, self.step / (self.step + 10))
+            decay = min(self.fields.average_decay, (self.step + 1) / (self.step + 11))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
 
