@@ -94,6 +94,9 @@ SCHEMAS = [
     ("Each of `activity`", "sdcodec_cli.engine.evaluate.score", "ActivityScore"),
     ("`sdc data scan --json`", "sdcodec_cli.data.manifest", "ScanResult"),
     ("`sdc bench --json`", "sdcodec_cli.engine.bench", "BenchResult"),
+    ("`sdc bench --recipe --json`", "sdcodec_cli.engine.bench_training", "TrainingBenchResult"),
+    ("`step` and `plain`", "sdcodec_cli.engine.bench_training", "StepCost"),
+    ("`sdc bench --data-root --json`", "sdcodec_cli.engine.bench_training", "LoaderBenchResult"),
     ("`--json` of all `sdc models`", "sdcodec_cli.cli.models", "ModelReport"),
 ]
 
@@ -111,6 +114,7 @@ _TYPES = {
     "tuple[Problem, ...]": "list of objects",
     "tuple[Score, ...]": "list of objects",
     "tuple[ActivityScore, ...]": "list of objects",
+    "StepCost": "object",
     "ProblemKind": "text",
 }
 
@@ -150,7 +154,11 @@ _MEANINGS = {
     "folder": "Where the model is.",
     "description": "One line for people.",
     "run": "Folder of the run.",
-    "step": "Optimizer steps done.",
+    "step": "Optimizer steps done, or the cost of one.",
+    "recipe": "Its name.",
+    "plain": "The same step done plainly.",
+    "data_root": "As given.",
+    "workers": "Processes that read.",
     "num_tracks": "How many were scored.",
     "scores": "The table.",
     "notes": "Anything else worth saying.",

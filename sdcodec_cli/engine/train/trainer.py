@@ -93,7 +93,7 @@ class Trainer:
         recipe: what to train
         processes: that train it together
         initial: model whose weights to start from, see `zoo.start_from`
-        compiled: whether networks go through `torch.compile`
+        compiled: whether encoder and decoder go through `torch.compile`
 
     Raises:
         ModelError: the initial model does not fit
@@ -115,8 +115,9 @@ class Trainer:
         self.average = copy.deepcopy(self.model) if self.fields.average_decay else self.model
         self.critic = Critic(zoo.build_discriminators(recipe)) if self.fields.adversarial else None
         if compiled:
-            for network in (self.model.encoder, self.model.decoder, *([self.critic] if self.critic else [])):
-                network.compile(dynamic=True)
+            # Snake's four passes over memory become one; discriminators, all convolutions, have little to gain.
+            for network in (self.model.encoder, self.model.decoder):
+                network.compile()
         self.generator = processes.wrap(Generator(self.model, self.fields))
         self.wrapped_critic = processes.wrap(self.critic) if self.critic else None
         self.watch = CodebookWatch(self.model.quantizer, processes)

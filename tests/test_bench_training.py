@@ -1,0 +1,91 @@
+"""The benchmarks of training: ratios against peers that were measured in the same run."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from sdcodec_cli import zoo
+from sdcodec_cli.data.mixing import mix
+from sdcodec_cli.engine import bench_training
+from sdcodec_cli.engine.bench_training import StepCost
+from sdcodec_cli.engine.train.distributed import Processes
+from sdcodec_cli.engine.train.trainer import Trainer
+from sdcodec_cli.recipe import write_recipe
+
+from cli_examples import errors, sdc
+from training_examples import adversarial, short
+
+
+def test_the_plain_quantizer_is_ours_one_domain_after_the_other():
+    torch.manual_seed(0)
+    model = zoo.build(short())
+    latent = torch.randn(2, 16, 30)
+    ours = model.quantize(latent)
+    for domain in range(3):
+        plain, loss = bench_training._plain_quantize(model, latent, domain)
+        torch.testing.assert_close(plain, ours.latents[domain], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(loss, ours.codebook_loss[domain].mean(), atol=1e-6, rtol=1e-4)
+
+
+def test_the_plain_step_trains_both_sides():
+    recipe = adversarial()
+    model, discriminators = zoo.build(recipe), zoo.build_discriminators(recipe)
+    optimizers = [torch.optim.AdamW(part.parameters(), lr=1e-3) for part in (model, discriminators)]
+    before = [[p.clone() for p in part.parameters() if p.numel()] for part in (model, discriminators)]
+    batch = bench_training._noise_batch(recipe)
+    stems = mix(batch.crops, batch.present, batch.targets, batch.mix_targets, sample_rate=16_000, peak=-0.5)
+    bench_training._plain_step(model, discriminators, optimizers, stems, batch.present, recipe)
+    for part, old in zip((model, discriminators), before, strict=True):
+        moved = [not torch.equal(p, q) for p, q in zip([p for p in part.parameters() if p.numel()], old, strict=True)]
+        assert sum(moved) > 0.85 * len(moved)  # the plain step has no activity head
+
+
+def test_the_parts_of_a_step_add_up_to_it():
+    cost = bench_training._measure_ours(adversarial(), "cpu", 1)
+    assert set(cost.parts) == set(bench_training.PARTS)
+    assert sum(cost.parts.values()) == pytest.approx(cost.seconds)
+    assert min(cost.parts.values()) > 0
+
+
+def test_a_step_is_compared_to_the_plain_one(monkeypatch, tmp_path):
+    costs = iter([StepCost(0.5, 100, {"codec": 0.5}), StepCost(1.5, 400, {})])
+    monkeypatch.setattr(bench_training, "_alone", lambda *arguments: next(costs))
+    write_recipe(short(), tmp_path / "r.toml")
+    result = sdc("bench", "--recipe", str(tmp_path / "r.toml"), "--batch-size", "6", "--device", "cpu", "--json")
+    found = json.loads(result.stdout)
+    assert (found["speedup"], found["memory_ratio"], found["batch_size"]) == (3.0, 0.25, 6)
+    assert found["audio_seconds"] == pytest.approx(6 * 0.5 / 0.5)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_the_loader_is_compared_to_decoding_alone(tmp_path):
+    rng = np.random.default_rng(0)
+    for domain in ("speech", "music", "sfx"):
+        (tmp_path / domain).mkdir()
+        soundfile.write(tmp_path / domain / "a.flac", rng.standard_normal((48_000 * 4, 2)) * 0.1, 48_000)
+    result = sdc("bench", "--data-root", str(tmp_path), "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["crop_seconds"] > found["audio_seconds"] > 0
+    assert found["per_core"] == pytest.approx(found["crop_seconds"] / found["decode_limit"])
+
+
+def test_two_measurements_at_once_are_refused():
+    (line,) = errors(sdc("bench", "--recipe", "sdcodec-16k", "--data-root", "d"), exit_code=2)
+    assert line == "--recipe and --data-root are two measurements; give one of them"
+
+
+def test_the_critic_sees_real_audio_once():
+    recipe = adversarial()
+    trainer = Trainer(recipe, Processes("cpu", recipe.training))
+    seen: list[int] = []
+    trainer.critic.discriminators.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    batch = bench_training._noise_batch(recipe)
+    trainer.backward([batch])
+    rows = batch.choices.stems.shape[1] + len(batch.choices.mixtures)
+    assert seen == [2 * rows, rows]
