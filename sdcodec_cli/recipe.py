@@ -227,8 +227,9 @@ class TrainingFields:
     """Largest norm of the gradient."""
     seed: int = 0
     """Of weights, examples and choices: the same recipe on the same data repeats the run."""
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the products in the networks (automatic mixed precision); weights and optimizers are always float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "bfloat16"
+    """Of the products in the networks; weights and optimizers are always float32. `bfloat16` is mixed precision, `tf32`
+    the shortened float32 of CUDA devices."""
     mel_weight: float = 15.0
     """Weight of the multi-scale log-mel distance."""
     feature_weight: float = 2.0
@@ -266,6 +267,10 @@ class TrainingFields:
         for name in ("silence_probability", "swap_probability", "quantizer_dropout", "average_decay"):
             _require(0 <= getattr(self, name) <= 1, f"training.{name} must be between 0 and 1")
         _require(self.mel_scales_per_step <= 7, "training.mel_scales_per_step: there are 7 scales")
+        _require(
+            self.snr_weight > 0 or self.silence_probability == 0,
+            "training.silence_probability needs training.snr_weight, which weighs what silent outputs lose",
+        )
         _require(0 <= self.seed < 2**31, f"training.seed must be from 0 to 2^31 - 1, got {self.seed}")
         for name in ("warmup_steps", "adversarial_start", "feature_weight", "adversarial_weight"):
             _require(getattr(self, name) >= 0, f"training.{name} must not be negative, got {getattr(self, name)}")

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from sdcodec_cli.engine.train import checkpoint
-from sdcodec_cli.engine.train.distributed import launch
+from sdcodec_cli.engine.train.distributed import Processes, launch
 from sdcodec_cli.engine.train.loop import RunOptions, _share
 from sdcodec_cli.errors import DeviceError, RecipeError
-from sdcodec_cli.recipe import Recipe, override, write_recipe
+from sdcodec_cli.recipe import Recipe, TrainingFields, override, write_recipe
 
 from training_examples import adversarial, losses, make_corpus, short, validations
 
@@ -194,3 +194,9 @@ def test_more_gpus_than_there_are_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DeviceError, match="--gpus 2: this machine has 1 CUDA devices"):
         launch(2, [])
+
+
+@pytest.mark.parametrize(("precision", "short"), [("float32", False), ("bfloat16", False), ("tf32", True)])
+def test_only_who_asks_for_it_gets_shortened_products_on_cuda(precision, short):
+    Processes("cpu", TrainingFields(precision=precision))
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (short, short)

@@ -59,6 +59,8 @@ class Processes:
             mixed_precision="bf16" if fields.precision == "bfloat16" else "no",
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         )
+        # Under bfloat16 what is left in 32 bits, the quantizers above all, is there because it needs them.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fields.precision == "tf32"
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes
