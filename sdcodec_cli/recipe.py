@@ -133,7 +133,10 @@ class MixingFields:
     """In dB."""
 
     def __post_init__(self) -> None:
-        _require(self.seconds >= 0.4, f"mixing.seconds must be at least 0.4 (loudness needs it), got {self.seconds}")
+        _require(
+            0.4 <= self.seconds <= 600,
+            f"mixing.seconds must be from 0.4 (loudness needs it) to 600, got {self.seconds}",
+        )
         _require(
             math.isclose(sum(self.track_probabilities), 1.0, abs_tol=1e-6) and min(self.track_probabilities) >= 0,
             f"mixing.track_probabilities must be non-negative and add up to 1, got {list(self.track_probabilities)}",
@@ -366,6 +369,8 @@ def read_recipe(path: Path) -> Recipe:
 
 def make_recipe(tables: Mapping[str, Any], *, where: str) -> Recipe:
     """A recipe from nested tables; `where` names their origin in errors, a `RecipeError` each."""
+    if "name" not in tables:
+        raise RecipeError(f'{where}: has no name; begin it with a line such as name = "mine"')
     try:
         return typing.cast(Recipe, _build(Recipe, tables, ""))
     except (ValueError, TypeError) as error:

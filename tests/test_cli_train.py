@@ -126,3 +126,36 @@ def test_a_run_folder_that_cannot_be_written_is_one_line(loop: Loop) -> None:
     loop.error = OSError(28, "No space left on device")
     (line,) = errors(sdc("train", "--data-root", "d", "--out", "run", "--device", "cpu"))
     assert line == "run: cannot be written: No space left on device; free some space or choose another --out"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--resume", "--init", "m"], "--init is where a run begins; leave it out with --resume"),
+        (
+            ["--init", "earlier"],
+            "--init earlier: is a run; make a model of it first: sdc models export earlier -o MODEL",
+        ),
+        (["--recipe", "nosuch.toml"], "--recipe nosuch.toml: no such file"),
+        (["--seed", "1", "--set", "training.seed=2"], "--seed and --set training.seed differ; give one of them"),
+    ],
+)
+def test_arguments_that_contradict_are_one_line(loop: Loop, arguments: list[str], expected: str) -> None:
+    Path("earlier/checkpoints").mkdir(parents=True)
+    assert errors(sdc("train", "--data-root", "d", "--out", "run", *arguments), exit_code=2) == [expected]
+
+
+def test_a_run_whose_recipe_is_lost_is_not_continued_with_another(loop: Loop) -> None:
+    (line,) = errors(sdc("train", "--data-root", "d", "--out", "run", "--resume"), exit_code=2)
+    assert line.startswith("run: has no recipe.toml to continue with")
+
+
+def test_training_goes_on_when_nobody_listens(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sdcodec_cli.cli.console import Console
+
+    def broken(self: Console, line: str) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(Console, "say", broken)
+    assert sdc("train", "--data-root", "d", "--out", "run", "--device", "cpu").exit_code == 0
+    loop.calls[0]["report"]("a line")

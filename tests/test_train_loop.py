@@ -158,7 +158,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_names_it_and_leaves_som
     assert left["step"] == 0
     assert left["stems"].shape == (4, 3, 8000)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in left["model"].values())
-    assert not checkpoint.checkpoints(run)
+    monkeypatch.setattr(trainer, "objective", original)
+    assert train(short(learning_rate=1e-4), data_root=corpus, run=run, resume=True, options=QUICK).finished
 
 
 def test_a_run_folder_is_neither_overwritten_nor_resumed_by_mistake(corpus, tmp_path):
@@ -268,3 +269,37 @@ def test_discriminators_that_cannot_be_built_are_a_wrong_recipe(corpus, tmp_path
     recipe = override(adversarial(), {"discriminator.band_edges": "[0.01]"})
     with pytest.raises(RecipeError, match=r"discriminator\.band_edges leave fewer than 9 bins"):
         train(recipe, data_root=corpus, run=tmp_path / "run", options=QUICK)
+
+
+def test_a_resumed_run_says_what_was_changed_and_takes_no_step_back(corpus, tmp_path):
+    run, said = tmp_path / "run", []
+    train(short(steps=4), data_root=corpus, run=run, options=QUICK)
+    with pytest.raises(RecipeError, match="training.steps 3: the run has come to step 4 already"):
+        train(short(steps=3), data_root=corpus, run=run, resume=True, options=QUICK)
+    assert read_recipe(run / "recipe.toml").training.steps == 4
+    train(short(steps=5, seed=7), data_root=corpus, run=run, resume=True, options=QUICK, report=said.append)
+    assert f"{run}: training.steps was 4 and is now 5" in said
+    assert f"{run}: training.seed was 0 and is now 7" in said
+
+
+def test_a_run_goes_on_with_data_that_were_moved(tmp_path):
+    root = make_corpus(tmp_path / "here")
+    options = dataclasses.replace(QUICK, cache_hours=0.0)
+    train(short(), data_root=root, run=tmp_path / "whole", options=options)
+    _train_and_stop(short(), root, tmp_path / "parts", options, during=3)
+    root.rename(tmp_path / "there")
+    with pytest.raises(InputError, match="here: no such folder; give the one that the run was started with"):
+        train(short(), data_root=root, run=tmp_path / "parts", resume=True, options=options)
+    train(short(), data_root=tmp_path / "there", run=tmp_path / "parts", resume=True, options=options)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(corpus, tmp_path, monkeypatch):
+    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK)
+
+    def refuse(*arguments, **options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(ModelError, match="cannot be read: Permission denied; restore it, or its permissions"):
+        train(short(steps=2), data_root=corpus, run=tmp_path / "run", resume=True, options=QUICK)

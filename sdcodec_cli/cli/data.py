@@ -131,7 +131,7 @@ def mix(
     with tempfile.TemporaryDirectory(prefix="sdc-") as kept:
         with console.progress(str(data_root), unit="files") as progress:
             manifest = find_manifest(
-                data_root, recipe.model.domains, kept=Path(kept), jobs=jobs, progress=progress, report=console.fail
+                data_root, recipe.model.domains, kept=Path(kept), jobs=jobs, progress=progress, report=console.say
             )
         name = "valid" if split == "val" else split
         pool = open_pool(
@@ -152,7 +152,7 @@ def mix(
                 seed=seed,
                 jobs=min(jobs, count),
                 progress=progress,
-                report=console.fail,
+                report=console.say,
             )
     console.say(f"{output}: {len(tracks)} mixtures of {seconds:g} s")
     console.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -116,18 +117,29 @@ def train(
 ) -> None:
     """Train a model, on one CPU, one GPU or many.
 
-    The run folder gets the resolved recipe, metrics.jsonl, TensorBoard's files and checkpoints. Ctrl-C and SIGTERM save
-    and stop, with exit code 130; --resume continues, also after a crash. `sdc models export` turns a run into a model.
+    The run folder gets the resolved recipe, metrics.jsonl, TensorBoard's files and checkpoints. Ctrl-C, SIGTERM and
+    SIGHUP save and stop, with exit code 130; --resume continues, also after a crash. `sdc models export` turns a run
+    into a model.
 
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
     from ..recipe import override, read_recipe
     from ..zoo import DEFAULT_MODEL, RECIPE, find
 
+    if resume and init:
+        wrong("--init is where a run begins; leave it out with --resume")
+    if init and (Path(init) / "checkpoints").is_dir():
+        wrong(f"--init {init}: is a run; make a model of it first: sdc models export {init} -o MODEL")
+    if recipe is None and resume and not (out / RECIPE).is_file():
+        wrong(f"{out}: has no {RECIPE} to continue with; give the run's --recipe, or leave --resume out to start one")
     if recipe is None:
-        recipe = str(out) if resume and (out / RECIPE).is_file() else DEFAULT_MODEL
+        recipe = str(out) if resume else DEFAULT_MODEL
+    if recipe.endswith(".toml") and not Path(recipe).is_file():
+        wrong(f"--recipe {recipe}: no such file")
     chosen = read_recipe(Path(recipe)) if Path(recipe).is_file() else find(recipe).recipe
     pairs = parse_settings(settings)
+    if seed is not None and pairs.get("training.seed", str(seed)) != str(seed):
+        wrong("--seed and --set training.seed differ; give one of them")
     if seed is not None:
         pairs["training.seed"] = str(seed)
     try:
@@ -143,6 +155,11 @@ def train(
     if gpus > 1 and not under_torchrun():
         launch(gpus, sys.argv[1:])
     console = Console(quiet=quiet or not is_first_process(), json=json and is_first_process())
+
+    def say(line: str) -> None:
+        with contextlib.suppress(OSError):  # whoever listened is gone, or the log's disk is full: training goes on
+            console.say(line)
+
     with console.training(str(out)) as progress:
         try:
             result = run(
@@ -163,16 +180,17 @@ def train(
                     keep=keep,
                     compiled=compiled,
                 ),
-                report=console.say,
+                report=say,
                 progress=progress,
             )
-        except BrokenPipeError:
+        except KeyboardInterrupt:
+            say(f"{out}: ended at once; steps since the last checkpoint are lost, --resume continues from there")
             raise
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(f"{out}: cannot be written: {reason}; free some space or choose another --out") from error
     state = "finished" if result.finished else "stopped, --resume continues it"
-    console.say(f"{out}: {result.step} steps, {result.audio_seconds:.1f} audio seconds per second, {state}")
+    say(f"{out}: {result.step} steps, {result.audio_seconds:.1f} audio seconds per second, {state}")
     console.result(result)
     if not result.finished:
         raise typer.Exit(130)

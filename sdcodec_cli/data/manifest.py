@@ -68,25 +68,30 @@ class Manifest:
     Use `open`, which reports a file that is missing or damaged at once.
     """
 
-    def __init__(self, path: Path, stamp: tuple[int, int, int] | None = None) -> None:
+    def __init__(self, path: Path, stamp: tuple[int, int, int] | None = None, root: Path | None = None) -> None:
         self.path = path
+        self._root = root
         self._stamp = stamp
         self._reader: tuple[int, Any, NDArray[np.int64]] | None = None
 
     @classmethod
-    def open(cls, path: Path) -> Manifest:
+    def open(cls, path: Path, *, root: Path | None = None) -> Manifest:
         """Open a manifest.
+
+        Args:
+            path: of the file
+            root: where the files are now, if they were moved together
 
         Raises:
             InputError: it is missing, damaged, or no manifest; or its root is not there
         """
-        manifest = cls(path)
+        manifest = cls(path, root=root)
         if not manifest.root.is_dir():
             raise InputError(f"{path}: the folder it lists, {manifest.root}, is not there; run sdc data scan again")
         return manifest
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Manifest, (self.path, self._columns.stamp)
+        return Manifest, (self.path, self._columns.stamp, self._root)
 
     def __len__(self) -> int:
         return len(self._columns.frames)
@@ -94,7 +99,7 @@ class Manifest:
     @property
     def root(self) -> Path:
         """The folder that paths are relative to."""
-        return self._columns.root
+        return self._root or self._columns.root
 
     @property
     def splits(self) -> tuple[str, ...]:

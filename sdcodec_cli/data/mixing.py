@@ -135,7 +135,7 @@ def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tup
 
 def _is_audible(crop: NDArray[np.float32], sample_rate: int) -> bool:
     step = sample_rate // 10
-    blocks = crop[: len(crop) // step * step].reshape(-1, step)
+    blocks = crop[: len(crop) // step * step].reshape(-1, step).astype(np.float64)
     return bool((blocks.var(axis=1) > AUDIBLE).any())
 
 

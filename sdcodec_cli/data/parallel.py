@@ -81,6 +81,7 @@ def _answer(connection: Connection) -> tuple[Any, Exception | None, str]:
 
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
     """Answer tasks until whoever gives them is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever gives the tasks ends this when Ctrl-C is pressed
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
         while True:
             task = connection.recv()

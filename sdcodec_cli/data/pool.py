@@ -211,7 +211,7 @@ def find_manifest(
         for line in lines[:_REPORTED]:
             report(f"{line} (left out)")
         if len(lines) > _REPORTED:
-            report(f"{len(lines) - _REPORTED} more files cannot be read; {result.unreadable_list} lists all")
+            report(f"{len(lines) - _REPORTED} more files cannot be read; sdc data scan {data_root} lists them all")
     return Manifest.open(target)
 
 

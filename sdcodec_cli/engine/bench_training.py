@@ -29,6 +29,7 @@ from torch import Tensor
 
 from .. import zoo
 from ..data.pool import ArrayClips, FileClips, Pool, find_manifest, open_pool
+from ..errors import InputError
 from ..nn.discriminator import Discriminators
 from ..nn.sdcodec import SDCodec
 from ..recipe import Recipe
@@ -264,7 +265,10 @@ def bench_loader(recipe: Recipe, data_root: Path, *, workers: int, batches: int 
             next(loader)  # the workers' first ones, and those they have ready
         began, crops = time.perf_counter(), 0
         for _ in range(batches):
-            crops += int(next(loader).present.sum())
+            batch = next(loader)
+            if batch.problem is not None:
+                raise InputError(batch.problem)
+            crops += int(batch.present.sum())
         elapsed = time.perf_counter() - began
     read = crops * recipe.mixing.seconds / elapsed
     return LoaderBenchResult(

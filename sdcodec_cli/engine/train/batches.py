@@ -195,5 +195,6 @@ def load_batches(
 def _ready_worker(number: int) -> None:
     """Signals go to the whole process group; the loop decides when its workers end."""
     torch.set_num_threads(1)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, signal.SIG_IGN)
+    for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -115,8 +115,10 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: is missing; restore it, or continue from another checkpoint") from error
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be read: {error.strerror or error}; restore it, or its permissions"
+        ) from error
     except Exception as error:  # torch's reader raises anything, KeyError included, on damaged files
         raise ModelError(
             f"{path}: is damaged and cannot be read; restore it, or remove it to continue from the checkpoint before it"

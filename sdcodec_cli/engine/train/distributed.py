@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NoReturn, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from ...errors import DeviceError
+from ...errors import DeviceError, SdcError
 from ...recipe import TrainingFields
 
+PATIENCE = datetime.timedelta(hours=2)
+"""How long the others wait while the first process reads the headers of a large corpus, or decodes a small one."""
+
 M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T")
 
 
 def under_torchrun() -> bool:
@@ -25,6 +30,11 @@ def under_torchrun() -> bool:
 def is_first_process() -> bool:
     """Whether this process speaks for all; known before anything is set up."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def lost_a_process(error: RuntimeError) -> bool:
+    """Whether an error only says that another process of the run is gone."""
+    return any(word in str(error) for word in ("gloo", "NCCL", "nccl", "Connection closed by peer"))
 
 
 def launch(gpus: int, arguments: Sequence[str]) -> NoReturn:
@@ -49,7 +59,7 @@ class Processes:
     """
 
     def __init__(self, device: str, fields: TrainingFields) -> None:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState
 
         # Accelerate keeps one state per program; a second run in the same one may want another precision.
@@ -57,7 +67,10 @@ class Processes:
         self._accelerator = Accelerator(
             cpu=device == "cpu",
             mixed_precision="bf16" if fields.precision == "bfloat16" else "no",
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=PATIENCE),
+            ],
         )
         # Under bfloat16 what is left in 32 bits, the quantizers above all, is there because it needs them.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fields.precision == "tf32"
@@ -101,9 +114,20 @@ class Processes:
             return flag
         return bool(self.sum(torch.tensor([float(flag)], device=self.device)).item() > 0)
 
-    def wait(self) -> None:
-        """Until all processes are here."""
-        self._accelerator.wait_for_everyone()
+    def after_first(self, action: Callable[[], T]) -> T:
+        """Do something in the first process and then in the others.
+
+        Where it fails in the first, the others end without a word: they have nothing to add.
+        """
+        error: SdcError | None = None
+        if self.is_first:
+            try:
+                done = action()
+            except SdcError as failed:
+                error = failed
+        if self.any(error is not None):
+            raise error or SystemExit(1)
+        return done if self.is_first else action()
 
     def end(self) -> None:
         """Take leave of the others."""

@@ -12,6 +12,8 @@ from ...recipe import read_recipe
 from . import checkpoint
 from .trainer import make_trainable
 
+TO_FILL_IN = "To be filled in:"
+
 
 def export(
     run: Path,
@@ -48,12 +50,14 @@ def export(
     fold_weight_norm(network)
     tensors = {name: tensor.half() if half else tensor for name, tensor in network.state_dict().items()}
     kept = folder / zoo.CARD
-    card = kept.read_text(encoding="utf-8") if kept.is_file() else _card(recipe.name, state["step"])
+    card = kept.read_text(encoding="utf-8") if kept.is_file() else ""
+    if not card or TO_FILL_IN in card:
+        card = _card(recipe.name, state["step"])
     return zoo.write_model(folder, recipe, tensors, card=card, overwrite=overwrite)
 
 
 def _card(name: str, step: int) -> str:
     return (
         f"# {name}\n\nTrained by `sdc train` for {step} steps; recipe.toml has every setting.\n\n"
-        "To be filled in: training data and its licence, scores and the command that repeats them, limits.\n"
+        f"{TO_FILL_IN} training data and its licence, scores and the command that repeats them, limits.\n"
     )

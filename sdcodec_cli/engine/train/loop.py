@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import signal
@@ -20,10 +21,10 @@ from ...data.manifest import Manifest
 from ...data.mixing import Trouble
 from ...data.pool import MANIFEST, Pool, find_manifest, open_pool
 from ...errors import InputError, ModelError, OutputError, RecipeError, SdcError
-from ...recipe import Recipe, write_recipe
+from ...recipe import Recipe, read_recipe, write_recipe
 from . import checkpoint
 from .batches import Batch, Share, load_batches
-from .distributed import Processes
+from .distributed import Processes, is_first_process, lost_a_process
 from .log import RunLog, TrainingProgress
 from .trainer import Trainer, renews_codebooks
 from .validation import Validator
@@ -109,30 +110,78 @@ def train(
         SdcError: a loss is not finite
     """
     options = options or RunOptions()
-    _check(recipe, run, initial, resume)
+    with _spoken_once():
+        _check(recipe, run, initial, resume)
     processes = Processes(device, recipe.training)
-    share = _share(recipe, processes, options)
     if not processes.is_first:
         report, progress = _nobody, None
-    _make_folder(run)
-    manifest = _manifest(recipe, data_root, run, resume, processes, report)
-    pool, held_out = _pools(recipe, manifest, run, options, report)
-    trainer = Trainer(recipe, processes, initial=None if resume else initial, compiled=options.compiled)
-    best, means = None, _Means()
-    if resume:
-        path = checkpoint.newest(run)
-        state = checkpoint.read(path)
-        trainer.load_state(state)
-        best = state["best"]
-        means.load_state(state["means"], first=processes.is_first)
-        report(f"{path}: continuing after step {trainer.step}")
-    if processes.is_first:
-        checkpoint.write_whole(run / zoo.RECIPE, lambda partial: write_recipe(recipe, partial))
-    loop = _Loop(trainer, run, options, share, pool, held_out, best, means, report, progress)
     try:
-        return loop.run()
+        with _spoken_once():
+            share = _share(recipe, processes, options)
+            trainer = Trainer(recipe, processes, initial=initial, compiled=options.compiled)
+            kept = _continue(trainer, run, report) if resume else {}
+        pool, held_out = processes.after_first(
+            lambda: _open(recipe, data_root, run, resume, processes, options, report)
+        )
+        return _Loop(trainer, run, options, share, pool, held_out, kept, report, progress).run()
+    except RuntimeError as error:
+        if processes.world_size > 1 and lost_a_process(error):
+            raise SdcError(f"{run}: another process of this run ended; its message says why") from error
+        raise
     finally:
         processes.end()
+
+
+@contextlib.contextmanager
+def _spoken_once() -> Iterator[None]:
+    """For what fails in all processes alike: the first one says it."""
+    try:
+        yield
+    except SdcError:
+        if not is_first_process():
+            raise SystemExit(1) from None
+        raise
+
+
+def _continue(trainer: Trainer, run: Path, report: Callable[[str], None]) -> dict[str, Any]:
+    """Take over from the newest checkpoint, and say what is not as it was."""
+    path = checkpoint.newest(run)
+    state = checkpoint.read(path)
+    trainer.load_state(state)
+    recipe = trainer.recipe
+    if trainer.step > recipe.training.steps:
+        raise RecipeError(f"training.steps {recipe.training.steps}: the run has come to step {trainer.step} already")
+    report(f"{path}: continuing after step {trainer.step}")
+    if (run / zoo.RECIPE).is_file():
+        for change in _changes(read_recipe(run / zoo.RECIPE), recipe):
+            report(f"{run}: {change}")
+    return state
+
+
+def _open(
+    recipe: Recipe,
+    data_root: Path,
+    run: Path,
+    resume: bool,
+    processes: Processes,
+    options: RunOptions,
+    report: Callable[[str], None],
+) -> tuple[Pool, Pool | None]:
+    """The run folder, and what to train on."""
+    _make_folder(run)
+    manifest = _manifest(recipe, data_root, run, resume, processes, report)
+    pools = _pools(recipe, manifest, run, options, report)
+    if processes.is_first:
+        checkpoint.write_whole(run / zoo.RECIPE, lambda partial: write_recipe(recipe, partial))
+    return pools
+
+
+def _changes(before: Recipe, after: Recipe) -> Iterator[str]:
+    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
+    for table, fields in new.items():
+        for key, value in fields.items() if isinstance(fields, dict) else ():
+            if old[table][key] != value:
+                yield f"{table}.{key} was {old[table][key]} and is now {value}"
 
 
 def _nobody(message: str) -> None:
@@ -176,25 +225,20 @@ def _manifest(
     processes: Processes,
     report: Callable[[str], None],
 ) -> Manifest:
-    """Which files there are; if it has to be found out, the first process does."""
+    """Which files there are; if it has to be found out, the first process has done so before the others ask."""
     kept = run / MANIFEST
-    if resume and kept.is_file():
-        data_root = kept  # the files of the run, whatever has come to the folder since
-    if not processes.is_first:
-        processes.wait()
-        if not (data_root.is_file() or (data_root / MANIFEST).is_file()):
-            data_root = kept
+    has_one = data_root.is_file() or (data_root / MANIFEST).is_file()
+    if kept.is_file() and not has_one and (resume or not processes.is_first):
+        # The files of the run, whatever has come to the folder since, and wherever it was moved.
+        if not data_root.is_dir():
+            raise InputError(f"{data_root}: no such folder; give the one that the run was started with")
+        return Manifest.open(kept, root=data_root)
     try:
-        manifest = find_manifest(
-            data_root, recipe.model.domains, kept=run, jobs=max(1, os.cpu_count() or 1), report=report
-        )
+        return find_manifest(data_root, recipe.model.domains, kept=run, jobs=max(1, os.cpu_count() or 1), report=report)
     except SdcError:
         with contextlib.suppress(OSError):  # there is something in it
             run.rmdir()
         raise
-    if processes.is_first:
-        processes.wait()
-    return manifest
 
 
 def _pools(
@@ -203,10 +247,8 @@ def _pools(
     """Clips to train on and to validate with."""
 
     def opened(split: str) -> Pool:
-        pool = open_pool(manifest, split=split, domains=domains, sample_rate=rate, report=report)
-        if sum(map(pool.seconds, domains)) > options.cache_hours * 3600:
-            return pool
-        cache = options.cache or run / "cache"
+        seconds = sum(map(open_pool(manifest, split=split, domains=domains, sample_rate=rate).seconds, domains))
+        cache = (options.cache or run / "cache") if seconds <= options.cache_hours * 3600 else None
         return open_pool(manifest, split=split, domains=domains, sample_rate=rate, decoded=cache, report=report)
 
     domains, rate = recipe.model.domains, recipe.model.sample_rate
@@ -234,17 +276,18 @@ class _Loop:
         share: Share,
         pool: Pool,
         held_out: Pool | None,
-        best: float | None,
-        means: _Means,
+        kept: dict[str, Any],
         report: Callable[[str], None],
         progress: Callable[[TrainingProgress], None] | None,
     ) -> None:
         self.trainer, self.folder, self.options, self.share = trainer, run, options, share
         self.recipe, self.fields, self.processes = trainer.recipe, trainer.fields, trainer.processes
         self.pool, self.report, self.progress = pool, report, progress
-        self.best = best
+        self.best: float | None = kept.get("best")
         self.validator = Validator(held_out, self.recipe) if held_out and self.processes.is_first else None
-        self.means = means
+        self.means = _Means()
+        if kept:
+            self.means.load_state(kept["means"], first=self.processes.is_first)
         self.first_step = trainer.step
         self.started = time.monotonic()
         self.shown: dict[str, float] = {}
@@ -390,6 +433,7 @@ class _Loop:
         flags = self.processes.sum(torch.stack([(~torch.isfinite(value)).float() for value in values.values()]))
         culprits = [name for name, flag in zip(values, flags.tolist(), strict=True) if flag]
         path = self.folder / NOT_FINITE
+        self._save()  # what the step was to be taken from
         if self.processes.is_first:
             state = {
                 "step": self.trainer.step,
@@ -463,13 +507,14 @@ class _Means:
 
 
 class StopOnSignal:
-    """SIGTERM and Ctrl-C end the run after the step at hand, with a checkpoint; a second one ends it at once."""
+    """SIGTERM, SIGHUP and Ctrl-C end the run after the step at hand, with a checkpoint; a second one at once."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def __enter__(self) -> StopOnSignal:
-        self.previous = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name)]
+        self.previous = {number: signal.signal(number, self._stop) for number in numbers}
         return self
 
     def __exit__(self, *exc: object) -> None:
