@@ -1,8 +1,11 @@
-"""Scores of a model next to its yardsticks, and speeds next to the plain network's."""
+"""An evaluation from tracks to tables: what arithmetic says, what is left out, and what goes on after a stop."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,71 +13,108 @@ import soundfile
 import torch
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.data.dnr import find_tracks
 from sdcodec_cli.engine.bench import bench
-from sdcodec_cli.engine.evaluate.score import evaluate
+from sdcodec_cli.engine.evaluate import evaluation, run, visqol
+from sdcodec_cli.engine.evaluate.evaluation import Request, evaluate
+from sdcodec_cli.engine.evaluate.score import EvalResult
+from sdcodec_cli.errors import InputError, ModelError, OutputError
 
+from cli_examples import errors, sdc
 from tiny_models import tiny_recipe, write_tiny
 
 RATE = 16_000
+DOMAINS = ("speech", "music", "sfx")
 
 
 @pytest.fixture(scope="module")
-def codec(tmp_path_factory):
-    return load_codec(write_tiny(tmp_path_factory.mktemp("model") / "tiny", tiny_recipe()), device="cpu")
+def folder(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("model") / "tiny", tiny_recipe())
 
 
 @pytest.fixture(scope="module")
-def tracks(tmp_path_factory):
-    """Two tracks; the second has no music."""
-    root, time = tmp_path_factory.mktemp("dnr"), np.arange(2 * RATE) / RATE
+def codec(folder):
+    return load_codec(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Two tracks of one clip each; in the second, music is 20 dB quieter."""
+    root, time = tmp_path_factory.mktemp("dnr"), np.arange(5 * RATE) / RATE
     for index in range(2):
-        folder = root / "cv" / f"{index:04d}"
-        folder.mkdir(parents=True)
+        track = root / "cv" / f"{index:04d}"
+        track.mkdir(parents=True)
         stems = {
             "speech": 0.1 * np.sin(2 * np.pi * 300 * time),
-            "music": 0.1 * np.sin(2 * np.pi * 1000 * time) * (index == 0),
+            "music": 0.1 * np.sin(2 * np.pi * 1000 * time) * (0.1 if index else 1.0),
             "sfx": 0.01 * np.random.default_rng(index).standard_normal(len(time)),
         }
         for name, wav in {"mix": sum(stems.values()), **stems}.items():
-            soundfile.write(folder / f"{name}.wav", wav, RATE, subtype="FLOAT")
-    return find_tracks(root, "val", ("speech", "music", "sfx"))
+            soundfile.write(track / f"{name}.wav", wav, RATE, subtype="FLOAT")
+    return root
 
 
-def cells(result):
-    return {(score.task, score.system, score.stem): score for score in result.scores}
+@pytest.fixture(autouse=True)
+def quick_cost(monkeypatch):
+    """The cost of the reference codec takes seconds to measure."""
+    monkeypatch.setattr(evaluation, "COST_SECONDS", 0.1)
 
 
-def test_every_row_is_there_and_the_mixture_scores_what_arithmetic_says(codec, tracks):
-    result = evaluate(codec, tracks, opus=False)
+def request_for(root: Path, **changes) -> Request:
+    return Request(data_root=root, split="val", against=("mixture",), visqol="off", device="cpu", **changes)
+
+
+def cells(result: EvalResult) -> dict[tuple[str, str, str, str | None], float | None]:
+    return {(row.task, row.system, row.stem, row.through): row.metrics["si_sdr"].mean for row in result.rows}
+
+
+def test_every_row_is_there_and_the_mixture_scores_what_arithmetic_says(codec, root):
+    result = evaluate(codec, request_for(root))
+    assert (result.num_clips, result.seconds, result.failures) == (2, 10.0, ())
     table = cells(result)
-    assert (result.num_tracks, result.seconds, result.failures) == (2, 4.0, ())
-    # Speech against music of the same level and noise 17 dB below, then against the noise alone.
+    # Speech against music of the same level and noise 17 dB below, then against both 20 and 17 dB below.
     power = 0.1**2 / 2
-    first, second = (10 * np.log10(power / rest) for rest in (power + 1e-4, 1e-4))
-    speech = table["separation", "mixture", "speech"]
-    assert speech.si_sdr == pytest.approx((first + second) / 2, abs=0.1)
-    assert speech.si_sdr_improvement == 0
-    # A silent stem has no score.
-    assert table["separation", "mixture", "music"].num_clips == 1
-    for task, stems in {
-        "resynthesis": ("mix", "speech", "music", "sfx"),
-        "separation": ("speech", "music", "sfx"),
-        "masked separation": ("speech", "music", "sfx"),
-    }.items():
-        for stem in stems:
-            assert np.isfinite(table[task, codec.name, stem].si_sdr)
-    assert table["resynthesis", codec.name, "speech"].bitrate == pytest.approx(1.2)
-    # Two tracks of one segment each: the mixtures, and three stems of each by themselves.
+    first, second = (10 * np.log10(power / rest) for rest in (power + 1e-4, power / 100 + 1e-4))
+    assert table["separation", "mixture", "speech", None] == pytest.approx((first + second) / 2, abs=0.1)
+    expected = {("resynthesis", codec.name, "mix", None)}
+    for stem in DOMAINS:
+        expected |= {("separation", "mixture", stem, None)}
+        expected |= {
+            (task, codec.name, stem, None) for task in ("resynthesis", "separation", "masked separation", "whole")
+        }
+        expected |= {("cross", codec.name, stem, through) for through in DOMAINS}
+    assert set(table) == expected
+    assert all(value is not None and np.isfinite(value) for value in table.values())
+    rows = {(row.task, row.system, row.stem): row for row in result.rows}
+    assert rows["separation", "mixture", "music"].metrics["si_sdri"].mean == 0
+    assert rows["resynthesis", codec.name, "speech"].bitrate == pytest.approx(1.2)
+    assert {"mel", "stft"} <= rows["resynthesis", codec.name, "mix"].metrics.keys()
+    for stem in DOMAINS:
+        assert table["cross", codec.name, stem, stem] == table["resynthesis", codec.name, stem, None]
+
+
+def test_what_a_model_shows_of_itself_is_counted(codec, root):
+    result = evaluate(codec, request_for(root))
+    # Clips of 5 s have three segments; every mixture, and three stems of each by themselves.
     assert [(row.signal, row.domain, row.num_segments) for row in result.activity] == [
-        *(("mix", domain, 2) for domain in codec.domains),
-        *(("stem", domain, 6) for domain in codec.domains),
+        *(("mix", domain, 6) for domain in DOMAINS),
+        *(("stem", domain, 18) for domain in DOMAINS),
     ]
+    assert [use.domain for use in result.codebooks] == list(DOMAINS)
+    for use in result.codebooks:
+        assert len(use.perplexity) == 4
+        assert all(1 <= value <= 64 for value in use.perplexity)
+        assert all(0 <= count < 64 for count in use.unused)
+    assert result.file_bitrate is not None
+    assert 1.0 < result.file_bitrate < 10.0
+    assert [cost.system for cost in result.cost] == [codec.name, "dac-16k (random weights)"]
+    assert all(cost.encode > 0 and cost.decode > 0 for cost in result.cost)
+    assert {row.system for row in result.paper if row.table == "II"} == {"DAC", "SD-Codec", "TDANet"}
+    assert {row.split for row in result.paper} == {"val"}
 
 
 def test_precision_and_recall_count_segments(codec):
     from sdcodec_cli.engine.codec import SEGMENT_FRAMES
-    from sdcodec_cli.engine.evaluate.score import _Activity
+    from sdcodec_cli.engine.evaluate.systems import _observe_activity, no_observations
 
     frames, length = 4 * SEGMENT_FRAMES, 4 * SEGMENT_FRAMES * codec.hop_length
     codes = codec.encode(np.random.default_rng(0).standard_normal(length) * 0.05, normalize=False)
@@ -82,38 +122,167 @@ def test_precision_and_recall_count_segments(codec):
     half = np.where(np.arange(length) < length // 2, loud, silent)
     for domain, pattern in {"speech": [1, 1, 0, 0], "music": [1, 1, 1, 1], "sfx": [1, 0, 0, 0]}.items():
         codes.active[domain][0] = torch.tensor(pattern).bool().repeat_interleave(frames // 4)
-    found = _Activity(codec)
-    found.add("mix", codes, {"speech": half, "music": half, "sfx": half})
-    scores = {row.domain: (row.precision, row.recall) for row in found.scores() if row.signal == "mix"}
-    assert scores == {"speech": (1.0, 1.0), "music": (0.5, 1.0), "sfx": (1.0, 0.5)}
-    assert {row.precision for row in found.scores() if row.signal == "stem"} == {None}
+    seen = no_observations(codec)
+    _observe_activity(seen, codec, "mix", codes, {"speech": half, "music": half, "sfx": half})
+    # Rejected, false, missed, right.
+    assert seen.activity == {"mix speech": [2, 0, 0, 2], "mix music": [0, 2, 0, 2], "mix sfx": [2, 0, 1, 1]}
 
 
-@pytest.mark.skipif(shutil.which("opusenc") is None, reason="needs opusenc and opusdec")
-def test_opus_stands_beside_it_aligned_and_with_the_bitrate_it_took(codec, tracks):
-    result = evaluate(codec, tracks[:1])
-    opus = cells(result)["resynthesis", "opus", "speech"]
-    assert opus.si_sdr is not None
-    assert opus.si_sdr > 3  # a tone survives Opus, but only if it is in time
-    assert opus.bitrate is not None
-    assert 2 < opus.bitrate < 30
+def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    one = evaluate(codec, request_for(root, work=work, limit=1))
+    assert one.num_clips == 1
+    measured: list[str] = []
+    original = run._measure_clip
+
+    def counting(setup, plan, pool):
+        measured.append(plan.name)
+        return original(setup, plan, pool)
+
+    monkeypatch.setattr(run, "_measure_clip", counting)
+    both = evaluate(codec, request_for(root, work=work))
+    assert measured == ["0001-0.0"]
+    assert cells(both) == cells(evaluate(codec, request_for(root)))
+    with pytest.raises(OutputError, match="has measurements of another set-up; choose another --work"):
+        evaluate(codec, dataclasses.replace(request_for(root, work=work), against=()))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").touch()
+    with pytest.raises(OutputError, match="is not empty and not an evaluation"):
+        evaluate(codec, request_for(root, work=tmp_path / "other"))
 
 
-def test_without_opus_installed_the_rest_is_scored_and_a_note_says_so(codec, tracks, monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    result = evaluate(codec, tracks[:1])
-    assert "opusenc and opusdec are not installed" in result.notes[0]
-    assert not any(score.system == "opus" for score in result.scores)
+def test_processes_share_the_clips(codec, root, tmp_path, monkeypatch):
+    """As under torchrun, one after the other: the second collects what both have measured."""
+    monkeypatch.setattr(
+        "accelerate.PartialState", lambda cpu: type("State", (), {"wait_for_everyone": lambda self: None})()
+    )
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(OutputError, match="share their results through a folder; pass --work DIR"):
+        evaluate(codec, request_for(root))
+    with pytest.raises(FileNotFoundError):  # the first one has not measured its share
+        evaluate(codec, request_for(root, work=tmp_path))
+    monkeypatch.setenv("RANK", "0")
+    together = evaluate(codec, request_for(root, work=tmp_path))
+    monkeypatch.delenv("WORLD_SIZE")
+    assert cells(together) == cells(evaluate(codec, request_for(root)))
 
 
-def test_a_broken_track_is_reported_and_skipped(codec, tracks, tmp_path):
-    broken = tmp_path / "cv" / "0009"
-    shutil.copytree(tracks[0], broken)
-    (broken / "sfx.wav").write_bytes(b"nonsense")
-    result = evaluate(codec, [tracks[0], broken], opus=False)
-    assert result.num_tracks == 1
+def test_a_broken_track_is_reported_and_skipped(codec, root, tmp_path):
+    shutil.copytree(root, tmp_path / "dnr")
+    (tmp_path / "dnr" / "cv" / "0001" / "sfx.wav").write_bytes(b"nonsense")
+    result = evaluate(codec, request_for(tmp_path / "dnr"))
+    assert result.num_clips == 1
     assert len(result.failures) == 1
-    assert "0009" in result.failures[0]
+    assert "0001" in result.failures[0]
+
+
+def test_tracks_of_silence_are_nothing_to_evaluate_on(codec, tmp_path):
+    track = tmp_path / "cv" / "0000"
+    track.mkdir(parents=True)
+    for name in ("mix", *DOMAINS):
+        soundfile.write(track / f"{name}.wav", np.zeros(5 * RATE), RATE)
+    with pytest.raises(InputError, match="no clip of split val has every track active for half of it"):
+        evaluate(codec, request_for(tmp_path))
+
+
+@pytest.mark.skipif(
+    shutil.which("opusenc") is None and shutil.which("ffmpeg") is None, reason="needs ffmpeg or opusenc"
+)
+def test_opus_and_another_model_stand_beside_it(codec, root, tmp_path):
+    other = write_tiny(tmp_path / "other", dataclasses.replace(tiny_recipe(), name="other"), seed=1)
+    request = dataclasses.replace(request_for(root, limit=1), against=("mixture", "opus:18", str(other)))
+    table = cells(evaluate(codec, request))
+    assert table["resynthesis", "opus 18", "speech", None] > 10  # a tone survives Opus, but only if it is in time
+    assert ("resynthesis", "opus 18", "mix", None) in table
+    # Another codec with the same domains also separates.
+    assert ("masked separation", "other", "music", None) in table
+    assert not any(system == "other" for task, system, _, _ in table if task == "cross")
+
+
+def test_a_peer_that_is_missing_is_an_error_only_if_it_was_asked_for(codec, root, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    request = dataclasses.replace(request_for(root, limit=1), against=("mixture", "opus:18"))
+    with pytest.raises(ModelError, match="opus"):
+        evaluate(codec, request)
+    result = evaluate(codec, dataclasses.replace(request, peers_are_wanted=False))
+    assert any(note.startswith("opus:18 is left out") for note in result.notes)
+    assert not any("opus" in row.system for row in result.rows)
+
+
+def test_without_visqol_the_rest_is_measured_and_a_line_says_what_to_install(codec, root, monkeypatch):
+    monkeypatch.setattr(visqol, "available", lambda: "install it with pip install 'sdcodec-cli[eval]'")
+    result = evaluate(codec, dataclasses.replace(request_for(root, limit=1), visqol="auto"))
+    assert result.notes == ("no ViSQOL: install it with pip install 'sdcodec-cli[eval]'",)
+    assert not any("visqol_speech" in row.metrics for row in result.rows)
+
+
+@pytest.mark.skipif(visqol.available() is not None, reason="needs the extra [eval]")
+def test_visqol_stands_in_the_table(codec, root):
+    result = evaluate(codec, dataclasses.replace(request_for(root, limit=1), visqol="speech"))
+    rows = {(row.task, row.system, row.stem): row.metrics for row in result.rows}
+    score = rows["separation", "mixture", "speech"]["visqol_speech"]
+    assert score.mean is not None
+    assert 1 <= score.mean <= 5
+    assert "visqol_speech" not in rows["whole", codec.name, "speech"]
+
+
+def test_a_report_and_a_listening_test_are_written_beside_the_tables(codec, root, tmp_path):
+    pages = tmp_path / "report"
+    request = request_for(root, report=pages, mushra=True, examples=1)
+    result = evaluate(codec, request)
+    text = (pages / "index.html").read_text(encoding="utf-8")
+    assert f"{codec.name} on DnR val" in text
+    for heading in (
+        "Resynthesis",
+        "Separation by masks",
+        "Each stem through each quantizer",
+        "Codebook use",
+        "What it takes",
+    ):
+        assert heading in text
+    mixture = next(row for row in result.rows if (row.task, row.system, row.stem) == ("separation", "mixture", "music"))
+    assert f"{mixture.metrics['si_sdr'].mean:.2f}" in text
+    assert (pages / "mushra.html").stat().st_size > 10_000
+    with pytest.raises(OutputError, match="exists; pass --force"):
+        evaluate(codec, request)
+    assert evaluate(codec, dataclasses.replace(request, overwrite=True)).num_clips == 2
+
+
+def test_the_command_prints_tables_and_json(folder, root):
+    plain = [
+        "--data-root",
+        str(root),
+        "--dnr",
+        "val",
+        "--model",
+        str(folder),
+        "--visqol",
+        "off",
+        "--against",
+        "mixture",
+    ]
+    shown = sdc("eval", *plain, "--device", "cpu")
+    assert shown.exit_code == 0, shown.stderr
+    for text in (
+        "masked separation",
+        "SD-Codec (paper, DnR)",
+        "through each domain's quantizer",
+        "perplexity",
+        "kbit/s",
+    ):
+        assert text in shown.stdout
+    found = json.loads(sdc("eval", *plain, "--device", "cpu", "--json").stdout)
+    assert (found["split"], found["protocol"], found["num_clips"]) == ("val", "paper", 2)
+    row = next(row for row in found["rows"] if (row["task"], row["system"]) == ("separation", "mixture"))
+    assert row["metrics"]["si_sdri"]["mean"] == 0
+
+
+def test_wrong_requests_are_one_line(folder, root, tmp_path):
+    (line,) = errors(sdc("eval", "--data-root", str(root), "--mushra"), exit_code=2)
+    assert line == "--mushra needs a place to go; pass --report DIR"
+    (line,) = errors(sdc("eval", "--data-root", str(tmp_path), "--model", str(folder), "--device", "cpu"))
+    assert "tt: no tracks" in line
 
 
 def test_a_benchmark_gives_speeds_and_their_ratio_to_the_plain_network(codec):

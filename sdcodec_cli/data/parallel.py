@@ -37,7 +37,7 @@ def in_processes(work: Callable[[Task], Answer], tasks: Iterable[Task], jobs: in
     workers: dict[Connection, Any] = {}
     waiting = iter(tasks)
     try:
-        with _ctrl_c_held():
+        with ctrl_c_held():
             for _ in range(jobs):
                 ours, theirs = context.Pipe()
                 worker = context.Process(target=_serve, args=(work, theirs), daemon=True)
@@ -94,7 +94,7 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _ctrl_c_held() -> Iterator[None]:
+def ctrl_c_held() -> Iterator[None]:
     """Ctrl-C reaches this process after the block, and processes started in the block never."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -22,7 +22,7 @@ FLOOR = 1e-5
 
 
 @functools.lru_cache
-def _mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
+def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
     """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them."""
     with warnings.catch_warnings():
         # At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
@@ -54,7 +54,7 @@ def _log_mel(wav: Tensor, window_length: int, bands: int, sample_rate: int) -> T
     spectrum = torch.stft(wav, window_length, window_length // 4, window=window, return_complex=True)
     # The tiny offset keeps the gradient of the root finite at exact zeros.
     magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-14).sqrt()
-    bank = _mel_bank(window_length, bands, sample_rate).to(wav.device)
+    bank = mel_bank(window_length, bands, sample_rate).to(wav.device)
     return (magnitude.transpose(1, 2) @ bank).clamp_min(FLOOR).log10()
 
 

@@ -1,0 +1,245 @@
+"""From tracks of DnR v2 to the clips that are scored.
+
+`paper` is what "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228, IV-A, says: leading and
+trailing silence of the mixture trimmed, consecutive segments of 5 s (validation) or 10 s (test), segments in which a
+stem is there for less than half of the time removed. Where it leaves something open we do as the published
+preparation (`prepare/mani_dnr.py` of XiaoyuBIE1994/SDCodec) does: trimming is 30 dB below the loudest frame, and a stem
+is there, "active", in a frame whose STFT magnitudes add up to more than 1e-6, so that only digital silence counts as
+silence. Both are found at the rate of the files; cut clips are then resampled.
+
+Where that code differs, and what `published-code` does about it:
+
+===================== ============================== ============================================== ==================
+what                  paper                          published code                                 `published-code`
+===================== ============================== ============================================== ==================
+mixture               `mix.wav`                      plain sum of the stems                         as the code
+last segment          kept if it is whole            lost if it ends where the trimmed track ends   as the code
+short track           says nothing; we keep it as    gives nothing                                  as the code
+                      one clip
+test split            `tt`                           manifest made of `cv`                          `tt`, always
+silent stems          under 0.5 drops the segment    the same, and then under 0.4 at the model's    0.5, see below
+                                                     rate has no score
+ViSQOL                speech or audio mode unsaid    speech mode, for music and sfx too             not decided here
+mel distance          not reported                   mel filters of 44.1 kHz on audio of 16 kHz     not imitated
+mask                  ratio of magnitudes            0/0 where all stems are silent, and clips of   not imitated
+                                                     5 s come out 128 samples short
+resampling            says nothing                   julius                                         soxr, not imitated
+===================== ============================== ============================================== ==================
+
+The threshold of 0.4 changes nothing: its frames are longer in time (64 ms against 23 ms at 44.1 kHz), so a stem fills
+at least as large a share of them, and whatever is below 0.4 has been dropped for being below 0.5. Short tracks are
+those of small sets, as `sdc data mix` makes them: a track no longer than a segment, trimmed, is one clip. A track of
+10 s that is nowhere silent is two clips of `val` and one of `test`. DnR's tracks have 60 s and are not affected.
+
+Legend: T samples, F frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...audio import AudioReader, StreamResampler, downmix
+from ...data.dnr import Split, find_tracks, read_track
+from ...errors import InputError
+from .types import Clip, Protocol, Wav
+
+SEGMENT_SECONDS: dict[Split, float] = {"train": 5.0, "val": 5.0, "test": 10.0}
+"""The paper has no segments of `train`; they are as those of `val`."""
+
+TOP_DB = 30.0
+"""Silence at the ends is what is further than this below the loudest frame of the mixture."""
+
+TRIM_WINDOW, TRIM_HOP = 2048, 512
+"""Frames of the trimming, in samples: librosa's defaults, which the published preparation uses."""
+
+TRIM_FLOOR = 1e-10
+"""Mean square that counts as silence whatever else there is, as in librosa."""
+
+ACTIVE_SHARE = 0.5
+"""Share of a segment's frames in which the mixture and every stem must be there."""
+
+WINDOW, HOP = 1024, 256
+"""Of the Hann-windowed STFT that tells whether a stem is there, in samples of the file."""
+
+ACTIVE_SUM = 1e-6
+"""Sum of a frame's magnitudes above which something is there."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """Where a clip is to be found."""
+
+    folder: Path
+    """Of the track."""
+    start: int
+    """First sample, at the rate of the mixture's file."""
+    stop: int
+    """The sample after the last one."""
+    file_rate: int
+    """Of the mixture's file, in Hz."""
+    domains: tuple[str, ...]
+    sample_rate: int
+    """What the clip is resampled to, in Hz."""
+    sum_of_stems: bool
+    """Whether the mixture is made of the stems, instead of read."""
+
+    @property
+    def name(self) -> str:
+        """Track and start in seconds, such as `0042-10.0`."""
+        return f"{self.folder.name}-{self.start / self.file_rate:.1f}"
+
+
+def plan(
+    root: Path,
+    split: Split,
+    domains: tuple[str, ...],
+    sample_rate: int,
+    protocol: Protocol,
+    *,
+    segment_seconds: float | None = None,
+    limit: int | None = None,
+    report: Callable[[str], None] = lambda message: None,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> list[ClipPlan]:
+    """The clips of a split, in order. Every track is read once.
+
+    Args:
+        root: of DnR v2, or of a set made by `sdc data mix`
+        split: `test` is the folder `tt`, whatever the protocol
+        domains: the stems
+        sample_rate: of the clips, in Hz
+        protocol: how to cut
+        segment_seconds: length of a segment, in seconds; the paper's by default
+        limit: stop reading once there are so many clips
+        report: gets a line about each track that is broken; the others are planned all the same
+        progress: called after every track
+
+    Raises:
+        InputError: the split has no tracks
+    """
+    seconds = SEGMENT_SECONDS[split] if segment_seconds is None else segment_seconds
+    if seconds <= 0:
+        raise ValueError(f"segment_seconds must be positive, got {seconds}")
+    tracks = find_tracks(root, split, domains)
+    clips: list[ClipPlan] = []
+    for number, folder in enumerate(tracks, 1):
+        try:
+            with AudioReader(folder / "mix.wav") as reader:
+                file_rate = reader.info.sample_rate
+            track = read_track(folder, domains, file_rate)
+        except InputError as error:
+            report(str(error))
+        else:
+            length = round(seconds * file_rate)
+            clips += [
+                ClipPlan(folder, start, stop, file_rate, domains, sample_rate, protocol == "published-code")
+                for start, stop in _segments(track.mix, length, protocol)
+                if all(active_share(wav[start:stop]) >= ACTIVE_SHARE for wav in (track.mix, *track.stems.values()))
+            ]
+        if progress:
+            progress(number, len(tracks))
+        if limit is not None and len(clips) >= limit:
+            break
+    return clips[:limit]
+
+
+def load(plan: ClipPlan) -> Clip:
+    """Read a clip.
+
+    Raises:
+        InputError: a file is missing, damaged, or shorter than it was
+    """
+    stems = {domain: _read(plan, domain) for domain in plan.domains}
+    mix = np.asarray(sum(stems.values()), dtype=np.float32) if plan.sum_of_stems else _read(plan, "mix")
+    return Clip(plan.name, mix, stems)
+
+
+def protocol_facts(protocol: Protocol) -> tuple[str, ...]:
+    """What there is to know about a protocol, a line each: for `paper` what the paper leaves open, for
+    `published-code` where it differs from `paper`, and where we do not follow it.
+    """
+    if protocol == "paper":
+        return (
+            "silence: the ends of a mixture that are 30 dB below its loudest frame are trimmed, and a stem is absent "
+            "where it is digital silence (STFT magnitudes add up to 1e-6 or less), as in the published preparation",
+            "short tracks: one that is no longer than a segment is a clip by itself",
+        )
+    return (
+        "mixture: the plain sum of the stems, not mix.wav",
+        "segments: the last one is lost if it ends exactly where the trimmed track ends",
+        "short tracks: one that is no longer than a segment gives nothing",
+        "test split: the published manifest is made of cv; not followed, test is tt",
+        "silent stems: the published evaluation leaves out stems below 0.4 of a segment; no difference, since its "
+        "preparation has dropped those below 0.5",
+        "ViSQOL: the published evaluation uses speech mode for music and sfx too: compare visqol_speech",
+        "mel distance: the published code builds its filters for 44.1 kHz; not followed",
+        "mask: the published code divides by zero where all stems are silent; not followed",
+    )
+
+
+def trim(wav: Wav) -> tuple[int, int]:
+    """Start and end, in samples, of a signal without the silence around it: `[T]`.
+
+    As `librosa.effects.trim` with its defaults and `top_db=30` has it: the mean square of frames of 2048 samples,
+    centred on every 512th, against the greatest of them. A signal that is silent throughout is not trimmed.
+    """
+    frames = 1 + len(wav) // TRIM_HOP
+    padded = np.pad(wav, TRIM_WINDOW // 2)[: (frames - 1) * TRIM_HOP + TRIM_WINDOW].astype(np.float64)
+    hops = np.square(padded).reshape(-1, TRIM_HOP).sum(1)
+    power = np.lib.stride_tricks.sliding_window_view(hops, TRIM_WINDOW // TRIM_HOP).sum(1) / TRIM_WINDOW
+    power = np.maximum(power, TRIM_FLOOR)
+    heard = np.flatnonzero(power > power.max() * 10 ** (-TOP_DB / 10))
+    return int(heard[0]) * TRIM_HOP, min(len(wav), (int(heard[-1]) + 1) * TRIM_HOP)
+
+
+def active_share(wav: Wav) -> float:
+    """Share of the frames of a signal `[T]` in which there is more than digital silence."""
+    return float(_active_frames(wav).mean())
+
+
+def _active_frames(wav: Wav) -> NDArray[np.bool_]:
+    """Whether the magnitudes of each frame add up to more than 1e-6: `[T]` to `[F]`.
+
+    Most frames need no FFT. One of zeros has a sum of zero; and by the inverse transform no windowed sample exceeds
+    2 / WINDOW times the sum, and the window is at least 1/2 in the inner half, so that one sample there can be enough.
+    """
+    frames = 1 + len(wav) // HOP
+    padded = np.pad(wav, WINDOW // 2, mode="reflect")[: (frames - 1) * HOP + WINDOW]
+    peaks = np.abs(padded).reshape(-1, HOP).max(1)
+    hops = np.lib.stride_tricks.sliding_window_view(peaks, WINDOW // HOP)
+    active: NDArray[np.bool_] = hops[:, 1:3].max(1) > 4 * ACTIVE_SUM / WINDOW
+    window = np.hanning(WINDOW + 1)[:-1]
+    for frame in np.flatnonzero(~active & (hops.max(1) > 0)):
+        samples = padded[frame * HOP : frame * HOP + WINDOW]
+        active[frame] = np.abs(np.fft.rfft(samples * window)).sum() > ACTIVE_SUM
+    return active
+
+
+def _segments(mix: Wav, length: int, protocol: Protocol) -> list[tuple[int, int]]:
+    """Starts and ends of the segments of a track."""
+    start, end = trim(mix)
+    if protocol == "published-code":
+        return [(first, first + length) for first in range(start, end - length, length)]
+    if len(mix) <= length:
+        return [(start, end)]
+    return [(first, first + length) for first in range(start, end - length + 1, length)]
+
+
+def _read(plan: ClipPlan, stem: str) -> Wav:
+    """The clip's part of a file: `[T]`, of the same length whatever the file's rate."""
+    start, seconds = plan.start / plan.file_rate, (plan.stop - plan.start) / plan.file_rate
+    length = round(seconds * plan.sample_rate)
+    with AudioReader(plan.folder / f"{stem}.wav") as reader:
+        resampler = StreamResampler(reader.info.sample_rate, plan.sample_rate, 1)
+        pieces = [resampler.push(downmix(block)) for block in reader.blocks(start=start, duration=seconds)]
+    pieces.append(resampler.flush())
+    wav = np.concatenate(pieces, axis=1)[0]
+    # The resampler rounds the length by itself, so it may be one sample off.
+    if len(wav) < length - 1:
+        raise InputError(f"{plan.folder / stem}.wav: ends before {start + seconds:.3f} s; restore the track")
+    return np.pad(wav, (0, max(0, length - len(wav))))[:length].astype(np.float32)

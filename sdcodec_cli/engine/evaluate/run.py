@@ -1,0 +1,282 @@
+"""An evaluation from clips to numbers: many at once, one process or several, and again from where it was stopped."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ...errors import OutputError, SdcError
+from ..codec import Codec
+from . import metrics, visqol
+from .peers import Peer
+from .protocol import ClipPlan, load
+from .systems import (
+    Estimate,
+    Observations,
+    estimates_of_mixture,
+    estimates_of_model,
+    estimates_of_peer,
+    is_silent,
+    no_observations,
+)
+from .types import Clip, Example, Measurement, Protocol, Task
+
+VisqolModes = Literal["off", "speech", "audio", "both"]
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured."""
+
+    measurements: tuple[Measurement, ...]
+    seen: Observations
+    failures: tuple[str, ...]
+    """Clips that were skipped, with the reason."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is evaluated, and how."""
+
+    codec: Codec
+    others: tuple[Codec, ...]
+    """Other models with one quantizer per domain."""
+    peers: tuple[Peer, ...]
+    protocol: Protocol
+    visqol: VisqolModes
+    mixture: bool
+    """Whether the unprocessed mixture stands beside the separations."""
+
+    def estimates(self, clip: Clip, seen: Observations | None) -> Iterator[Estimate]:
+        """Of all systems."""
+        if self.mixture:
+            yield from estimates_of_mixture(clip)
+        yield from estimates_of_model(self.codec, clip, own=True, seen=seen)
+        for other in self.others:
+            yield from estimates_of_model(other, clip, own=False)
+        for peer in self.peers:
+            yield from estimates_of_peer(peer, clip, self.codec.sample_rate)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What measurements depend on, so that those of another set-up are not mixed in."""
+        return {
+            "model": self.codec.name,
+            "weights": self.codec.weights_sha256.hex(),
+            "others": [[other.name, other.weights_sha256.hex()] for other in self.others],
+            "peers": [peer.name for peer in self.peers],
+            "protocol": self.protocol,
+            "visqol": self.visqol,
+            "mixture": self.mixture,
+        }
+
+
+def measure(
+    setup: Setup,
+    plans: Sequence[ClipPlan],
+    *,
+    jobs: int = 1,
+    work: Path | None = None,
+    progress: Callable[[float, float | None], None] | None = None,
+) -> Measured:
+    """Measure every clip; under torchrun, the processes share them.
+
+    Args:
+        setup: what is evaluated
+        plans: the clips
+        jobs: processes that compute ViSQOL, beside this one
+        work: folder in which each clip's results are kept; what is in it is not measured again
+        progress: called after every clip
+
+    Raises:
+        OutputError: the folder has results of another set-up, or cannot be written
+        SdcError: ViSQOL was asked for and is not installed
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if setup.visqol != "off" and (missing := visqol.available()) is not None:
+        raise SdcError(missing)
+    with ExitStack() as stack:
+        if work is None:
+            if world > 1:
+                raise OutputError("several processes share their results through a folder; pass --work DIR")
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        _claim(work, setup)
+        pool = stack.enter_context(visqol.VisqolPool(jobs)) if setup.visqol != "off" else None
+        mine = [plan for number, plan in enumerate(plans) if number % world == rank]
+        pending: list[_Pending] = []
+        for number, plan in enumerate(mine):
+            if not _result(work, plan).exists():
+                pending.append(_measure_clip(setup, plan, pool))
+            while len(pending) > 2 * jobs or (pending and pending[0].is_done()):
+                pending.pop(0).store(work)
+            if progress:
+                progress(number + 1, len(mine))
+        for waiting in pending:
+            waiting.store(work)
+        if world > 1:
+            from accelerate import PartialState
+
+            PartialState(cpu=True).wait_for_everyone()
+        return _collect(work, plans, setup.codec)
+
+
+def examples(setup: Setup, plans: Sequence[ClipPlan]) -> list[Example]:
+    """What the systems make of some clips, to listen to."""
+    found = []
+    for plan in plans:
+        clip = load(plan)
+        groups: dict[tuple[Task, str], list[Estimate]] = {}
+        for estimate in setup.estimates(clip, None):
+            if estimate.task in ("resynthesis", "separation", "masked separation") and not is_silent(
+                estimate.reference
+            ):
+                # What the mask makes of the separation is heard beside it.
+                task: Task = "separation" if estimate.task == "masked separation" else estimate.task
+                groups.setdefault((task, estimate.stem), []).append(estimate)
+        for (task, stem), estimates in groups.items():
+            found.append(
+                Example(
+                    clip=clip.name,
+                    task=task,
+                    stem=stem,
+                    sample_rate=setup.codec.sample_rate,
+                    reference=estimates[0].reference,
+                    mixture=clip.mix,
+                    estimates={_label(estimate): estimate.estimate for estimate in estimates},
+                )
+            )
+    return found
+
+
+def _label(estimate: Estimate) -> str:
+    return f"{estimate.system}, masked" if estimate.task == "masked separation" else estimate.system
+
+
+class _Pending:
+    """A clip whose ViSQOL is being computed."""
+
+    def __init__(self, plan: ClipPlan, failure: str | None, seen: Observations) -> None:
+        self.plan, self.failure, self.seen = plan, failure, seen
+        self.rows: list[tuple[Measurement, dict[str, Future[tuple[float | None, str | None]]]]] = []
+
+    def is_done(self) -> bool:
+        return all(future.done() for _, futures in self.rows for future in futures.values())
+
+    def store(self, work: Path) -> None:
+        """Wait for the rest and write it down, as a whole."""
+        rows = []
+        for measurement, futures in self.rows:
+            for metric, future in futures.items():
+                value, reason = future.result()
+                if value is not None:
+                    measurement.values[metric] = value
+                if reason is not None:
+                    measurement.reasons[metric] = reason
+            rows.append(dataclasses.asdict(measurement))
+        seen = dataclasses.asdict(self.seen)
+        seen["usage"] = base64.b64encode(zlib.compress(self.seen.usage.astype(np.int32).tobytes())).decode()
+        path = _result(work, self.plan)
+        partial = path.with_suffix(f".partial-{os.getpid()}")
+        try:
+            partial.write_text(json.dumps({"failure": self.failure, "rows": rows, "seen": seen}), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}; free some space") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _measure_clip(setup: Setup, plan: ClipPlan, pool: visqol.VisqolPool | None) -> _Pending:
+    seen = no_observations(setup.codec)
+    try:
+        clip = load(plan)
+    except SdcError as error:
+        return _Pending(plan, str(error), seen)
+    pending = _Pending(plan, None, seen)
+    rate = setup.codec.sample_rate
+    modes = {"off": (), "speech": ("speech",), "audio": ("audio",), "both": ("speech", "audio")}[setup.visqol]
+    for estimate in setup.estimates(clip, seen):
+        measurement = _measure(clip.name, estimate, rate)
+        futures = {}
+        if pool is not None and estimate.task in ("resynthesis", "separation", "masked separation"):
+            for mode in modes:
+                futures[f"visqol_{mode}"] = pool.submit(estimate.reference, estimate.estimate, rate, mode)  # type: ignore[arg-type]
+        pending.rows.append((measurement, futures))
+    return pending
+
+
+def _measure(clip: str, found: Estimate, sample_rate: int) -> Measurement:
+    values: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    measured = ["si_sdr", "mel", "stft"] + (["si_sdri"] if found.mixture is not None else [])
+    if is_silent(found.reference):
+        reasons = dict.fromkeys(measured, "silent_reference")
+    else:
+        reference, estimate = torch.from_numpy(found.reference)[None], torch.from_numpy(found.estimate)[None]
+        values["si_sdr"] = float(metrics.si_sdr(estimate, reference))
+        values["mel"] = float(metrics.mel_distance_dac(estimate, reference, sample_rate))
+        values["stft"] = float(metrics.stft_distance(estimate, reference))
+        if found.mixture is not None:
+            values["si_sdri"] = values["si_sdr"] - float(
+                metrics.si_sdr(torch.from_numpy(found.mixture)[None], reference)
+            )
+    return Measurement(
+        clip=clip,
+        task=found.task,
+        system=found.system,
+        stem=found.stem,
+        through=found.through,
+        values=values,
+        reasons=reasons,
+        bitrate=found.bitrate,
+    )
+
+
+def _claim(work: Path, setup: Setup) -> None:
+    """Make the folder this set-up's, or make sure that it is."""
+    wanted = json.dumps(setup.fingerprint(), sort_keys=True)
+    path = work / SETTINGS
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            if any(work.iterdir()):
+                raise OutputError(f"{work}: is not empty and not an evaluation; choose another --work")
+            path.write_text(wanted, encoding="utf-8")
+        elif path.read_text(encoding="utf-8") != wanted:
+            raise OutputError(f"{work}: has measurements of another set-up; choose another --work, or remove it")
+    except OSError as error:
+        raise OutputError(f"{work}: cannot be written: {error.strerror}; choose another --work") from error
+
+
+def _result(work: Path, plan: ClipPlan) -> Path:
+    digest = hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+    return work / f"clip-{digest}.json"
+
+
+def _collect(work: Path, plans: Sequence[ClipPlan], codec: Codec) -> Measured:
+    measurements: list[Measurement] = []
+    failures: list[str] = []
+    seen = no_observations(codec)
+    for plan in plans:
+        kept = json.loads(_result(work, plan).read_text(encoding="utf-8"))
+        measurements += [Measurement(**row) for row in kept["rows"]]
+        if kept["failure"]:
+            failures.append(kept["failure"])
+        usage = np.frombuffer(zlib.decompress(base64.b64decode(kept["seen"].pop("usage"))), dtype=np.int32)
+        seen.add(Observations(usage.reshape(seen.usage.shape).astype(np.int64), **kept["seen"]))
+    return Measured(tuple(measurements), seen, tuple(failures))

@@ -1,0 +1,268 @@
+"""ViSQOL, a model of how listeners rate audio against a reference: 1 (bad) to 5 (not to be told apart).
+
+By the package `visqol-python`, a port of Google's ViSQOL 3.3.3, as the published evaluation uses that: speech mode at
+16 kHz with the exponential mapping, in which identical signals score 5; audio mode at 48 kHz beside it. Scores of the
+two modes do not compare. Both are blind to gain, polarity and small delays.
+
+Nothing heavy is loaded until something is scored, and never torch: workers of the pool stay small.
+
+Legend: T samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from concurrent.futures import Future
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...data.parallel import ctrl_c_held
+from ...errors import SdcError
+
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+
+    import numpy as np
+    import visqol as package
+    from numpy.typing import NDArray
+
+    from .types import Wav
+
+    Score = tuple[float | None, str | None]
+    Job = tuple[Wav, Wav, int, "Mode"]
+
+Mode = Literal["speech", "audio"]
+
+VERSION = "3.8.0"
+"""Of `visqol-python`: scores differ between its releases, and what is corrected here is private to it."""
+
+SAMPLE_RATES = {"speech": 16_000, "audio": 48_000}
+"""What each mode is made for, in Hz."""
+
+SHORTEST = 1.0
+"""Seconds below which ViSQOL finds no patches to compare."""
+
+SILENT = 1e-8
+"""Mean square (−80 dBFS) below which a reference is under ViSQOL's noise floor, and any estimate as good as it."""
+
+FLOAT32_SCALE = 1.2450629472732544
+"""1.245063 in single precision, in which the original keeps what stretches the speech mapping to 5."""
+
+_one_at_a_time = threading.Lock()
+
+
+def available() -> str | None:
+    """None if ViSQOL can be used, else a line that says what to install; any other version counts as missing."""
+    try:
+        found = importlib.metadata.version("visqol-python")
+    except importlib.metadata.PackageNotFoundError:
+        return "ViSQOL is not installed; pip install 'sdcodec-cli[eval]'"
+    if found != VERSION:
+        return f"visqol-python {found} scores differently than {VERSION}; pip install 'sdcodec-cli[eval]'"
+    return None
+
+
+def visqol(reference: Wav, estimate: Wav, sample_rate: int, mode: Mode) -> tuple[float | None, str | None]:
+    """ViSQOL of an estimate, two `[T]`, and if it has none, the reason.
+
+    The reasons: `too_short` (less than a second), `silent_reference`, `not_finite` (one of the signals). A silent
+    estimate scores 1. Calls from several threads wait for each other; `VisqolPool` uses several cores.
+
+    Raises:
+        ValueError: the lengths differ
+        SdcError: ViSQOL is not installed
+    """
+    import numpy as np
+
+    if reference.shape != estimate.shape or reference.ndim != 1:
+        raise ValueError(f"reference and estimate must be [T] of one length, got {reference.shape}, {estimate.shape}")
+    if len(reference) < SHORTEST * sample_rate:
+        return None, "too_short"
+    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
+        return None, "not_finite"
+    if np.square(reference, dtype=np.float64).mean() < SILENT:
+        return None, "silent_reference"
+    if not estimate.any():
+        return 1.0, None
+    rate = SAMPLE_RATES[mode]
+    wanted, found = reference.astype(np.float64), estimate.astype(np.float64)
+    if rate != sample_rate:
+        import soxr
+
+        wanted, found = soxr.resample(wanted, sample_rate, rate), soxr.resample(found, sample_rate, rate)
+    # Two scorings at once would end the process: numba's threading layer allows one.
+    with _one_at_a_time:
+        scorer = _scorer(mode)
+        with _as_google_does():
+            return float(scorer.measure_from_arrays(wanted, found, rate).moslqo), None
+
+
+@functools.lru_cache
+def _scorer(mode: Mode) -> package.VisqolApi:
+    if missing := available():
+        raise SdcError(missing)
+    from visqol import VisqolApi
+
+    scorer = VisqolApi()
+    with _as_google_does():
+        # Google's Python interface never turns the lattice model on, so no published number has it.
+        scorer.create(mode=mode, use_lattice_model=False)
+    return scorer
+
+
+@contextlib.contextmanager
+def _as_google_does() -> Iterator[None]:
+    """Correct the two places where the port does not compute what the original does, and leave no trace."""
+    envelope: Any = importlib.import_module("visqol.signal_utils")
+    mapper: Any = importlib.import_module("visqol.quality_mapper").SpeechSimilarityToQualityMapper
+    hilbert, scale = envelope._hilbert, mapper.FIT_SCALE
+    envelope._hilbert, mapper.FIT_SCALE = _doubled, FLOAT32_SCALE
+    try:
+        yield
+    finally:
+        envelope._hilbert, mapper.FIT_SCALE = hilbert, scale
+
+
+def _doubled(wav: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the original takes for the analytic signal of `[T]`, and whose magnitude for the envelope.
+
+    It doubles the positive frequencies but then goes back by a transform for real signals, which brings the negative
+    ones back too: twice the signal but for its mean, and for the topmost bin where zeros are appended.
+    """
+    import numpy as np
+
+    size = max(32, 1 << (len(wav) - 1).bit_length())
+    spectrum = np.fft.rfft(wav, size)
+    spectrum[1:-1] *= 2
+    if size != len(wav):
+        spectrum[-1] = 0
+    return np.fft.irfft(spectrum, size)[: len(wav)]
+
+
+class VisqolPool:
+    """Scores in processes of their own, started on entry.
+
+    On a normal exit what was submitted is finished; on an exception, Ctrl-C among them, it is dropped. Either way no
+    process is left, and if this one is killed, the workers end after the score they are at.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        self._jobs = jobs
+        # Bounded, so that whoever submits waits while everybody has enough to do.
+        self._queue: queue.Queue[tuple[Future[Score], Job] | None] = queue.Queue(2 * jobs)
+        self._failure: SdcError | None = None
+        self._workers: list[SpawnProcess] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> VisqolPool:
+        # Not forked: a copy of a process with threads (torch's) may hang.
+        context = multiprocessing.get_context("spawn")
+        try:
+            if sys.platform != "win32":
+                # Started by the first worker otherwise, which would let go of Ctrl-C.
+                resource_tracker.ensure_running()
+            with ctrl_c_held():
+                for _ in range(self._jobs):
+                    ours, theirs = context.Pipe()
+                    worker = context.Process(target=_serve, args=(theirs,), daemon=True)
+                    worker.start()
+                    self._workers.append(worker)
+                    theirs.close()
+                    thread = threading.Thread(target=self._drive, args=(ours,), daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def submit(self, reference: Wav, estimate: Wav, sample_rate: int, mode: Mode) -> Future[Score]:
+        """What `visqol` returns or raises, later; waits while enough is waiting already.
+
+        The arrays must not change until then.
+
+        Raises:
+            SdcError: a worker was killed; futures raise it too
+        """
+        if self._failure is not None:
+            raise self._failure
+        future: Future[Score] = Future()
+        self._queue.put((future, (reference, estimate, sample_rate, mode)))
+        return future
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:
+                self._failure = SdcError("ViSQOL was stopped before it was done; run it again")
+                self._kill()
+            for _ in self._threads:
+                self._queue.put(None)
+            for thread in self._threads:
+                thread.join()
+        finally:
+            self._kill()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
+            worker.join()
+
+    def _drive(self, worker: Connection) -> None:
+        """Hand jobs to one worker, and its answers to those who wait; once a worker is dead, nothing but errors."""
+        with worker:
+            while (item := self._queue.get()) is not None:
+                future, job = item
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    if self._failure is not None:
+                        raise self._failure
+                    future.set_result(self._ask(worker, job))
+                except Exception as error:
+                    future.set_exception(error)
+
+    def _ask(self, worker: Connection, job: Job) -> Score:
+        try:
+            worker.send(job)
+            score, error, trace = worker.recv()
+        except (EOFError, OSError) as end:
+            if self._failure is None:
+                self._failure = SdcError(
+                    "a process that computes ViSQOL was killed, perhaps for want of memory; use fewer --jobs"
+                )
+            raise self._failure from end
+        if error is not None:
+            raise error from RuntimeError(trace)
+        answer: Score = score
+        return answer
+
+
+def _serve(connection: Connection) -> None:
+    """Answer jobs until whoever gives them is gone."""
+    # Before numpy is loaded: every core has a worker, which needs no threads beside it.
+    os.environ.update(NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1")
+    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
+        while True:
+            job: Job = connection.recv()
+            answer: tuple[Score | None, Exception | None, str]
+            try:
+                answer = (visqol(*job), None, "")
+            except Exception as error:
+                answer = (None, error, traceback.format_exc())
+            connection.send(answer)

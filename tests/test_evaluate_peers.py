@@ -1,0 +1,352 @@
+"""Peers: real Opus where it is installed, stand-ins for the packages of DAC and EnCodec, a tiny model of our own."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from sdcodec_cli import zoo
+from sdcodec_cli.engine.evaluate import peers
+from sdcodec_cli.engine.evaluate.peers import find_peer, in_time
+from sdcodec_cli.errors import DeviceError, ModelError, SdcError
+
+from tiny_models import tiny_recipe, write_tiny
+
+RATE = 16_000
+
+
+def tones(seconds=2.0, rate=RATE, start=0.0):
+    """Four partials in bursts: a correlation with one clear peak."""
+    time = np.arange(round(seconds * rate)) / rate + start
+    wave = sum(
+        np.sin(2 * np.pi * frequency * time) / number for number, frequency in enumerate((220, 517, 930, 1610), 1)
+    )
+    return (0.1 * wave * (1 + np.sin(2 * np.pi * 3.1 * time))).astype(np.float32)
+
+
+def lag(estimate, reference):
+    """In samples, by cross-correlation."""
+    size = 1 << (2 * len(reference)).bit_length()
+    correlation = np.fft.irfft(np.fft.rfft(estimate, size) * np.conj(np.fft.rfft(reference, size)))
+    best = int(correlation.argmax())
+    return best if best < size // 2 else best - size
+
+
+def snr(estimate, reference):
+    return 10 * np.log10(np.sum(reference**2) / np.sum((estimate - reference) ** 2))
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Hide all programs but these."""
+
+    def hide(*programs):
+        which = shutil.which
+        monkeypatch.setattr(shutil, "which", lambda name: which(name) if name in programs else None)
+
+    return hide
+
+
+# Opus -----------------------------------------------------------------------------------------------------------------
+
+TOOLS = [("ffmpeg",), ("opusenc", "opusdec")]
+
+
+def need(programs):
+    if not all(map(shutil.which, programs)) or (programs == ("ffmpeg",) and not peers._ffmpeg_has_opus()):
+        pytest.skip(f"needs {' and '.join(programs)}")
+
+
+@pytest.mark.parametrize("tools", TOOLS, ids="+".join)
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+@pytest.mark.parametrize("bitrate", [8, 24])  # at 8 every program is late by a sample or more
+def test_opus_comes_back_in_time_and_as_long_as_it_was(tools, rate, bitrate, only):
+    need(tools)
+    only(*tools)
+    peer = find_peer(f"opus:{bitrate}")
+    wav = tones(2.01, rate)
+    back, written = peer.resynthesize(wav, rate)
+    assert peer.name == f"opus {bitrate}"
+    assert back.shape == wav.shape
+    assert back.dtype == np.float32
+    assert lag(back, wav) == 0
+    assert snr(back, wav) > 13
+    assert written == pytest.approx(bitrate, abs=6.5)  # in so short a file headers count
+    peer.close()
+
+
+@pytest.mark.parametrize("tools", TOOLS, ids="+".join)
+def test_a_higher_bitrate_writes_more_and_what_is_written_counts(tools, only, monkeypatch):
+    need(tools)
+    only(*tools)
+    written = []
+    run = peers._run
+    monkeypatch.setattr(peers, "_run", lambda command, data: written.append(run(command, data)) or written[-1])
+    noise = (np.random.default_rng(0).standard_normal(3 * RATE) * 0.1).astype(np.float32)
+    rates = [find_peer(text).resynthesize(noise, RATE)[1] for text in ("opus:6", "opus", "opus:64")]
+    assert rates == sorted(rates)
+    assert rates == pytest.approx([len(coded) * 8 / 1000 / 3 for coded in written[::2]])
+    assert rates == pytest.approx([6, 18, 64], rel=0.25)
+
+
+def test_opus_louder_than_full_scale_is_not_clipped():
+    need(("ffmpeg",))
+    wav = tones() * 20
+    back, _ = find_peer("opus:64").resynthesize(wav, RATE)
+    assert np.abs(back).max() > 2
+
+
+def test_a_fraction_of_a_sample_is_moved_back():
+    original, late = tones(), tones(start=-0.7 / RATE)
+    moved = in_time(late, original, RATE)
+    assert snr(late, original) < 20
+    inner = slice(200, -200)  # what is cut off at the ends cannot be moved in
+    assert snr(moved[inner], original[inner]) > 45
+
+
+def test_a_signal_is_not_moved_by_more_than_a_quarter_of_a_millisecond():
+    original, late = tones(), tones(start=-40 / RATE)
+    assert snr(in_time(late, original, RATE), original) < 10
+
+
+def test_silence_stays_where_it_is():
+    silent = np.zeros(1_000, dtype=np.float32)
+    np.testing.assert_array_equal(in_time(silent, tones(1_000 / RATE), RATE), silent)
+
+
+@pytest.mark.parametrize("text", ["opus:5.9", "opus:257", "opus:nan"])
+def test_opus_has_a_range_of_bitrates(text):
+    with pytest.raises(ModelError, match=f"{text}: Opus codes mono at 6 to 256 kbit/s"):
+        find_peer(text)
+
+
+def test_a_bitrate_is_a_number():
+    with pytest.raises(ModelError, match=r"opus:fast: 'fast' is not a bitrate; write opus:18"):
+        find_peer("opus:fast")
+    with pytest.raises(ModelError, match=r"encodec:: '' is not a bitrate; write encodec:6"):
+        find_peer("encodec:")
+
+
+def test_without_any_opus_the_error_says_what_to_install(only):
+    only("opusdec")
+    with pytest.raises(
+        ModelError, match=r"^opus: needs ffmpeg with libopus, or opusenc and opusdec; install .*opus-tools"
+    ):
+        find_peer("opus")
+
+
+def test_an_ffmpeg_without_libopus_does_not_count(only, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: "/bin/ffmpeg" if name == "ffmpeg" else None)
+    listing = SimpleNamespace(stdout=" A..X.. opus                 Opus\n")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: listing)
+    with pytest.raises(ModelError, match="needs ffmpeg with libopus"):
+        find_peer("opus")
+
+
+def test_an_encoder_that_fails_says_why(monkeypatch):
+    monkeypatch.setattr(peers, "_ffmpeg_has_opus", lambda: True)
+    failed = SimpleNamespace(returncode=1, stderr=b"warning\nno space left\n", stdout=b"")
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: failed)
+    with pytest.raises(SdcError, match="ffmpeg: failed: no space left"):
+        find_peer("opus").resynthesize(tones(), RATE)
+
+
+# Models ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_tiny(tmp_path_factory.mktemp("model") / "tiny", tiny_recipe(activity=False))
+
+
+def test_a_model_codes_as_compress_does_and_counts_the_codes_it_stores(tiny):
+    from sdcodec_cli import load_codec
+
+    peer = find_peer(str(tiny), device="cpu")
+    codec = load_codec(tiny, device="cpu")
+    wav = np.concatenate([tones(2.0), np.zeros(2 * RATE, dtype=np.float32)])  # the second segment is silent
+    back, bitrate = peer.resynthesize(wav, RATE)
+    np.testing.assert_array_equal(back, codec.decode(codec.encode(wav)).numpy())
+    assert peer.name == codec.name
+    assert bitrate == pytest.approx(3 * 1.2 / 2)  # three domains of 1.2 kbit/s, half of the time
+    peer.close()
+    with pytest.raises(AttributeError):
+        peer.resynthesize(wav, RATE)
+
+
+def test_a_model_at_another_rate_gives_the_rate_and_length_back(tiny):
+    wav = tones(1.003, 22_050)
+    back, _ = find_peer(str(tiny), device="cpu").resynthesize(wav, 22_050)
+    assert back.shape == wav.shape
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(ModelError, match=r"opuss: no such model; the zoo has .*; what is not a model is opus:KBPS"):
+        find_peer("opuss")
+
+
+def test_a_recipe_without_weights_says_how_to_get_them():
+    with pytest.raises(ModelError, match="comes without weights"):
+        find_peer("sdcodec-16k")
+
+
+def test_a_device_that_is_not_there_is_an_error(tiny):
+    with pytest.raises(DeviceError, match="no such device"):
+        find_peer(str(tiny), device="abacus")
+
+
+# Packages -------------------------------------------------------------------------------------------------------------
+
+
+class Network:
+    """What the stand-ins have of a torch module."""
+
+    def to(self, device):
+        return self
+
+    def eval(self):
+        return self
+
+
+class FakeDac(Network):
+    """Gives its input back, 8 samples short as DAC at 16 kHz does, and remembers it."""
+
+    codebook_size = 1024
+
+    @classmethod
+    def load(cls, path):
+        assert Path(path).read_text() == "weights"
+        cls.last = cls()
+        return cls.last
+
+    def preprocess(self, wav, sample_rate):
+        assert sample_rate == 16_000
+        return torch.nn.functional.pad(wav, (0, -wav.shape[-1] % 320))
+
+    def encode(self, wav):
+        self.given = wav
+        return wav, torch.zeros(1, 12, wav.shape[-1] // 320, dtype=torch.int64), None, None, None
+
+    def decode(self, latent):
+        return latent[..., :-8]
+
+
+class FakeEncodec(Network):
+    """Gives its input back, one sample too long, at 75 frames/s."""
+
+    sample_rate, bits_per_codebook = 24_000, 10
+
+    @staticmethod
+    def encodec_model_24khz():
+        return FakeEncodec()
+
+    def set_target_bandwidth(self, bitrate):
+        self.num_codebooks = int(bitrate / 0.75)
+
+    def encode(self, wav):
+        self.given = wav
+        return [(torch.zeros(1, self.num_codebooks, -(-wav.shape[-1] // 320), dtype=torch.int64), None)]
+
+    def decode(self, frames):
+        return torch.nn.functional.pad(self.given, (0, 1))
+
+
+@pytest.fixture
+def packages(monkeypatch, tmp_path):
+    """Both packages and their weights."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    for path in (tmp_path / peers.DAC_WEIGHTS, tmp_path / "hub" / "checkpoints" / peers.ENCODEC_WEIGHTS):
+        path.parent.mkdir(parents=True)
+        path.write_text("weights")
+    for name, module in {"dac": {"DAC": FakeDac}, "encodec": {"EncodecModel": FakeEncodec}}.items():
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(__spec__=object(), **module))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "expected"),
+    [("dac", "dac", 6.0), ("encodec", "encodec 6", 6.0), ("encodec:1.5", "encodec 1.5", 1.5)],
+)
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_packages_keep_time_length_and_level_at_any_rate(text, name, expected, rate, packages):
+    peer = find_peer(text, device="cpu")
+    wav = tones(2.0, rate)
+    back, bitrate = peer.resynthesize(wav, rate)
+    assert peer.name == name
+    assert bitrate == pytest.approx(expected, rel=0.01)
+    assert back.shape == wav.shape
+    assert back.dtype == np.float32
+    assert lag(back, wav) == 0
+    assert snr(back[200:-200], wav[200:-200]) > 50
+    peer.close()
+    with pytest.raises(AttributeError):
+        peer.resynthesize(wav, rate)
+
+
+def test_dac_hears_audio_at_the_loudness_of_its_encoder(packages):
+    from sdcodec_cli.audio import integrated_loudness
+
+    find_peer("dac", device="cpu").resynthesize(tones() * 0.01, RATE)
+    heard = FakeDac.last.given[0].numpy()
+    assert integrated_loudness(heard, RATE) == pytest.approx(-16, abs=0.05)
+    click = np.zeros(2 * RATE, dtype=np.float32)
+    click[::4_000] = 0.5
+    find_peer("dac", device="cpu").resynthesize(click, RATE)
+    assert float(FakeDac.last.given.abs().max()) == pytest.approx(1.0)
+
+
+def test_dac_passes_silence_on(packages):
+    back, _ = find_peer("dac", device="cpu").resynthesize(np.zeros(RATE, dtype=np.float32), RATE)
+    assert not back.any()
+
+
+def test_dac_without_its_weights_is_the_zoos_if_that_has_weights(packages, tiny, monkeypatch):
+    (packages / peers.DAC_WEIGHTS).unlink()
+    find = zoo.find
+    monkeypatch.setattr(zoo, "find", lambda model: find(tiny if model == "dac-16k" else model))
+    loaded = []
+    monkeypatch.setattr(peers, "_find_model", lambda text, device: loaded.append((text, device)))
+    find_peer("dac", device="cpu")
+    assert loaded == [("dac-16k", "cpu")]
+
+
+def test_dac_without_any_weights_says_how_to_get_them(packages):
+    (packages / peers.DAC_WEIGHTS).unlink()
+    with pytest.raises(ModelError, match=r"dac: needs the package descript-audio-codec and its weights .*16khz"):
+        find_peer("dac")
+
+
+def test_encodec_is_never_downloaded(packages):
+    weights = packages / "hub" / "checkpoints" / peers.ENCODEC_WEIGHTS
+    weights.unlink()
+    with pytest.raises(ModelError, match=f"encodec: its weights are not at {weights}"):
+        find_peer("encodec")
+
+
+def test_without_the_package_encodec_the_error_names_it(packages, monkeypatch):
+    monkeypatch.setattr(peers, "_installed", lambda package: False)
+    with pytest.raises(ModelError, match="encodec:12: needs the package encodec"):
+        find_peer("encodec:12")
+
+
+def test_encodec_has_five_bitrates(packages):
+    with pytest.raises(ModelError, match=r"encodec:7: EnCodec codes at 1.5, 3, 6, 12, 24 kbit/s"):
+        find_peer("encodec:7")
+
+
+def test_finding_opus_needs_no_torch():
+    need(("ffmpeg",))
+    code = (
+        "import sys; from sdcodec_cli.engine.evaluate.peers import find_peer; find_peer('opus'); "
+        "print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
