@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Tiny networks are slower on several threads, and much slower when something else uses the other cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Numba, which ViSQOL uses, would otherwise set torch's number of threads to its own.
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import pytest
 

@@ -285,7 +285,7 @@ def test_files_that_cannot_be_read_get_a_line_each_unless_there_are_many(tmp_pat
     reports.clear()
     find_manifest(root, DOMAINS, kept=tmp_path, jobs=1, report=reports.append)
     assert len(reports) == 11
-    assert reports[-1] == f"2 more files cannot be read; {tmp_path / 'manifest.unreadable.txt'} lists all"
+    assert reports[-1] == f"2 more files cannot be read; sdc data scan {root} lists them all"
 
 
 def test_a_root_without_a_domain_says_what_belongs_there(tmp_path):
