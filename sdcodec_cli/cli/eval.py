@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -97,10 +96,12 @@ def eval_(
     if mushra and report is None:
         wrong("--mushra needs a place to go; pass --report DIR")
 
+    from ..data.parallel import num_cores
     from ..engine.codec import load_codec
     from ..engine.evaluate.evaluation import Request, evaluate
+    from ..engine.train.distributed import is_first_process
 
-    first = os.environ.get("RANK", "0") == "0"
+    first = is_first_process()
     console = Console(quiet=quiet or not first, json=json and first)
     chosen = tuple(against) if against is not None else DEFAULT_PEERS
     request = Request(
@@ -110,7 +111,7 @@ def eval_(
         against=() if chosen == ("none",) else chosen,
         peers_are_wanted=against is not None,
         visqol=visqol,
-        jobs=jobs or os.cpu_count() or 1,
+        jobs=jobs or num_cores(),
         work=work,
         limit=limit,
         report=report,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, SdcError
 from ..codec import Codec, load_codec
+from ..train.distributed import is_first_process
 from . import visqol
 from .mushra import write_mushra
 from .peers import Peer, find_peer
@@ -100,7 +100,7 @@ def evaluate(
             failures=failures,
             notes=notes,
         )
-        if request.report is not None and os.environ.get("RANK", "0") == "0":
+        if request.report is not None and is_first_process():
             heard = examples(setup, plans[: request.examples])
             write_report(
                 request.report,

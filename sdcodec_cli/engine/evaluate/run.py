@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ...audio import atomic_output
 from ...errors import OutputError, SdcError
 from ..codec import Codec
 from . import metrics, visqol
@@ -190,15 +191,8 @@ class _Pending:
             rows.append(dataclasses.asdict(measurement))
         seen = dataclasses.asdict(self.seen)
         seen["usage"] = base64.b64encode(zlib.compress(self.seen.usage.astype(np.int32).tobytes())).decode()
-        path = _result(work, self.plan)
-        partial = path.with_suffix(f".partial-{os.getpid()}")
-        try:
-            partial.write_text(json.dumps({"failure": self.failure, "rows": rows, "seen": seen}), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}; free some space") from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_output(_result(work, self.plan), overwrite=True) as file:
+            file.write(json.dumps({"failure": self.failure, "rows": rows, "seen": seen}).encode())
 
 
 def _measure_clip(setup: Setup, plan: ClipPlan, pool: visqol.VisqolPool | None) -> _Pending:

@@ -19,6 +19,7 @@ from torch import Tensor
 from ... import zoo
 from ...data.manifest import Manifest
 from ...data.mixing import Trouble
+from ...data.parallel import num_cores
 from ...data.pool import MANIFEST, Pool, find_manifest, open_pool
 from ...errors import InputError, ModelError, OutputError, RecipeError, SdcError
 from ...recipe import Recipe, read_recipe, write_recipe
@@ -234,7 +235,7 @@ def _manifest(
             raise InputError(f"{data_root}: no such folder; give the one that the run was started with")
         return Manifest.open(kept, root=data_root)
     try:
-        return find_manifest(data_root, recipe.model.domains, kept=run, jobs=max(1, os.cpu_count() or 1), report=report)
+        return find_manifest(data_root, recipe.model.domains, kept=run, jobs=num_cores(), report=report)
     except SdcError:
         with contextlib.suppress(OSError):  # there is something in it
             run.rmdir()
@@ -264,7 +265,7 @@ def _pools(
 def _spare_cores() -> int:
     """Reading processes that one training process can have without taking the cores of the others."""
     trainers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, len(os.sched_getaffinity(0)) // trainers - 1)) if hasattr(os, "sched_getaffinity") else 1
+    return max(1, min(8, num_cores() // trainers - 1))
 
 
 class _Loop:
@@ -480,7 +481,7 @@ class _Means:
         means = {name: value / state["counts"][name] / world for name, value in state["sums"].items()}
         means["input_wait"] = state["waited"] / max(state["steps"], 1) / world
         trouble = Trouble(**state["trouble"])
-        self.load_state(_Means().state(processes), first=True)
+        vars(self).update(vars(_Means()))
         return means, trouble
 
     def state(self, processes: Processes) -> dict[str, Any]:
