@@ -74,6 +74,8 @@ class NetworkFields:
     """conv decoder: how odd strides are trimmed; the latter two reproduce published weights."""
     window_length: int = 0
     """spectral: samples under one window."""
+    context_window_length: int = 0
+    """spectral encoder: samples under a second, longer window, of which it sees magnitudes; 0 for none."""
     depth: int = 0
     """spectral: number of blocks."""
 
@@ -82,11 +84,19 @@ class NetworkFields:
         if self.kind == "conv":
             _require(len(self.strides) > 0, "a conv network needs strides")
             _require(all(s >= 2 for s in self.strides), f"strides must be at least 2, got {list(self.strides)}")
-            _require(self.window_length == self.depth == 0, "window_length and depth belong to spectral networks")
+            _require(
+                self.window_length == self.context_window_length == self.depth == 0,
+                "window_length, context_window_length and depth belong to spectral networks",
+            )
         else:
             _require(self.strides == (), "strides belong to conv networks")
             _require(self.depth > 0, f"depth must be positive, got {self.depth}")
             _require(self.window_length > 0, f"window_length must be positive, got {self.window_length}")
+            _require(
+                self.context_window_length == 0
+                or (self.context_window_length > self.window_length and self.context_window_length % 2 == 0),
+                f"context_window_length must be even and more than window_length, got {self.context_window_length}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +127,9 @@ class MixingFields:
 
     seconds: float = 2.0
     """Length of an example."""
+    domains: tuple[str, ...] = ()
+    """Domains of the corpus that examples are mixed from, the model's if left empty; a model of one domain may have
+    several, of which it codes the sum."""
     track_probabilities: tuple[float, ...] = (0.6, 0.2, 0.2)
     """How often an example has one, two, three domains."""
     loudness: tuple[float, ...] = (-17.0, -24.0, -21.0)
@@ -245,6 +258,9 @@ class TrainingFields:
     """How many of the seven mel scales a step draws; fewer are faster and right on average."""
     snr_weight: float = 0.0
     """Weight of the negative signal-to-noise ratio in dB (not in the paper)."""
+    mask_weight: float = 0.0
+    """Weight of the same ratio for the stems that ratio masks, made of the decoded ones, take out of the mixture (not
+    in the paper)."""
     codebook_weight: float = 1.0
     """Weight of the codebook loss."""
     commitment_weight: float = 0.25
@@ -275,7 +291,7 @@ class TrainingFields:
             "training.silence_probability needs training.snr_weight, which weighs what silent outputs lose",
         )
         _require(0 <= self.seed < 2**31, f"training.seed must be from 0 to 2^31 - 1, got {self.seed}")
-        for name in ("warmup_steps", "adversarial_start", "feature_weight", "adversarial_weight"):
+        for name in ("warmup_steps", "adversarial_start", "feature_weight", "adversarial_weight", "mask_weight"):
             _require(getattr(self, name) >= 0, f"training.{name} must not be negative, got {getattr(self, name)}")
 
     @property
@@ -313,6 +329,7 @@ class Recipe:
                     f"{name}.window_length must exceed model.hop_length by an even number, at most a hop; "
                     f"got {network.window_length}",
                 )
+        _require(self.decoder.context_window_length == 0, "decoder: context_window_length belongs to the encoder")
         if self.decoder.kind == "conv":
             _require(
                 self.decoder.width % (1 << len(self.decoder.strides)) == 0,
@@ -324,13 +341,22 @@ class Recipe:
             "quantizer.num_shared = num_codebooks leaves nothing that tells domains apart: name one domain",
         )
         _require(
-            len(self.mixing.track_probabilities) <= len(self.model.domains),
+            len(self.model.domains) == 1 or self.sources == self.model.domains,
+            "mixing.domains: only a model of a single domain can be trained on mixtures of others",
+        )
+        _require(
+            len(self.mixing.track_probabilities) <= len(self.sources),
             "mixing.track_probabilities has more entries than there are domains",
         )
         _require(
-            len(self.mixing.loudness) == len(self.model.domains),
-            f"mixing.loudness needs one target per domain, {len(self.model.domains)}",
+            len(self.mixing.loudness) == len(self.sources),
+            f"mixing.loudness needs one target per domain, {len(self.sources)}",
         )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Domains of the corpus that examples are mixed from."""
+        return self.mixing.domains or self.model.domains
 
     @property
     def frame_rate(self) -> float:

@@ -182,7 +182,8 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
     """Give a network the weights of another model, as a start for training.
 
     Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has, every
-    domain starts from a copy of it.
+    domain starts from a copy of it. What a larger spectral network has besides, blocks at the end or an encoder's long
+    windows, starts as doing nothing, so that the first output is the other model's (arXiv:1511.05641).
 
     Raises:
         ModelError: the other model has no weights, or other sizes
@@ -197,11 +198,13 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
             levels = torch.cat([tensors[f"quantizer.own.{key}"], tensors[f"quantizer.shared.{key}"]], dim=1)
             tensors[f"quantizer.own.{key}"] = levels[:, : own[1]].repeat(own[0], *[1] * (levels.dim() - 1))
             tensors[f"quantizer.shared.{key}"] = levels[:, own[1] :]
-    fresh = {key: value for key, value in network.state_dict().items() if key.startswith("activity.")}
-    tensors = {**fresh, **tensors}
+    for key, value in network.state_dict().items():
+        if key not in tensors and (key.startswith("activity.") or ".blocks." in key or ".embed_context." in key):
+            idle = key.endswith(".embed_context.weight") or (".blocks." in key and key.endswith(".scale"))
+            tensors[key] = torch.zeros_like(value) if idle else value
     wanted = {key: value.shape for key, value in network.state_dict().items()}
-    for key, shape in wanted.items():
-        if key not in tensors or tensors[key].shape != shape:
+    for key in [*wanted, *(key for key in tensors if not key.startswith("activity."))]:
+        if key not in wanted or key not in tensors or tensors[key].shape != wanted[key]:
             raise ModelError(
                 f"{entry.name}: cannot be a start for this recipe, {key} differs in size; choose another --init"
             )
@@ -268,6 +271,7 @@ def _encoder(fields: NetworkFields, recipe: Recipe) -> ConvEncoder | SpectralEnc
         return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=recipe.model.latent_dim)
     return SpectralEncoder(
         window_length=fields.window_length,
+        context_window_length=fields.context_window_length,
         hop_length=recipe.model.hop_length,
         width=fields.width,
         depth=fields.depth,

@@ -40,6 +40,14 @@ def test_the_sample_survives_at_eighteen_kilobits(codec, scene):
     assert float(decoded.square().mean() / scene.square().mean()) == pytest.approx(1, abs=0.4)
 
 
+def test_the_card_is_that_of_these_weights(codec):
+    card = (ROOT / "models" / codec.name / "CARD.md").read_text()
+    size = (ROOT / "models" / codec.name / "weights.safetensors").stat().st_size / 2**20
+    assert (
+        f"| weights | {size:.1f} MiB in 16 bits; SHA-256 of the tensors `{codec.weights_sha256.hex()[:16]}…` |" in card
+    )
+
+
 def test_more_codebooks_come_closer(codec, scene):
     scores = [float(si_sdr(codec.decode(codec.encode(scene, num_codebooks=count)), scene)) for count in (1, 3, 6, 12)]
     assert scores == sorted(scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -90,6 +91,21 @@ def test_every_row_is_there_and_the_mixture_scores_what_arithmetic_says(codec, r
     assert {"mel", "stft"} <= rows["resynthesis", codec.name, "mix"].metrics.keys()
     for stem in DOMAINS:
         assert table["cross", codec.name, stem, stem] == table["resynthesis", codec.name, stem, None]
+
+
+def test_progress_counts_the_tracks_and_then_the_clips_that_are_done(codec, root, tmp_path):
+    told: list[tuple[str, float, float | None]] = []
+
+    def progress(unit):
+        return contextlib.nullcontext(lambda done, total: told.append((unit, done, total)))
+
+    work = tmp_path / "work"
+    evaluate(codec, request_for(root, work=work, limit=1))
+    evaluate(codec, request_for(root, work=work), progress=progress)
+    tracks = [entry for entry in told if entry[0] == "tracks"]
+    assert tracks == [("tracks", number, len(tracks)) for number in range(1, len(tracks) + 1)]
+    # The first clip's results are there already.
+    assert told[len(tracks) :] == [("clips", 2, 2)]
 
 
 def test_what_a_model_shows_of_itself_is_counted(codec, root):

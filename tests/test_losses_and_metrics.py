@@ -12,7 +12,14 @@ from safetensors.torch import load_file
 
 from sdcodec_cli.engine.evaluate.metrics import si_sdr
 from sdcodec_cli.engine.separate import mask_mixture, ratio_masks
-from sdcodec_cli.engine.train.losses import MEL_SCALES, activity_targets, leakage, mel_distance, negative_snr
+from sdcodec_cli.engine.train.losses import (
+    MEL_SCALES,
+    activity_targets,
+    leakage,
+    masked_negative_snr,
+    mel_distance,
+    negative_snr,
+)
 
 GOLDEN = load_file(Path(__file__).parent / "data" / "official_metrics.io.safetensors")
 
@@ -80,6 +87,24 @@ def test_the_snr_of_a_perfect_estimate_is_the_ceiling_and_of_silence_zero():
     assert negative_snr(torch.zeros(2, 8000), target).tolist() == pytest.approx([0.0, 0.0], abs=0.01)
 
 
+def test_the_mask_loss_is_the_snr_of_what_separation_would_give():
+    torch.manual_seed(0)
+    stems = torch.randn(3, 32_000) * torch.tensor([[0.1], [0.05], [0.02]])
+    estimates = stems + 0.03 * torch.randn(3, 32_000)
+    separated = mask_mixture(stems.sum(0), estimates)[:, 0]
+    difference = masked_negative_snr(estimates, stems, torch.tensor([1, 1, 1]), 2) - negative_snr(separated, stems)
+    # The overlap-add that follows takes some of the noise away.
+    assert bool(((difference > 0) & (difference < 0.5)).all())
+
+
+def test_the_mask_loss_of_each_mixture_is_its_own_and_a_stem_alone_loses_nothing():
+    torch.manual_seed(0)
+    stems, estimates = torch.randn(3, 8000), torch.randn(3, 8000)
+    together = masked_negative_snr(estimates, stems, torch.tensor([0, 1, 0]), 2)
+    pair = masked_negative_snr(estimates[[0, 2]], stems[[0, 2]], torch.tensor([0, 0]), 1)
+    torch.testing.assert_close(together, torch.stack([pair[0], torch.tensor(-30.0), pair[1]]))
+
+
 def test_leakage_is_the_level_relative_to_the_mixture_down_to_a_floor():
     mixture = torch.randn(1, 8000)
     assert float(leakage(0.1 * mixture, mixture)) == pytest.approx(-20, abs=0.5)
@@ -89,7 +114,8 @@ def test_leakage_is_the_level_relative_to_the_mixture_down_to_a_floor():
 def test_losses_have_gradients_at_silence():
     estimate = torch.zeros(1, 8000, requires_grad=True)
     target = torch.zeros(1, 8000)
-    (mel_distance(estimate, target, sample_rate=16_000) + negative_snr(estimate, target)).sum().backward()
+    masked = masked_negative_snr(estimate, target, torch.zeros(1, dtype=torch.int64), 1)
+    (mel_distance(estimate, target, sample_rate=16_000) + negative_snr(estimate, target) + masked).sum().backward()
     assert estimate.grad is not None
     assert bool(torch.isfinite(estimate.grad).all())
 

@@ -8,12 +8,14 @@ import torch
 from sdcodec_cli.nn.spectral import SpectralDecoder, SpectralEncoder
 
 SIZES = {"window_length": 640, "hop_length": 320, "width": 8, "depth": 2, "latent_dim": 6}
+CONTEXTS = [0, 1600, 2048]
 
 
+@pytest.mark.parametrize("context", CONTEXTS)
 @pytest.mark.parametrize("frames", [1, 2, 25])
-def test_frames_and_samples_come_out_in_exact_numbers(frames):
+def test_frames_and_samples_come_out_in_exact_numbers(frames, context):
     torch.manual_seed(0)
-    latent = SpectralEncoder(**SIZES)(torch.randn(2, 1, frames * 320))
+    latent = SpectralEncoder(**SIZES, context_window_length=context)(torch.randn(2, 1, frames * 320))
     assert latent.shape == (2, 6, frames)
     assert SpectralDecoder(**SIZES)(latent).shape == (2, 1, frames * 320)
 
@@ -32,9 +34,25 @@ def test_the_two_transforms_without_a_network_between_them_give_the_waveform_bac
 
 
 @torch.no_grad()
-def test_no_sample_beyond_the_declared_context_reaches_a_frame():
+def test_a_long_window_tells_harmonics_apart_that_a_short_one_does_not():
+    """Two tones 20 Hz apart make one peak in 40 ms and two in 128 ms."""
+    encoder = SpectralEncoder(**SIZES, context_window_length=2048)
+    time = torch.arange(16_000) / 16_000
+    seen = []
+    encoder.embed_context.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    encoder((torch.sin(2 * torch.pi * 500 * time) + torch.sin(2 * torch.pi * 520 * time))[None, None])
+    magnitude = seen[0][0, 25]
+    peaks = (magnitude[1:-1] > magnitude[:-2]) & (magnitude[1:-1] > magnitude[2:]) & (magnitude[1:-1] > 5)
+    # Bins are 7.8 Hz wide.
+    assert [round((int(bin_) + 1) * 16_000 / 2048 / 20) * 20 for bin_ in peaks.nonzero()[:, 0]] == [500, 520]
+
+
+@pytest.mark.parametrize("long_window", CONTEXTS)
+@torch.no_grad()
+def test_no_sample_beyond_the_declared_context_reaches_a_frame(long_window):
     torch.manual_seed(0)
-    encoder, decoder = SpectralEncoder(**SIZES).double(), SpectralDecoder(**SIZES).double()
+    encoder = SpectralEncoder(**SIZES, context_window_length=long_window).double()
+    decoder = SpectralDecoder(**SIZES).double()
     frame = 30
     wav, context = torch.randn(1, 1, 61 * 320), encoder.context_frames
     near, far = wav.clone(), wav.clone()

@@ -47,6 +47,24 @@ def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
         ({"name": "x", "quantizer": {"num_shared": 13}}, "quantizer.num_shared must be between 0 and num_codebooks"),
         ({"name": "x", "quantizer": {"num_shared": 12}}, "leaves nothing that tells domains apart"),
         ({"name": "x", "encoder": {"kind": "spectral", "depth": 2}}, "window_length must be positive"),
+        (
+            {"name": "x", "mixing": {"domains": ["speech", "music", "noise"]}},
+            "only a model of a single domain can be trained on mixtures of others",
+        ),
+        (
+            {
+                "name": "x",
+                "encoder": {"kind": "spectral", "depth": 2, "window_length": 640, "context_window_length": 600},
+            },
+            "context_window_length must be even and more than window_length",
+        ),
+        (
+            {
+                "name": "x",
+                "decoder": {"kind": "spectral", "depth": 2, "window_length": 640, "context_window_length": 800},
+            },
+            "context_window_length belongs to the encoder",
+        ),
         ({"name": "x", "encoder": {"width": 64}}, "a conv network needs strides"),
         ({"name": "x", "mixing": {"track_probabilities": [0.5, 0.2]}}, "must be non-negative and add up to 1"),
         ({"name": "x", "mixing": {"seconds": 0.1}}, "mixing.seconds must be from 0.4"),

@@ -10,12 +10,13 @@ import torch
 
 from sdcodec_cli import zoo
 from sdcodec_cli.data.pool import Pool
-from sdcodec_cli.engine.train.batches import Batch, Share, choose, load_batches, make_batch
+from sdcodec_cli.engine.train.batches import Batch, Share, choose, level, load_batches, make_batch
 from sdcodec_cli.engine.train.codebooks import CodebookWatch
 from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.losses import MEL_SCALES
 from sdcodec_cli.engine.train.objective import Generator, draw_scales, objective, targets
 from sdcodec_cli.engine.train.trainer import Critic, Trainer, schedule
+from sdcodec_cli.engine.train.validation import Validator
 from sdcodec_cli.recipe import Recipe, TrainingFields, override
 
 from tiny_models import noise_clips, tiny_recipe
@@ -131,11 +132,27 @@ def test_losses_add_up_over_outputs_and_average_over_examples(pool):
     total = 0.0
     for row in range(6):
         alone = choose(batch.present[row : row + 1].numpy(), recipe, range(row, row + 1))
-        outputs = trainer.generator(stems[row : row + 1], batch.present[row : row + 1], alone)
+        outputs = trainer.generator(stems[row : row + 1], alone)
         for decoded, wanted in zip(outputs["decoded"].detach(), targets(stems[row : row + 1], alone), strict=True):
             total += float(10 * ((decoded - wanted).square().sum() / wanted.square().sum() + 1e-3).log10())
     values = trainer.backward([batch])
     assert float(values["snr"]) == pytest.approx(total / 6, rel=1e-3)
+
+
+def test_a_model_of_one_domain_codes_the_sum_of_those_it_is_trained_on(pool):
+    several = short(swap_probability=0.0)
+    recipe = dataclasses.replace(
+        several,
+        model=dataclasses.replace(several.model, domains=("audio",)),
+        mixing=dataclasses.replace(several.mixing, domains=("speech", "music", "sfx")),
+    )
+    batch, trainer = make_batch(pool, recipe, range(4)), Trainer(recipe, Processes("cpu", recipe.training))
+    stems = trainer.mix(batch)
+    torch.testing.assert_close(stems[:, 0], level(make_batch(pool, several, range(4)), several).sum(1))
+    assert batch.choices.stems.T.tolist() == [[row, 0] for row in range(4)]
+    assert batch.choices.mixtures.numel() == 0
+    assert bool(torch.isfinite(trainer.backward([batch])["total"]))
+    assert Validator(pool, recipe)(trainer.model).scores.keys() == {"mix", "audio", "audio separated"}
 
 
 def test_only_domains_that_are_present_are_added_to_a_mixture(pool):
@@ -145,7 +162,7 @@ def test_only_domains_that_are_present_are_added_to_a_mixture(pool):
     batch = make_batch(pool, recipe, range(1))
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
     stems = trainer.mix(batch)
-    outputs = trainer.generator(stems, batch.present, batch.choices)
+    outputs = trainer.generator(stems, batch.choices)
     latents = trainer.model.quantize(trainer.model.encode(stems.sum(1)[:, None]), keep=batch.choices.keep).latents
     mixture = trainer.model.decode(latents[batch.present[0]].sum(0))[:, 0]
     torch.testing.assert_close(outputs["decoded"][-1:], mixture, atol=1e-4, rtol=1e-3)
@@ -186,7 +203,7 @@ def test_a_single_backward_pass_gives_both_sides_their_own_gradients():
 
 
 def test_discriminators_join_at_their_step(pool):
-    recipe = adversarial(adversarial_start=1)
+    recipe = adversarial(adversarial_start=1, mask_weight=0.2)
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
     first = trainer.backward([make_batch(pool, recipe, range(4))])
     trainer.take_step()
@@ -200,6 +217,7 @@ def test_discriminators_join_at_their_step(pool):
             "mel": fields.mel_weight,
             "snr": fields.snr_weight,
             "leakage": fields.snr_weight,
+            "mask": fields.mask_weight,
             "codebook": fields.codebook_weight,
             "commitment": fields.commitment_weight,
             "activity": fields.activity_weight,
@@ -273,7 +291,7 @@ def test_generator_and_objective_agree_on_what_is_silent(pool):
     batch = make_batch(pool, recipe, range(2))
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
     stems = trainer.mix(batch)
-    outputs = Generator(trainer.model, recipe.training)(stems, batch.present, batch.choices)
+    outputs = Generator(trainer.model, recipe.training)(stems, batch.choices)
     wanted = targets(stems, batch.choices)
     assert (len(wanted), len(outputs["decoded"])) == (2, 6)
     outputs["decoded"] = torch.cat([wanted, torch.zeros(4, stems.shape[-1])])

@@ -139,6 +139,37 @@ def test_started_from_dac_every_domain_codes_as_dac_does_and_in_time(tmp_path, n
     torch.testing.assert_close(ours[..., :8000], theirs[..., :8000], atol=1e-4, rtol=0)
 
 
+def larger(recipe):
+    import dataclasses
+
+    encoder = dataclasses.replace(recipe.encoder, depth=4, context_window_length=1600)
+    return dataclasses.replace(recipe, encoder=encoder, decoder=dataclasses.replace(recipe.decoder, depth=3))
+
+
+def test_a_larger_network_starts_with_the_codes_and_the_sound_of_the_smaller_and_all_of_it_learns(tmp_path):
+    smaller = zoo.find(write_tiny(tmp_path / "smaller", tiny_recipe()))
+    network, given = zoo.build(larger(tiny_recipe())), zoo.load(smaller)[0]
+    zoo.start_from(network, smaller)
+    wav = torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
+    quantized, expected = network.quantize(network.encode(wav)), given.quantize(given.encode(wav))
+    assert torch.equal(quantized.codes, expected.codes)
+    torch.testing.assert_close(network.decode(quantized.latents[0]), given.decode(expected.latents[0]))
+    network.decode(quantized.latents.sum(0)).square().sum().backward()
+    for added in (
+        network.encoder.embed_context.weight,
+        network.encoder.blocks[3].scale,
+        network.decoder.blocks[2].scale,
+    ):
+        assert added.grad is not None
+        assert bool(added.grad.any())
+
+
+def test_a_start_from_a_larger_network_is_refused(tmp_path):
+    other = zoo.find(write_tiny(tmp_path / "larger", larger(tiny_recipe())))
+    with pytest.raises(ModelError, match="cannot be a start for this recipe"):
+        zoo.start_from(zoo.build(tiny_recipe()), other)
+
+
 def test_a_start_of_another_size_is_refused(tmp_path):
     other = zoo.find(write_tiny(tmp_path / "conv", tiny_recipe("conv")))
     with pytest.raises(ModelError, match="cannot be a start for this recipe"):

@@ -121,8 +121,7 @@ def eval_(
         device=device,
     )
     codec = load_codec(model, device=device)
-    with console.progress(dnr, unit="clips") as progress:
-        result = evaluate(codec, request, progress=progress)
+    result = evaluate(codec, request, progress=lambda unit: console.progress(dnr, unit=unit))
     if not first:
         return
     for note in result.notes:

@@ -120,7 +120,7 @@ def _noise_batch(recipe: Recipe) -> Batch:
     rng, rate = np.random.default_rng(0), recipe.model.sample_rate
     samples = (rng.standard_normal(30 * rate) * 3000).astype(np.int16)
     clips = ArrayClips(samples, np.array([len(samples)]))
-    pool = Pool(rate, dict.fromkeys(recipe.model.domains, clips))
+    pool = Pool(rate, dict.fromkeys(recipe.sources, clips))
     return make_batch(pool, recipe, range(recipe.training.batch_size))
 
 
@@ -180,7 +180,7 @@ def _measure_plain(recipe: Recipe, device: str, steps: int) -> StepCost:
         optimizers.append(torch.optim.AdamW(discriminators.parameters(), lr=1e-5))
     trainer = Trainer(recipe, Processes(device, recipe.training))
     batch = _noise_batch(recipe).to(torch.device(device))
-    stems, present = trainer.mix(batch), batch.present
+    stems, present = trainer.mix(batch), batch.choices.present
     del trainer
     seconds = _timed(
         lambda: _plain_step(model, discriminators, optimizers, stems, present, recipe), device, max(1, steps // 2)
@@ -255,8 +255,8 @@ def bench_loader(recipe: Recipe, data_root: Path, *, workers: int, batches: int 
         InputError: nothing to train on
     """
     with tempfile.TemporaryDirectory() as folder:
-        manifest = find_manifest(data_root, recipe.model.domains, kept=Path(folder), jobs=1)
-        rate, domains = recipe.model.sample_rate, recipe.model.domains
+        manifest = find_manifest(data_root, recipe.sources, kept=Path(folder), jobs=1)
+        rate, domains = recipe.model.sample_rate, recipe.sources
         split = "train" if "train" in manifest.splits else None
         pool = open_pool(manifest, split=split, domains=domains, sample_rate=rate)
         limit = _decode_limit(pool)

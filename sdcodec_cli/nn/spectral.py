@@ -26,10 +26,15 @@ def _blocks(width: int, depth: int) -> nn.Sequential:
 
 
 class SpectralEncoder(nn.Module):
-    """Waveform to latent through a windowed Fourier transform.
+    """Waveform to latent through a windowed Fourier transform, or through two.
+
+    The waveform is read from the short windows. Long ones, of which only magnitudes are used, tell the harmonics of
+    voices and instruments apart, as separation of speech, music and effects wants it ("The Cocktail Fork Problem",
+    arXiv:2110.09958, uses several windows to that end).
 
     Args:
         window_length: samples under one (periodic Hann) window, an even number of samples more than the hop
+        context_window_length: samples under one of the long windows, even; 0 for none
         hop_length: samples per frame
         width: channels of the blocks
         depth: number of blocks
@@ -38,30 +43,51 @@ class SpectralEncoder(nn.Module):
     Shape: `[B, 1, T]`, T a multiple of the hop length, to `[B, D, T / hop_length]`
     """
 
-    def __init__(self, *, window_length: int, hop_length: int, width: int, depth: int, latent_dim: int) -> None:
+    def __init__(
+        self,
+        *,
+        window_length: int,
+        hop_length: int,
+        width: int,
+        depth: int,
+        latent_dim: int,
+        context_window_length: int = 0,
+    ) -> None:
         super().__init__()
         self.window_length, self.hop_length, self.depth = window_length, hop_length, depth
+        self.context_window_length = context_window_length
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
         self.window: Tensor
         self.embed = nn.Linear(window_length + 2, width)
+        if context_window_length:
+            self.register_buffer("context_window", torch.hann_window(context_window_length), persistent=False)
+            self.context_window: Tensor
+            self.embed_context = nn.Linear(context_window_length // 2 + 1, width, bias=False)
         self.norm_in = nn.LayerNorm(width)
         self.blocks = _blocks(width, depth)
         self.norm_out = nn.LayerNorm(width)
         self.project = nn.Linear(width, latent_dim)
 
     def forward(self, wav: Tensor) -> Tensor:
-        margin = (self.window_length - self.hop_length) // 2
-        frames = F.pad(wav[:, 0], (margin, margin)).unfold(-1, self.window_length, self.hop_length)
-        spectrum = torch.fft.rfft(frames.float() * self.window)
         # Square-root compression: music and noise fall 60 dB from low to high bins, and all of them should be heard.
+        spectrum = self._spectrum(wav, self.window)
         spectrum = spectrum / (spectrum.abs() + 1e-4).sqrt()
-        x = self.norm_in(self.embed(torch.view_as_real(spectrum).flatten(-2)))
-        return self.project(self.norm_out(self.blocks(x))).transpose(1, 2)
+        x = self.embed(torch.view_as_real(spectrum).flatten(-2))
+        if self.context_window_length:
+            magnitude = self._spectrum(wav, self.context_window).abs()
+            x = x + self.embed_context(magnitude / (magnitude + 1e-4).sqrt())
+        return self.project(self.norm_out(self.blocks(self.norm_in(x)))).transpose(1, 2)
+
+    def _spectrum(self, wav: Tensor, window: Tensor) -> Tensor:
+        """One spectrum per hop, in its middle: `[B, 1, T]` to complex `[B, F, bins]`."""
+        margin = (len(window) - self.hop_length) // 2
+        frames = F.pad(wav[:, 0], (margin, margin)).unfold(-1, len(window), self.hop_length)
+        return torch.fft.rfft(frames.float() * window)
 
     @property
     def context_frames(self) -> int:
         """Frames of audio on each side that one latent frame depends on, its own excluded."""
-        margin = (self.window_length - self.hop_length) // 2
+        margin = (max(self.window_length, self.context_window_length) - self.hop_length) // 2
         return self.depth * (KERNEL_SIZE // 2) + -(-margin // self.hop_length)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -51,10 +53,22 @@ class Request:
     device: str = "auto"
 
 
+Progress = Callable[[float, float | None], None]
+
+
+def _unseen(unit: str) -> AbstractContextManager[Progress | None]:
+    return contextlib.nullcontext()
+
+
 def evaluate(
-    codec: Codec, request: Request, *, progress: Callable[[float, float | None], None] | None = None
+    codec: Codec, request: Request, *, progress: Callable[[str], AbstractContextManager[Progress | None]] = _unseen
 ) -> EvalResult:
     """Evaluate a model.
+
+    Args:
+        codec: the model
+        request: what is wanted
+        progress: from the name of what is counted, first `tracks` and then `clips`, to what is told of each one done
 
     Raises:
         InputError: nothing to evaluate on
@@ -64,15 +78,17 @@ def evaluate(
     _check_pages(request)
     notes: list[str] = []
     failures: list[str] = []
-    plans = plan(
-        request.data_root,
-        request.split,
-        codec.domains,
-        codec.sample_rate,
-        request.protocol,
-        limit=request.limit,
-        report=failures.append,
-    )
+    with progress("tracks") as tell:
+        plans = plan(
+            request.data_root,
+            request.split,
+            codec.domains,
+            codec.sample_rate,
+            request.protocol,
+            limit=request.limit,
+            report=failures.append,
+            progress=tell,
+        )
     if not plans:
         raise InputError(
             f"{request.data_root}: no clip of split {request.split} has every track active for half of it; "
@@ -88,7 +104,8 @@ def evaluate(
         mixture="mixture" in request.against,
     )
     try:
-        measured = measure(setup, plans, jobs=request.jobs, work=request.work, progress=progress)
+        with progress("clips") as tell:
+            measured = measure(setup, plans, jobs=request.jobs, work=request.work, progress=tell)
         if request.protocol == "published-code":
             notes += protocol_facts(request.protocol)
         result = summarize(

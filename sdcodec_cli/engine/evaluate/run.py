@@ -102,7 +102,7 @@ def measure(
         plans: the clips
         jobs: processes that compute ViSQOL, beside this one
         work: folder in which each clip's results are kept; what is in it is not measured again
-        progress: called after every clip
+        progress: called after every clip that is done
 
     Raises:
         OutputError: the folder has results of another set-up, or cannot be written
@@ -119,16 +119,20 @@ def measure(
         _claim(work, setup)
         pool = stack.enter_context(visqol.VisqolPool(jobs)) if setup.visqol != "off" else None
         mine = [plan for number, plan in enumerate(plans) if number % world == rank]
+        todo = [plan for plan in mine if not _result(work, plan).exists()]
         pending: list[_Pending] = []
-        for number, plan in enumerate(mine):
-            if not _result(work, plan).exists():
-                pending.append(_measure_clip(setup, plan, pool))
-            while len(pending) > 2 * jobs or (pending and pending[0].is_done()):
-                pending.pop(0).store(work)
+
+        def store(started: int) -> None:
+            pending.pop(0).store(work)
             if progress:
-                progress(number + 1, len(mine))
-        for waiting in pending:
-            waiting.store(work)
+                progress(len(mine) - len(todo) + started - len(pending), len(mine))
+
+        for number, plan in enumerate(todo, 1):
+            pending.append(_measure_clip(setup, plan, pool))
+            while len(pending) > 2 * jobs or (pending and pending[0].is_done()):
+                store(number)
+        while pending:
+            store(len(todo))
         if world > 1:
             from accelerate import PartialState
 

@@ -3,7 +3,8 @@
 Whatever is random belongs to an example or to a step, never to a process: the same examples make the same losses on
 any number of processes.
 
-Legend: B examples of one process, N domains, T samples, S stems, M mixtures, Z silent outputs.
+Legend: B examples of one process, N domains of the model, C domains that are mixed (the same, unless the model has only
+one), T samples, S stems, M mixtures, Z silent outputs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ...data.mixing import Trouble, draw
+from ...data.mixing import Trouble, draw, mix
 from ...data.pool import Pool
 from ...recipe import Recipe
 
@@ -31,6 +32,8 @@ CHOICES = 1
 class Choices:
     """What is decoded from which latents, and how coarsely they are quantized."""
 
+    present: Tensor
+    """Which domains each example has, bool `[B, N]`."""
     keep: Tensor
     """Quantizer dropout: levels that each domain of each example uses, int64 `[N, B]`."""
     sources: Tensor
@@ -53,14 +56,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops of B examples, to be leveled and added by `data.mixing.mix`."""
+    """Crops of B examples, which `level` makes stems of."""
 
     crops: Tensor
-    """`[B, N, T]`"""
+    """`[B, C, T]`"""
     present: Tensor
-    """Bool `[B, N]`."""
+    """Bool `[B, C]`."""
     targets: Tensor
-    """LUFS of each domain, `[B, N]`."""
+    """LUFS of each crop, `[B, C]`."""
     mix_targets: Tensor
     """LUFS of the mixtures, `[B]`."""
     choices: Choices
@@ -104,10 +107,28 @@ def make_batch(pool: Pool, recipe: Recipe, indices: range) -> Batch:
         present=torch.from_numpy(present),
         targets=torch.from_numpy(np.stack([example.targets for example in examples])),
         mix_targets=torch.tensor([example.mix_target for example in examples], dtype=torch.float32),
-        choices=choose(present, recipe, indices),
+        choices=choose(_merged(present, recipe), recipe, indices),
         trouble=sum((example.trouble for example in examples), Trouble()),
         problem=empty[0] if empty else None,
     )
+
+
+def level(batch: Batch, recipe: Recipe) -> Tensor:
+    """Stems `[B, N, T]` of a batch on the levels that were drawn for it, on its device."""
+    stems = mix(
+        batch.crops,
+        batch.present,
+        batch.targets,
+        batch.mix_targets,
+        sample_rate=recipe.model.sample_rate,
+        peak=recipe.mixing.peak,
+    )
+    return stems if recipe.sources == recipe.model.domains else stems.sum(1, keepdim=True)
+
+
+def _merged(present: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """Of which of the model's domains there is something: `[B, C]` to `[B, N]`."""
+    return present if recipe.sources == recipe.model.domains else np.asarray(present.any(1, keepdims=True))
 
 
 def choose(present: np.ndarray, recipe: Recipe, indices: range) -> Choices:
@@ -131,6 +152,7 @@ def choose(present: np.ndarray, recipe: Recipe, indices: range) -> Choices:
             sources[exchanged, row], sources[exchanged, row + 1] = row + 1, row
     several = np.take_along_axis(present.T, sources, axis=1).sum(0) > 1
     return Choices(
+        present=torch.from_numpy(present),
         keep=torch.from_numpy(keep),
         sources=torch.from_numpy(sources),
         stems=torch.from_numpy(np.stack(present.nonzero())),

@@ -235,7 +235,7 @@ def _manifest(
             raise InputError(f"{data_root}: no such folder; give the one that the run was started with")
         return Manifest.open(kept, root=data_root)
     try:
-        return find_manifest(data_root, recipe.model.domains, kept=run, jobs=num_cores(), report=report)
+        return find_manifest(data_root, recipe.sources, kept=run, jobs=num_cores(), report=report)
     except SdcError:
         with contextlib.suppress(OSError):  # there is something in it
             run.rmdir()
@@ -252,7 +252,7 @@ def _pools(
         cache = (options.cache or run / "cache") if seconds <= options.cache_hours * 3600 else None
         return open_pool(manifest, split=split, domains=domains, sample_rate=rate, decoded=cache, report=report)
 
-    domains, rate = recipe.model.domains, recipe.model.sample_rate
+    domains, rate = recipe.sources, recipe.model.sample_rate
     pool = opened("train")
     held_out = opened("valid") if all(len(manifest.rows(domain, "valid")) for domain in domains) else None
     for domain in domains:

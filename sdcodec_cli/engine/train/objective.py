@@ -18,7 +18,7 @@ from ...nn.quantize import Observer
 from ...nn.sdcodec import SDCodec
 from ...recipe import TrainingFields
 from .batches import Choices
-from .losses import MEL_SCALES, activity_targets, leakage, mel_distance, negative_snr
+from .losses import MEL_SCALES, activity_targets, leakage, masked_negative_snr, mel_distance, negative_snr
 
 
 class Generator(nn.Module):
@@ -34,10 +34,8 @@ class Generator(nn.Module):
         self.model = model
         self.parts = fields.parts
 
-    def forward(
-        self, stems: Tensor, present: Tensor, choices: Choices, observe: Observer | None = None
-    ) -> dict[str, Tensor]:
-        """From stems `[B, N, T]`, present or not `[B, N]`, to
+    def forward(self, stems: Tensor, choices: Choices, observe: Observer | None = None) -> dict[str, Tensor]:
+        """From stems `[B, N, T]` to
 
         - `decoded`: stems, mixtures and silent outputs in the order of `choices`, `[R, T]`
         - `codebook`, `commitment`: of each domain and example, `[N, B]`
@@ -49,7 +47,7 @@ class Generator(nn.Module):
         if self.parts == "activity":
             return outputs
         quantized = self.model.quantize(latent, keep=choices.keep, observe=observe)
-        decoded = self.model.decode(_rows(quantized.latents, present, choices))
+        decoded = self.model.decode(_rows(quantized.latents, choices))
         return {
             "decoded": decoded.squeeze(1).float()[..., : stems.shape[-1]],
             "codebook": quantized.codebook_loss,
@@ -58,11 +56,11 @@ class Generator(nn.Module):
         }
 
 
-def _rows(latents: Tensor, present: Tensor, choices: Choices) -> Tensor:
+def _rows(latents: Tensor, choices: Choices) -> Tensor:
     """What is decoded: latents of each domain `[N, B, D, F]` to `[R, D, F]`."""
     examples, domains = choices.stems
     silent_examples, silent_domains = choices.silent
-    gated = latents * present.T[..., None, None]
+    gated = latents * choices.present.T[..., None, None]
     taken = choices.sources[:, choices.mixtures]
     mixed = torch.stack([gated[n].index_select(0, taken[n]) for n in range(len(latents))]).sum(0)
     return torch.cat([latents[domains, examples], mixed, latents[silent_domains, silent_examples]])
@@ -109,9 +107,13 @@ def objective(
         losses["snr"] = negative_snr(audible, wanted).sum() / batch
         losses["codebook"] = outputs["codebook"][domains, examples].sum() / batch
         losses["commitment"] = outputs["commitment"][domains, examples].sum() / batch
+        if fields.mask_weight:
+            masked = masked_negative_snr(audible[: len(examples)], wanted[: len(examples)], examples, batch)
+            losses["mask"] = masked.sum() / batch
+            total = total + fields.mask_weight * losses["mask"]
         mixtures = stems.sum(1).index_select(0, choices.silent[0])
         losses["leakage"] = leakage(silent, mixtures).sum() / batch
-        total = (
+        total = total + (
             fields.mel_weight * losses["mel"]
             + fields.snr_weight * (losses["snr"] + losses["leakage"])
             + fields.codebook_weight * losses["codebook"]

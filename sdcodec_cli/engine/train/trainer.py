@@ -17,7 +17,6 @@ from torch.func import functional_call
 from torch.profiler import record_function
 
 from ... import zoo
-from ...data.mixing import mix
 from ...errors import ModelError
 from ...nn.discriminator import Discriminators
 from ...nn.layers import add_weight_norm
@@ -25,7 +24,7 @@ from ...nn.quantize import Observer
 from ...nn.sdcodec import SDCodec
 from ...recipe import Recipe, TrainingFields
 from .adversarial import deceiving_loss, discriminator_loss, feature_distance
-from .batches import Batch
+from .batches import Batch, level
 from .codebooks import CodebookWatch
 from .distributed import Processes
 from .objective import Generator, draw_scales, objective, targets
@@ -165,7 +164,7 @@ class Trainer:
             together = [self.generator, *([self.wrapped_critic] if self.wrapped_critic else [])]
             with self.processes.gathering(*together, last=number == count):
                 with record_function("codec"):
-                    outputs = self.generator(stems, batch.present, batch.choices, self.watch)
+                    outputs = self.generator(stems, batch.choices, self.watch)
                 with record_function("losses"):
                     wanted = targets(stems, batch.choices)
                     losses = objective(
@@ -220,14 +219,7 @@ class Trainer:
 
     def mix(self, batch: Batch) -> Tensor:
         """Stems `[B, N, T]` of a batch that is on the device."""
-        return mix(
-            batch.crops,
-            batch.present,
-            batch.targets,
-            batch.mix_targets,
-            sample_rate=self.recipe.model.sample_rate,
-            peak=self.recipe.mixing.peak,
-        )
+        return level(batch, self.recipe)
 
     def renew_codebooks(self, batch: Batch) -> int:
         """Put unused codebook entries to work; returns how many."""

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...data.mixing import mix
 from ...data.pool import Pool
 from ...nn.sdcodec import SDCodec
 from ...recipe import Recipe
 from ..evaluate.metrics import si_sdr
-from .batches import make_batch
+from .batches import level, make_batch
 from .log import Recording
 
 SEED = 2**31 - 1
@@ -49,7 +48,7 @@ class Validator:
     """
 
     def __init__(self, pool: Pool, recipe: Recipe) -> None:
-        tracks = (0.0,) * (len(recipe.model.domains) - 1) + (1.0,)
+        tracks = (0.0,) * (len(recipe.sources) - 1) + (1.0,)
         mixing = dataclasses.replace(recipe.mixing, seconds=SECONDS, track_probabilities=tracks, quiet_probability=0.0)
         plain = dataclasses.replace(
             recipe,
@@ -57,16 +56,8 @@ class Validator:
             augmentation=type(recipe.augmentation)(),
             training=dataclasses.replace(recipe.training, seed=SEED),
         )
-        batch = make_batch(pool, plain, range(EXAMPLES))
+        self.stems = level(make_batch(pool, plain, range(EXAMPLES)), recipe)
         self.domains = recipe.model.domains
-        self.stems = mix(
-            batch.crops,
-            batch.present,
-            batch.targets,
-            batch.mix_targets,
-            sample_rate=recipe.model.sample_rate,
-            peak=recipe.mixing.peak,
-        )
 
     @torch.no_grad()
     def __call__(self, model: SDCodec, *, recordings: int = 2) -> Validation:
