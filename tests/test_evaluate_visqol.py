@@ -105,6 +105,33 @@ def test_speech_mode_is_googles(name):
 
 
 @needs_visqol
+@pytest.mark.parametrize("mode", ["speech", "audio"])
+def test_a_reference_that_comes_again_is_not_computed_again_and_scores_the_same(monkeypatch, mode):
+    from visqol.gammatone import GammatoneSpectrogramBuilder
+
+    reference, estimate = (wav[: 2 * SAMPLE_RATE] for wav in PAIRS["music_noise"])
+    built = []
+
+    def build(self, signal, window, original=GammatoneSpectrogramBuilder.build):
+        built.append(len(signal.data))
+        return original(self, signal, window)
+
+    monkeypatch.setattr(GammatoneSpectrogramBuilder, "build", build)
+    module._scorer.cache_clear()
+    first = visqol(reference, estimate, SAMPLE_RATE, mode)
+    once = len(built)
+    visqol(reference, 0.5 * reference[::-1], SAMPLE_RATE, mode)
+    assert once < len(built) < 2 * once
+    seen = len(built)
+    assert visqol(reference, estimate, SAMPLE_RATE, mode) == first
+    assert len(built) == seen
+    # What is not kept is computed again, to the same end.
+    monkeypatch.setattr("sdcodec_cli.engine.evaluate.visqol.SPECTROGRAMS", 1)
+    assert visqol(reference, estimate, SAMPLE_RATE, mode) == first
+    module._scorer.cache_clear()
+
+
+@needs_visqol
 @pytest.mark.parametrize(("name", "error"), [("speech_leak", 3.9e-3), ("music_noise", 2.0e-3), ("mix_delay37", 1.2e-3)])
 def test_the_package_by_itself_is_not_googles_and_stays_as_it_is(name, error):
     from visqol import VisqolApi
@@ -224,7 +251,7 @@ def test_what_is_missing_is_said_in_a_line(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
     assert available() == "ViSQOL is not installed; pip install 'sdcodec-cli[eval]'"
-    module._scorer.cache_clear()
+    module.module._scorer.cache_clear()
     with pytest.raises(SdcError, match="not installed"):
         visqol(SPEECH, NOISY, SAMPLE_RATE, "speech")
 

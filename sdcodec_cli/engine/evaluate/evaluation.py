@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -23,7 +23,7 @@ from .mushra import write_mushra
 from .peers import Peer, find_peer
 from .protocol import plan, protocol_facts
 from .report import write_report
-from .run import Measured, Setup, VisqolModes, examples, measure
+from .run import Setup, VisqolModes, examples, measure
 from .score import Cost, EvalResult, summarize
 from .tables import table_views
 from .types import Protocol
@@ -113,7 +113,7 @@ def evaluate(
             codec,
             split=request.split,
             protocol=request.protocol,
-            cost=_costs(codec, measured),
+            cost=_costs(codec),
             failures=failures,
             notes=notes,
         )
@@ -179,29 +179,31 @@ def _others(codec: Codec, request: Request, notes: list[str]) -> tuple[tuple[Cod
     return tuple(others), tuple(peers)
 
 
-def _costs(codec: Codec, measured: Measured) -> list[Cost]:
-    """The model's, of the clips it coded, and that of the paper's baseline, a DAC of random weights."""
-    seen = measured.seen
-    costs = []
-    if seen.encode_seconds:
-        costs.append(
-            Cost(
-                codec.name,
-                str(codec.device),
-                seen.audio_seconds / seen.encode_seconds,
-                seen.audio_seconds / seen.decode_seconds,
-            )
-        )
+def _costs(codec: Codec) -> list[Cost]:
+    """The model's and that of the baseline, a DAC of random weights, one after the other on an idle machine."""
     recipe = dataclasses.replace(zoo.find("dac-16k").recipe, name="dac-16k")
     network = zoo.build(recipe).to(codec.device).eval()
-    wav = torch.randn(1, 1, round(COST_SECONDS * recipe.model.sample_rate), device=codec.device) * 0.05
 
-    def timed(run: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
-        began = time.perf_counter()
-        out = run().cpu()
-        return out.to(codec.device), COST_SECONDS / (time.perf_counter() - began)
+    def encode_dac(wav: torch.Tensor) -> torch.Tensor:
+        return network.quantize(network.encode(wav[None, None].to(codec.device))).latents.sum(0).cpu()
 
-    with torch.inference_mode():
-        latent, encode = timed(lambda: network.quantize(network.encode(wav)).latents.sum(0))
-        _, decode = timed(lambda: network.decode(latent))
-    return [*costs, Cost("dac-16k (random weights)", str(codec.device), encode, decode)]
+    def decode_dac(latent: torch.Tensor) -> torch.Tensor:
+        return network.decode(latent.to(codec.device)).cpu()
+
+    return [
+        _cost(codec.name, codec, codec.encode, codec.decode),
+        _cost("dac-16k (random weights)", codec, encode_dac, decode_dac),
+    ]
+
+
+@torch.inference_mode()
+def _cost(system: str, codec: Codec, encode: Callable[[torch.Tensor], Any], decode: Callable[[Any], Any]) -> Cost:
+    wav = torch.randn(round(COST_SECONDS * codec.sample_rate)) * 0.05
+    # What is set up on first use does not count.
+    decode(encode(wav[: len(wav) // 10]))
+    began = time.perf_counter()
+    codes = encode(wav)
+    encoded = time.perf_counter()
+    decode(codes)
+    decoded = time.perf_counter()
+    return Cost(system, str(codec.device), COST_SECONDS / (encoded - began), COST_SECONDS / (decoded - encoded))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 
 from ...audio import atomic_output
+from ...data.parallel import num_cores
 from ...errors import OutputError, SdcError
 from ..codec import Codec
 from . import metrics, visqol
@@ -117,7 +119,11 @@ def measure(
                 raise OutputError("several processes share their results through a folder; pass --work DIR")
             work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _claim(work, setup)
-        pool = stack.enter_context(visqol.VisqolPool(jobs)) if setup.visqol != "off" else None
+        pool = None
+        if setup.visqol != "off":
+            # Threads of torch that wait for their turn would keep ViSQOL from its own.
+            stack.enter_context(_threads(num_cores() - jobs))
+            pool = stack.enter_context(visqol.VisqolPool(jobs))
         mine = [plan for number, plan in enumerate(plans) if number % world == rank]
         todo = [plan for plan in mine if not _result(work, plan).exists()]
         pending: list[_Pending] = []
@@ -138,6 +144,17 @@ def measure(
 
             PartialState(cpu=True).wait_for_everyone()
         return _collect(work, plans, setup.codec)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """At most so many threads for torch, and at least one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(before, count)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def examples(setup: Setup, plans: Sequence[ClipPlan]) -> list[Example]:

@@ -6,7 +6,6 @@ Legend: N domains, K codebooks, V entries, F frames, T samples.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,8 +51,6 @@ class Observations:
     """How often each codebook entry was taken, by codes that are stored: `[N, K, V]`."""
     activity: dict[str, list[int]] = field(default_factory=dict)
     """By signal and domain (`mix speech`, `stem speech`): segments rejected, false, missed, right."""
-    encode_seconds: float = 0.0
-    decode_seconds: float = 0.0
     audio_seconds: float = 0.0
     file_bytes: int = 0
     """Of the mixtures' `.sdc` files."""
@@ -64,8 +61,6 @@ class Observations:
         for key, counts in other.activity.items():
             mine = self.activity.setdefault(key, [0, 0, 0, 0])
             self.activity[key] = [a + b for a, b in zip(mine, counts, strict=True)]
-        self.encode_seconds += other.encode_seconds
-        self.decode_seconds += other.decode_seconds
         self.audio_seconds += other.audio_seconds
         self.file_bytes += other.file_bytes
 
@@ -87,11 +82,8 @@ def estimates_of_model(codec: Codec, clip: Clip, *, own: bool, seen: Observation
         seen: what else is observed is added to this
     """
     name, mix = codec.name, torch.from_numpy(clip.mix)
-    began = time.perf_counter()
     codes = codec.encode(mix)
-    encoded = time.perf_counter()
     decoded = codec.decode(codes)
-    done = time.perf_counter()
     yield Estimate("resynthesis", name, "mix", _plain(decoded), clip.mix, bitrate=_bitrate(codec, codes))
     stems = torch.stack([codec.decode(codes, stem=domain) for domain in codec.domains])
     masked = mask_mixture(mix[None], stems)[:, 0]
@@ -121,8 +113,6 @@ def estimates_of_model(codec: Codec, clip: Clip, *, own: bool, seen: Observation
     if seen is not None:
         _observe_activity(seen, codec, "mix", codes, clip.stems)
         _observe_usage(seen, codec, codes)
-        seen.encode_seconds += encoded - began
-        seen.decode_seconds += done - encoded
         seen.audio_seconds += len(clip.mix) / codec.sample_rate
         seen.file_bytes += _file_size(codec, clip.mix)
 

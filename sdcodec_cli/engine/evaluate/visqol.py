@@ -12,7 +12,9 @@ Legend: T samples.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
+import hashlib
 import importlib.metadata
 import multiprocessing
 import os
@@ -20,7 +22,8 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -55,6 +58,9 @@ SHORTEST = 1.0
 
 SILENT = 1e-8
 """Mean square (−80 dBFS) below which a reference is under ViSQOL's noise floor, and any estimate as good as it."""
+
+SPECTROGRAMS = 1000
+"""How many are kept by each worker in each mode, of whole signals (0.2 MB for 10 s) and of patches (10 kB)."""
 
 FLOAT32_SCALE = 1.2450629472732544
 """1.245063 in single precision, in which the original keeps what stretches the speech mapping to 5."""
@@ -118,7 +124,33 @@ def _scorer(mode: Mode) -> package.VisqolApi:
     with _as_google_does():
         # Google's Python interface never turns the lattice model on, so no published number has it.
         scorer.create(mode=mode, use_lattice_model=False)
+    manager: Any = scorer._manager
+    _remember_signals(manager.spect_builder, "build")
+    if mode == "speech":
+        _remember_signals(manager.patch_creator, "_get_voice_activity")
     return scorer
+
+
+def _remember_signals(part: Any, method: str) -> None:
+    """Let a method, whose first argument is a signal, not do the same one twice: references come with many estimates.
+
+    A third of the time of an evaluation.
+    """
+    compute: Callable[..., Any] = getattr(part, method)
+    kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def remembering(signal: Any, *others: Any) -> Any:
+        numbers = [other for other in others if isinstance(other, int)]
+        key = (hashlib.blake2b(signal.data.tobytes(), digest_size=16).digest(), len(signal.data), *numbers)
+        if key not in kept:
+            kept[key] = compute(signal, *others)
+        kept.move_to_end(key)
+        if len(kept) > SPECTROGRAMS:
+            kept.popitem(last=False)
+        # The package changes spectrograms in place.
+        return copy.deepcopy(kept[key])
+
+    setattr(part, method, remembering)
 
 
 @contextlib.contextmanager

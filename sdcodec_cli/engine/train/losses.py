@@ -75,8 +75,8 @@ def masked_negative_snr(
 ) -> Tensor:
     """`negative_snr` of what ratio masks, made of decoded stems, take out of the mixture.
 
-    The masks are those of `engine.separate`; the ratio is taken between spectra, before the overlap-add, which would take
-    away another few tenths of a dB of the noise. A stem that is alone in its mixture gets all of it and loses nothing.
+    The masks are those of `engine.separate`; the ratio is taken between spectra, before the overlap-add, which would
+    take away another few tenths of a dB of the noise. A stem that is alone in its mixture gets all of it.
 
     Args:
         estimates: decoded stems, `[S, T]`
