@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "sdcodec-16k-mini"
 RECIPE, WEIGHTS, CARD = "recipe.toml", "weights.safetensors", "CARD.md"
+CHECKPOINTS = "checkpoints"
+"""Folder by which a run of `sdc train` is told from a model."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def find(model: str | Path | None = None) -> ModelEntry:
     if not (folder / RECIPE).is_file():
         if looks_like_path:
             raise ModelError(
-                f"{text}: not a model folder (it has no {RECIPE}); give a folder made by sdc models import"
+                f"{text}: not a model folder (it has no {RECIPE}); give one made by sdc models import or export"
             )
         known = ", ".join(sorted(path.parent.name for path in zoo_folder().glob(f"*/{RECIPE}")))
         raise ModelError(f"{text}: no such model; the zoo has {known}, or give the path of a model folder")
@@ -108,6 +110,9 @@ def how_to_get_weights(name: str) -> str:
 
 
 def _weights_path(entry: ModelEntry) -> Path:
+    if entry.size_bytes is None and (entry.folder / CHECKPOINTS).is_dir():
+        run = entry.folder
+        raise ModelError(f"{run}: is a run; make a model of it first: sdc models export {run} -o MODEL")
     if entry.size_bytes is None:
         raise ModelError(f"{entry.name}: this recipe comes without weights; {how_to_get_weights(entry.name)}")
     return entry.folder / WEIGHTS

@@ -92,7 +92,7 @@ def test_mix_makes_the_same_set_from_a_folder_a_manifest_and_with_any_number_of_
         assert ("one" / file).read_bytes() == ("two" / file).read_bytes()
 
 
-def test_mix_uses_the_split_that_it_makes_or_else_everything(root: Path) -> None:
+def test_mix_uses_the_split_that_it_makes_or_else_the_folder_that_it_is_given(root: Path) -> None:
     for path in (root / "valid").rglob("*.wav"):
         time = np.arange(RATE * 2) / RATE
         soundfile.write(path, 0.3 * np.sin(2 * np.pi * 1000 * time), RATE)
@@ -105,8 +105,15 @@ def test_mix_uses_the_split_that_it_makes_or_else_everything(root: Path) -> None
     for split, folder, tone in (("val", "cv", True), ("train", "tr", False)):
         assert sdc("data", "mix", "--data-root", root, "-o", "set", "--split", split, *options).exit_code == 0
         assert is_a_tone(f"set/{folder}") == tone
-    assert sdc("data", "mix", "--data-root", root, "-o", "set", "--split", "test", *options).exit_code == 0
-    assert sdc("data", "mix", "--data-root", root / "valid", "-o", "other", *options).exit_code == 0
+    (line,) = errors(sdc("data", "mix", "--data-root", root, "-o", "set", "--split", "test", *options), exit_code=2)
+    assert line.endswith(
+        f"has no test split, only train, valid; choose another --split, or give the folder of one, such as {root}/valid"
+    )
+    result = sdc("data", "mix", "--data-root", root / "valid", "-o", "other", *options)
+    assert result.stderr.splitlines() == [
+        f"{root / 'valid'}: has no splits; the val set is mixed from all of it",
+        "other: 1 mixture of 1 s",
+    ]
     assert is_a_tone("other/cv")
 
 

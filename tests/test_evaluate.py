@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from sdcodec_cli.engine.bench import bench
 from sdcodec_cli.engine.evaluate import evaluation, run, visqol
 from sdcodec_cli.engine.evaluate.evaluation import Request, evaluate
 from sdcodec_cli.engine.evaluate.score import EvalResult
-from sdcodec_cli.errors import InputError, ModelError, OutputError
+from sdcodec_cli.engine.evaluate.tables import table_views
+from sdcodec_cli.errors import InputError, ModelError, OutputError, SdcError
 
 from cli_examples import errors, sdc
 from tiny_models import tiny_recipe, write_tiny
@@ -105,7 +107,7 @@ def test_progress_counts_the_tracks_and_then_the_clips_that_are_done(codec, root
     tracks = [entry for entry in told if entry[0] == "tracks"]
     assert tracks == [("tracks", number, len(tracks)) for number in range(1, len(tracks) + 1)]
     # The first clip's results are there already.
-    assert told[len(tracks) :] == [("clips", 2, 2)]
+    assert told[len(tracks) :] == [("clips", 1, 2), ("clips", 2, 2)]
 
 
 def test_what_a_model_shows_of_itself_is_counted(codec, root):
@@ -159,7 +161,7 @@ def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypa
     both = evaluate(codec, request_for(root, work=work))
     assert measured == ["0001-0.0"]
     assert cells(both) == cells(evaluate(codec, request_for(root)))
-    with pytest.raises(OutputError, match="has measurements of another set-up; choose another --work"):
+    with pytest.raises(OutputError, match=r"has measurements of another set-up \(not the same: mixture\); choose"):
         evaluate(codec, dataclasses.replace(request_for(root, work=work), against=()))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
@@ -173,14 +175,15 @@ def test_processes_share_the_clips(codec, root, tmp_path, monkeypatch):
         "accelerate.PartialState", lambda cpu: type("State", (), {"wait_for_everyone": lambda self: None})()
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(OutputError, match="share their results through a folder; pass --work DIR"):
         evaluate(codec, request_for(root))
-    with pytest.raises(FileNotFoundError):  # the first one has not measured its share
+    with pytest.raises(OutputError, match="lacks results of 0001-0.0"):  # the other one has not measured its share
         evaluate(codec, request_for(root, work=tmp_path))
-    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("RANK", "1")
     together = evaluate(codec, request_for(root, work=tmp_path))
     monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.delenv("RANK")
     assert cells(together) == cells(evaluate(codec, request_for(root)))
 
 
@@ -198,8 +201,155 @@ def test_tracks_of_silence_are_nothing_to_evaluate_on(codec, tmp_path):
     track.mkdir(parents=True)
     for name in ("mix", *DOMAINS):
         soundfile.write(track / f"{name}.wav", np.zeros(5 * RATE), RATE)
-    with pytest.raises(InputError, match="no clip of split val has every track active for half of it"):
+    with pytest.raises(InputError, match="nothing to score in split val: 1 segments are left out, in which a track is"):
         evaluate(codec, request_for(tmp_path))
+
+
+def test_what_is_wrong_with_all_tracks_is_said(codec, root, tmp_path):
+    shutil.copytree(root, tmp_path / "dnr")
+    for track in ("0000", "0001"):
+        (tmp_path / "dnr" / "cv" / track / "mix.wav").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match=r"nothing to score in split val: .*0000.mix.wav: .* \(and 1 more\)"):
+        evaluate(codec, request_for(tmp_path / "dnr"))
+
+
+def test_a_track_that_lacks_a_stem_or_is_too_short_is_reported(codec, root, tmp_path):
+    shutil.copytree(root, tmp_path / "dnr")
+    (tmp_path / "dnr" / "cv" / "0001" / "sfx.wav").unlink()
+    short = tmp_path / "dnr" / "cv" / "0002"
+    short.mkdir()
+    for name in ("mix", *DOMAINS):
+        soundfile.write(short / f"{name}.wav", 0.1 * np.ones(800), RATE)
+    result = evaluate(codec, request_for(tmp_path / "dnr"))
+    assert result.num_clips == 1
+    assert [failure.split(": ")[1] for failure in result.failures] == [
+        "has no sfx.wav; restore the track",
+        "has 0.05 s of sound, and clips need 0.5 s; leave it out",
+    ]
+
+
+def test_a_peer_that_fails_costs_a_clip_and_not_the_evaluation(codec, root, monkeypatch):
+    class Failing:
+        name = identity = "failing"
+
+        def resynthesize(self, wav, sample_rate):
+            if np.abs(wav).max() > 0.15:
+                raise SdcError("ffmpeg: failed: out of luck; leave opus out")
+            return wav, 1.0
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(evaluation, "find_peer", lambda name, device: Failing())
+    result = evaluate(codec, dataclasses.replace(request_for(root), against=("opus:18",)))
+    assert (result.num_clips, len(result.failures)) == (1, 1)
+    assert "0000: ffmpeg: failed: out of luck" in result.failures[0]
+
+
+def test_results_are_kept_for_the_files_they_are_of_wherever_those_are(codec, root, tmp_path, monkeypatch):
+    measured: list[str] = []
+    original = run._measure_clip
+
+    def counting(setup, plan, pool):
+        measured.append(plan.name)
+        return original(setup, plan, pool)
+
+    monkeypatch.setattr(run, "_measure_clip", counting)
+    work = tmp_path / "work"
+    shutil.copytree(root, tmp_path / "dnr")  # with the times of its files
+    evaluate(codec, request_for(tmp_path / "dnr", work=work))
+    (tmp_path / "dnr").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    evaluate(codec, request_for(Path("moved"), work=work))
+    assert measured == ["0000-0.0", "0001-0.0"]
+    music = tmp_path / "moved" / "cv" / "0000" / "music.wav"
+    soundfile.write(music, soundfile.read(music)[0] * 0.5, RATE, subtype="FLOAT")
+    sorted(work.glob("clip-*"))[0].write_text("{")  # one of the two, and perhaps the stale one
+    evaluate(codec, request_for(Path("moved"), work=work))
+    assert "0000-0.0" in measured[2:]
+    assert len(measured) <= 4
+
+
+def test_models_of_one_name_have_rows_of_their_own_and_a_system_is_measured_once(codec, folder, root, tmp_path):
+    other = write_tiny(tmp_path / "before", tiny_recipe(), seed=1)
+    request = dataclasses.replace(request_for(root, limit=1), against=(str(other), str(folder), str(other)))
+    result = evaluate(codec, request)
+    assert {row.system for row in result.rows} == {codec.name, f"{codec.name} (before)"}
+    assert all(row.metrics["si_sdr"].num_clips == 1 for row in result.rows)
+    assert result.notes == tuple(f"{name} is there already, and is measured once" for name in (folder, other))
+
+
+def test_a_model_of_another_rate_only_codes(codec, root, tmp_path):
+    recipe = dataclasses.replace(
+        tiny_recipe(), name="slow", model=dataclasses.replace(tiny_recipe().model, sample_rate=8000)
+    )
+    other = write_tiny(tmp_path / "slow", recipe, seed=1)
+    table = cells(evaluate(codec, dataclasses.replace(request_for(root, limit=1), against=(str(other),))))
+    assert {task for task, system, _, _ in table if system == "slow"} == {"resynthesis"}
+
+
+def test_a_report_that_cannot_be_written_is_refused_at_once_and_numbers_come_before_pages(
+    codec, root, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(evaluation, "measure", lambda *args, **kwargs: pytest.fail("measured"))
+    with pytest.raises(OutputError, match="file: cannot be created: File exists; choose another --report"):
+        evaluate(codec, request_for(root, report=tmp_path / "file"))
+    monkeypatch.undo()
+    monkeypatch.setattr(evaluation, "COST_SECONDS", 0.1)
+
+    def full(*args, **kwargs):
+        raise OutputError("disk full")
+
+    monkeypatch.setattr(evaluation, "write_report", full)
+    results: list[EvalResult] = []
+    with pytest.raises(OutputError, match="disk full"):
+        evaluate(codec, request_for(root, report=tmp_path / "report"), finished=results.append)
+    assert [result.num_clips for result in results] == [2]
+
+
+def test_the_best_is_the_best_of_its_bitrate(codec, root):
+    result = evaluate(codec, request_for(root))
+    row = next(row for row in result.rows if (row.task, row.stem) == ("resynthesis", "speech"))
+
+    def rival(system: str, bitrate: float, score: float):
+        found = dataclasses.replace(row.metrics["si_sdr"], mean=score)
+        return dataclasses.replace(row, system=system, bitrate=bitrate, metrics={"si_sdr": found})
+
+    assert row.bitrate is not None
+    rivals = (rival("ours", 6.0, 5.0), rival("same", 5.5, 4.0), rival("three times", 18.0, 20.0))
+    (view,) = (view for view in table_views(dataclasses.replace(result, rows=rivals)) if "Resynthesis" in view.title)
+    marked = {line.cells[1].text: line.cells[2].best for line in view.rows if not line.paper}
+    assert marked == {"ours": True, "same": False, "three times": False}
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+def test_tables_fit_any_terminal_and_say_what_they_leave_out(codec, root, monkeypatch, capsys, columns):
+    from sdcodec_cli.cli.eval import _show
+
+    result = evaluate(codec, request_for(root))
+    wide = dataclasses.replace(
+        result,
+        rows=tuple(
+            dataclasses.replace(
+                row, metrics={**row.metrics, "visqol_speech": row.metrics["si_sdr"], "visqol_audio": row.metrics["mel"]}
+            )
+            for row in result.rows
+        ),
+    )
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    _show(wide)
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    tables = [
+        line for line in lines if "SI-SDR, dB  " in line or line.startswith(("mix ", "speech ", "music ", "sfx "))
+    ]
+    assert [line for line in tables if len(line) > columns] == []
+    shown = " ".join(lines)
+    for row in result.rows:
+        if row.task == "separation":
+            assert f"{row.metrics['si_sdr'].mean:.2f}" in shown
+    assert ("not enough room for" in shown) == (columns <= 80)
 
 
 @pytest.mark.skipif(
@@ -248,7 +398,7 @@ def test_a_report_and_a_listening_test_are_written_beside_the_tables(codec, root
     request = request_for(root, report=pages, mushra=True, examples=1)
     result = evaluate(codec, request)
     text = (pages / "index.html").read_text(encoding="utf-8")
-    assert f"{codec.name} on DnR val" in text
+    assert f"{codec.name} on {root.name}, val" in text
     for heading in (
         "Resynthesis",
         "Separation by masks",
@@ -281,10 +431,10 @@ def test_the_command_prints_tables_and_json(folder, root):
     shown = sdc("eval", *plain, "--device", "cpu")
     assert shown.exit_code == 0, shown.stderr
     for text in (
-        "masked separation",
-        "SD-Codec (paper, DnR)",
-        "through each domain's quantizer",
-        "perplexity",
+        "Separation by masks on the mixture",
+        "SD-Codec, paper",
+        "Each stem through each quantizer",
+        "perplexity of levels",
         "kbit/s",
     ):
         assert text in shown.stdout

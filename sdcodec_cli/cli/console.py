@@ -86,7 +86,8 @@ class Console:
 
             def update(done: float, total: float | None) -> None:
                 if total is not None and bar.total is None:
-                    bar.total, bar.bar_format = total, known
+                    # What was done before this run does not count for its speed.
+                    bar.total, bar.bar_format, bar.initial = total, known, done
                 bar.update(done - bar.n)
 
             yield update

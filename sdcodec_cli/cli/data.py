@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import Console
+from .console import Console, wrong
 from .options import Json, Quiet, parse_length
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def mix(
         Path,
         typer.Option(
             metavar="DIR|FILE",
-            help="Folder as for sdc data scan, or a manifest. If it has the split, only that is used.",
+            help="Folder as for sdc data scan, or a manifest; if it has splits, only the one to make is used.",
             show_default=False,
         ),
     ],
@@ -134,9 +134,16 @@ def mix(
                 data_root, recipe.model.domains, kept=Path(kept), jobs=jobs, progress=progress, report=console.say
             )
         name = "valid" if split == "val" else split
+        splits = manifest.splits
+        if name not in splits and len(splits) > 1:
+            # Anything else would put what a model was trained on into its test.
+            folder = f", or give the folder of one, such as {data_root / splits[-1]}" if data_root.is_dir() else ""
+            wrong(f"{data_root}: has no {name} split, only {', '.join(splits)}; choose another --split{folder}")
+        if name not in splits:
+            console.say(f"{data_root}: has no splits; the {split} set is mixed from all of it")
         pool = open_pool(
             manifest,
-            split=name if name in manifest.splits else None,
+            split=name if name in splits else None,
             domains=recipe.model.domains,
             sample_rate=recipe.model.sample_rate,
             report=console.say,
@@ -154,5 +161,5 @@ def mix(
                 progress=progress,
                 report=console.say,
             )
-    console.say(f"{output}: {len(tracks)} mixtures of {seconds:g} s")
+    console.say(f"{output}: {len(tracks)} {'mixture' if len(tracks) == 1 else 'mixtures'} of {seconds:g} s")
     console.finish()

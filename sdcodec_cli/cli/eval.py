@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +16,11 @@ from .console import Console, put, table, wrong
 from .options import DeviceOption, Force, Json, Model, Quiet
 
 if TYPE_CHECKING:
-    from ..engine.evaluate.score import EvalResult, Summary
+    from ..engine.evaluate.report import TableView
+    from ..engine.evaluate.score import EvalResult
+
+LEAST = ("clips", "STFT", "mel", "ViSQOL audio", "kbit/s", "ViSQOL speech")
+"""Columns of scores, the first of which go first where a terminal is narrow."""
 
 DEFAULT_PEERS = ("mixture", "opus:18")
 """Left out with a note where a program is missing; peers that were asked for are an error then."""
@@ -104,6 +113,8 @@ def eval_(
     first = is_first_process()
     console = Console(quiet=quiet or not first, json=json and first)
     chosen = tuple(against) if against is not None else DEFAULT_PEERS
+    if "none" in chosen and len(chosen) > 1:
+        wrong("--against none stands alone; leave it out, or the others")
     request = Request(
         data_root=data_root,
         split=dnr,
@@ -121,116 +132,84 @@ def eval_(
         device=device,
     )
     codec = load_codec(model, device=device)
-    result = evaluate(codec, request, progress=lambda unit: console.progress(dnr, unit=unit))
-    if not first:
-        return
-    for note in result.notes:
-        console.say(note)
-    if not json:
-        _show(result)
-    console.result(result)
-    for failure in result.failures:
-        console.fail(failure)
+
+    def finished(result: EvalResult) -> None:
+        # Before pages are made: whatever becomes of them, the numbers are there.
+        for note in result.notes:
+            console.say(note)
+        if not json:
+            _show(result)
+        console.result(result)
+        for failure in result.failures:
+            console.fail(failure)
+
+    try:
+        evaluate(codec, request, progress=lambda unit: console.progress(dnr, unit=unit), finished=finished)
+    except KeyboardInterrupt:
+        kept = (
+            f"{work} has what is measured, and the same command goes on" if work else "without --work nothing is kept"
+        )
+        console.say(f"sdc: stopped; {kept}")
+        raise
+    if report is not None and first:
+        console.say(f"{report / 'index.html'}: tables, distributions and {examples} clips to listen to")
     console.finish()
 
 
 def _show(result: EvalResult) -> None:
-    minutes = f"{result.seconds / 60:.1f} min"
-    put(f"{result.model} on {result.num_clips} clips of DnR {result.split}, {minutes}, protocol {result.protocol}\n")
-    order = ("resynthesis", "separation", "masked separation", "whole")
-    columns = (
-        "task",
-        "stem",
-        "system",
-        "SI-SDR",
-        "±",
-        "SI-SDRi",
-        "ViSQOL speech",
-        "audio",
-        "mel",
-        "STFT",
-        "kbit/s",
-        "clips",
+    from ..engine.evaluate.tables import table_views
+
+    clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
+    put(
+        f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
+        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}"
     )
-    rows = []
-    for task in order:
-        for row in sorted(
-            (row for row in result.rows if row.task == task), key=lambda row: (row.stem != "mix", row.stem)
-        ):
-            values = row.metrics
-            score = values["si_sdr"]
-            rows.append(
-                (
-                    task,
-                    row.stem,
-                    row.system,
-                    _cell(score.mean),
-                    _cell(score.std),
-                    _mean(values.get("si_sdri")),
-                    _mean(values.get("visqol_speech")),
-                    _mean(values.get("visqol_audio")),
-                    _mean(values.get("mel")),
-                    _mean(values.get("stft")),
-                    _cell(row.bitrate),
-                    str(score.num_clips),
-                )
-            )
-        rows += [
-            (
-                task,
-                row.stem,
-                f"{row.system} (paper, DnR)",
-                _cell(row.si_sdr),
-                "",
-                _cell(row.si_sdri),
-                _cell(row.visqol),
-                *("",) * 5,
-            )
-            for row in result.paper
-            if row.task == task and row.table == "II"
-        ]
-    table(columns, rows, right=columns[3:], whole=("task", "stem", "system"))
-    _show_cross(result)
-    put("\nsegments of 2 s in which each domain was found to be present\n")
-    table(
-        ("signal", "domain", "precision", "recall", "segments"),
-        [
-            (score.signal, score.domain, _cell(score.precision), _cell(score.recall), str(score.num_segments))
-            for score in result.activity
-        ],
-        right=("precision", "recall", "segments"),
-    )
-    put("\ncodebooks\n")
-    table(
-        ("domain", "perplexity of each level", "entries never taken"),
-        [
-            (use.domain, " ".join(f"{value:.0f}" for value in use.perplexity), str(sum(use.unused)))
-            for use in result.codebooks
-        ],
-        right=("entries never taken",),
-    )
-    put(f"\n.sdc files of the mixtures: {_cell(result.file_bitrate)} kbit/s, headers included\n")
-    table(
-        ("times real time", "encode", "decode"),
-        [(f"{cost.system} on {cost.device}", f"{cost.encode:.1f}", f"{cost.decode:.1f}") for cost in result.cost],
-        right=("encode", "decode"),
-    )
+    for view in table_views(result):
+        groups = {column.group for column in view.columns if column.group and not column.title.isdigit()}
+        put(f"\n{': '.join((view.title, *groups))}\n")
+        _show_table(view)
 
 
-def _show_cross(result: EvalResult) -> None:
-    cells = {(row.stem, row.through): row.metrics["si_sdr"].mean for row in result.rows if row.task == "cross"}
-    domains = tuple(dict.fromkeys(str(through) for _, through in cells))
-    put("\neach stem through each domain's quantizer, SI-SDR in dB (Fig. 3 of the paper)\n")
-    table(
-        ("stem", *domains),
-        [(stem, *(_cell(cells.get((stem, through))) for through in domains)) for stem in domains],
-        right=domains,
-    )
+def _show_table(view: TableView) -> None:
+    """A table in the width there is; what has no room is named below it."""
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    heads, rows = _joined(view)
+    if _width(heads, rows) > room:
+        rows = [[re.sub(r" ± [\d.]+", "", cell) for cell in row] for row in rows]
+    dropped = []
+    for head in LEAST:
+        if _width(heads, rows) > room and head in heads:
+            dropped.append(head)
+            at = heads.index(head)
+            heads, rows = heads[:at] + heads[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
+    numeric = [head for at, head in enumerate(heads) if any(re.match(r"[-−]?\d", row[at]) for row in rows) and at > 0]
+    table(heads, rows, right=numeric, whole=[head for head in heads if head not in numeric])
+    if view.note:
+        put(view.note)
+    if dropped:
+        put(f"not enough room for {', '.join(dropped)}: use a wider terminal, or --json")
 
 
-def _mean(summary: Summary | None) -> str:
-    return "" if summary is None else _cell(summary.mean)
+def _joined(view: TableView) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows as text; columns that are only numbered are one column."""
+    heads: list[str] = []
+    columns: list[list[str]] = []
+    cells = [[f"{cell.text}{' *' if cell.best else ''}" for cell in row.cells] for row in view.rows]
+    for row, texts in zip(view.rows, cells, strict=True):
+        if row.paper:
+            texts[1] += ", paper"
+    for group, members in itertools.groupby(enumerate(view.columns), key=lambda member: member[1].group):
+        indices = [at for at, _ in members]
+        if group and all(view.columns[at].title.isdigit() for at in indices):
+            heads.append(f"{group}s")
+            columns.append([" ".join(row[at] for at in indices) for row in cells])
+        else:
+            heads += [view.columns[at].title for at in indices]
+            columns += [[row[at] for row in cells] for at in indices]
+    return heads, [list(row) for row in zip(*columns, strict=True)]
 
 
-def _cell(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Of a table whose heads may be broken between words."""
+    widths = [max(max(map(len, head.split())), *(len(row[at]) for row in rows)) for at, head in enumerate(heads)]
+    return sum(widths) + 3 * (len(widths) - 1)

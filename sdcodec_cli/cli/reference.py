@@ -171,6 +171,8 @@ _MEANINGS = {
     "recipe": "Its name.",
     "plain": "The same step done plainly.",
     "data_root": "As given.",
+    "weights_sha256": "Of the model's tensors.",
+    "version": "Of the program.",
     "workers": "Processes that read.",
     "split": "`train`, `val` or `test`.",
     "protocol": "`paper` or `published-code`.",

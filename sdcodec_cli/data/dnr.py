@@ -44,21 +44,41 @@ class Track:
     """Each `[T]`."""
 
 
-def find_tracks(root: Path, split: Split, domains: tuple[str, ...]) -> list[Path]:
-    """Folders of a split that have a mixture and every stem, in order.
+def find_tracks(
+    root: Path,
+    split: Split,
+    domains: tuple[str, ...],
+    *,
+    report: Callable[[str], None] = lambda message: None,
+) -> list[Path]:
+    """Folders of a split that have a mixture and every stem, in order; `report` gets a line about each other one.
 
     Raises:
         InputError: there are none
     """
     folder = root / FOLDERS[split]
-    tracks = sorted(path.parent for path in folder.glob("*/mix.wav"))
-    complete = [track for track in tracks if all((track / f"{domain}.wav").is_file() for domain in domains)]
+    complete = []
+    for track in sorted(folder.iterdir()) if folder.is_dir() else []:
+        missing = [f"{name}.wav" for name in ("mix", *domains) if not (track / f"{name}.wav").is_file()]
+        if not missing:
+            complete.append(track)
+        elif track.is_dir() and not track.name.startswith("."):
+            report(f"{track}: has no {', '.join(missing)}; restore the track")
     if not complete:
-        raise InputError(
-            f"{folder}: no tracks (<id>/mix.wav and a .wav for each of {', '.join(domains)}); "
-            f"give the root of DnR, or make one with sdc data mix"
-        )
+        wanted = f"<id>/mix.wav and a .wav for each of {', '.join(domains)}"
+        raise InputError(f"{folder}: no tracks ({wanted}); {_where_else(root, split)}")
     return complete
+
+
+def _where_else(root: Path, split: Split) -> str:
+    """Advice to who looks for tracks where there are none."""
+    others = {name: len(list((root / folder).glob("*/mix.wav"))) for name, folder in FOLDERS.items() if name != split}
+    found = [f"{FOLDERS[name]} has {count}: --dnr {name}" for name, count in others.items() if count]
+    if found:
+        return f"but {' and '.join(found)}"
+    if root.name in FOLDERS.values() and any(root.glob("*/mix.wav")):
+        return f"give the folder above, {root.parent}"
+    return "give the root of DnR, or make one with sdc data mix"
 
 
 def read_track(folder: Path, domains: tuple[str, ...], sample_rate: int) -> Track:

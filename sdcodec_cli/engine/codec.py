@@ -10,6 +10,7 @@ Legend: B batch, T samples, F frames, D latent width, N domains, K codebooks, S 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +91,11 @@ def load_codec(model: str | Path | None = None, *, device: str = "auto") -> Code
 
 def choose_device(name: str) -> torch.device:
     """The device that a name stands for: `auto`, `cpu`, `cuda` or `mps`; a `DeviceError` where there is none."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        # Under torchrun every process has a GPU of its own.
+        rank = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda" if rank is None else f"cuda:{rank}")
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     kind = name.split(":")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -15,15 +16,15 @@ import torch
 
 from ... import zoo
 from ...audio import check_target
-from ...errors import InputError, SdcError
+from ...errors import InputError, ModelError, OutputError, SdcError
 from ..codec import Codec, load_codec
-from ..train.distributed import is_first_process
+from ..train.distributed import is_first_process, under_torchrun
 from . import visqol
 from .mushra import write_mushra
-from .peers import Peer, find_peer
+from .peers import Peer, find_peer, is_program
 from .protocol import plan, protocol_facts
 from .report import write_report
-from .run import Setup, VisqolModes, examples, measure
+from .run import Setup, VisqolModes, claim, examples, measure
 from .score import Cost, EvalResult, summarize
 from .tables import table_views
 from .types import Protocol
@@ -61,7 +62,11 @@ def _unseen(unit: str) -> AbstractContextManager[Progress | None]:
 
 
 def evaluate(
-    codec: Codec, request: Request, *, progress: Callable[[str], AbstractContextManager[Progress | None]] = _unseen
+    codec: Codec,
+    request: Request,
+    *,
+    progress: Callable[[str], AbstractContextManager[Progress | None]] = _unseen,
+    finished: Callable[[EvalResult], None] = lambda result: None,
 ) -> EvalResult:
     """Evaluate a model.
 
@@ -69,15 +74,46 @@ def evaluate(
         codec: the model
         request: what is wanted
         progress: from the name of what is counted, first `tracks` and then `clips`, to what is told of each one done
+        finished: gets the result before pages are made of it
 
     Raises:
         InputError: nothing to evaluate on
         ModelError: a peer that was asked for is not there
         OutputError: a folder cannot be written
+        SdcError: ViSQOL was asked for and is not installed
     """
-    _check_pages(request)
+    with contextlib.ExitStack() as stack:
+        return _evaluate(codec, request, progress, finished, stack)
+
+
+def _evaluate(
+    codec: Codec,
+    request: Request,
+    progress: Callable[[str], AbstractContextManager[Progress | None]],
+    finished: Callable[[EvalResult], None],
+    stack: contextlib.ExitStack,
+) -> EvalResult:
     notes: list[str] = []
     failures: list[str] = []
+    # What can be wrong with the request is found before hours of work.
+    _check_pages(request)
+    others, peers = _others(codec, request, notes)
+    for peer in peers:
+        stack.callback(peer.close)
+    setup = Setup(
+        codec=codec,
+        others=others,
+        peers=peers,
+        protocol=request.protocol,
+        visqol=_visqol(request, notes),
+        mixture="mixture" in request.against,
+    )
+    work = request.work
+    if work is None:
+        if under_torchrun():
+            raise OutputError("several processes share their results through a folder; pass --work DIR")
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    claim(work, setup)
     with progress("tracks") as tell:
         plans = plan(
             request.data_root,
@@ -87,71 +123,69 @@ def evaluate(
             request.protocol,
             limit=request.limit,
             report=failures.append,
+            note=notes.append,
             progress=tell,
         )
     if not plans:
-        raise InputError(
-            f"{request.data_root}: no clip of split {request.split} has every track active for half of it; "
-            f"check the files, or choose another --dnr"
-        )
-    others, peers = _others(codec, request, notes)
-    setup = Setup(
-        codec=codec,
-        others=others,
-        peers=peers,
-        protocol=request.protocol,
-        visqol=_visqol(request, notes),
-        mixture="mixture" in request.against,
+        reason, *more = [*failures, *notes]
+        also = f" (and {len(more)} more)" if more else ""
+        raise InputError(f"{request.data_root}: nothing to score in split {request.split}: {reason}{also}")
+    if request.protocol == "published-code":
+        notes += protocol_facts(request.protocol)
+    with progress("clips") as tell:
+        measured = measure(setup, plans, work, jobs=request.jobs, progress=tell)
+    if not is_first_process():
+        return summarize(measured, setup, request.data_root, request.split, cost=(), failures=failures, notes=notes)
+    result = summarize(
+        measured, setup, request.data_root, request.split, cost=_costs(codec), failures=failures, notes=notes
     )
-    try:
-        with progress("clips") as tell:
-            measured = measure(setup, plans, jobs=request.jobs, work=request.work, progress=tell)
-        if request.protocol == "published-code":
-            notes += protocol_facts(request.protocol)
-        result = summarize(
-            measured,
-            codec,
-            split=request.split,
-            protocol=request.protocol,
-            cost=_costs(codec),
-            failures=failures,
-            notes=notes,
+    finished(result)
+    if request.report is not None:
+        heard = examples(setup, plans[: request.examples])
+        write_report(
+            request.report,
+            title=f"{codec.name} on {request.data_root.resolve().name}, {request.split}",
+            tables=table_views(result),
+            measurements=measured.measurements,
+            examples=heard,
+            notes=(*_about(result), *result.notes, *(f"Left out: {failure}" for failure in result.failures)),
+            overwrite=request.overwrite,
         )
-        if request.report is not None and is_first_process():
-            heard = examples(setup, plans[: request.examples])
-            write_report(
-                request.report,
-                title=f"{codec.name} on DnR {request.split}",
-                tables=table_views(result),
-                measurements=measured.measurements,
-                examples=heard,
-                notes=result.notes,
-                overwrite=request.overwrite,
-            )
-            if request.mushra:
-                write_mushra(
-                    request.report, examples=heard, title=f"{codec.name} and others", overwrite=request.overwrite
-                )
-    finally:
-        for peer in setup.peers:
-            peer.close()
+        if request.mushra:
+            write_mushra(request.report, examples=heard, title=f"{codec.name} and others", overwrite=request.overwrite)
     return result
 
 
+def _about(result: EvalResult) -> list[str]:
+    """What a reader of the page needs to know to do it again."""
+    about = [
+        f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
+        f"split {result.split}; protocol {result.protocol}; ViSQOL {result.visqol}."
+    ]
+    return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
+
+
 def _check_pages(request: Request) -> None:
-    """Raise before hours of work what would be raised after them."""
-    if request.report is not None:
-        for page in ("index.html", *(["mushra.html"] if request.mushra else [])):
-            if request.report.exists():
-                check_target(request.report / page, overwrite=request.overwrite)
+    """Raise what would be raised after all work."""
     if request.mushra and request.examples == 0:
         raise InputError("--mushra: a listening test needs something to hear; leave --examples 0 out")
+    folder = request.report
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another --report") from error
+    for page in ("index.html", *(["mushra.html"] if request.mushra else [])):
+        check_target(folder / page, overwrite=request.overwrite)
 
 
 def _visqol(request: Request, notes: list[str]) -> VisqolModes:
-    if request.visqol != "auto":
-        return request.visqol
     missing = visqol.available()
+    if request.visqol != "auto":
+        if missing is not None and request.visqol != "off":
+            raise SdcError(missing)
+        return request.visqol
     if missing is None:
         return "both"
     notes.append(f"no ViSQOL: {missing}")
@@ -162,21 +196,41 @@ def _others(codec: Codec, request: Request, notes: list[str]) -> tuple[tuple[Cod
     """Models that separate, and codecs that do not."""
     others: list[Codec] = []
     peers: list[Peer] = []
+    identities = {codec.name: codec.weights_sha256.hex()}
     for name in request.against:
         if name == "mixture":
             continue
         try:
-            if name in {entry.name for entry in zoo.list_models()} or Path(name).is_dir():
-                other = load_codec(name, device=request.device)
-                if other.domains == codec.domains:
-                    others.append(other)
-                    continue
-            peers.append(find_peer(name, device=request.device))
+            found = _find(name, codec, request.device)
         except SdcError as error:
             if request.peers_are_wanted:
                 raise
             notes.append(f"{name} is left out: {error}")
+            continue
+        identity = found.weights_sha256.hex() if isinstance(found, Codec) else found.identity
+        if identity in identities.values():
+            notes.append(f"{name} is there already, and is measured once")
+            continue
+        if found.name in identities:
+            # Two models of one name, such as the weights before and after some training.
+            found.name = f"{found.name} ({Path(name).resolve().name})"
+        identities[found.name] = identity
+        if isinstance(found, Codec):
+            others.append(found)
+        else:
+            peers.append(found)
     return tuple(others), tuple(peers)
+
+
+def _find(name: str, codec: Codec, device: str) -> Codec | Peer:
+    """A model with the domains of the one under test, or a codec that knows nothing of them."""
+    if not name:
+        raise ModelError("--against needs a name, such as mixture, opus:18, or that of a model")
+    if not is_program(name) and (name in {entry.name for entry in zoo.list_models()} or Path(name).is_dir()):
+        other = load_codec(name, device=device)
+        if (other.domains, other.sample_rate) == (codec.domains, codec.sample_rate):
+            return other
+    return find_peer(name, device=device)
 
 
 def _costs(codec: Codec) -> list[Cost]:

@@ -56,9 +56,10 @@ ENCODEC_BITRATE = 6.0
 class Peer(Protocol):
     """A codec that is compared with."""
 
-    @property
-    def name(self) -> str:
-        """Such as `opus 18`."""
+    name: str
+    """Such as `opus 18`."""
+    identity: str
+    """What tells it from others of the same name; for models the hash of their weights."""
 
     def resynthesize(self, wav: Wav, sample_rate: int) -> tuple[Wav, float]:
         """A signal `[T]` there and back: `[T]`, in time with it, and the bitrate that it took in kbit/s."""
@@ -88,8 +89,13 @@ def find_peer(text: str, *, device: str = "auto") -> Peer:
     try:
         zoo.find(text)
     except ModelError as error:
-        raise ModelError(f"{error}; what is not a model is opus:KBPS, dac or encodec:KBPS") from error
+        raise ModelError(f"{error}; what is not a model is mixture, opus:KBPS, dac or encodec:KBPS") from error
     return _find_model(text, device)
+
+
+def is_program(text: str) -> bool:
+    """Whether a name stands for something else than a model of ours, whatever folders there are."""
+    return text.partition(":")[0] in ("opus", "encodec", "dac")
 
 
 def _rate(text: str, rate: str, default: float) -> float:
@@ -122,7 +128,7 @@ class _Opus:
         least, most = OPUS_BITRATES
         if not least <= bitrate <= most:
             raise ModelError(f"{text}: Opus codes mono at {least:g} to {most:g} kbit/s; choose a bitrate in between")
-        self.name = f"opus {bitrate:g}"
+        self.name = self.identity = f"opus {bitrate:g}"
         self._bitrate = bitrate
         self._ffmpeg = _ffmpeg_has_opus()
         if not self._ffmpeg and not (shutil.which("opusenc") and shutil.which("opusdec")):
@@ -218,7 +224,7 @@ class _Model:
     """A model of the zoo: what `sdc compress` and `sdc decode` make of a signal; codes alone count."""
 
     def __init__(self, codec: Codec) -> None:
-        self.name = codec.name
+        self.name, self.identity = codec.name, codec.weights_sha256.hex()
         self._codec = codec
 
     def resynthesize(self, wav: Wav, sample_rate: int) -> tuple[Wav, float]:
@@ -237,7 +243,7 @@ class _Model:
 class _Dac:
     """DAC at 16 kHz, as the package descript-audio-codec has it."""
 
-    name = "dac"
+    name = identity = "dac"
 
     def __init__(self, model: Any, device: Any) -> None:
         self._model, self._device = model.to(device).eval(), device
@@ -269,7 +275,7 @@ class _Encodec:
     """EnCodec at 24 kHz, as the package encodec has it, without its language model."""
 
     def __init__(self, model: Any, bitrate: float, device: Any) -> None:
-        self.name = f"encodec {bitrate:g}"
+        self.name = self.identity = f"encodec {bitrate:g}"
         self._model, self._device = model.to(device).eval(), device
         self._model.set_target_bandwidth(bitrate)
 

@@ -36,6 +36,7 @@ Legend: T samples, F frames.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,9 @@ TRIM_WINDOW, TRIM_HOP = 2048, 512
 
 TRIM_FLOOR = 1e-10
 """Mean square that counts as silence whatever else there is, as in librosa."""
+
+SHORTEST = 0.5
+"""Seconds that a clip needs: the windows of the metrics have 0.13 s, and the codec's loudness needs 0.4."""
 
 ACTIVE_SHARE = 0.5
 """Share of a segment's frames in which the mixture and every stem must be there."""
@@ -89,6 +93,13 @@ class ClipPlan:
     """Whether the mixture is made of the stems, instead of read."""
 
     @property
+    def identity(self) -> str:
+        """The same for the same clip of the same files, wherever they are, and no other."""
+        files = [(self.folder / f"{name}.wav").stat() for name in ("mix", *self.domains)]
+        stamps = [(file.st_size, file.st_mtime_ns) for file in files]
+        return repr((dataclasses.replace(self, folder=Path(self.folder.name)), stamps))
+
+    @property
     def name(self) -> str:
         """Track and start in seconds, such as `0042-10.0`."""
         return f"{self.folder.name}-{self.start / self.file_rate:.1f}"
@@ -104,6 +115,7 @@ def plan(
     segment_seconds: float | None = None,
     limit: int | None = None,
     report: Callable[[str], None] = lambda message: None,
+    note: Callable[[str], None] = lambda message: None,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> list[ClipPlan]:
     """The clips of a split, in order. Every track is read once.
@@ -117,6 +129,7 @@ def plan(
         segment_seconds: length of a segment, in seconds; the paper's by default
         limit: stop reading once there are so many clips
         report: gets a line about each track that is broken; the others are planned all the same
+        note: gets a line about what the protocol leaves out
         progress: called after every track
 
     Raises:
@@ -125,8 +138,9 @@ def plan(
     seconds = SEGMENT_SECONDS[split] if segment_seconds is None else segment_seconds
     if seconds <= 0:
         raise ValueError(f"segment_seconds must be positive, got {seconds}")
-    tracks = find_tracks(root, split, domains)
+    tracks = find_tracks(root, split, domains, report=report)
     clips: list[ClipPlan] = []
+    short = silent = 0
     for number, folder in enumerate(tracks, 1):
         try:
             with AudioReader(folder / "mix.wav") as reader:
@@ -135,16 +149,26 @@ def plan(
         except InputError as error:
             report(str(error))
         else:
-            length = round(seconds * file_rate)
-            clips += [
-                ClipPlan(folder, start, stop, file_rate, domains, sample_rate, protocol == "published-code")
-                for start, stop in _segments(track.mix, length, protocol)
-                if all(active_share(wav[start:stop]) >= ACTIVE_SHARE for wav in (track.mix, *track.stems.values()))
-            ]
+            segments = _segments(track.mix, round(seconds * file_rate), protocol)
+            short += not segments
+            for start, stop in segments:
+                if (stop - start) / file_rate < SHORTEST:
+                    found = (stop - start) / file_rate
+                    report(f"{folder}: has {found:.3g} s of sound, and clips need {SHORTEST:g} s; leave it out")
+                elif all(active_share(wav[start:stop]) >= ACTIVE_SHARE for wav in (track.mix, *track.stems.values())):
+                    clips.append(
+                        ClipPlan(folder, start, stop, file_rate, domains, sample_rate, protocol == "published-code")
+                    )
+                else:
+                    silent += 1
         if progress:
             progress(number, len(tracks))
         if limit is not None and len(clips) >= limit:
             break
+    if silent:
+        note(f"{silent} segments are left out, in which a track is silent for more than half of the time")
+    if short:
+        note(f"{short} tracks have no segment: they are no longer than {seconds:g} s")
     return clips[:limit]
 
 

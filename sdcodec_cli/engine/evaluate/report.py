@@ -143,7 +143,7 @@ def _facts(measurements: Sequence[Measurement], examples: Sequence[Example]) -> 
         "clips": len({entry.clip for entry in measurements}),
         "systems": len({entry.system for entry in measurements}),
         "measurements": len(measurements),
-        "examples": len(examples),
+        "comparisons to hear": len(examples),
     }
     entries = (f"<div><dt>{name}</dt><dd>{count:,}</dd></div>" for name, count in facts.items() if count)
     return f'<dl class="facts">{"".join(entries)}</dl>\n'

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -20,10 +19,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ... import __version__
 from ...audio import atomic_output
 from ...data.parallel import num_cores
 from ...errors import OutputError, SdcError
 from ..codec import Codec
+from ..train.distributed import is_first_process, under_torchrun
 from . import metrics, visqol
 from .peers import Peer
 from .protocol import ClipPlan, load
@@ -82,19 +83,20 @@ class Setup:
             "model": self.codec.name,
             "weights": self.codec.weights_sha256.hex(),
             "others": [[other.name, other.weights_sha256.hex()] for other in self.others],
-            "peers": [peer.name for peer in self.peers],
+            "peers": [[peer.name, peer.identity] for peer in self.peers],
             "protocol": self.protocol,
             "visqol": self.visqol,
             "mixture": self.mixture,
+            "version": __version__,
         }
 
 
 def measure(
     setup: Setup,
     plans: Sequence[ClipPlan],
+    work: Path,
     *,
     jobs: int = 1,
-    work: Path | None = None,
     progress: Callable[[float, float | None], None] | None = None,
 ) -> Measured:
     """Measure every clip; under torchrun, the processes share them.
@@ -102,31 +104,25 @@ def measure(
     Args:
         setup: what is evaluated
         plans: the clips
+        work: folder in which each clip's results are kept, see `claim`; what is in it is not measured again
         jobs: processes that compute ViSQOL, beside this one
-        work: folder in which each clip's results are kept; what is in it is not measured again
-        progress: called after every clip that is done
+        progress: called with the clips that are done: at the start, and after every one
 
     Raises:
-        OutputError: the folder has results of another set-up, or cannot be written
-        SdcError: ViSQOL was asked for and is not installed
+        OutputError: the folder cannot be written
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if setup.visqol != "off" and (missing := visqol.available()) is not None:
-        raise SdcError(missing)
     with ExitStack() as stack:
-        if work is None:
-            if world > 1:
-                raise OutputError("several processes share their results through a folder; pass --work DIR")
-            work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        _claim(work, setup)
         pool = None
         if setup.visqol != "off":
             # Threads of torch that wait for their turn would keep ViSQOL from its own.
             stack.enter_context(_threads(num_cores() - jobs))
             pool = stack.enter_context(visqol.VisqolPool(jobs))
         mine = [plan for number, plan in enumerate(plans) if number % world == rank]
-        todo = [plan for plan in mine if not _result(work, plan).exists()]
+        todo = [plan for plan in mine if _kept(work, plan) is None]
         pending: list[_Pending] = []
+        if progress:
+            progress(len(mine) - len(todo), len(mine))
 
         def store(started: int) -> None:
             pending.pop(0).store(work)
@@ -139,10 +135,7 @@ def measure(
                 store(number)
         while pending:
             store(len(todo))
-        if world > 1:
-            from accelerate import PartialState
-
-            PartialState(cpu=True).wait_for_everyone()
+        wait_for_everyone()
         return _collect(work, plans, setup.codec)
 
 
@@ -225,13 +218,17 @@ def _measure_clip(setup: Setup, plan: ClipPlan, pool: visqol.VisqolPool | None) 
     pending = _Pending(plan, None, seen)
     rate = setup.codec.sample_rate
     modes = {"off": (), "speech": ("speech",), "audio": ("audio",), "both": ("speech", "audio")}[setup.visqol]
-    for estimate in setup.estimates(clip, seen):
-        measurement = _measure(clip.name, estimate, rate)
-        futures = {}
-        if pool is not None and estimate.task in ("resynthesis", "separation", "masked separation"):
-            for mode in modes:
-                futures[f"visqol_{mode}"] = pool.submit(estimate.reference, estimate.estimate, rate, mode)  # type: ignore[arg-type]
-        pending.rows.append((measurement, futures))
+    try:
+        for estimate in setup.estimates(clip, seen):
+            measurement = _measure(clip.name, estimate, rate)
+            futures = {}
+            if pool is not None and estimate.task in ("resynthesis", "separation", "masked separation"):
+                for mode in modes:
+                    futures[f"visqol_{mode}"] = pool.submit(estimate.reference, estimate.estimate, rate, mode)  # type: ignore[arg-type]
+            pending.rows.append((measurement, futures))
+    except SdcError as error:
+        # Such as a peer that fails: without its rows the means would be of different clips.
+        return _Pending(plan, f"{plan.folder}: {error}", no_observations(setup.codec))
     return pending
 
 
@@ -262,25 +259,61 @@ def _measure(clip: str, found: Estimate, sample_rate: int) -> Measurement:
     )
 
 
+def wait_for_everyone() -> None:
+    """Under torchrun, until all processes have come here."""
+    if under_torchrun():
+        from accelerate import PartialState
+
+        PartialState(cpu=True).wait_for_everyone()
+
+
+def claim(work: Path, setup: Setup) -> None:
+    """Make a folder this set-up's, or make sure that it is; under torchrun, the first process does so for all.
+
+    Raises:
+        OutputError: it has results of another set-up, is something else, or cannot be written
+    """
+    if is_first_process():
+        _claim(work, setup)
+    wait_for_everyone()
+
+
 def _claim(work: Path, setup: Setup) -> None:
-    """Make the folder this set-up's, or make sure that it is."""
-    wanted = json.dumps(setup.fingerprint(), sort_keys=True)
+    wanted = setup.fingerprint()
     path = work / SETTINGS
     try:
         work.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             if any(work.iterdir()):
                 raise OutputError(f"{work}: is not empty and not an evaluation; choose another --work")
-            path.write_text(wanted, encoding="utf-8")
-        elif path.read_text(encoding="utf-8") != wanted:
-            raise OutputError(f"{work}: has measurements of another set-up; choose another --work, or remove it")
+            with atomic_output(path, overwrite=True) as file:
+                file.write(json.dumps(wanted, sort_keys=True).encode())
+        else:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            others = [name for name, value in wanted.items() if found.get(name) != value]
+            if others:
+                raise OutputError(
+                    f"{work}: has measurements of another set-up (not the same: {', '.join(others)}); "
+                    f"choose another --work, or remove it"
+                )
+    except (ValueError, AttributeError) as error:
+        raise OutputError(f"{path}: is damaged; choose another --work, or remove the folder") from error
     except OSError as error:
         raise OutputError(f"{work}: cannot be written: {error.strerror}; choose another --work") from error
 
 
 def _result(work: Path, plan: ClipPlan) -> Path:
-    digest = hashlib.sha256(repr(plan).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(plan.identity.encode()).hexdigest()[:16]
     return work / f"clip-{digest}.json"
+
+
+def _kept(work: Path, plan: ClipPlan) -> dict[str, Any] | None:
+    """What has been measured of a clip; None if nothing has, or if the file is damaged."""
+    try:
+        kept: dict[str, Any] = json.loads(_result(work, plan).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return kept
 
 
 def _collect(work: Path, plans: Sequence[ClipPlan], codec: Codec) -> Measured:
@@ -288,7 +321,9 @@ def _collect(work: Path, plans: Sequence[ClipPlan], codec: Codec) -> Measured:
     failures: list[str] = []
     seen = no_observations(codec)
     for plan in plans:
-        kept = json.loads(_result(work, plan).read_text(encoding="utf-8"))
+        kept = _kept(work, plan)
+        if kept is None:
+            raise OutputError(f"{work}: lacks results of {plan.name}; run the same command again")
         measurements += [Measurement(**row) for row in kept["rows"]]
         if kept["failure"]:
             failures.append(kept["failure"])

@@ -11,12 +11,14 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from ... import __version__
 from ..codec import Codec
 from .paper import PaperRow, paper_rows
-from .run import Measured
+from .run import Measured, Setup
 from .systems import Observations
 from .types import Measurement
 
@@ -31,6 +33,7 @@ class Summary:
     mean: float | None
     """None where no clip has a value; `reason` says why."""
     std: float | None
+    """Of the clips there are (division by their number); None for fewer than two."""
     num_clips: int
     """How many the mean is of."""
     reason: str | None
@@ -76,6 +79,7 @@ class CodebookUse:
     """How much of a domain's codebooks is used by the mixtures."""
 
     domain: str
+    codebook_size: int
     perplexity: tuple[float, ...]
     """Of each level; as large as the codebook if all entries are taken equally often."""
     unused: tuple[int, ...]
@@ -99,8 +103,15 @@ class EvalResult:
     """What an evaluation came to."""
 
     model: str
+    weights_sha256: str
+    """Of the model."""
+    version: str
+    """Of the program."""
+    data_root: str
     split: str
     protocol: str
+    visqol: str
+    """Modes that were measured: `off`, `speech`, `audio` or `both`."""
     num_clips: int
     seconds: float
     rows: tuple[Row, ...]
@@ -120,24 +131,28 @@ class EvalResult:
 
 def summarize(
     measured: Measured,
-    codec: Codec,
-    *,
+    setup: Setup,
+    data_root: Path,
     split: str,
-    protocol: str,
+    *,
     cost: Sequence[Cost],
     failures: Sequence[str],
     notes: Sequence[str],
 ) -> EvalResult:
     """The tables of an evaluation."""
-    seen = measured.seen
+    seen, codec = measured.seen, setup.codec
     seconds = seen.audio_seconds
     return EvalResult(
         model=codec.name,
+        weights_sha256=codec.weights_sha256.hex(),
+        version=__version__,
+        data_root=str(data_root),
         split=split,
-        protocol=protocol,
+        protocol=setup.protocol,
+        visqol=setup.visqol,
         num_clips=len({row.clip for row in measured.measurements}),
         seconds=seconds,
-        rows=_rows(measured.measurements),
+        rows=_rows(measured.measurements, ("mix", *codec.domains)),
         activity=_activity(seen),
         codebooks=_codebooks(seen, codec),
         file_bitrate=seen.file_bytes * 8 / 1000 / seconds if seconds else None,
@@ -148,13 +163,14 @@ def summarize(
     )
 
 
-def _rows(measurements: Sequence[Measurement]) -> tuple[Row, ...]:
+def _rows(measurements: Sequence[Measurement], stems: Sequence[str]) -> tuple[Row, ...]:
+    """In the order of stems, and for each in the order of systems, the model's first."""
     groups: dict[tuple[str, str, str, str | None], list[Measurement]] = {}
     for measurement in measurements:
         key = (measurement.task, measurement.system, measurement.stem, measurement.through)
         groups.setdefault(key, []).append(measurement)
     rows = []
-    for (task, system, stem, through), group in groups.items():
+    for (task, system, stem, through), group in sorted(groups.items(), key=lambda item: stems.index(item[0][2])):
         rates = [measurement.bitrate for measurement in group if measurement.bitrate is not None]
         rows.append(
             Row(
@@ -178,7 +194,7 @@ def _summary(metric: str, group: Sequence[Measurement]) -> Summary:
     reasons = Counter(measurement.reasons[metric] for measurement in group if metric in measurement.reasons)
     return Summary(
         mean=statistics.fmean(values) if values else None,
-        std=statistics.pstdev(values) if values else None,
+        std=statistics.pstdev(values) if len(values) > 1 else None,
         num_clips=len(values),
         reason=reasons.most_common(1)[0][0] if reasons else None,
     )
@@ -208,6 +224,7 @@ def _codebooks(seen: Observations, codec: Codec) -> tuple[CodebookUse, ...]:
         rows.append(
             CodebookUse(
                 domain=domain,
+                codebook_size=levels.shape[-1],
                 perplexity=tuple(np.exp(entropy).tolist()),
                 unused=tuple((levels == 0).sum(-1).tolist()),
             )

@@ -1,11 +1,12 @@
-"""The tables of a report, from the result of an evaluation."""
+"""The tables that the terminal and the report show, from the result of an evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .paper import PaperRow
 from .report import Cell, Column, Row, TableView
-from .score import METRICS, EvalResult, Summary
+from .score import METRICS, CodebookUse, EvalResult, Summary
 from .score import Row as Line
 
 TITLES = {
@@ -19,45 +20,78 @@ HEADS = {
     "si_sdri": "SI-SDRi, dB",
     "visqol_speech": "ViSQOL speech",
     "visqol_audio": "ViSQOL audio",
-    "mel": "mel distance",
-    "stft": "STFT distance",
+    "mel": "mel",
+    "stft": "STFT",
 }
 LOWER_IS_BETTER = {"mel", "stft"}
 
+SAME_BITRATE = 1.25
+"""Systems whose bitrates are within this factor of each other compete for the best score."""
+
 
 def table_views(result: EvalResult) -> list[TableView]:
-    """Everything that `sdc eval` prints, for a page."""
+    """Everything that `sdc eval` shows, tables without rows left out."""
     views = [_scores(result, task, title) for task, title in TITLES.items()]
     views += [_cross(result), _activity(result), _codebooks(result), _cost(result)]
     return [view for view in views if view.rows]
 
 
 def _scores(result: EvalResult, task: str, title: str) -> TableView:
-    lines = sorted(
-        (line for line in result.rows if line.task == task), key=lambda line: (line.stem != "mix", line.stem)
-    )
+    lines = [line for line in result.rows if line.task == task]
     shown = [metric for metric in METRICS if any(metric in line.metrics for line in lines)]
-    columns = [Column("stem"), Column("system"), *(Column(HEADS[m]) for m in shown), Column("kbit/s"), Column("clips")]
-    rows = [Row(_cells(line, shown, _winners(lines, line, shown))) for line in lines]
-    if task != "whole":
+    rates = any(line.bitrate is not None for line in lines)
+    counts = any(line.metrics["si_sdr"].num_clips != result.num_clips for line in lines)
+    columns = [Column("stem"), Column("system"), *(Column(HEADS[metric]) for metric in shown)]
+    columns += [Column("kbit/s")] * rates + [Column("clips")] * counts
+    rows = []
+    for stem in dict.fromkeys(line.stem for line in lines):
+        of_stem = [line for line in lines if line.stem == stem]
+        for line in of_stem:
+            best = _winners(of_stem, line, shown)
+            cells = [_cell(line.metrics.get(metric), best=metric in best) for metric in shown]
+            cells += [Cell(_text(line.bitrate))] * rates + [Cell(str(line.metrics["si_sdr"].num_clips))] * counts
+            rows.append(Row((Cell(line.stem), Cell(line.system), *cells)))
         for paper in result.paper:
-            if paper.task == task and paper.table == "II":
-                values = {"si_sdr": paper.si_sdr, "si_sdri": paper.si_sdri, "visqol_speech": paper.visqol}
-                cells = [Cell(_text(values.get(metric))) for metric in shown]
-                rows.append(
-                    Row(
-                        (Cell(paper.stem), Cell(paper.system), *cells, Cell(_text(paper.bitrate)), Cell("")), paper=True
-                    )
-                )
-    note = "Rows marked as the paper's were measured by its authors on DnR itself, with other material and code."
-    return TableView(title, tuple(columns), tuple(rows), note if any(row.paper for row in rows) else "")
+            if (paper.task, paper.table, paper.stem) == (task, "II", stem):
+                cells = [Cell(_paper_text(paper, metric)) for metric in shown]
+                cells += [Cell(_text(paper.bitrate))] * rates + [Cell("–")] * counts
+                rows.append(Row((Cell(paper.stem), Cell(paper.system), *cells), paper=True))
+    return TableView(title, tuple(columns), tuple(rows), " ".join(_remarks(lines, rows, shown, rates)))
+
+
+def _remarks(lines: Sequence[Line], rows: Sequence[Row], shown: Sequence[str], rates: bool) -> list[str]:
+    """What is to be said below a table of scores."""
+    remarks = []
+    if any(cell.best for row in rows for cell in row.cells):
+        rivals = "systems of about the same bitrate" if rates else "all"
+        lower = [HEADS[metric] for metric in shown if metric in LOWER_IS_BETTER]
+        remarks.append(f"Marked: the best of {rivals}; lower is better for {' and '.join(lower)}.")
+    missing = {
+        f"{HEADS[metric]}: {summary.reason.replace('_', ' ')}"
+        for line in lines
+        for metric, summary in line.metrics.items()
+        if summary.reason is not None
+    }
+    if missing:
+        remarks.append(f"Without a value in some clips: {'; '.join(sorted(missing))}.")
+    if any(row.paper for row in rows):
+        remarks.append(
+            "Rows marked as the paper's were measured by its authors on DnR itself, with other material and code."
+        )
+    return remarks
 
 
 def _winners(lines: Sequence[Line], line: Line, shown: Sequence[str]) -> set[str]:
-    """Metrics in which a line is the best of its stem."""
+    """Metrics in which a line is the best of those of about its bitrate."""
+
+    def competes(other: Line) -> bool:
+        if other.bitrate is None or line.bitrate is None:
+            return other.bitrate is line.bitrate
+        return max(other.bitrate, line.bitrate) <= SAME_BITRATE * min(other.bitrate, line.bitrate)
+
     found = set()
     for metric in shown:
-        rivals = [_mean(other.metrics.get(metric)) for other in lines if other.stem == line.stem]
+        rivals = [_mean(other.metrics.get(metric)) for other in lines if competes(other)]
         values = [value for value in rivals if value is not None]
         mine = _mean(line.metrics.get(metric))
         best = (min if metric in LOWER_IS_BETTER else max)(values, default=None)
@@ -66,16 +100,22 @@ def _winners(lines: Sequence[Line], line: Line, shown: Sequence[str]) -> set[str
     return found
 
 
-def _cells(line: Line, shown: Sequence[str], best: set[str]) -> tuple[Cell, ...]:
-    cells = [Cell(line.stem), Cell(line.system)]
-    for metric in shown:
-        summary = line.metrics.get(metric)
-        value = _mean(summary)
-        text = _text(value)
-        if summary is not None and value is not None and summary.std is not None:
-            text = f"{value:.2f} ± {summary.std:.2f}"
-        cells.append(Cell(text, best=metric in best))
-    return (*cells, Cell(_text(line.bitrate)), Cell(str(line.metrics["si_sdr"].num_clips)))
+def _cell(summary: Summary | None, *, best: bool) -> Cell:
+    value = _mean(summary)
+    return Cell(_with_deviation(value, None if summary is None else summary.std), best=best)
+
+
+def _paper_text(paper: PaperRow, metric: str) -> str:
+    values = {
+        "si_sdr": (paper.si_sdr, paper.si_sdr_std),
+        "si_sdri": (paper.si_sdri, paper.si_sdri_std),
+        "visqol_speech": (paper.visqol, paper.visqol_std),
+    }
+    return _with_deviation(*values.get(metric, (None, None)))
+
+
+def _with_deviation(value: float | None, deviation: float | None) -> str:
+    return _text(value) if value is None or deviation is None else f"{value:.2f} ± {deviation:.2f}"
 
 
 def _cross(result: EvalResult) -> TableView:
@@ -112,7 +152,7 @@ def _activity(result: EvalResult) -> TableView:
 def _codebooks(result: EvalResult) -> TableView:
     levels = max((len(use.perplexity) for use in result.codebooks), default=0)
     rows = tuple(
-        Row((Cell(use.domain), *(Cell(f"{value:.0f}") for value in use.perplexity), Cell(str(sum(use.unused)))))
+        Row((Cell(use.domain), *(Cell(f"{value:.0f}") for value in use.perplexity), Cell(f"{_unused(use):.0%}")))
         for use in result.codebooks
     )
     columns = (
@@ -121,6 +161,10 @@ def _codebooks(result: EvalResult) -> TableView:
         Column("never taken"),
     )
     return TableView("Codebook use by the mixtures", columns, rows)
+
+
+def _unused(use: CodebookUse) -> float:
+    return sum(use.unused) / (len(use.unused) * use.codebook_size)
 
 
 def _cost(result: EvalResult) -> TableView:

@@ -10,11 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..types import Measurement
+from ..types import Measurement, Task
 
 METRICS = {
     "si_sdr": ("SI-SDR", "dB", "higher is better"),
@@ -67,7 +68,8 @@ def distributions(measurements: Sequence[Measurement], colours: Mapping[str, str
         colours: a CSS class by system
     """
     parts = []
-    for task in dict.fromkeys(entry.task for entry in measurements):
+    tasks = {entry.task for entry in measurements}
+    for task in (task for task in get_args(Task) if task in tasks):
         chosen = [entry for entry in measurements if entry.task == task]
         metrics = dict.fromkeys(metric for entry in chosen for metric in entry.values)
         figures = "".join(_figure(task, metric, chosen, colours) for metric in metrics)
