@@ -188,7 +188,9 @@ def test_a_model_at_another_rate_gives_the_rate_and_length_back(tiny):
 
 
 def test_an_unknown_name_lists_what_there_is():
-    with pytest.raises(ModelError, match=r"opuss: no such model; the zoo has .*; what is not a model is mixture, opus:KBPS"):
+    with pytest.raises(
+        ModelError, match=r"opuss: no such model; the zoo has .*; what is not a model is mixture, opus:KBPS"
+    ):
         find_peer("opuss")
 
 
