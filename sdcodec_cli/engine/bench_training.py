@@ -36,7 +36,7 @@ from ..recipe import Recipe
 from .train.adversarial import deceiving_loss, discriminator_loss, feature_distance
 from .train.batches import Batch, Share, load_batches, make_batch
 from .train.distributed import Processes
-from .train.losses import mel_distance, negative_snr
+from .train.losses import masked_negative_snr, mel_distance, negative_snr
 from .train.objective import draw_scales
 from .train.trainer import Trainer, make_trainable
 
@@ -225,6 +225,11 @@ def _plain_step(
             real, seen_again = discriminators(wanted[:, None]), discriminators(estimate[:, None])
             total = total + fields.adversarial_weight * deceiving_loss(seen_again).mean()
             total = total + fields.feature_weight * feature_distance(real, seen_again).mean()
+    if fields.mask_weight:
+        estimates, wanted_stems = (torch.cat(rows) for rows in zip(*decoded[1:], strict=True))
+        examples = torch.cat([here.nonzero()[:, 0] for here in present.T])
+        masked = masked_negative_snr(estimates, wanted_stems, examples, len(stems))
+        total = total + fields.mask_weight * masked.mean()
     torch.autograd.backward(total)
     optimizers[0].step()
 
