@@ -235,7 +235,7 @@ def test_discriminators_learn_to_tell_decoded_from_real(pool):
     )
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
     found = []
-    for _ in range(30):
+    for _ in range(40):
         values = trainer.backward([make_batch(pool, recipe, range(4))])
         found.append(float(values["discriminator"]))
         trainer.take_step()

@@ -57,7 +57,7 @@ def test_the_papers_models_have_as_many_weights_as_the_published_ones(name, mill
 def test_the_embedded_model_is_small_and_has_its_weights():
     entry = zoo.find()
     assert entry.size_bytes is not None
-    assert entry.size_bytes <= 20 * 2**20
+    assert entry.size_bytes <= 25 * 2**20
     network, sha256 = zoo.load(entry)
     assert not network.training
     assert len(sha256) == 32
