@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import multiprocessing
 import os
 import signal
@@ -102,6 +103,12 @@ def test_speech_mode_is_googles(name):
     score, reason = visqol(*PAIRS[name], SAMPLE_RATE, "speech")
     assert score == pytest.approx(GOLDEN[name][1], abs=1e-6)
     assert reason is None
+
+
+@needs_visqol
+def test_the_package_does_not_talk_about_patches():
+    visqol(*PAIRS["mix_noise"], SAMPLE_RATE, "speech")
+    assert not logging.getLogger("visqol.patch_selector").isEnabledFor(logging.WARNING)
 
 
 @needs_visqol

@@ -16,6 +16,7 @@ import copy
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import multiprocessing
 import os
 import queue
@@ -120,6 +121,8 @@ def _scorer(mode: Mode) -> package.VisqolApi:
         raise SdcError(missing)
     from visqol import VisqolApi
 
+    # It would tell of patches it drops, as the original does, but not of which signals.
+    logging.getLogger("visqol").setLevel(logging.ERROR)
     scorer = VisqolApi()
     with _as_google_does():
         # Google's Python interface never turns the lattice model on, so no published number has it.
