@@ -118,10 +118,13 @@ def test_what_a_model_shows_of_itself_is_counted(codec, root):
         *(("stem", domain, 18) for domain in DOMAINS),
     ]
     assert [use.domain for use in result.codebooks] == list(DOMAINS)
+    found = {row.domain for row in result.activity if row.signal == "mix" and row.precision is not None}
+    assert found
     for use in result.codebooks:
         assert len(use.perplexity) == 4
         assert all(1 <= value <= 64 for value in use.perplexity)
-        assert all(0 <= count < 64 for count in use.unused)
+        # What is found in no mixture takes no entries.
+        assert all((count == 64) == (use.domain not in found) for count in use.unused)
     assert result.file_bitrate is not None
     assert 1.0 < result.file_bitrate < 10.0
     assert [cost.system for cost in result.cost] == [codec.name, "dac-16k (random weights)"]

@@ -34,15 +34,15 @@ def test_the_mix_is_decoded_from_the_sum_of_the_latents():
 def test_the_activity_head_gives_a_logit_per_domain_and_frame_and_may_be_left_out():
     torch.manual_seed(0)
     network = zoo.build(tiny_recipe())
-    latent = network.encode(torch.randn(2, 1, 320 * 60))
+    latent = network.encode(torch.randn(2, 1, 320 * 200))
     logits = network.activity_logits(latent)
     assert logits is not None
-    assert logits.shape == (2, 3, 60)
-    # It looks 15 frames to either side and no further.
+    assert logits.shape == (2, 3, 200)
+    # It looks 15 frames to either side, and from there 45 more, and no further.
     changed = latent.clone()
-    changed[..., 45:] = 0
+    changed[..., 160:] = 0
     other = network.activity_logits(changed)
     assert other is not None
-    torch.testing.assert_close(other[..., :30], logits[..., :30])
-    assert not torch.equal(other[..., 30], logits[..., 30])
+    torch.testing.assert_close(other[..., :100], logits[..., :100])
+    assert not torch.equal(other[..., 100], logits[..., 100])
     assert zoo.build(tiny_recipe(activity=False)).activity_logits(latent) is None
