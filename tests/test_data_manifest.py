@@ -176,10 +176,12 @@ def test_any_number_of_processes_find_the_same(tmp_path, monkeypatch):
 
 
 SCAN = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from sdcodec_cli.data import manifest
 if __name__ == "__main__":
+    # Shells that run the tests in the background have it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     manifest._CHUNK_FILES = 1
     def slowly(done, total):
         if total is not None:
