@@ -205,7 +205,7 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
             tensors[f"quantizer.shared.{key}"] = levels[:, own[1] :]
     for key, value in network.state_dict().items():
         if key not in tensors and (key.startswith("activity.") or ".blocks." in key or ".embed_context." in key):
-            idle = key.endswith(".embed_context.weight") or (".blocks." in key and key.endswith(".scale"))
+            idle = key.endswith((".embed_context.weight", ".scale"))
             tensors[key] = torch.zeros_like(value) if idle else value
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     for key in [*wanted, *(key for key in tensors if not key.startswith("activity."))]:

@@ -62,6 +62,19 @@ def quick_cost(monkeypatch):
     monkeypatch.setattr(evaluation, "COST_SECONDS", 0.1)
 
 
+def names_of_measured_clips(monkeypatch) -> list[str]:
+    """A list that grows with every clip that is measured from now on."""
+    measured: list[str] = []
+    original = run._measure_clip
+
+    def counting(setup, plan, pool):
+        measured.append(plan.name)
+        return original(setup, plan, pool)
+
+    monkeypatch.setattr(run, "_measure_clip", counting)
+    return measured
+
+
 def request_for(root: Path, **changes) -> Request:
     return Request(data_root=root, split="val", against=("mixture",), visqol="off", device="cpu", **changes)
 
@@ -153,14 +166,7 @@ def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypa
     work = tmp_path / "work"
     one = evaluate(codec, request_for(root, work=work, limit=1))
     assert one.num_clips == 1
-    measured: list[str] = []
-    original = run._measure_clip
-
-    def counting(setup, plan, pool):
-        measured.append(plan.name)
-        return original(setup, plan, pool)
-
-    monkeypatch.setattr(run, "_measure_clip", counting)
+    measured = names_of_measured_clips(monkeypatch)
     both = evaluate(codec, request_for(root, work=work))
     assert measured == ["0001-0.0"]
     assert cells(both) == cells(evaluate(codec, request_for(root)))
@@ -250,14 +256,7 @@ def test_a_peer_that_fails_costs_a_clip_and_not_the_evaluation(codec, root, monk
 
 
 def test_results_are_kept_for_the_files_they_are_of_wherever_those_are(codec, root, tmp_path, monkeypatch):
-    measured: list[str] = []
-    original = run._measure_clip
-
-    def counting(setup, plan, pool):
-        measured.append(plan.name)
-        return original(setup, plan, pool)
-
-    monkeypatch.setattr(run, "_measure_clip", counting)
+    measured = names_of_measured_clips(monkeypatch)
     work = tmp_path / "work"
     shutil.copytree(root, tmp_path / "dnr")  # with the times of its files
     evaluate(codec, request_for(tmp_path / "dnr", work=work))

@@ -124,11 +124,11 @@ def train(
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
     from ..recipe import override, read_recipe
-    from ..zoo import DEFAULT_MODEL, RECIPE, find
+    from ..zoo import CHECKPOINTS, DEFAULT_MODEL, RECIPE, find
 
     if resume and init:
         wrong("--init is where a run begins; leave it out with --resume")
-    if init and (Path(init) / "checkpoints").is_dir():
+    if init and (Path(init) / CHECKPOINTS).is_dir():
         wrong(f"--init {init}: is a run; make a model of it first: sdc models export {init} -o MODEL")
     if recipe is None and resume and not (out / RECIPE).is_file():
         wrong(f"{out}: has no {RECIPE} to continue with; give the run's --recipe, or leave --resume out to start one")

@@ -134,13 +134,12 @@ def _evaluate(
         notes += protocol_facts(request.protocol)
     with progress("clips") as tell:
         measured = measure(setup, plans, work, jobs=request.jobs, progress=tell)
-    if not is_first_process():
-        return summarize(measured, setup, request.data_root, request.split, cost=(), failures=failures, notes=notes)
-    result = summarize(
-        measured, setup, request.data_root, request.split, cost=_costs(codec), failures=failures, notes=notes
-    )
-    finished(result)
-    if request.report is not None:
+    first = is_first_process()
+    cost = _costs(codec) if first else ()
+    result = summarize(measured, setup, request.data_root, request.split, cost=cost, failures=failures, notes=notes)
+    if first:
+        finished(result)
+    if first and request.report is not None:
         heard = examples(setup, plans[: request.examples])
         write_report(
             request.report,
@@ -227,9 +226,9 @@ def _find(name: str, codec: Codec, device: str) -> Codec | Peer:
     if not name:
         raise ModelError("--against needs a name, such as mixture, opus:18, or that of a model")
     if not is_program(name) and (name in {entry.name for entry in zoo.list_models()} or Path(name).is_dir()):
-        other = load_codec(name, device=device)
-        if (other.domains, other.sample_rate) == (codec.domains, codec.sample_rate):
-            return other
+        model = zoo.find(name).recipe.model
+        if (model.domains, model.sample_rate) == (codec.domains, codec.sample_rate):
+            return load_codec(name, device=device)
     return find_peer(name, device=device)
 
 

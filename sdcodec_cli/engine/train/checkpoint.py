@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from ...errors import ModelError, OutputError
+from ...zoo import CHECKPOINTS
 
-FOLDER = "checkpoints"
 BEST = "best.pt"
 _NAME = re.compile(r"step-(\d{8,})\.pt")
 
@@ -29,7 +29,7 @@ def step_of(path: Path) -> int | None:
 
 def checkpoints(run: Path) -> list[Path]:
     """Checkpoints of a run, oldest first."""
-    found = [path for path in (run / FOLDER).glob("step-*.pt") if step_of(path) is not None]
+    found = [path for path in (run / CHECKPOINTS).glob("step-*.pt") if step_of(path) is not None]
     return sorted(found, key=lambda path: step_of(path) or 0)
 
 
@@ -47,7 +47,7 @@ def newest(run: Path) -> Path:
 
 def path_of(run: Path, step: int) -> Path:
     """Where the checkpoint of a step is."""
-    return run / FOLDER / f"step-{step:08d}.pt"
+    return run / CHECKPOINTS / f"step-{step:08d}.pt"
 
 
 def save(run: Path, state: dict[str, Any], *, keep: int) -> Path:

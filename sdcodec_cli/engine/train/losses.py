@@ -65,9 +65,7 @@ def negative_snr(estimate: Tensor, target: Tensor, *, ceiling: float = 30.0) -> 
 
     Unlike SI-SDR it also asks for the right level.
     """
-    energy = target.square().sum(-1) + 1e-6
-    noise = (estimate - target).square().sum(-1)
-    return 10 * torch.log10(noise / energy + 10 ** (-ceiling / 10))
+    return _decibels((estimate - target).square().sum(-1), target.square().sum(-1), -ceiling)
 
 
 def masked_negative_snr(
@@ -99,8 +97,8 @@ def masked_negative_snr(
     magnitude = (torch.view_as_real(spectrum(estimates)).square().sum(-1) + 1e-8).sqrt()
     wanted = spectrum(stems)
     noise = (magnitude / add_up(magnitude)) * add_up(wanted) - wanted
-    energy = torch.view_as_real(wanted).square().sum((1, 2, 3)) + 1e-6
-    return 10 * torch.log10(torch.view_as_real(noise).square().sum((1, 2, 3)) / energy + 10 ** (-ceiling / 10))
+    noise_energy, energy = (torch.view_as_real(part).square().sum((1, 2, 3)) for part in (noise, wanted))
+    return _decibels(noise_energy, energy, -ceiling)
 
 
 def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tensor:
@@ -109,8 +107,12 @@ def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tenso
     The loss for silent targets, softly limited at `floor` (as in "What's all the fuss about free universal sound
     separation data?", arXiv:2011.00803).
     """
-    energy = mixture.square().sum(-1) + 1e-6
-    return 10 * torch.log10(estimate.square().sum(-1) / energy + 10 ** (floor / 10))
+    return _decibels(estimate.square().sum(-1), mixture.square().sum(-1), floor)
+
+
+def _decibels(energy: Tensor, reference: Tensor, floor: float) -> Tensor:
+    """A ratio of energies in dB, softly limited from below."""
+    return 10 * torch.log10(energy / (reference + 1e-6) + 10 ** (floor / 10))
 
 
 def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
