@@ -49,11 +49,14 @@ class ModelFields:
     """Whether a head on the latent tells which domains are present."""
     loudness: float = -27.0
     """Loudness of the material it was trained on, in LUFS; files are brought to it before coding, and back after."""
+    effort: int = 0
+    """Steps of analysis by synthesis that encoding takes unless told otherwise, see `engine.refine`."""
 
     def __post_init__(self) -> None:
         _require(self.sample_rate > 0, f"model.sample_rate must be positive, got {self.sample_rate}")
         _require(self.hop_length > 0, f"model.hop_length must be positive, got {self.hop_length}")
         _require(self.latent_dim > 0, f"model.latent_dim must be positive, got {self.latent_dim}")
+        _require(0 <= self.effort <= 100, f"model.effort must be between 0 and 100, got {self.effort}")
         _require(len(self.domains) > 0, "model.domains must name at least one domain")
         _require(len(set(self.domains)) == len(self.domains), "model.domains names a domain twice")
         reserved = {"mix", "all"} & set(self.domains)

@@ -134,9 +134,13 @@ def load(entry: ModelEntry) -> tuple[SDCodec, bytes]:
     Raises:
         ModelError: no weights, unreadable ones, or ones of another recipe
     """
+    import torch
+
     path = _weights_path(entry)
     tensors = _read_weights(path)
-    network = build(entry.recipe)
+    # What a caller loads in inference mode is to encode outside of it, too.
+    with torch.inference_mode(False):
+        network = build(entry.recipe)
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:

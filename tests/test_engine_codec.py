@@ -127,8 +127,8 @@ def test_what_is_heard_always_goes_to_some_domain(codec):
     assert bool(torch.stack([active[0] for active in codes.active.values()]).any(0).all())
 
 
-def test_without_detection_every_domain_is_active_everywhere(codec):
-    codes = codec.encode(torch.zeros(10_000), detect=False)
+def test_domains_that_are_said_to_be_present_are_active_everywhere(codec):
+    codes = codec.encode(torch.zeros(10_000), present=codec.domains)
     assert all(bool(active.all()) for active in codes.active.values())
 
 

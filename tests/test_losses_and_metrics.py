@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from sdcodec_cli.engine.evaluate.metrics import si_sdr
-from sdcodec_cli.engine.separate import mask_mixture, ratio_masks
+from sdcodec_cli.engine.masks import mask_mixture, ratio_masks
 from sdcodec_cli.engine.train.losses import (
     MEL_SCALES,
     activity_targets,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .console import Console, num_bytes, put, table, wrong
-from .options import DeviceOption, Json, Model, complete_model, parse_length
+from .options import DeviceOption, Effort, Json, Model, complete_model, parse_length
 
 if TYPE_CHECKING:
     from ..engine.bench import BenchResult
@@ -47,6 +47,7 @@ def bench(
         ),
     ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes that read, with --data-root.")] = 1,
+    effort: Effort = None,
     device: DeviceOption = "auto",
     json: Json = False,
 ) -> None:
@@ -83,7 +84,7 @@ def bench(
         from ..engine.bench import bench as run
         from ..engine.codec import load_codec
 
-        result = run(load_codec(model, device=device), seconds=seconds)
+        result = run(load_codec(model, device=device, effort=effort), seconds=seconds)
         if not json:
             _show_coding(result)
         Console(json=json).result(result)
@@ -94,7 +95,8 @@ def _show_coding(result: BenchResult) -> None:
     table(
         ("", "times real time", "of the plain network"),
         [
-            ("encode", f"{result.encode:.1f}", f"{result.encode_ratio:.2f}"),
+            ("encode, effort 0", f"{result.encode:.1f}", f"{result.encode_ratio:.2f}"),
+            *([(f"encode, effort {result.effort}", f"{result.encode_refined:.1f}", "")] if result.effort else []),
             ("decode mix", f"{result.decode_mix:.1f}", ""),
             ("decode one stem", f"{result.decode_one:.1f}", ""),
             ("decode all stems", f"{result.decode_all:.1f}", f"{result.decode_ratio:.2f}"),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from .console import Console, duration, num_bytes, source_name, speed, target_name, wrong
-from .options import AudioInputs, DeviceOption, Force, Json, Model, Quiet, StreamOutput, parse_positive
+from .options import AudioInputs, DeviceOption, Effort, Force, Json, Model, Quiet, StreamOutput, parse_positive
 
 
 def parse_domains(text: str) -> str:
@@ -45,6 +45,7 @@ def compress(
         Literal["mono", "keep"],
         typer.Option(help="Mix the channels down to one, or keep them, each coded by itself at the full bitrate."),
     ] = "mono",
+    effort: Effort = None,
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -72,7 +73,7 @@ def compress(
         from ..engine.codec import load_codec
         from ..engine.compress import compress as run
 
-        codec = load_codec(model, device=device)
+        codec = load_codec(model, device=device, effort=effort)
         if bitrate is not None:
             try:
                 codec.codebooks_for(bitrate)

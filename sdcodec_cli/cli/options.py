@@ -119,6 +119,18 @@ DeviceOption = Annotated[
         "--device", envvar="SDC_DEVICE", help="Where to compute; auto takes CUDA, else Apple's MPS, else the CPU."
     ),
 ]
+Effort = Annotated[
+    int | None,
+    typer.Option(
+        "--effort",
+        metavar="N",
+        min=0,
+        max=100,
+        help="Steps that encoding takes to bring the decoded mix closer to the audio (analysis by synthesis), from 0 "
+        "(fastest) to 100; by default what the model suggests, which is 4 for the one that ships with sdc.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, one object per line.")]

@@ -23,8 +23,12 @@ class BenchResult:
     threads: int
     seconds: float
     """Length of the signal."""
+    effort: int
+    """Steps of analysis by synthesis behind `encode_refined`."""
     encode: float
-    """Audio to codes of all domains."""
+    """Audio to codes of all domains, the encoder's own."""
+    encode_refined: float
+    """The same by analysis by synthesis."""
     decode_mix: float
     decode_one: float
     """One stem."""
@@ -40,11 +44,12 @@ def bench(codec: Codec, *, seconds: float = 60.0, repeats: int = 3) -> BenchResu
     """Measure a model on noise; the best of `repeats` counts."""
     generator = torch.Generator().manual_seed(0)
     wav = torch.randn(round(seconds * codec.sample_rate), generator=generator) * 0.05
-    codes = codec.encode(wav, detect=False)
+    plain = codec.at_effort(0)
+    codes = plain.encode(wav, present=codec.domains)
     network, stacked = codec.network, torch.stack(list(codes.codes.values()))
 
-    def encode() -> object:
-        return codec.encode(wav, detect=False, normalize=False)
+    def encode(codec: Codec) -> object:
+        return codec.encode(wav, present=codec.domains, normalize=False)
 
     def encode_plain() -> object:
         with torch.inference_mode():
@@ -66,13 +71,15 @@ def bench(codec: Codec, *, seconds: float = 60.0, repeats: int = 3) -> BenchResu
             times.append(time.perf_counter() - began)
         return seconds / min(times)
 
-    encoded, decoded = speed(encode), speed(lambda: decode(*codec.domains))
+    encoded, decoded = speed(lambda: encode(plain)), speed(lambda: decode(*codec.domains))
     return BenchResult(
         model=codec.name,
         device=str(codec.device),
         threads=torch.get_num_threads(),
         seconds=seconds,
+        effort=codec.effort,
         encode=encoded,
+        encode_refined=speed(lambda: encode(codec)) if codec.effort else encoded,
         decode_mix=speed(lambda: decode("mix")),
         decode_one=speed(lambda: decode(codec.domains[0])),
         decode_all=decoded,

@@ -9,6 +9,7 @@ Legend: B batch, T samples, F frames, D latent width, N domains, K codebooks, S 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ from ..errors import DeviceError
 from ..nn.sdcodec import SDCodec
 from ..recipe import Recipe
 from ..zoo import ModelEntry, find, load
+from .refine import MAX_EFFORT, refine
 
 SEGMENT_FRAMES = 100
 """Frames over which a domain is present or absent as a whole; a segment of a `.sdc` stream. 2 s at 50 frames/s."""
@@ -72,12 +74,13 @@ class Codes:
     """Shape of the signal without its last axis; the product is B."""
 
 
-def load_codec(model: str | Path | None = None, *, device: str = "auto") -> Codec:
+def load_codec(model: str | Path | None = None, *, device: str = "auto", effort: int | None = None) -> Codec:
     """Load a model of the zoo by name, or any model by its folder.
 
     Args:
         model: name or folder; None is the model that ships with the package
         device: `auto` (CUDA, else MPS, else CPU) or a torch device
+        effort: see `Codec.effort`; the model's own by default
 
     Raises:
         ModelError: no such model, or no weights
@@ -86,7 +89,8 @@ def load_codec(model: str | Path | None = None, *, device: str = "auto") -> Code
     entry = find(model)
     chosen = choose_device(device)
     network, weights_sha256 = load(entry)
-    return Codec(entry, network.to(chosen), weights_sha256, chosen)
+    codec = Codec(entry, network.to(chosen), weights_sha256, chosen)
+    return codec if effort is None else codec.at_effort(effort)
 
 
 def choose_device(name: str) -> torch.device:
@@ -123,6 +127,20 @@ class Codec:
         self.network = network
         self.weights_sha256 = weights_sha256
         self.device = device
+        self.effort = entry.recipe.model.effort
+        """Steps of analysis by synthesis that encoding takes unless told otherwise; 0 takes the encoder's own codes."""
+
+    def at_effort(self, effort: int) -> Codec:
+        """The same codec with another `effort`.
+
+        Raises:
+            ValueError: not from 0 to `MAX_EFFORT`
+        """
+        if not 0 <= effort <= MAX_EFFORT:
+            raise ValueError(f"effort must be between 0 and {MAX_EFFORT}, got {effort}")
+        codec = copy.copy(self)
+        codec.effort = effort
+        return codec
 
     @property
     def sample_rate(self) -> int:
@@ -186,9 +204,11 @@ class Codec:
         gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.recipe.model.loudness - loudness))
         return round(gain * 256) / 256
 
-    def stream_encoder(self, *, num_codebooks: int | None = None, detect: bool = True) -> StreamEncoder:
-        """An encoder for one mono signal at the model's rate and level that arrives piece by piece."""
-        return StreamEncoder(self, num_codebooks=num_codebooks or self.num_codebooks, detect=detect)
+    def stream_encoder(
+        self, *, num_codebooks: int | None = None, present: Sequence[str] | None = None
+    ) -> StreamEncoder:
+        """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`."""
+        return StreamEncoder(self, num_codebooks=num_codebooks or self.num_codebooks, present=present)
 
     def stream_decoder(self, stems: Sequence[str]) -> StreamDecoder:
         """A decoder for one mono signal whose codes arrive piece by piece."""
@@ -199,7 +219,7 @@ class Codec:
         wav: Tensor | NDArray[Any],
         *,
         num_codebooks: int | None = None,
-        detect: bool = True,
+        present: Sequence[str] | None = None,
         normalize: bool = True,
     ) -> Codes:
         """Encode mono signals.
@@ -207,11 +227,12 @@ class Codec:
         Args:
             wav: floats in −1…1 at `sample_rate`, `[..., T]`; each row is a signal by itself
             num_codebooks: levels to keep; all by default
-            detect: find out where domains are absent; otherwise all count as present
+            present: domains that count as present throughout, and no others; by default the model finds out where
+                each is heard
             normalize: bring each signal to the level the model was trained on; decoding undoes it
 
         Raises:
-            ValueError: no samples, samples that are not finite, or `num_codebooks` out of range
+            ValueError: no samples, samples that are not finite, `num_codebooks` out of range, no such domain
         """
         signal = torch.as_tensor(wav, dtype=torch.float32).detach().cpu()
         if signal.dim() == 0 or signal.numel() == 0:
@@ -220,10 +241,13 @@ class Codec:
             raise ValueError("wav has samples that are not finite numbers")
         if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(f"num_codebooks must be between 1 and {self.num_codebooks}, got {num_codebooks}")
+        for domain in present or ():
+            if domain not in self.domains:
+                raise ValueError(f"{self.name} has no domain {domain}; it has {', '.join(self.domains)}")
         rows, gains, codes, active = signal.reshape(-1, signal.shape[-1]), [], [], []
         for row in rows:
             gain = self.gain_for(integrated_loudness(row.numpy()[None], self.sample_rate)) if normalize else 0.0
-            encoder = self.stream_encoder(num_codebooks=num_codebooks, detect=detect)
+            encoder = self.stream_encoder(num_codebooks=num_codebooks, present=present)
             blocks = [*encoder.push(row * 10 ** (gain / 20)), *encoder.finish()]
             gains.append(gain)
             codes.append(torch.from_numpy(np.concatenate([block.codes for block in blocks], axis=-1)))
@@ -269,13 +293,16 @@ class Codec:
 class StreamEncoder:
     """Turns one mono signal into codes as it arrives; see `Codec.stream_encoder`."""
 
-    def __init__(self, codec: Codec, *, num_codebooks: int, detect: bool) -> None:
-        self._codec, self._num_codebooks, self._detect = codec, num_codebooks, detect
+    def __init__(self, codec: Codec, *, num_codebooks: int, present: Sequence[str] | None) -> None:
+        self._codec, self._num_codebooks, self._known = codec, num_codebooks, present
         self._context = codec.network.encoder.context_frames
         self._pieces: list[Tensor] = []
         self._buffered = 0
         self._start = 0  # frame at which the buffer begins
         self._next = 0  # frame at which the next block begins
+        # The last frames that are decided, for `refine`: latent of the mix, and whether anything is heard.
+        self._decided = torch.zeros(1, codec.recipe.model.latent_dim, 0, device=codec.device)
+        self._heard = torch.zeros(0, device=codec.device)
 
     def push(self, wav: Tensor | NDArray[np.float32]) -> list[CodedBlock]:
         """Take samples `[T]` in, give out the blocks that are complete."""
@@ -294,19 +321,23 @@ class StreamEncoder:
             blocks.append(self._encode(min(self._next + BLOCK_FRAMES, total)))
         return blocks
 
-    @torch.inference_mode()
+    # A caller's inference mode would leave no gradient to follow.
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def _encode(self, stop: int) -> CodedBlock:
         hop, start, network = self._codec.hop_length, self._next, self._codec.network
         buffer = _joined(self._pieces)
         last = (stop + self._context - self._start) * hop
         wav = buffer[:last].to(self._codec.device)
         latent = network.encode(wav[None, None])
-        inner = latent[..., start - self._start : stop - self._start]
-        codes = network.quantize(inner).codes[:, 0, : self._num_codebooks]
+        inner = slice(start - self._start, stop - self._start)
         logits = network.activity_logits(latent)
-        samples = buffer[(start - self._start) * hop : (stop - self._start) * hop]
-        present = None if logits is None else logits[0, :, start - self._start : stop - self._start]
-        active = self._active(samples, present)
+        samples = buffer[inner.start * hop : inner.stop * hop]
+        active = self._active(samples, None if logits is None else logits[0, :, inner])
+        if self._codec.effort:
+            codes = self._refined(wav, latent, inner, active)
+        else:
+            codes = network.quantize(latent[..., inner]).codes[:, 0, : self._num_codebooks]
         self._next = stop
         keep = max(self._start, stop - self._context)
         self._pieces = [buffer[(keep - self._start) * hop :]]
@@ -314,11 +345,39 @@ class StreamEncoder:
         self._start = keep
         return CodedBlock(start, codes.cpu().numpy(), active)
 
+    def _refined(self, wav: Tensor, latent: Tensor, inner: slice, active: NDArray[np.bool_]) -> Tensor:
+        """Codes of a block by analysis by synthesis, `[N, K, F]`."""
+        network, hop = self._codec.network, self._codec.hop_length
+        context = min(self._context, self._codec.context_frames)
+        # Frames after the block are not decided yet; with what they may become, the block's end sounds as it will.
+        stop = min(inner.stop + context, latent.shape[-1])
+        first = inner.start - self._decided.shape[-1]
+        gates = torch.from_numpy(np.pad(active, ((0, 0), (0, stop - inner.stop)), mode="edge")).float()
+        gates = gates.to(latent.device)
+        codes = refine(
+            network,
+            wav[first * hop : stop * hop],
+            latent[..., inner.start : stop],
+            gates,
+            before=self._decided,
+            heard_before=self._heard,
+            sample_rate=self._codec.sample_rate,
+            num_codebooks=self._num_codebooks,
+            effort=self._codec.effort,
+        )[..., : inner.stop - inner.start]
+        gates = gates[:, : codes.shape[-1]]
+        latents = network.quantizer.decode(codes[:, None], range(len(codes)))
+        mix = (latents * gates[:, None, None]).sum(0)
+        self._decided = torch.cat([self._decided, mix], dim=-1)[..., -context:]
+        self._heard = torch.cat([self._heard, gates.amax(0)])[-context:]
+        return codes
+
     def _active(self, wav: Tensor, logits: Tensor | None) -> NDArray[np.bool_]:
         """Which domains are present in each segment of a block: `[N, F]`."""
         frames = math.ceil(len(wav) / self._codec.hop_length)
         active = np.ones((len(self._codec.domains), frames), dtype=bool)
-        if not self._detect:
+        if self._known is not None:
+            active[[domain not in self._known for domain in self._codec.domains]] = False
             return active
         for start in range(0, frames, SEGMENT_FRAMES):
             span = slice(start, start + SEGMENT_FRAMES)

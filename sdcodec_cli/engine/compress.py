@@ -40,6 +40,8 @@ class CompressResult:
     overhead_percent: float
     """What is not codes, relative to the codes."""
     times_real_time: float
+    effort: int
+    """Steps of analysis by synthesis."""
     model: str
     device: str
     channels_note: str | None
@@ -68,7 +70,7 @@ def compress(
     Args:
         source: any file that libsndfile reads, or `-` for standard input
         target: where the `.sdc` goes, or `-` for standard output
-        codec: the model
+        codec: the model, at the effort wanted
         bitrate: per domain, in kbit/s; the model's full rate by default
         domains: `auto` leaves out domains where they are not heard, `all` stores everything, a list stores these
             (where they are heard)
@@ -119,7 +121,8 @@ def compress(
         heard = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
             writer = Writer(file, header)
-            coder = _Coder(codec, info.sample_rate, coded_channels, gain_db, num_codebooks, detect=domains != "all")
+            present = codec.domains if domains == "all" else None
+            coder = _Coder(codec, info.sample_rate, coded_channels, gain_db, num_codebooks, present)
             for segments in coder.run(_blocks(reader, mono=mono), progress, info.seconds):
                 writer.write(_streams(segments, codec, stored, heard), num_frames=segments[0].codes.shape[-1])
             writer.close(coder.num_samples)
@@ -137,6 +140,7 @@ def compress(
         payload_bitrate=writer.payload_bytes * 8 / 1000 / seconds,
         overhead_percent=100 * (writer.bytes_written - writer.payload_bytes) / max(1, writer.payload_bytes),
         times_real_time=seconds / (time.monotonic() - began),
+        effort=codec.effort,
         model=codec.name,
         device=str(codec.device),
         channels_note=_channels_note(info.channels, mono=mono),
@@ -192,7 +196,13 @@ class _Coder:
     """Resamples, levels and encodes blocks of all channels, and counts what went in."""
 
     def __init__(
-        self, codec: Codec, rate: int, channels: int, gain_db: float, num_codebooks: int, *, detect: bool
+        self,
+        codec: Codec,
+        rate: int,
+        channels: int,
+        gain_db: float,
+        num_codebooks: int,
+        present: Sequence[str] | None,
     ) -> None:
         self.num_samples = 0
         """Per channel, at the original rate."""
@@ -201,7 +211,7 @@ class _Coder:
         self._pushed = 0  # samples per channel at the model's rate
         self._rate, self._gain = rate, np.float32(10 ** (gain_db / 20))
         self._resampler = StreamResampler(rate, codec.sample_rate, channels)
-        self._encoders = [codec.stream_encoder(num_codebooks=num_codebooks, detect=detect) for _ in range(channels)]
+        self._encoders = [codec.stream_encoder(num_codebooks=num_codebooks, present=present) for _ in range(channels)]
 
     def run(
         self, blocks: Iterator[NDArray[np.float32]], progress: Progress | None, total: float | None

@@ -1,7 +1,4 @@
-"""Audio file to stems: the codec's stems as masks on the input, whose phase and channels stay as they are.
-
-From "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228, IV-D: each decoded stem gives a
-magnitude, and its share of the sum of all magnitudes is what it gets of the mixture's spectrum.
+"""Audio file to stems: the codec's stems as masks on the input, see `masks`.
 
 Legend: N domains, C channels, T samples, F frames.
 """
@@ -15,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,11 +19,9 @@ from ..audio import AudioReader, AudioWriter, StreamResampler, downmix
 from .codec import Codec, split_segments
 from .compress import Progress, measure_loudness
 from .decode import DecodeResult
+from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 
 Wav = NDArray[np.float32]
-
-WINDOW_LENGTH, HOP_LENGTH = 1024, 256
-"""Of the mask's Hann-windowed spectrum, in samples (arXiv:2409.11228)."""
 
 BLOCK = 500 * HOP_LENGTH
 """Samples that are masked at a time; 8 s at 16 kHz."""
@@ -35,37 +29,8 @@ BLOCK = 500 * HOP_LENGTH
 MARGIN = 2 * WINDOW_LENGTH
 """Samples on each side of a block that its spectrum also sees; a whole number of hops."""
 
-QUIET = 1e-8
-"""Magnitude below which no domain has a claim, and the mixture is shared out equally."""
-
 SeparateResult = DecodeResult
 """What became of one input: the same facts as of a decoded file."""
-
-
-def ratio_masks(stems: Tensor) -> Tensor:
-    """Share of each domain in every bin: spectra `[N, bins, F]` to masks that add up to one.
-
-    Where all are silent the shares are equal, so nothing is divided by zero and nothing of the mixture is lost.
-    """
-    magnitudes = stems.abs()
-    total = magnitudes.sum(0, keepdim=True)
-    return torch.where(total > QUIET, magnitudes / total.clamp_min(QUIET), 1 / len(magnitudes))
-
-
-@torch.inference_mode()
-def mask_mixture(mixture: Tensor, stems: Tensor) -> Tensor:
-    """Share a mixture out: mixture `[C, T]` and decoded stems `[N, T]` to `[N, C, T]`, which add up to the mixture."""
-    length = mixture.shape[-1]
-    window = torch.hann_window(WINDOW_LENGTH, device=mixture.device)
-    # Reflection at the edges needs half a window of signal.
-    short = (0, max(0, WINDOW_LENGTH - length))
-
-    def spectrum(wav: Tensor) -> Tensor:
-        return torch.stft(F.pad(wav, short), WINDOW_LENGTH, HOP_LENGTH, window=window, return_complex=True)
-
-    masked = ratio_masks(spectrum(stems))[:, None] * spectrum(mixture)
-    wavs = torch.istft(masked.flatten(0, 1), WINDOW_LENGTH, HOP_LENGTH, window=window, length=length + short[1])
-    return wavs.reshape(*masked.shape[:2], -1)[..., :length]
 
 
 def separate(
@@ -151,7 +116,8 @@ class _Separator:
 
     def __init__(self, codec: Codec, channels: int, gain_db: float) -> None:
         self._codec, self._gain = codec, np.float32(10 ** (gain_db / 20))
-        self._encoder = codec.stream_encoder()
+        # Steps towards the mix would take a little away from what tells the stems apart.
+        self._encoder = codec.at_effort(0).stream_encoder()
         self._decoder = codec.stream_decoder(codec.domains)
         self._mixture = torch.zeros(channels, 0)
         self._stems = torch.zeros(len(codec.domains), 0)

@@ -24,7 +24,8 @@ class Quantized:
     codes: Tensor
     """Codes of each domain, int64 `[N, B, K, F]`."""
     commitment_loss: Tensor
-    """Mean squared distance that pulls the encoder towards the codebooks, per domain and example, `[N, B]`."""
+    """Mean squared distance that pulls the encoder towards the codebooks, per domain and example, `[N, B]`; zero
+    outside of training."""
     codebook_loss: Tensor
     """The same distance, pulling the codebooks towards the encoder, `[N, B]`."""
 
@@ -158,12 +159,13 @@ class MultiSourceRVQ(nn.Module):
                 if observe is not None:
                     observe(rvq, level, projected.detach(), indices)
                 codes.append(indices.view(domains, batch, frames))
-                if torch.is_grad_enabled():
+                if torch.is_grad_enabled() and self.training:
                     used = torch.ones(()) if keep is None else (keep > index).float()[..., None]
                     error = (projected - entries.detach()).square().view(domains, batch, -1)
                     commitment.append((error * used).mean(-1))
                     error = (projected.detach() - entries).square().view(domains, batch, -1)
                     codebook.append((error * used).mean(-1))
+                if torch.is_grad_enabled():
                     # Straight-through: the gradient passes the look-up as if it were not there.
                     entries = projected + (entries - projected).detach()
                 quantized = rvq.project_out(level, entries).view(domains, rows, width)

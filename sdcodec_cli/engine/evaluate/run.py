@@ -82,6 +82,7 @@ class Setup:
         return {
             "model": self.codec.name,
             "weights": self.codec.weights_sha256.hex(),
+            "effort": self.codec.effort,
             "others": [[other.name, other.weights_sha256.hex()] for other in self.others],
             "peers": [[peer.name, peer.identity] for peer in self.peers],
             "protocol": self.protocol,

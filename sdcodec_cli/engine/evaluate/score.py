@@ -105,6 +105,8 @@ class EvalResult:
     model: str
     weights_sha256: str
     """Of the model."""
+    effort: int
+    """Steps of analysis by synthesis of its encoding; masked separation and cross are without."""
     version: str
     """Of the program."""
     data_root: str
@@ -145,6 +147,7 @@ def summarize(
     return EvalResult(
         model=codec.name,
         weights_sha256=codec.weights_sha256.hex(),
+        effort=codec.effort,
         version=__version__,
         data_root=str(data_root),
         split=split,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..codec import SEGMENT_FRAMES, Codec, Codes
 from ..compress import compress
-from ..separate import mask_mixture
+from ..masks import mask_mixture
 from ..train.losses import heard_frames
 from .peers import Peer
 from .types import Clip, Task, Wav
@@ -85,8 +85,10 @@ def estimates_of_model(codec: Codec, clip: Clip, *, own: bool, seen: Observation
     codes = codec.encode(mix)
     decoded = codec.decode(codes)
     yield Estimate("resynthesis", name, "mix", _plain(decoded), clip.mix, bitrate=_bitrate(codec, codes))
-    stems = torch.stack([codec.decode(codes, stem=domain) for domain in codec.domains])
-    masked = mask_mixture(mix[None], stems)[:, 0]
+    stems = _stems(codec, codes)
+    # Masks are made as `sdc separate` makes them.
+    plain = codec.at_effort(0)
+    masked = mask_mixture(mix[None], _stems(plain, plain.encode(mix)))[:, 0]
     for index, domain in enumerate(codec.domains):
         for task, found in (("separation", stems), ("masked separation", masked)):
             yield Estimate(task, name, domain, _plain(found[index]), clip.stems[domain], mixture=clip.mix)  # type: ignore[arg-type]
@@ -94,14 +96,15 @@ def estimates_of_model(codec: Codec, clip: Clip, *, own: bool, seen: Observation
         reference = clip.stems[domain]
         if is_silent(reference):
             continue
-        everywhere = codec.encode(torch.from_numpy(reference), detect=False)
-        for through in codec.domains if own else (domain,):
-            estimate = _plain(codec.decode(everywhere, stem=through))
-            if through == domain:
-                yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=codec.recipe.bitrate)
-            if own:
-                yield Estimate("cross", name, domain, estimate, reference, through=through)
+        only = codec.encode(torch.from_numpy(reference), present=[domain])
+        estimate = _plain(codec.decode(only, stem=domain))
+        yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=codec.recipe.bitrate)
         if own:
+            # What a quantizer lets through by itself: analysis by synthesis would force the wrong ones.
+            everywhere = plain.encode(torch.from_numpy(reference), present=codec.domains)
+            for through in codec.domains:
+                estimate = _plain(codec.decode(everywhere, stem=through))
+                yield Estimate("cross", name, domain, estimate, reference, through=through)
             alone = codec.encode(torch.from_numpy(reference))
             whole = _plain(codec.decode(alone))
             yield Estimate("whole", name, domain, whole, reference, bitrate=_bitrate(codec, alone))
@@ -134,6 +137,11 @@ def estimates_of_mixture(clip: Clip) -> Iterator[Estimate]:
 def is_silent(wav: Wav) -> bool:
     """Whether there is nothing to be measured."""
     return float(np.square(wav).mean()) < SILENT
+
+
+def _stems(codec: Codec, codes: Codes) -> Tensor:
+    """All stems, `[N, T]`."""
+    return torch.stack([codec.decode(codes, stem=domain) for domain in codec.domains])
 
 
 def _plain(wav: Tensor) -> Wav:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 import torchaudio
 from torch import Tensor
 
-from ..separate import HOP_LENGTH, WINDOW_LENGTH
+from ..masks import HOP_LENGTH, WINDOW_LENGTH
 
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """Window length in samples and mel bands of each scale (DAC, arXiv:2306.06546); the hop is a quarter of the window."""
@@ -24,6 +24,7 @@ FLOOR = 1e-5
 
 
 @functools.lru_cache
+@torch.inference_mode(False)
 def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
     """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them."""
     with warnings.catch_warnings():
@@ -73,7 +74,7 @@ def masked_negative_snr(
 ) -> Tensor:
     """`negative_snr` of what ratio masks, made of decoded stems, take out of the mixture.
 
-    The masks are those of `engine.separate`; the ratio is taken between spectra, before the overlap-add, which would
+    The masks are those of `engine.masks`; the ratio is taken between spectra, before the overlap-add, which would
     take away another few tenths of a dB of the noise. A stem that is alone in its mixture gets all of it.
 
     Args:

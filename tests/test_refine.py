@@ -1,0 +1,150 @@
+"""Analysis by synthesis: codes whose audio is closer to what was encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from sdcodec_cli import load_codec
+from sdcodec_cli.engine.codec import BLOCK_FRAMES, Codec
+from sdcodec_cli.engine.evaluate.metrics import si_sdr
+from sdcodec_cli.engine.refine import MEL_SCALES, MEL_WEIGHT
+from sdcodec_cli.engine.train.losses import mel_distance, negative_snr
+
+from tiny_models import tiny_recipe, write_tiny
+
+SCENE = Path(__file__).resolve().parents[1] / "docs" / "scene.flac"
+LENGTH = 3 * BLOCK_FRAMES * 320 // 2 + 77
+"""One and a half blocks and a bit."""
+
+
+@pytest.fixture(scope="module")
+def scene() -> Tensor:
+    wav, rate = soundfile.read(SCENE, dtype="float32")
+    return torch.from_numpy(soxr.resample(wav, rate, 16_000))
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Codec:
+    return load_codec(device="cpu")
+
+
+@pytest.fixture(scope="module", params=["spectral", "conv"])
+def tiny(request, tmp_path_factory) -> Codec:
+    folder = write_tiny(tmp_path_factory.mktemp("model") / request.param, tiny_recipe(request.param))
+    return load_codec(folder, device="cpu", effort=2)
+
+
+def noise(length: int = LENGTH) -> Tensor:
+    return torch.randn(length, generator=torch.Generator().manual_seed(3)) * 0.05
+
+
+def distance(codec: Codec, wav: Tensor, **options) -> float:
+    """What `refine` makes small."""
+    decoded = codec.decode(codec.encode(wav, normalize=False, **options))[None]
+    mel = mel_distance(decoded, wav[None], sample_rate=16_000, scales=MEL_SCALES)
+    return float(negative_snr(decoded, wav[None]) + MEL_WEIGHT * mel)
+
+
+def test_effort_brings_the_decoded_scene_closer_to_the_scene(embedded, scene):
+    scores = [float(si_sdr(codec.decode(codec.encode(scene)), scene)) for codec in map(embedded.at_effort, (0, 4, 12))]
+    assert scores[0] + 0.7 < scores[1] < scores[2]
+
+
+def test_effort_helps_at_lower_bitrates_too(embedded, scene):
+    for count in (3, 6):
+        plain, tried = (
+            float(si_sdr(codec.decode(codec.encode(scene, num_codebooks=count)), scene))
+            for codec in (embedded.at_effort(0), embedded.at_effort(4))
+        )
+        assert tried > plain + 0.3
+
+
+def test_the_seam_between_blocks_gains_like_the_rest(embedded, scene):
+    near = slice(int((8 - 0.25) * 16_000), int((8 + 0.25) * 16_000))
+    plain, tried = (codec.decode(codec.encode(scene)) for codec in (embedded.at_effort(0), embedded.at_effort(4)))
+    assert float((tried - scene)[near].square().sum()) < float((plain - scene)[near].square().sum())
+
+
+def test_the_stems_stay_in_their_streams(embedded, scene):
+    """They are no further from those of the encoder's own codes than a part of what quantization changed in them."""
+    plain, tried = embedded.at_effort(0).encode(scene), embedded.encode(scene)
+    for domain in embedded.domains:
+        before, after = embedded.decode(plain, stem=domain), embedded.decode(tried, stem=domain)
+        assert float((after - before).square().sum()) < float(before.square().sum())
+
+
+@pytest.mark.parametrize("kind", ["noise", "click", "almost silent", "loud"])
+def test_by_its_own_measure_it_never_makes_things_worse(tiny, kind):
+    wav = {
+        "noise": noise(40_000),
+        "click": torch.zeros(40_000).index_fill(0, torch.tensor([20_000]), 0.9),
+        "almost silent": noise(40_000) * 0.003,
+        "loud": noise(40_000).clamp(-0.01, 0.01) * 100,
+    }[kind]
+    before = distance(tiny.at_effort(0), wav, present=tiny.domains)
+    assert distance(tiny, wav, present=tiny.domains) <= before + 1e-4
+
+
+def test_without_effort_codes_are_the_encoders_own(tiny):
+    codes = tiny.at_effort(0).encode(noise(), normalize=False)
+    with torch.inference_mode():
+        own = tiny.network.quantize(tiny.network.encode(noise()[None, None])).codes[:, 0]
+    assert torch.equal(torch.stack(list(codes.codes.values()))[:, 0], own)
+    refined = tiny.encode(noise(), normalize=False)
+    assert not torch.equal(torch.stack(list(refined.codes.values()))[:, 0], own)
+
+
+@pytest.mark.parametrize("size", [1000, 16_000, 99_999])
+def test_codes_do_not_depend_on_how_the_audio_arrives(tiny, size):
+    encoder = tiny.stream_encoder()
+    blocks = [block for start in range(0, LENGTH, size) for block in encoder.push(noise()[start : start + size])]
+    blocks += encoder.finish()
+    whole = torch.stack(list(tiny.encode(noise(), normalize=False).codes.values()))[:, 0]
+    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole.numpy())
+
+
+def test_only_domains_that_are_present_are_tried(tiny):
+    codes = tiny.encode(noise(20_000), present=["music"])
+    assert {domain for domain, active in codes.active.items() if active.any()} == {"music"}
+    assert torch.equal(tiny.decode(codes), tiny.decode(codes, stem="music"))
+
+
+def test_silence_between_sounds_stays_silent_and_both_sounds_gain(embedded, scene):
+    gap = torch.zeros(12 * 16_000)
+    wav = torch.cat([scene[: 4 * 16_000], gap, scene[4 * 16_000 : 8 * 16_000]])
+    plain, tried = (codec.decode(codec.encode(wav)) for codec in (embedded.at_effort(0), embedded))
+    assert tried[6 * 16_000 : 14 * 16_000].abs().max() == 0
+    for part in (slice(0, 4 * 16_000), slice(16 * 16_000, None)):
+        assert si_sdr(tried[part], wav[part]) > si_sdr(plain[part], wav[part])
+
+
+@pytest.mark.parametrize("length", [1, 319, 320, 1000, 2047])
+def test_the_shortest_signals_are_encoded(tiny, length):
+    assert tiny.decode(tiny.encode(noise(length))).shape == (length,)
+
+
+def test_a_callers_inference_mode_changes_nothing(tiny, tmp_path):
+    expected = tiny.encode(noise(20_000))
+    folder = write_tiny(tmp_path / "model", tiny.recipe)
+    with torch.inference_mode():
+        codes = load_codec(folder, device="cpu", effort=2).encode(noise(20_000))
+    for domain, streams in expected.codes.items():
+        assert torch.equal(codes.codes[domain], streams)
+
+
+@pytest.mark.parametrize("effort", [-1, 101])
+def test_effort_out_of_range_is_refused(tiny, effort):
+    with pytest.raises(ValueError, match="effort must be between 0 and 100"):
+        tiny.at_effort(effort)
+
+
+def test_a_domain_that_is_not_there_cannot_be_present(tiny):
+    with pytest.raises(ValueError, match="no domain vocals"):
+        tiny.encode(noise(1000), present=["vocals"])
