@@ -35,6 +35,7 @@ class CompressResult:
     payload_bitrate: float = 6.0
     overhead_percent: float = 0.8
     times_real_time: float = 38.4
+    effort: int = 4
     model: str = "toy"
     device: str = "cpu"
     channels_note: str | None = None
@@ -61,12 +62,16 @@ class Engine:
 
     calls: list[dict[str, Any]] = field(default_factory=list)
     loaded: list[tuple[Any, str]] = field(default_factory=list)
+    efforts: list[int | None] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
     weights: bytes = WEIGHTS
 
-    def load_codec(self, model: str | None = None, *, device: str = "auto") -> SimpleNamespace:
+    def load_codec(
+        self, model: str | None = None, *, device: str = "auto", effort: int | None = None
+    ) -> SimpleNamespace:
         self.loaded.append((model, device))
+        self.efforts.append(effort)
 
         def codebooks_for(bitrate: float) -> int:
             if bitrate > 6:

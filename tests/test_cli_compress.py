@@ -46,15 +46,17 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "overwrite": False,
     }
     assert engine.loaded == [(None, "auto")]
+    assert engine.efforts == [None]
 
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
     arguments = "compress talk.wav -o x.sdc --model sdcodec-16k-mini --bitrate 3 --domains speech,music --channels keep"
-    assert sdc(*arguments.split(), "--device", "cpu", "--force").exit_code == 0
+    assert sdc(*arguments.split(), "--effort", "0", "--device", "cpu", "--force").exit_code == 0
     (call,) = engine.calls
     assert (call["target"], call["bitrate"], call["domains"]) == ("x.sdc", 3.0, ["speech", "music"])
     assert (call["channels"], call["overwrite"]) == ("keep", True)
     assert engine.loaded == [("sdcodec-16k-mini", "cpu")]
+    assert engine.efforts == [0]
 
 
 def test_the_device_can_come_from_the_environment(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +190,9 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
         ["talk.wav", "--domains", "speech,speech"],
         ["talk.wav", "--domains", ""],
         ["talk.wav", "--channels", "stereo"],
+        ["talk.wav", "--effort", "-1"],
+        ["talk.wav", "--effort", "101"],
+        ["talk.wav", "--effort", "most"],
         ["talk.wav", "--device", "tpu"],
         ["talk.wav", "--unknown"],
     ],

@@ -162,6 +162,15 @@ def test_precision_and_recall_count_segments(codec):
     assert seen.activity == {"mix speech": [2, 0, 0, 2], "mix music": [0, 2, 0, 2], "mix sfx": [2, 0, 1, 1]}
 
 
+def test_effort_counts_where_the_mix_is_wanted_and_leaves_masks_and_quantizers_alone(codec, root):
+    plain, tried = (evaluate(codec.at_effort(effort), request_for(root, limit=1)) for effort in (0, 2))
+    assert (plain.effort, tried.effort) == (0, 2)
+    before, after = ({(r.task, r.stem, r.through): r for r in result.rows} for result in (plain, tried))
+    assert before.keys() == after.keys()
+    changed = {task for (task, *_), row in after.items() if row not in plain.rows}
+    assert {"resynthesis", "whole"} <= changed <= {"resynthesis", "whole", "separation"}
+
+
 def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypatch):
     work = tmp_path / "work"
     one = evaluate(codec, request_for(root, work=work, limit=1))
@@ -172,6 +181,8 @@ def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypa
     assert cells(both) == cells(evaluate(codec, request_for(root)))
     with pytest.raises(OutputError, match=r"has measurements of another set-up \(not the same: mixture\); choose"):
         evaluate(codec, dataclasses.replace(request_for(root, work=work), against=()))
+    with pytest.raises(OutputError, match=r"\(not the same: effort\)"):
+        evaluate(codec.at_effort(1), request_for(root, work=work))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.tex").touch()
     with pytest.raises(OutputError, match="is not empty and not an evaluation"):
@@ -454,7 +465,11 @@ def test_wrong_requests_are_one_line(folder, root, tmp_path):
 
 
 def test_a_benchmark_gives_speeds_and_their_ratio_to_the_plain_network(codec):
-    result = bench(codec, seconds=2.0, repeats=1)
+    result = bench(codec.at_effort(2), seconds=2.0, repeats=1)
     for value in (result.encode, result.decode_mix, result.decode_one, result.decode_all):
         assert value > 0
+    assert result.effort == 2
+    assert result.encode_refined > 0
+    plain = bench(codec.at_effort(0), seconds=1.0, repeats=1)
+    assert plain.encode_refined == plain.encode
     assert 0 < result.encode_ratio < 100
