@@ -27,6 +27,9 @@ STEP = 0.18
 LAST_STEP = 0.25
 """Length that they shrink to, relative to that."""
 
+MEMORY = 0.9
+"""Share of the past in the running mean of squared gradients."""
+
 MEL_SCALES = ((512, 80), (2048, 320))
 """Two of training's scales, one for transients and one for harmonics: all seven cost three times as much."""
 
@@ -73,8 +76,7 @@ def refine(
     if num_codebooks < network.quantizer.num_codebooks:
         keep = torch.full((len(gates), 1), num_codebooks, device=latent.device)
     offset = torch.zeros_like(latent, requires_grad=True)
-    # Little momentum: with a handful of steps there is no time to turn around.
-    optimizer = torch.optim.Adam([offset], betas=(0.3, 0.9))
+    squares = torch.zeros_like(latent)
     longest = STEP * float(latent.std())
 
     def attempt() -> tuple[Tensor, Tensor]:
@@ -91,10 +93,13 @@ def refine(
         with torch.enable_grad():
             codes, distance = attempt()
         tried.append((float(distance.detach()), codes))
-        (offset.grad,) = torch.autograd.grad(distance, offset)
-        for group in optimizer.param_groups:
-            group["lr"] = longest * LAST_STEP ** ((step + 0.5) / effort)
-        optimizer.step()
+        (gradient,) = torch.autograd.grad(distance, offset)
+        # Every element moves by its gradient relative to what that has lately been, quiet passages like loud ones
+        # (RMSprop without its slow start; torch.optim takes longer to import than a short file to encode).
+        squares.lerp_(gradient.square(), 1 - MEMORY)
+        scale = (squares / (1 - MEMORY ** (step + 1))).sqrt() + torch.finfo(torch.float32).tiny
+        with torch.no_grad():
+            offset -= longest * LAST_STEP ** ((step + 0.5) / effort) * gradient / scale
     codes, distance = attempt()
     tried.append((float(distance), codes))
     return min(tried, key=lambda attempted: attempted[0])[1]

@@ -172,7 +172,8 @@ class MultiSourceRVQ(nn.Module):
                 if keep is not None:
                     quantized = quantized * (keep > index).repeat_interleave(frames, dim=1)[..., None]
                 total = total + quantized
-                residual = residual - quantized
+                # No gradient from level to level: over many levels (36 make 18 kbit/s) the product of all explodes.
+                residual = residual - quantized.detach()
         zero = latent.new_zeros(domains, batch, dtype=torch.float32)
         return Quantized(
             latents=total.view(domains, batch, frames, width).transpose(2, 3),
