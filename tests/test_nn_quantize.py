@@ -75,6 +75,24 @@ def test_gradients_reach_encoder_codebooks_and_projections():
         assert bool(parameter.grad.abs().sum() > 0), name
 
 
+def test_the_gradient_of_the_latent_is_a_sum_over_levels_and_no_product():
+    """Of what each level's projections pass on; a product of 36 levels would explode."""
+    quantizer, latent = rvq(0), torch.randn(1, 16, 5, requires_grad=True)
+    direction = torch.randn(16, 5)
+    (quantizer(latent).latents[1, 0] * direction).sum().backward()
+    own = quantizer.own
+    expected = sum(own.in_weight[1, k].T @ own.out_weight[1, k].T @ direction for k in range(LEVELS))
+    torch.testing.assert_close(latent.grad[0], expected.detach())
+
+
+@torch.no_grad()
+def test_losses_are_for_training():
+    quantizer, latent = rvq(0), torch.randn(1, 16, 5)
+    with torch.enable_grad():
+        assert quantizer(latent).commitment_loss.min() > 0
+        assert quantizer.eval()(latent).commitment_loss.abs().max() == 0
+
+
 def test_dropped_levels_and_their_losses_do_not_count():
     quantizer, latent = rvq(0), torch.randn(2, 16, 5)
     none = quantizer(latent, keep=torch.zeros(3, 2, dtype=torch.int64))
