@@ -171,6 +171,29 @@ def test_effort_counts_where_the_mix_is_wanted_and_leaves_masks_and_quantizers_a
     assert {"resynthesis", "whole"} <= changed <= {"resynthesis", "whole", "separation"}
 
 
+def test_effort_is_that_of_all_models_and_measurements_at_another_are_kept_apart(codec, root, tmp_path):
+    other = write_tiny(tmp_path / "other", dataclasses.replace(tiny_recipe(), name="other"), seed=1)
+    single_domain = dataclasses.replace(
+        tiny_recipe(),
+        name="single",
+        model=dataclasses.replace(tiny_recipe().model, domains=("audio",), activity=False),
+        mixing=dataclasses.replace(tiny_recipe().mixing, domains=DOMAINS),
+    )
+    single = write_tiny(tmp_path / "single", single_domain)
+    work = tmp_path / "work"
+    asked = dataclasses.replace(request_for(root, limit=1), against=(str(other), str(single)))
+    plain = evaluate(codec, dataclasses.replace(asked, work=work))
+    tried = evaluate(codec, dataclasses.replace(asked, effort=2))
+    for system in ("other", "single"):
+        before, after = (
+            next(row for row in result.rows if (row.task, row.system, row.stem) == ("resynthesis", system, "mix"))
+            for result in (plain, tried)
+        )
+        assert before.metrics["si_sdr"].mean != after.metrics["si_sdr"].mean
+    with pytest.raises(OutputError, match=r"\(not the same: others, peers\)"):
+        evaluate(codec, dataclasses.replace(asked, work=work, effort=2))
+
+
 def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypatch):
     work = tmp_path / "work"
     one = evaluate(codec, request_for(root, work=work, limit=1))
@@ -260,7 +283,7 @@ def test_a_peer_that_fails_costs_a_clip_and_not_the_evaluation(codec, root, monk
         def close(self):
             pass
 
-    monkeypatch.setattr(evaluation, "find_peer", lambda name, device: Failing())
+    monkeypatch.setattr(evaluation, "find_peer", lambda name, **_: Failing())
     result = evaluate(codec, dataclasses.replace(request_for(root), against=("opus:18",)))
     assert (result.num_clips, len(result.failures)) == (1, 1)
     assert "0000: ffmpeg: failed: out of luck" in result.failures[0]

@@ -131,6 +131,7 @@ def eval_(
         examples=examples,
         overwrite=force,
         device=device,
+        effort=effort,
     )
     codec = load_codec(model, device=device, effort=effort)
 

@@ -21,7 +21,7 @@ from ..codec import Codec, load_codec
 from ..train.distributed import is_first_process, under_torchrun
 from . import visqol
 from .mushra import write_mushra
-from .peers import Peer, find_peer, is_program
+from .peers import Peer, find_peer, identity_of, is_program
 from .protocol import plan, protocol_facts
 from .report import write_report
 from .run import Setup, VisqolModes, claim, examples, measure
@@ -52,6 +52,8 @@ class Request:
     examples: int = 4
     overwrite: bool = False
     device: str = "auto"
+    effort: int | None = None
+    """Of the other models' encoding, see `Codec.effort`; None for each one's own."""
 
 
 Progress = Callable[[float, float | None], None]
@@ -159,7 +161,7 @@ def _about(result: EvalResult) -> list[str]:
     """What a reader of the page needs to know to do it again."""
     about = [
         f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
-        f"split {result.split}; protocol {result.protocol}; ViSQOL {result.visqol}."
+        f"split {result.split}; protocol {result.protocol}; effort {result.effort}; ViSQOL {result.visqol}."
     ]
     return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
 
@@ -195,18 +197,18 @@ def _others(codec: Codec, request: Request, notes: list[str]) -> tuple[tuple[Cod
     """Models that separate, and codecs that do not."""
     others: list[Codec] = []
     peers: list[Peer] = []
-    identities = {codec.name: codec.weights_sha256.hex()}
+    identities = {codec.name: identity_of(codec)}
     for name in request.against:
         if name == "mixture":
             continue
         try:
-            found = _find(name, codec, request.device)
+            found = _find(name, codec, request)
         except SdcError as error:
             if request.peers_are_wanted:
                 raise
             notes.append(f"{name} is left out: {error}")
             continue
-        identity = found.weights_sha256.hex() if isinstance(found, Codec) else found.identity
+        identity = identity_of(found) if isinstance(found, Codec) else found.identity
         if identity in identities.values():
             notes.append(f"{name} is there already, and is measured once")
             continue
@@ -221,15 +223,15 @@ def _others(codec: Codec, request: Request, notes: list[str]) -> tuple[tuple[Cod
     return tuple(others), tuple(peers)
 
 
-def _find(name: str, codec: Codec, device: str) -> Codec | Peer:
+def _find(name: str, codec: Codec, request: Request) -> Codec | Peer:
     """A model with the domains of the one under test, or a codec that knows nothing of them."""
     if not name:
         raise ModelError("--against needs a name, such as mixture, opus:18, or that of a model")
     if not is_program(name) and (name in {entry.name for entry in zoo.list_models()} or Path(name).is_dir()):
         model = zoo.find(name).recipe.model
         if (model.domains, model.sample_rate) == (codec.domains, codec.sample_rate):
-            return load_codec(name, device=device)
-    return find_peer(name, device=device)
+            return load_codec(name, device=request.device, effort=request.effort)
+    return find_peer(name, device=request.device, effort=request.effort)
 
 
 def _costs(codec: Codec) -> list[Cost]:

@@ -59,7 +59,7 @@ class Peer(Protocol):
     name: str
     """Such as `opus 18`."""
     identity: str
-    """What tells it from others of the same name; for models the hash of their weights."""
+    """What tells it from others of the same name; for models see `identity_of`."""
 
     def resynthesize(self, wav: Wav, sample_rate: int) -> tuple[Wav, float]:
         """A signal `[T]` there and back: `[T]`, in time with it, and the bitrate that it took in kbit/s."""
@@ -68,12 +68,13 @@ class Peer(Protocol):
         """Let go of the model; the peer cannot be used any more."""
 
 
-def find_peer(text: str, *, device: str = "auto") -> Peer:
+def find_peer(text: str, *, device: str = "auto", effort: int | None = None) -> Peer:
     """A peer by what a person writes.
 
     Args:
         text: `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, the name of a model of the zoo, or its folder
         device: where models run, as for `load_codec`; Opus runs on the processor
+        effort: of a model's encoding, as for `load_codec`
 
     Raises:
         ModelError: there is no such peer, a bitrate that it does not have, or something is not installed
@@ -90,7 +91,7 @@ def find_peer(text: str, *, device: str = "auto") -> Peer:
         zoo.find(text)
     except ModelError as error:
         raise ModelError(f"{error}; what is not a model is mixture, opus:KBPS, dac or encodec:KBPS") from error
-    return _find_model(text, device)
+    return _find_model(text, device, effort)
 
 
 def is_program(text: str) -> bool:
@@ -220,11 +221,16 @@ def in_time(wav: Wav, reference: Wav, sample_rate: int) -> Wav:
 # --------------------------------------------------------------------------------------------------------------------
 
 
+def identity_of(codec: Codec) -> str:
+    """What the measurements of a model depend on."""
+    return f"{codec.weights_sha256.hex()}, effort {codec.effort}"
+
+
 class _Model:
     """A model of the zoo: what `sdc compress` and `sdc decode` make of a signal; codes alone count."""
 
     def __init__(self, codec: Codec) -> None:
-        self.name, self.identity = codec.name, codec.weights_sha256.hex()
+        self.name, self.identity = codec.name, identity_of(codec)
         self._codec = codec
 
     def resynthesize(self, wav: Wav, sample_rate: int) -> tuple[Wav, float]:
@@ -297,10 +303,10 @@ class _Encodec:
         del self._model
 
 
-def _find_model(text: str, device: str) -> Peer:
+def _find_model(text: str, device: str, effort: int | None) -> Peer:
     from ..codec import load_codec
 
-    return _Model(load_codec(text, device=device))
+    return _Model(load_codec(text, device=device, effort=effort))
 
 
 def _find_dac(device: str) -> Peer:

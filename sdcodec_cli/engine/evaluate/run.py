@@ -26,7 +26,7 @@ from ...errors import OutputError, SdcError
 from ..codec import Codec
 from ..train.distributed import is_first_process, under_torchrun
 from . import metrics, visqol
-from .peers import Peer
+from .peers import Peer, identity_of
 from .protocol import ClipPlan, load
 from .systems import (
     Estimate,
@@ -83,7 +83,7 @@ class Setup:
             "model": self.codec.name,
             "weights": self.codec.weights_sha256.hex(),
             "effort": self.codec.effort,
-            "others": [[other.name, other.weights_sha256.hex()] for other in self.others],
+            "others": [[other.name, identity_of(other)] for other in self.others],
             "peers": [[peer.name, peer.identity] for peer in self.peers],
             "protocol": self.protocol,
             "visqol": self.visqol,
