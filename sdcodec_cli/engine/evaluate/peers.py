@@ -86,7 +86,7 @@ def find_peer(text: str, *, device: str = "auto", effort: int | None = None) -> 
     if kind == "encodec":
         return _find_encodec(text, _rate(text, rate, ENCODEC_BITRATE), device)
     if text == "dac":
-        return _find_dac(device)
+        return _find_dac(device, effort)
     try:
         zoo.find(text)
     except ModelError as error:
@@ -309,7 +309,7 @@ def _find_model(text: str, device: str, effort: int | None) -> Peer:
     return _Model(load_codec(text, device=device, effort=effort))
 
 
-def _find_dac(device: str) -> Peer:
+def _find_dac(device: str, effort: int | None) -> Peer:
     from ..codec import choose_device
 
     weights = Path.home() / DAC_WEIGHTS
@@ -319,7 +319,7 @@ def _find_dac(device: str) -> Peer:
             model = importlib.import_module("dac").DAC.load(str(weights))
         return _Dac(model, choose_device(device))
     if zoo.find("dac-16k").size_bytes is not None:
-        return _find_model("dac-16k", device)
+        return _find_model("dac-16k", device, effort)
     raise ModelError(
         "dac: needs the package descript-audio-codec and its weights (pip install descript-audio-codec, then python -m "
         "dac download --model_type 16khz), or give the folder of a DAC made by sdc models import"
