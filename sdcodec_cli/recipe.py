@@ -26,6 +26,10 @@ else:
     import tomli as tomllib
 
 
+MAX_EFFORT = 100
+"""Steps of analysis by synthesis beyond which nothing is gained that anyone would wait for."""
+
+
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
@@ -56,7 +60,8 @@ class ModelFields:
         _require(self.sample_rate > 0, f"model.sample_rate must be positive, got {self.sample_rate}")
         _require(self.hop_length > 0, f"model.hop_length must be positive, got {self.hop_length}")
         _require(self.latent_dim > 0, f"model.latent_dim must be positive, got {self.latent_dim}")
-        _require(0 <= self.effort <= 100, f"model.effort must be between 0 and 100, got {self.effort}")
+        limits = f"model.effort must be between 0 and {MAX_EFFORT}"
+        _require(0 <= self.effort <= MAX_EFFORT, f"{limits}, got {self.effort}")
         _require(len(self.domains) > 0, "model.domains must name at least one domain")
         _require(len(set(self.domains)) == len(self.domains), "model.domains names a domain twice")
         reserved = {"mix", "all"} & set(self.domains)

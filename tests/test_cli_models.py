@@ -47,7 +47,9 @@ def test_a_model_is_shown_with_its_facts() -> None:
     text = sdc("models", "show", "sdcodec-16k-mini").stdout
     assert text.startswith("sdcodec-16k-mini: ")
     assert "12 x 1024 per domain, up to 6 kbit/s" in text
-    assert json.loads(sdc("models", "show", "sdcodec-16k-mini", "--json").stdout)["codebook_size"] == 1024
+    assert "  effort   4 by default" in text
+    facts = json.loads(sdc("models", "show", "sdcodec-16k-mini", "--json").stdout)
+    assert (facts["codebook_size"], facts["effort"]) == (1024, 4)
 
 
 def test_an_unknown_model_is_refused_with_a_choice() -> None:

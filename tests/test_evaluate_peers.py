@@ -315,9 +315,9 @@ def test_dac_without_its_weights_is_the_zoos_if_that_has_weights(packages, tiny,
     find = zoo.find
     monkeypatch.setattr(zoo, "find", lambda model: find(tiny if model == "dac-16k" else model))
     loaded = []
-    monkeypatch.setattr(peers, "_find_model", lambda text, device: loaded.append((text, device)))
-    find_peer("dac", device="cpu")
-    assert loaded == [("dac-16k", "cpu")]
+    monkeypatch.setattr(peers, "_find_model", lambda *asked: loaded.append(asked))
+    find_peer("dac", device="cpu", effort=2)
+    assert loaded == [("dac-16k", "cpu", 2)]
 
 
 def test_dac_without_any_weights_says_how_to_get_them(packages):

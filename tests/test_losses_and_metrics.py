@@ -10,16 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sdcodec_cli.engine.distances import MEL_SCALES, mel_distance, negative_snr
 from sdcodec_cli.engine.evaluate.metrics import si_sdr
 from sdcodec_cli.engine.masks import mask_mixture, ratio_masks
-from sdcodec_cli.engine.train.losses import (
-    MEL_SCALES,
-    activity_targets,
-    leakage,
-    masked_negative_snr,
-    mel_distance,
-    negative_snr,
-)
+from sdcodec_cli.engine.train.losses import activity_targets, leakage, masked_negative_snr
 
 GOLDEN = load_file(Path(__file__).parent / "data" / "official_metrics.io.safetensors")
 

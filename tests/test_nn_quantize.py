@@ -49,6 +49,10 @@ def test_leading_levels_decode_alone_as_if_quantizer_dropout_had_kept_them():
     for kept in range(LEVELS + 1):
         dropped = quantizer(latent, keep=torch.full((3, 2), kept)).latents
         torch.testing.assert_close(quantizer.decode(codes[:, :, :kept], [0, 1, 2]), dropped, atol=1e-5, rtol=0)
+        if kept:
+            alone = quantizer(latent, num_codebooks=kept)
+            assert torch.equal(alone.codes, codes[:, :, :kept])
+            torch.testing.assert_close(alone.latents, dropped, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,7 @@ from torch import Tensor
 from sdcodec_cli import load_codec
 from sdcodec_cli.engine.codec import BLOCK_FRAMES, Codec
 from sdcodec_cli.engine.evaluate.metrics import si_sdr
-from sdcodec_cli.engine.refine import MEL_SCALES, MEL_WEIGHT
-from sdcodec_cli.engine.train.losses import mel_distance, negative_snr
+from sdcodec_cli.engine.refine import distance
 
 from tiny_models import tiny_recipe, write_tiny
 
@@ -42,14 +42,17 @@ def tiny(request, tmp_path_factory) -> Codec:
 
 
 def noise(length: int = LENGTH) -> Tensor:
-    return torch.randn(length, generator=torch.Generator().manual_seed(3)) * 0.05
+    return torch.randn(length, dtype=torch.float32, generator=torch.Generator().manual_seed(3)) * 0.05
 
 
-def distance(codec: Codec, wav: Tensor, **options) -> float:
-    """What `refine` makes small."""
-    decoded = codec.decode(codec.encode(wav, normalize=False, **options))[None]
-    mel = mel_distance(decoded, wav[None], sample_rate=16_000, scales=MEL_SCALES)
-    return float(negative_snr(decoded, wav[None]) + MEL_WEIGHT * mel)
+def distance_of(codec: Codec, wav: Tensor) -> float:
+    """Of what is decoded, when everything goes to all domains."""
+    codes = codec.encode(wav, normalize=False, present=codec.domains)
+    return float(distance(codec.decode(codes), wav, sample_rate=16_000))
+
+
+def snr(decoded: Tensor, wav: Tensor) -> float:
+    return float(10 * torch.log10(wav.square().sum() / (decoded - wav).square().sum()))
 
 
 def test_effort_brings_the_decoded_scene_closer_to_the_scene(embedded, scene):
@@ -88,8 +91,25 @@ def test_by_its_own_measure_it_never_makes_things_worse(tiny, kind):
         "almost silent": noise(40_000) * 0.003,
         "loud": noise(40_000).clamp(-0.01, 0.01) * 100,
     }[kind]
-    before = distance(tiny.at_effort(0), wav, present=tiny.domains)
-    assert distance(tiny, wav, present=tiny.domains) <= before + 1e-4
+    assert distance_of(tiny, wav) <= distance_of(tiny.at_effort(0), wav) + 1e-4
+
+
+def test_its_measure_is_the_mean_of_each_seconds_ratio_and_the_mel_distance():
+    loud, quiet = 0.3 * noise(16_000), 0.003 * noise(16_000)
+    gain = torch.cat([torch.full_like(loud, 1.1), torch.full_like(quiet, 1.2)])
+    wanted = torch.cat([loud, quiet])
+    ratios = [10 * math.log10(error**2 + 0.001) for error in (0.1, 0.2)]  # no more than 30 dB
+    mel = 7 * float(gain.log10().mean())  # of seven scales
+    measured = float(distance(gain * wanted, wanted, sample_rate=16_000))
+    assert measured == pytest.approx(sum(ratios) / 2 + 1.2 * mel, abs=0.02)
+
+
+def test_quiet_passages_gain_beside_loud_ones(embedded, scene):
+    loud, quiet = scene[: 4 * 16_000], scene[4 * 16_000 : 7 * 16_000] * 10 ** (-20 / 20)
+    wav = torch.cat([loud, quiet])
+    plain, tried = (codec.decode(codec.encode(wav)) for codec in (embedded.at_effort(0), embedded.at_effort(8)))
+    for part in (slice(0, len(loud)), slice(len(loud), None)):
+        assert snr(tried[part], wav[part]) > snr(plain[part], wav[part])
 
 
 def test_without_effort_codes_are_the_encoders_own(tiny):
@@ -139,10 +159,21 @@ def test_a_callers_inference_mode_changes_nothing(tiny, tmp_path):
         assert torch.equal(codes.codes[domain], streams)
 
 
-@pytest.mark.parametrize("effort", [-1, 101])
-def test_effort_out_of_range_is_refused(tiny, effort):
-    with pytest.raises(ValueError, match="effort must be between 0 and 100"):
+@pytest.mark.parametrize("effort", [-1, 101, 1.5, "4", None])
+def test_an_effort_that_is_none_is_refused(tiny, effort):
+    with pytest.raises(ValueError, match=f"effort must be a whole number from 0 to 100, got {effort!r}"):
         tiny.at_effort(effort)
+
+
+def test_a_default_of_64_bits_changes_nothing(tiny):
+    expected = tiny.encode(noise(20_000))
+    torch.set_default_dtype(torch.float64)
+    try:
+        codes = tiny.encode(noise(20_000))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for domain, streams in expected.codes.items():
+        assert torch.equal(codes.codes[domain], streams)
 
 
 def test_a_domain_that_is_not_there_cannot_be_present(tiny):

@@ -59,6 +59,8 @@ def bench(
     """
     if recipe is not None and data_root is not None:
         wrong("--recipe and --data-root are two measurements; give one of them")
+    if effort is not None and (recipe is not None or data_root is not None):
+        wrong("--effort is of encoding; leave it out with --recipe and --data-root")
     if recipe is not None:
         from ..engine.bench_training import bench_training
         from ..engine.codec import choose_device

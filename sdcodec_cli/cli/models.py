@@ -51,6 +51,8 @@ class ModelReport:
     codebook_size: int
     bitrate: float
     """Payload of one domain at full quality, in kbit/s."""
+    effort: int
+    """What it suggests for `--effort`."""
     size_bytes: int | None
     """Size of the weights; null if the model has none yet."""
 
@@ -67,6 +69,7 @@ def _report(entry: ModelEntry) -> ModelReport:
         num_codebooks=recipe.quantizer.num_codebooks,
         codebook_size=recipe.quantizer.codebook_size,
         bitrate=recipe.bitrate,
+        effort=recipe.model.effort,
         size_bytes=entry.size_bytes,
     )
 
@@ -133,6 +136,7 @@ def show(
     put(f"  audio    {report.sample_rate} Hz, {report.frame_rate:g} frames per second")
     put(f"  domains  {', '.join(report.domains)}")
     put(f"  codes    {report.num_codebooks} x {report.codebook_size} per domain, up to {report.bitrate:g} kbit/s")
+    put(f"  effort   {report.effort} by default")
     put(f"  weights  {size}")
     if entry.card:
         put(f"\n{entry.card.rstrip()}")

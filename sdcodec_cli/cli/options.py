@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from ..recipe import MAX_EFFORT
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -125,9 +127,9 @@ Effort = Annotated[
         "--effort",
         metavar="N",
         min=0,
-        max=100,
-        help="Steps that encoding takes to bring the decoded mix closer to the audio (analysis by synthesis), from 0 "
-        "(fastest) to 100; by default what the model suggests, which is 4 for the one that ships with sdc.",
+        max=MAX_EFFORT,
+        help="Steps of analysis by synthesis, which bring the decoded mix closer to the audio, from 0 (fastest) to "
+        f"{MAX_EFFORT}; by default what the model suggests, see sdc models show.",
         show_default=False,
     ),
 ]

@@ -33,10 +33,11 @@ from ..errors import InputError
 from ..nn.discriminator import Discriminators
 from ..nn.sdcodec import SDCodec
 from ..recipe import Recipe
+from .distances import mel_distance, negative_snr
 from .train.adversarial import deceiving_loss, discriminator_loss, feature_distance
 from .train.batches import Batch, Share, load_batches, make_batch
 from .train.distributed import Processes
-from .train.losses import masked_negative_snr, mel_distance, negative_snr
+from .train.losses import masked_negative_snr
 from .train.objective import draw_scales
 from .train.trainer import Trainer, make_trainable
 

@@ -26,9 +26,9 @@ from torch import Tensor
 from ..audio import integrated_loudness
 from ..errors import DeviceError
 from ..nn.sdcodec import SDCodec
-from ..recipe import Recipe
+from ..recipe import MAX_EFFORT, Recipe
 from ..zoo import ModelEntry, find, load
-from .refine import MAX_EFFORT, refine
+from .refine import Past, mixed, refine
 
 SEGMENT_FRAMES = 100
 """Frames over which a domain is present or absent as a whole; a segment of a `.sdc` stream. 2 s at 50 frames/s."""
@@ -127,19 +127,23 @@ class Codec:
         self.network = network
         self.weights_sha256 = weights_sha256
         self.device = device
-        self.effort = entry.recipe.model.effort
-        """Steps of analysis by synthesis that encoding takes unless told otherwise; 0 takes the encoder's own codes."""
+        self._effort = entry.recipe.model.effort
+
+    @property
+    def effort(self) -> int:
+        """Steps of analysis by synthesis that encoding takes; 0 takes the encoder's own codes."""
+        return self._effort
 
     def at_effort(self, effort: int) -> Codec:
         """The same codec with another `effort`.
 
         Raises:
-            ValueError: not from 0 to `MAX_EFFORT`
+            ValueError: not a whole number from 0 to `MAX_EFFORT`
         """
-        if not 0 <= effort <= MAX_EFFORT:
-            raise ValueError(f"effort must be between 0 and {MAX_EFFORT}, got {effort}")
+        if effort not in range(MAX_EFFORT + 1):
+            raise ValueError(f"effort must be a whole number from 0 to {MAX_EFFORT}, got {effort!r}")
         codec = copy.copy(self)
-        codec.effort = effort
+        codec._effort = int(effort)
         return codec
 
     @property
@@ -227,8 +231,9 @@ class Codec:
         Args:
             wav: floats in −1…1 at `sample_rate`, `[..., T]`; each row is a signal by itself
             num_codebooks: levels to keep; all by default
-            present: domains that count as present throughout, and no others; by default the model finds out where
-                each is heard
+            present: domains that the audio consists of, all of them throughout; by default the model finds out where
+                each is heard. Analysis by synthesis puts everything into these: to get one of several domains out of
+                a mixture, decode its stem instead
             normalize: bring each signal to the level the model was trained on; decoding undoes it
 
         Raises:
@@ -300,9 +305,8 @@ class StreamEncoder:
         self._buffered = 0
         self._start = 0  # frame at which the buffer begins
         self._next = 0  # frame at which the next block begins
-        # The last frames that are decided, for `refine`: latent of the mix, and whether anything is heard.
-        self._decided = torch.zeros(1, codec.recipe.model.latent_dim, 0, device=codec.device)
-        self._heard = torch.zeros(0, device=codec.device)
+        nothing = torch.zeros(1, codec.recipe.model.latent_dim, 0, dtype=torch.float32, device=codec.device)
+        self._past = Past(nothing, nothing[0, 0])
 
     def push(self, wav: Tensor | NDArray[np.float32]) -> list[CodedBlock]:
         """Take samples `[T]` in, give out the blocks that are complete."""
@@ -337,7 +341,7 @@ class StreamEncoder:
         if self._codec.effort:
             codes = self._refined(wav, latent, inner, active)
         else:
-            codes = network.quantize(latent[..., inner]).codes[:, 0, : self._num_codebooks]
+            codes = network.quantize(latent[..., inner], num_codebooks=self._num_codebooks).codes[:, 0]
         self._next = stop
         keep = max(self._start, stop - self._context)
         self._pieces = [buffer[(keep - self._start) * hop :]]
@@ -348,28 +352,25 @@ class StreamEncoder:
     def _refined(self, wav: Tensor, latent: Tensor, inner: slice, active: NDArray[np.bool_]) -> Tensor:
         """Codes of a block by analysis by synthesis, `[N, K, F]`."""
         network, hop = self._codec.network, self._codec.hop_length
+        # What the decoder hears around a frame, as far as the buffer has it.
         context = min(self._context, self._codec.context_frames)
         # Frames after the block are not decided yet; with what they may become, the block's end sounds as it will.
-        stop = min(inner.stop + context, latent.shape[-1])
-        first = inner.start - self._decided.shape[-1]
-        gates = torch.from_numpy(np.pad(active, ((0, 0), (0, stop - inner.stop)), mode="edge")).float()
-        gates = gates.to(latent.device)
+        ahead = min(context, latent.shape[-1] - inner.stop)
+        reach = slice(inner.start, inner.stop + ahead)
+        gates = torch.from_numpy(np.pad(active, ((0, 0), (0, ahead)), mode="edge")).float().to(latent.device)
         codes = refine(
             network,
-            wav[first * hop : stop * hop],
-            latent[..., inner.start : stop],
+            wav[(reach.start - self._past.num_frames) * hop : reach.stop * hop],
+            latent[..., reach],
             gates,
-            before=self._decided,
-            heard_before=self._heard,
+            self._past,
             sample_rate=self._codec.sample_rate,
             num_codebooks=self._num_codebooks,
             effort=self._codec.effort,
         )[..., : inner.stop - inner.start]
         gates = gates[:, : codes.shape[-1]]
         latents = network.quantizer.decode(codes[:, None], range(len(codes)))
-        mix = (latents * gates[:, None, None]).sum(0)
-        self._decided = torch.cat([self._decided, mix], dim=-1)[..., -context:]
-        self._heard = torch.cat([self._heard, gates.amax(0)])[-context:]
+        self._past = self._past.then(mixed(latents, gates), gates, context)
         return codes
 
     def _active(self, wav: Tensor, logits: Tensor | None) -> NDArray[np.bool_]:

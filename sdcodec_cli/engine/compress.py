@@ -73,7 +73,7 @@ def compress(
         codec: the model, at the effort wanted
         bitrate: per domain, in kbit/s; the model's full rate by default
         domains: `auto` leaves out domains where they are not heard, `all` stores everything, a list stores these
-            (where they are heard)
+            (where they are heard); analysis by synthesis is of the mix of all that is heard, stored or not
         channels: `mono` mixes down, `keep` codes every channel by itself
         overwrite: replace an existing target
         progress: called after every block

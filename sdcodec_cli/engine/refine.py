@@ -11,21 +11,21 @@ Legend: N domains, D latent width, K codebooks, F frames, P frames before them, 
 
 from __future__ import annotations
 
+import operator
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..nn.sdcodec import SDCodec
-from .train.losses import mel_distance, negative_snr
-
-MAX_EFFORT = 100
-"""Steps beyond which nothing is gained that anyone would wait for."""
+from .distances import mel_distance, negative_snr
 
 STEP = 0.18
-"""Length that steps begin at, in standard deviations of the latent."""
+"""By which an element of the latent moves, in standard deviations of the latent; steps shrink geometrically."""
 
 LAST_STEP = 0.25
-"""Length that they shrink to, relative to that."""
+"""What they shrink to, relative to that."""
 
 MEMORY = 0.9
 """Share of the past in the running mean of squared gradients."""
@@ -37,21 +37,58 @@ MEL_WEIGHT = 1.2
 """Of the mel distance, next to a signal-to-noise ratio in dB."""
 
 
+@dataclass(frozen=True)
+class Past:
+    """The frames before those that are encoded, whose codes are decided."""
+
+    mix: Tensor
+    """Latent, `[1, D, P]`."""
+    heard: Tensor
+    """1 where any domain adds to it, else 0, `[P]`."""
+
+    @property
+    def num_frames(self) -> int:
+        """P"""
+        return len(self.heard)
+
+    def then(self, mix: Tensor, gates: Tensor, context: int) -> Past:
+        """The last `context` frames of this and what follows: latent `[1, D, F]` and gates `[N, F]`."""
+        mix, heard = torch.cat([self.mix, mix], dim=-1), torch.cat([self.heard, gates.amax(0)])
+        return Past(mix[..., -context:], heard[-context:])
+
+
+def mixed(latents: Tensor, gates: Tensor) -> Tensor:
+    """Latent of the mix, of those domains that add to it: `[N, 1, D, F]` and `[N, F]` to `[1, D, F]`."""
+    return (latents * gates[:, None, None]).sum(0)
+
+
+def distance(decoded: Tensor, wanted: Tensor, *, sample_rate: int) -> Tensor:
+    """What refinement makes small: two `[T]` to a number.
+
+    The signal-to-noise ratio is that of each second by itself, averaged, so that a quiet second counts like a loud one.
+    """
+    num_seconds = max(1, round(len(wanted) / sample_rate))
+    pairs = zip(decoded.tensor_split(num_seconds), wanted.tensor_split(num_seconds), strict=True)
+    snr = torch.cat([negative_snr(ours[None], theirs[None]) for ours, theirs in pairs]).mean()
+    mel = mel_distance(decoded[None], wanted[None], sample_rate=sample_rate, scales=MEL_SCALES)
+    return snr + MEL_WEIGHT * mel.squeeze(0)
+
+
 def refine(
     network: SDCodec,
     wav: Tensor,
     latent: Tensor,
     gates: Tensor,
+    past: Past,
     *,
-    before: Tensor,
-    heard_before: Tensor,
     sample_rate: int,
     num_codebooks: int,
     effort: int,
 ) -> Tensor:
     """Codes whose mix, decoded, is closer to the audio than that of the encoder's own codes.
 
-    Of all that was tried, the encoder's codes included, the closest is taken.
+    Of all that was tried, the encoder's codes included, the closest is taken, over all frames given: a part of them may
+    be further away than it was.
 
     Args:
         network: the codec
@@ -59,8 +96,7 @@ def refine(
             shorter
         latent: what the encoder makes of the F frames, `[1, D, F]`
         gates: 1 where a domain adds to the mix, else 0, `[N, F]`
-        before: latent of the mix in the P frames before, which are decided, `[1, D, P]`
-        heard_before: 1 where any domain adds to it, else 0, `[P]`
+        past: the P frames before
         sample_rate: of the audio, in Hz
         num_codebooks: levels that will be stored, 1 to K
         effort: steps along the gradient
@@ -68,38 +104,36 @@ def refine(
     Returns:
         codes int64 `[N, num_codebooks, F]`
     """
-    heard = torch.cat([heard_before, gates.amax(0)]).repeat_interleave(network.hop_length)
+    if not bool(gates.any()):
+        return network.quantize(latent, num_codebooks=num_codebooks).codes[:, 0]
+    heard = torch.cat([past.heard, gates.amax(0)]).repeat_interleave(network.hop_length)
     # The longest window of the mel scales has to fit in.
     heard = F.pad(heard, (0, max(0, MEL_SCALES[-1][0] - len(heard))))
     wanted = F.pad(wav, (0, len(heard) - len(wav))) * heard
-    keep = None
-    if num_codebooks < network.quantizer.num_codebooks:
-        keep = torch.full((len(gates), 1), num_codebooks, device=latent.device)
     offset = torch.zeros_like(latent, requires_grad=True)
     squares = torch.zeros_like(latent)
-    longest = STEP * float(latent.std())
+    first_step = STEP * float(latent.std())
 
     def attempt() -> tuple[Tensor, Tensor]:
-        quantized = network.quantize(latent + offset, keep=keep)
-        mix = torch.cat([before, (quantized.latents * gates[:, None, None]).sum(0)], dim=-1)
-        decoded = network.decode(mix)[0]
-        decoded = F.pad(decoded, (0, len(heard) - decoded.shape[-1])) * heard
-        mel = mel_distance(decoded, wanted[None], sample_rate=sample_rate, scales=MEL_SCALES)
-        distance = negative_snr(decoded, wanted[None]) + MEL_WEIGHT * mel
-        return quantized.codes[:, 0, :num_codebooks], distance.sum()
+        """What the present offset comes to, and its codes."""
+        quantized = network.quantize(latent + offset, num_codebooks=num_codebooks)
+        decoded = network.decode(torch.cat([past.mix, mixed(quantized.latents, gates)], dim=-1))[0, 0]
+        decoded = F.pad(decoded, (0, len(heard) - len(decoded))) * heard
+        return distance(decoded, wanted, sample_rate=sample_rate), quantized.codes[:, 0]
 
-    tried = []
-    for step in range(effort if bool(gates.any()) else 0):
+    attempts = []
+    for step in range(effort):
         with torch.enable_grad():
-            codes, distance = attempt()
-        tried.append((float(distance.detach()), codes))
-        (gradient,) = torch.autograd.grad(distance, offset)
+            reached, codes = attempt()
+        attempts.append((float(reached.detach()), codes))
+        (gradient,) = torch.autograd.grad(reached, offset)
         # Every element moves by its gradient relative to what that has lately been, quiet passages like loud ones
         # (RMSprop without its slow start; torch.optim takes longer to import than a short file to encode).
         squares.lerp_(gradient.square(), 1 - MEMORY)
-        scale = (squares / (1 - MEMORY ** (step + 1))).sqrt() + torch.finfo(torch.float32).tiny
+        size = (squares / (1 - MEMORY ** (step + 1))).sqrt() + torch.finfo(torch.float32).tiny
         with torch.no_grad():
-            offset -= longest * LAST_STEP ** ((step + 0.5) / effort) * gradient / scale
-    codes, distance = attempt()
-    tried.append((float(distance), codes))
-    return min(tried, key=lambda attempted: attempted[0])[1]
+            offset -= first_step * LAST_STEP ** ((step + 0.5) / effort) * gradient / size
+    with torch.no_grad():
+        reached, codes = attempt()
+    attempts.append((float(reached), codes))
+    return min(attempts, key=operator.itemgetter(0))[1]

@@ -133,11 +133,19 @@ class MultiSourceRVQ(nn.Module):
         own = self.num_codebooks - self.num_shared
         return (self.own, index) if index < own else (self.shared, index - own)
 
-    def forward(self, latent: Tensor, *, keep: Tensor | None = None, observe: Observer | None = None) -> Quantized:
+    def forward(
+        self,
+        latent: Tensor,
+        *,
+        num_codebooks: int | None = None,
+        keep: Tensor | None = None,
+        observe: Observer | None = None,
+    ) -> Quantized:
         """Quantize a latent for every domain.
 
         Args:
             latent: `[B, D, F]`
+            num_codebooks: how many levels there are to be, 1 to K; all by default
             keep: int64 `[N, B]`, how many levels each domain of each example uses (quantizer dropout), or None for all
             observe: called for every level, for statistics on the codebooks
         """
@@ -149,7 +157,7 @@ class MultiSourceRVQ(nn.Module):
             residual = flat.expand(domains, -1, -1)
             total = torch.zeros_like(residual)
             codes, commitment, codebook = [], [], []
-            for index in range(self.num_codebooks):
+            for index in range(num_codebooks or self.num_codebooks):
                 rvq, level = self._level(index)
                 # A shared level treats the rows of all domains as one long stream.
                 merged = residual.reshape(rvq.in_weight.shape[0], -1, width)

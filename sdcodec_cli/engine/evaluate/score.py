@@ -88,7 +88,7 @@ class CodebookUse:
 
 @dataclass(frozen=True)
 class Cost:
-    """What coding takes on this machine."""
+    """What coding takes on this machine, at the effort of the evaluation."""
 
     system: str
     device: str
@@ -106,7 +106,7 @@ class EvalResult:
     weights_sha256: str
     """Of the model."""
     effort: int
-    """Steps of analysis by synthesis of its encoding; masked separation and cross are without."""
+    """Steps of analysis by synthesis of the model's encoding; masked separation and cross are without."""
     version: str
     """Of the program."""
     data_root: str

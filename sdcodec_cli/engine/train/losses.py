@@ -1,72 +1,16 @@
-"""The terms of the training objective.
+"""The terms of the training objective that are not distances between signals in general (`engine.distances`).
 
-Legend: B batch, T samples, M mel bands, N domains, F frames.
+Legend: B batch, T samples, N domains, F frames.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor
 
+from ..distances import decibels
 from ..masks import HOP_LENGTH, WINDOW_LENGTH
-
-MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
-"""Window length in samples and mel bands of each scale (DAC, arXiv:2306.06546); the hop is a quarter of the window."""
-
-FLOOR = 1e-5
-"""Magnitude below which a mel band counts as silent."""
-
-
-@functools.lru_cache
-@torch.inference_mode(False)
-def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
-    """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them."""
-    with warnings.catch_warnings():
-        # At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
-        warnings.simplefilter("ignore")
-        bank: Tensor = torchaudio.functional.melscale_fbanks(
-            window_length // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm="slaney", mel_scale="slaney"
-        )
-    return bank
-
-
-def mel_distance(
-    estimate: Tensor, target: Tensor, *, sample_rate: int, scales: Sequence[tuple[int, int]] = MEL_SCALES
-) -> Tensor:
-    """Mean absolute difference of log10 mel magnitudes, summed over scales, of each row: two `[B, T]` to `[B]`.
-
-    Fewer scales than `MEL_SCALES` are scaled up to the sum of all, of which they are then a sample.
-    """
-    total = estimate.new_zeros(len(estimate))
-    for window_length, bands in scales:
-        with torch.no_grad():
-            wanted = _log_mel(target, window_length, bands, sample_rate)
-        total = total + (_log_mel(estimate, window_length, bands, sample_rate) - wanted).abs().mean((1, 2))
-    return total * (len(MEL_SCALES) / len(scales))
-
-
-def _log_mel(wav: Tensor, window_length: int, bands: int, sample_rate: int) -> Tensor:
-    """`[B, T]` to `[B, frames, M]`."""
-    window = torch.hann_window(window_length, device=wav.device)
-    spectrum = torch.stft(wav, window_length, window_length // 4, window=window, return_complex=True)
-    # The tiny offset keeps the gradient of the root finite at exact zeros.
-    magnitude = (torch.view_as_real(spectrum).square().sum(-1) + 1e-14).sqrt()
-    bank = mel_bank(window_length, bands, sample_rate).to(wav.device)
-    return (magnitude.transpose(1, 2) @ bank).clamp_min(FLOOR).log10()
-
-
-def negative_snr(estimate: Tensor, target: Tensor, *, ceiling: float = 30.0) -> Tensor:
-    """Negative signal-to-noise ratio in dB of each row, softly limited at `ceiling`: two `[B, T]` to `[B]`.
-
-    Unlike SI-SDR it also asks for the right level.
-    """
-    return _decibels((estimate - target).square().sum(-1), target.square().sum(-1), -ceiling)
 
 
 def masked_negative_snr(
@@ -99,7 +43,7 @@ def masked_negative_snr(
     wanted = spectrum(stems)
     noise = (magnitude / add_up(magnitude)) * add_up(wanted) - wanted
     noise_energy, energy = (torch.view_as_real(part).square().sum((1, 2, 3)) for part in (noise, wanted))
-    return _decibels(noise_energy, energy, -ceiling)
+    return decibels(noise_energy, energy, -ceiling)
 
 
 def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tensor:
@@ -108,12 +52,7 @@ def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tenso
     The loss for silent targets, softly limited at `floor` (as in "What's all the fuss about free universal sound
     separation data?", arXiv:2011.00803).
     """
-    return _decibels(estimate.square().sum(-1), mixture.square().sum(-1), floor)
-
-
-def _decibels(energy: Tensor, reference: Tensor, floor: float) -> Tensor:
-    """A ratio of energies in dB, softly limited from below."""
-    return 10 * torch.log10(energy / (reference + 1e-6) + 10 ** (floor / 10))
+    return decibels(estimate.square().sum(-1), mixture.square().sum(-1), floor)
 
 
 def activity_targets(stems: Tensor, hop_length: int) -> Tensor:

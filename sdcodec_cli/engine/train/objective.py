@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ...nn.quantize import Observer
 from ...nn.sdcodec import SDCodec
 from ...recipe import TrainingFields
+from ..distances import MEL_SCALES, mel_distance, negative_snr
 from .batches import Choices
-from .losses import MEL_SCALES, activity_targets, leakage, masked_negative_snr, mel_distance, negative_snr
+from .losses import activity_targets, leakage, masked_negative_snr
 
 
 class Generator(nn.Module):
