@@ -16,7 +16,9 @@ from sdcodec_cli import load_codec
 from sdcodec_cli.engine.codec import BLOCK_FRAMES, Codec
 from sdcodec_cli.engine.evaluate.metrics import si_sdr
 from sdcodec_cli.engine.refine import distance
+from sdcodec_cli.recipe import MAX_EFFORT
 
+from cli_examples import errors, sdc
 from tiny_models import tiny_recipe, write_tiny
 
 SCENE = Path(__file__).resolve().parents[1] / "docs" / "scene.flac"
@@ -163,6 +165,14 @@ def test_a_callers_inference_mode_changes_nothing(tiny, tmp_path):
 def test_an_effort_that_is_none_is_refused(tiny, effort):
     with pytest.raises(ValueError, match=f"effort must be a whole number from 0 to 100, got {effort!r}"):
         tiny.at_effort(effort)
+
+
+def test_the_command_line_takes_the_same_efforts():
+    refused = sdc("compress", "none.wav", "--effort", str(MAX_EFFORT + 1))
+    assert refused.exit_code == 2
+    assert f"Invalid value for '--effort': Input should be less than or equal to {MAX_EFFORT}" in refused.stderr
+    (line,) = errors(sdc("compress", "none.wav", "--effort", str(MAX_EFFORT)))
+    assert line.startswith("none.wav: ")
 
 
 def test_a_default_of_64_bits_changes_nothing(tiny):

@@ -8,8 +8,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from ..recipe import MAX_EFFORT
-
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -127,9 +125,9 @@ Effort = Annotated[
         "--effort",
         metavar="N",
         min=0,
-        max=MAX_EFFORT,
+        max=100,  # recipe.MAX_EFFORT
         help="Steps of analysis by synthesis, which bring the decoded mix closer to the audio, from 0 (fastest) to "
-        f"{MAX_EFFORT}; by default what the model suggests, see sdc models show.",
+        "100; by default what the model suggests, see sdc models show.",
         show_default=False,
     ),
 ]
