@@ -189,3 +189,11 @@ def test_a_default_of_64_bits_changes_nothing(tiny):
 def test_a_domain_that_is_not_there_cannot_be_present(tiny):
     with pytest.raises(ValueError, match="no domain vocals"):
         tiny.encode(noise(1000), present=["vocals"])
+
+
+def test_a_wrong_call_is_refused_before_the_first_piece_arrives(tiny):
+    with pytest.raises(ValueError, match="no domain vocals"):
+        tiny.stream_encoder(present=["vocals"])
+    for count in (0, 5):
+        with pytest.raises(ValueError, match=f"num_codebooks must be between 1 and 4, got {count}"):
+            tiny.stream_encoder(num_codebooks=count)

@@ -211,7 +211,16 @@ class Codec:
     def stream_encoder(
         self, *, num_codebooks: int | None = None, present: Sequence[str] | None = None
     ) -> StreamEncoder:
-        """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`."""
+        """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
+
+        Raises:
+            ValueError: `num_codebooks` out of range, no such domain
+        """
+        if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
+            raise ValueError(f"num_codebooks must be between 1 and {self.num_codebooks}, got {num_codebooks}")
+        for domain in present or ():
+            if domain not in self.domains:
+                raise ValueError(f"{self.name} has no domain {domain}; it has {', '.join(self.domains)}")
         return StreamEncoder(self, num_codebooks=num_codebooks or self.num_codebooks, present=present)
 
     def stream_decoder(self, stems: Sequence[str]) -> StreamDecoder:
@@ -244,11 +253,6 @@ class Codec:
             raise ValueError(f"wav must be [..., T] with at least one sample, got shape {list(signal.shape)}")
         if not bool(torch.isfinite(signal).all()):
             raise ValueError("wav has samples that are not finite numbers")
-        if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
-            raise ValueError(f"num_codebooks must be between 1 and {self.num_codebooks}, got {num_codebooks}")
-        for domain in present or ():
-            if domain not in self.domains:
-                raise ValueError(f"{self.name} has no domain {domain}; it has {', '.join(self.domains)}")
         rows, gains, codes, active = signal.reshape(-1, signal.shape[-1]), [], [], []
         for row in rows:
             gain = self.gain_for(integrated_loudness(row.numpy()[None], self.sample_rate)) if normalize else 0.0
