@@ -86,6 +86,8 @@ class NetworkFields:
     """spectral encoder: samples under a second, longer window, of which it sees magnitudes; 0 for none."""
     depth: int = 0
     """spectral: number of blocks."""
+    dilations: tuple[int, ...] = ()
+    """spectral: how many frames the taps of each block's convolution are apart; 1 in all of them if left empty."""
 
     def __post_init__(self) -> None:
         _require(self.width > 0, f"width must be positive, got {self.width}")
@@ -93,8 +95,8 @@ class NetworkFields:
             _require(len(self.strides) > 0, "a conv network needs strides")
             _require(all(s >= 2 for s in self.strides), f"strides must be at least 2, got {list(self.strides)}")
             _require(
-                self.window_length == self.context_window_length == self.depth == 0,
-                "window_length, context_window_length and depth belong to spectral networks",
+                self.window_length == self.context_window_length == self.depth == len(self.dilations) == 0,
+                "window_length, context_window_length, depth and dilations belong to spectral networks",
             )
         else:
             _require(self.strides == (), "strides belong to conv networks")
@@ -104,6 +106,10 @@ class NetworkFields:
                 self.context_window_length == 0
                 or (self.context_window_length > self.window_length and self.context_window_length % 2 == 0),
                 f"context_window_length must be even and more than window_length, got {self.context_window_length}",
+            )
+            _require(
+                len(self.dilations) in (0, self.depth) and all(d >= 1 for d in self.dilations),
+                f"dilations must be {self.depth} numbers, one for each block, of 1 or more, got {list(self.dilations)}",
             )
 
 

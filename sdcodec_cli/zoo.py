@@ -209,7 +209,7 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
             tensors[f"quantizer.shared.{key}"] = levels[:, own[1] :]
     for key, value in network.state_dict().items():
         if key not in tensors and (key.startswith("activity.") or ".blocks." in key or ".embed_context." in key):
-            idle = key.endswith((".embed_context.weight", ".scale"))
+            idle = key.endswith((".embed_context.weight", ".project.weight", ".project.bias"))
             tensors[key] = torch.zeros_like(value) if idle else value
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     for key in [*wanted, *(key for key in tensors if not key.startswith("activity."))]:
@@ -283,7 +283,7 @@ def _encoder(fields: NetworkFields, recipe: Recipe) -> ConvEncoder | SpectralEnc
         context_window_length=fields.context_window_length,
         hop_length=recipe.model.hop_length,
         width=fields.width,
-        depth=fields.depth,
+        dilations=fields.dilations or (1,) * fields.depth,
         latent_dim=recipe.model.latent_dim,
     )
 
@@ -301,6 +301,6 @@ def _decoder(fields: NetworkFields, recipe: Recipe) -> ConvDecoder | SpectralDec
         window_length=fields.window_length,
         hop_length=recipe.model.hop_length,
         width=fields.width,
-        depth=fields.depth,
+        dilations=fields.dilations or (1,) * fields.depth,
         latent_dim=latent_dim,
     )

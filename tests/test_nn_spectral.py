@@ -7,7 +7,7 @@ import torch
 
 from sdcodec_cli.nn.spectral import SpectralDecoder, SpectralEncoder
 
-SIZES = {"window_length": 640, "hop_length": 320, "width": 8, "depth": 2, "latent_dim": 6}
+SIZES = {"window_length": 640, "hop_length": 320, "width": 8, "dilations": (1, 2), "latent_dim": 6}
 CONTEXTS = [0, 1600, 2048]
 
 

@@ -65,6 +65,15 @@ def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
             },
             "context_window_length belongs to the encoder",
         ),
+        (
+            {"name": "x", "encoder": {"kind": "spectral", "depth": 2, "window_length": 640, "dilations": [1, 2, 4]}},
+            "dilations must be 2 numbers, one for each block, of 1 or more, got [1, 2, 4]",
+        ),
+        (
+            {"name": "x", "encoder": {"kind": "spectral", "depth": 2, "window_length": 640, "dilations": [1, 0]}},
+            "dilations must be 2 numbers, one for each block, of 1 or more, got [1, 0]",
+        ),
+        ({"name": "x", "encoder": {"strides": [2], "dilations": [1]}}, "dilations belong to spectral networks"),
         ({"name": "x", "encoder": {"width": 64}}, "a conv network needs strides"),
         ({"name": "x", "mixing": {"track_probabilities": [0.5, 0.2]}}, "must be non-negative and add up to 1"),
         ({"name": "x", "mixing": {"seconds": 0.1}}, "mixing.seconds must be from 0.4"),

@@ -142,7 +142,7 @@ def test_started_from_dac_every_domain_codes_as_dac_does_and_in_time(tmp_path, n
 def larger(recipe):
     import dataclasses
 
-    encoder = dataclasses.replace(recipe.encoder, depth=4, context_window_length=1600)
+    encoder = dataclasses.replace(recipe.encoder, depth=4, dilations=(1, 1, 2, 4), context_window_length=1600)
     return dataclasses.replace(recipe, encoder=encoder, decoder=dataclasses.replace(recipe.decoder, depth=3))
 
 
@@ -157,8 +157,8 @@ def test_a_larger_network_starts_with_the_codes_and_the_sound_of_the_smaller_and
     network.decode(quantized.latents.sum(0)).square().sum().backward()
     for added in (
         network.encoder.embed_context.weight,
-        network.encoder.blocks[3].scale,
-        network.decoder.blocks[2].scale,
+        network.encoder.blocks[3].project.weight,
+        network.decoder.blocks[2].project.weight,
     ):
         assert added.grad is not None
         assert bool(added.grad.any())

@@ -57,21 +57,23 @@ class ConvNeXtBlock(nn.Module):
     Shape: `[B, F, C]` to `[B, F, C]`
     """
 
-    def __init__(self, channels: int, *, kernel_size: int, expansion: int, scale: float) -> None:
+    def __init__(self, channels: int, *, kernel_size: int, expansion: int, scale: float, dilation: int = 1) -> None:
         super().__init__()
-        self.depthwise = nn.Conv1d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+        self.depthwise = nn.Conv1d(channels, channels, kernel_size, groups=channels, dilation=dilation)
         self.norm = nn.LayerNorm(channels)
         self.expand = nn.Linear(channels, expansion * channels)
         self.project = nn.Linear(expansion * channels, channels)
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
+        (dilation,) = self.depthwise.dilation
         # A one-row picture in channels-last order is `[B, F, C]` in memory: as such it needs no transposed copy.
         picture = F.conv2d(
             x.transpose(1, 2).unsqueeze(2),
             self.depthwise.weight.unsqueeze(2),
             self.depthwise.bias,
-            padding=(0, self.depthwise.kernel_size[0] // 2),
+            padding=(0, self.depthwise.kernel_size[0] // 2 * dilation),
+            dilation=(1, dilation),
             groups=x.shape[-1],
         )
         y = self.norm(picture.squeeze(2).transpose(1, 2))

@@ -9,6 +9,9 @@ Legend: B batch, T samples, F frames, D latent width, W window length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,10 +22,20 @@ KERNEL_SIZE = 7
 EXPANSION = 4
 
 
-def _blocks(width: int, depth: int) -> nn.Sequential:
+def _blocks(width: int, dilations: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(
-        *(ConvNeXtBlock(width, kernel_size=KERNEL_SIZE, expansion=EXPANSION, scale=1 / depth) for _ in range(depth))
+        *(
+            ConvNeXtBlock(
+                width, kernel_size=KERNEL_SIZE, expansion=EXPANSION, scale=1 / len(dilations), dilation=dilation
+            )
+            for dilation in dilations
+        )
     )
+
+
+def _reach(blocks: nn.Sequential) -> int:
+    """Frames on each side that a frame of the last block's output depends on."""
+    return sum(KERNEL_SIZE // 2 * cast(ConvNeXtBlock, block).depthwise.dilation[0] for block in blocks)
 
 
 class SpectralEncoder(nn.Module):
@@ -37,7 +50,7 @@ class SpectralEncoder(nn.Module):
         context_window_length: samples under one of the long windows, even; 0 for none
         hop_length: samples per frame
         width: channels of the blocks
-        depth: number of blocks
+        dilations: of the blocks' convolutions, one for each block
         latent_dim: channels of the latent
 
     Shape: `[B, 1, T]`, T a multiple of the hop length, to `[B, D, T / hop_length]`
@@ -49,12 +62,12 @@ class SpectralEncoder(nn.Module):
         window_length: int,
         hop_length: int,
         width: int,
-        depth: int,
+        dilations: Sequence[int],
         latent_dim: int,
         context_window_length: int = 0,
     ) -> None:
         super().__init__()
-        self.window_length, self.hop_length, self.depth = window_length, hop_length, depth
+        self.window_length, self.hop_length = window_length, hop_length
         self.context_window_length = context_window_length
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
         self.window: Tensor
@@ -64,7 +77,7 @@ class SpectralEncoder(nn.Module):
             self.context_window: Tensor
             self.embed_context = nn.Linear(context_window_length // 2 + 1, width, bias=False)
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = _blocks(width, depth)
+        self.blocks = _blocks(width, dilations)
         self.norm_out = nn.LayerNorm(width)
         self.project = nn.Linear(width, latent_dim)
 
@@ -88,7 +101,7 @@ class SpectralEncoder(nn.Module):
     def context_frames(self) -> int:
         """Frames of audio on each side that one latent frame depends on, its own excluded."""
         margin = (max(self.window_length, self.context_window_length) - self.hop_length) // 2
-        return self.depth * (KERNEL_SIZE // 2) + -(-margin // self.hop_length)
+        return _reach(self.blocks) + -(-margin // self.hop_length)
 
 
 class SpectralDecoder(nn.Module):
@@ -99,14 +112,16 @@ class SpectralDecoder(nn.Module):
     Shape: `[B, D, F]` to `[B, 1, F * hop_length]`
     """
 
-    def __init__(self, *, window_length: int, hop_length: int, width: int, depth: int, latent_dim: int) -> None:
+    def __init__(
+        self, *, window_length: int, hop_length: int, width: int, dilations: Sequence[int], latent_dim: int
+    ) -> None:
         super().__init__()
-        self.window_length, self.hop_length, self.depth = window_length, hop_length, depth
+        self.window_length, self.hop_length = window_length, hop_length
         self.register_buffer("window", torch.hann_window(window_length), persistent=False)
         self.window: Tensor
         self.embed = nn.Linear(latent_dim, width)
         self.norm_in = nn.LayerNorm(width)
-        self.blocks = _blocks(width, depth)
+        self.blocks = _blocks(width, dilations)
         self.norm_out = nn.LayerNorm(width)
         self.project = nn.Linear(width, window_length + 2)
 
@@ -139,4 +154,4 @@ class SpectralDecoder(nn.Module):
     def context_frames(self) -> int:
         """Latent frames on each side that a frame of output depends on."""
         margin = (self.window_length - self.hop_length) // 2
-        return self.depth * (KERNEL_SIZE // 2) + -(-margin // self.hop_length)
+        return _reach(self.blocks) + -(-margin // self.hop_length)
