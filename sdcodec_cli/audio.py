@@ -20,7 +20,7 @@ import struct
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
@@ -47,6 +47,9 @@ _WRITE_FORMATS = {
     ".opus": ("OGG", "OPUS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
+
+SILENCE = 1e-4
+"""Peak of audio that counts as silent, −80 dBFS."""
 
 _UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a stream that does not say how long it is
 _MAX_BLOCK_VALUES = 2**24  # caps a block at 64 MiB, whatever rate and channel count a header claims
@@ -414,12 +417,14 @@ class LoudnessMeter:
         self._weights[3:5] = 1.41
         self._energies: list[float] = []  # of the complete 100 ms, channels weighted and summed
         self._open_energy = 0.0  # of the 100 ms that are still arriving
+        self._peak = 0.0
         self._count = 0
 
     def push(self, wav: Wav) -> None:
         """Take a block `[C, T]`."""
         if wav.shape[1] == 0:
             return
+        self._peak = max(self._peak, float(np.abs(wav).max()))
         weighted, self._state = self._filter(self._sos, wav.astype(np.float64), axis=-1, zi=self._state)
         power = self._weights @ np.square(weighted)
         begin = self._count
@@ -435,14 +440,16 @@ class LoudnessMeter:
         self._open_energy += float(parts[-1].sum())
 
     def integrated(self) -> float:
-        """Loudness in LUFS of everything so far; −inf for silence.
+        """Loudness in LUFS of everything so far; −inf for silence, which is nothing above −80 dBFS.
 
-        Gating needs 0.4 s. Of less than that, this is the loudness of what is there, ungated.
+        Gating needs 0.4 s, and more than −70 LUFS. Of what is shorter or quieter, this is the loudness ungated.
         """
+        if self._peak < SILENCE:
+            return -math.inf
         seconds = self._count / self._sample_rate
+        ungated = _lufs((sum(self._energies) + self._open_energy) / self._count)
         if seconds < 0.4:
-            total = sum(self._energies) + self._open_energy
-            return _lufs(total / self._count) if self._count else -math.inf
+            return ungated
         num_blocks = int(np.round((seconds - 0.4) / 0.1) + 1)
         # The last block may reach past the end by half a step.
         energies = np.array([*self._energies, self._open_energy])[: num_blocks + 3]
@@ -452,7 +459,7 @@ class LoudnessMeter:
             loudness = -0.691 + 10 * np.log10(power)
         audible = loudness >= -70
         if not audible.any():
-            return -math.inf
+            return ungated
         threshold = _lufs(float(power[audible].mean())) - 10
         return _lufs(float(power[audible & (loudness > threshold)].mean()))
 
@@ -461,10 +468,22 @@ class LoudnessMeter:
 
 
 def k_weighting(sample_rate: int) -> NDArray[np.float64]:
-    """The weighting filter of ITU-R BS.1770-4 as second-order sections `[2, 6]`; pyloudnorm's."""
+    """The weighting filter of ITU-R BS.1770-4 as second-order sections `[2, 6]`; pyloudnorm's.
+
+    Where half the sample rate is below the frequency of a section, that section does nothing: it would not be stable.
+    """
     import pyloudnorm
 
-    return np.array([[*stage.b, *stage.a] for stage in pyloudnorm.Meter(sample_rate)._filters.values()])
+    nothing = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    with np.errstate(all="ignore"):
+        sections = [[*stage.b, *stage.a] for stage in pyloudnorm.Meter(sample_rate)._filters.values()]
+    return np.array([row if np.isfinite(row).all() and _is_stable(row[4:]) else nothing for row in sections])
+
+
+def _is_stable(feedback: Sequence[float]) -> bool:
+    """Whether both poles of `1 + a z⁻¹ + b z⁻²` are inside of the unit circle."""
+    a, b = feedback
+    return abs(b) < 1 and abs(a) < 1 + b
 
 
 def integrated_loudness(wav: Wav, sample_rate: int) -> float:

@@ -343,6 +343,7 @@ class Recipe:
                     f"{name}.window_length must exceed model.hop_length by an even number, at most a hop; "
                     f"got {network.window_length}",
                 )
+                _require(network.window_length % 2 == 0, f"{name}.window_length must be even, and so the hop")
         _require(self.decoder.context_window_length == 0, "decoder: context_window_length belongs to the encoder")
         if self.decoder.kind == "conv":
             _require(

@@ -69,12 +69,15 @@ def list_models() -> list[ModelEntry]:
 def find(model: str | Path | None = None) -> ModelEntry:
     """A model by name (of the zoo) or by folder; None is the default model.
 
+    What the zoo has is meant by a bare name, whatever lies in the working directory: `./NAME` is the folder.
+
     Raises:
         ModelError: neither a name of the zoo nor a model folder
         RecipeError: the folder's recipe does not parse
     """
     text = str(model or DEFAULT_MODEL)
-    looks_like_path = os.sep in text or Path(text).is_dir()
+    named = os.sep not in text and (zoo_folder() / text / RECIPE).is_file()
+    looks_like_path = not named and (os.sep in text or Path(text).is_dir())
     folder = Path(text) if looks_like_path else zoo_folder() / text
     if not (folder / RECIPE).is_file():
         if looks_like_path:
@@ -177,14 +180,26 @@ def write_model(
             for path in partial.iterdir():
                 path.chmod(0o666 & ~mask)
             partial.chmod(0o777 & ~mask)
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
+            _put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror or error}; choose another -o") from error
     return _entry(folder)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Give a folder another's name; what had it is there until then, and again if that fails."""
+    before = partial.with_name(f"{partial.name}-before")
+    if folder.exists():
+        folder.rename(before)
+    try:
+        partial.rename(folder)
+    except BaseException:
+        if before.exists():
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def start_from(network: SDCodec, entry: ModelEntry) -> None:
@@ -209,7 +224,8 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
             tensors[f"quantizer.shared.{key}"] = levels[:, own[1] :]
     for key, value in network.state_dict().items():
         if key not in tensors and (key.startswith("activity.") or ".blocks." in key or ".embed_context." in key):
-            idle = key.endswith((".embed_context.weight", ".project.weight", ".project.bias"))
+            last = ".blocks." in key and key.endswith((".project.weight", ".project.bias"))
+            idle = last or key.endswith(".embed_context.weight")
             tensors[key] = torch.zeros_like(value) if idle else value
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     for key in [*wanted, *(key for key in tensors if not key.startswith("activity."))]:
@@ -224,8 +240,15 @@ def check_new_model(folder: Path, *, overwrite: bool) -> None:
     """Raise an `OutputError` unless a model folder may be written there."""
     if folder.exists() and not overwrite:
         raise OutputError(f"{folder} exists; pass --force to overwrite it")
-    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / RECIPE).is_file())):
+    if not folder.exists():
+        return
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not folder.is_dir() or (inside and RECIPE not in inside):
         raise OutputError(f"{folder}: is not a model folder, and will not be replaced by one; choose another -o")
+    # A run has a recipe, too, and hours of work beside it.
+    others = sorted(inside - {RECIPE, WEIGHTS, CARD})
+    if others:
+        raise OutputError(f"{folder}: has {others[0]} in it, which would be lost with the folder; choose another -o")
 
 
 def build(recipe: Recipe) -> SDCodec:

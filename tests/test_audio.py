@@ -366,6 +366,16 @@ def test_silence_and_nothing_are_minus_infinity() -> None:
     assert LoudnessMeter(RATE).integrated() == -math.inf
 
 
+def test_what_is_quieter_than_the_absolute_gate_is_measured_ungated() -> None:
+    assert loudness(noise(1.0, level=1e-4), RATE, 1000) == pytest.approx(loudness(noise(1.0), RATE, 1000) - 60, abs=0.1)
+
+
+@pytest.mark.parametrize("rate", [60, 1600, 2000, 3000])
+def test_weighting_is_stable_at_any_sample_rate(rate: int) -> None:
+    wav = noise(30.0, rate)
+    assert loudness(wav, rate, 1000) == pytest.approx(10 * math.log10(np.mean(np.square(wav))) - 0.691, abs=3)
+
+
 def test_less_than_a_gating_block_is_measured_ungated() -> None:
     assert loudness(noise(0.3), RATE, 1000) == pytest.approx(loudness(noise(3.0), RATE, 1000), abs=0.5)
 

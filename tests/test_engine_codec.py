@@ -196,3 +196,38 @@ def test_weights_of_another_recipe_are_noticed(tmp_path):
     Path(folder / "weights.safetensors").write_bytes(b"garbage")
     with pytest.raises(ModelError, match="weights cannot be read"):
         load_codec(folder)
+
+
+def test_the_caller_may_use_its_memory_again(codec):
+    wav, memory, blocks = signal().numpy(), np.empty(16_000, np.float32), []
+    encoder = codec.stream_encoder()
+    for start in range(0, LENGTH, len(memory)):
+        piece = wav[start : start + len(memory)]
+        memory[: len(piece)] = piece
+        blocks += encoder.push(memory[: len(piece)])
+    memory[:] = 0
+    blocks += encoder.finish()
+    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, signal()).numpy())
+
+
+def test_what_is_heard_in_blocks_is_what_is_heard_in_the_whole_file(codec, monkeypatch):
+    seen = []
+
+    def record(self, wav, logits):
+        seen.append(logits)
+        return np.ones((3, logits.shape[-1]), dtype=bool)
+
+    monkeypatch.setattr("sdcodec_cli.engine.codec.StreamEncoder._active", record)
+    codec.encode(signal(), normalize=False)
+    with torch.no_grad():
+        expected = codec.network.activity_logits(codec.network.encode(signal()[None, None]))[0]
+    assert len(seen) > 1
+    torch.testing.assert_close(torch.cat(seen, dim=-1), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("level", [0.1, 1e-3, 3e-4])
+def test_quiet_audio_is_brought_to_the_level_of_the_model_however_quiet(codec, level):
+    codes = codec.encode(signal(32_000) / 0.04 * level)
+    loud = codec.encode(signal(32_000))
+    assert float(codes.gain_db) == pytest.approx(float(loud.gain_db) + 20 * math.log10(0.04 / level), abs=0.2)
+    assert float((codes.codes["speech"] == loud.codes["speech"]).float().mean()) > 0.9

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import types
 from pathlib import Path
 
 import numpy as np
@@ -261,3 +263,42 @@ def test_separation_does_not_depend_on_the_blocks_it_is_done_in(codec, tmp_path,
     separate(source, {"speech": tmp_path / "a2.wav"}, codec=codec)
     one, two = (soundfile.read(tmp_path / name)[0] for name in ("a1.wav", "a2.wav"))
     assert float(np.abs(one - two).max()) < 1e-4
+
+
+def test_a_pipe_without_a_length_at_its_beginning_is_cut_where_its_end_says(codec, tmp_path, monkeypatch):
+    monkeypatch.setattr("sdcodec_cli.audio.AudioReader._known_length", lambda self, sound: None)
+    source = write(tmp_path / "a.wav", noise(44_001), 44_100)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    with (tmp_path / "a.sdc").open("rb") as file:
+        assert Reader(file).header.original_samples is None
+        file.seek(0)
+        piped = io.BytesIO(file.read())
+    piped.seekable = lambda: False
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=piped))
+    targets = {"mix": tmp_path / "mix.wav"}
+    decode("-", targets, codec=lambda h: codec)
+    piped.seek(0)
+    decode("-", {"mix": tmp_path / "late.wav"}, codec=lambda h: codec, start=0.5)
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "seekable.wav"}, codec=lambda h: codec)
+    piped_wav, seekable = (soundfile.read(tmp_path / f"{name}.wav")[0] for name in ("mix", "seekable"))
+    assert len(piped_wav) == 44_001
+    assert np.array_equal(piped_wav, seekable)
+    assert soundfile.info(tmp_path / "late.wav").frames == 44_001 - 22_050
+
+
+def test_tags_of_any_kind_do_not_keep_a_file_from_being_compressed(codec, tmp_path):
+    with soundfile.SoundFile(tmp_path / "a.flac", "w", 16_000, 1) as file:
+        file.title = "bell\x07 and escape\x1b"
+        file.comment = "one\r\ntwo\rthree\ttab"
+        file.artist = "x" * 40_000
+        file.write(noise(16_000))
+    result = compress(tmp_path / "a.flac", tmp_path / "a.sdc", codec=codec)
+    with (tmp_path / "a.sdc").open("rb") as stream:
+        assert Reader(stream).header.tags == {"title": "bell and escape", "comment": "one\ntwo\nthree\ttab"}
+    assert result.notes == ("the artist of 40000 bytes is left out, tags take at most 32768 together",)
+
+
+def test_a_rate_beyond_what_a_stream_can_say_is_an_error_by_name(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(1000), 1_500_000)
+    with pytest.raises(InputError, match=r"a.wav: 1500000 Hz are more than 1000000; resample it first"):
+        compress(source, tmp_path / "a.sdc", codec=codec)

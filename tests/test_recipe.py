@@ -74,6 +74,15 @@ def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
             "dilations must be 2 numbers, one for each block, of 1 or more, got [1, 0]",
         ),
         ({"name": "x", "encoder": {"strides": [2], "dilations": [1]}}, "dilations belong to spectral networks"),
+        (
+            {
+                "name": "x",
+                "model": {"hop_length": 441},
+                "encoder": {"kind": "spectral", "depth": 2, "window_length": 661},
+                "decoder": {"kind": "spectral", "depth": 2, "window_length": 661},
+            },
+            "encoder.window_length must be even, and so the hop",
+        ),
         ({"name": "x", "encoder": {"width": 64}}, "a conv network needs strides"),
         ({"name": "x", "mixing": {"track_probabilities": [0.5, 0.2]}}, "must be non-negative and add up to 1"),
         ({"name": "x", "mixing": {"seconds": 0.1}}, "mixing.seconds must be from 0.4"),

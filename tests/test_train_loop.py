@@ -21,7 +21,7 @@ from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
 from sdcodec_cli.recipe import QuantizerFields, Recipe, override, read_recipe
 
-from tiny_models import tiny_recipe
+from tiny_models import tiny_recipe, write_tiny
 from training_examples import QUICK, adversarial, losses, make_corpus, short, validations
 
 
@@ -303,3 +303,53 @@ def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(corpus, tmp_path
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(ModelError, match="cannot be read: Permission denied; restore it, or its permissions"):
         train(short(steps=2), data_root=corpus, run=tmp_path / "run", resume=True, options=QUICK)
+
+
+def test_a_run_that_is_stopped_before_its_first_step_keeps_the_codebooks_it_was_given(corpus, tmp_path, monkeypatch):
+    given = zoo.find(write_tiny(tmp_path / "given", short()))
+    monkeypatch.setattr("sdcodec_cli.engine.train.loop.StopOnSignal.requested", True, raising=False)
+    monkeypatch.setattr("sdcodec_cli.engine.train.loop.StopOnSignal.__init__", lambda self: None)
+    run = tmp_path / "run"
+    assert train(short(), data_root=corpus, run=run, initial=given, options=QUICK).step == 0
+    monkeypatch.undo()
+    recipe = short(steps=1, learning_rate=1e-9)
+    train(recipe, data_root=corpus, run=run, resume=True, options=QUICK)
+    before, after = zoo.load(given)[0].quantizer.own.codebook, weights(run)["quantizer.own.codebook"]
+    torch.testing.assert_close(after, before)
+
+
+def test_the_best_checkpoint_is_found_again_after_a_crash_before_it_was_named(corpus, tmp_path):
+    options = dataclasses.replace(QUICK, validate_every=2)
+    run = tmp_path / "run"
+    train(short(steps=2), data_root=corpus, run=run, options=options)
+    (run / checkpoint.BEST).unlink()
+    train(short(steps=2), data_root=corpus, run=run, resume=True, options=options)
+    assert checkpoint.read(run / checkpoint.BEST)["step"] == 2
+
+
+def test_silent_validation_clips_are_said_and_not_scored(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus")
+    soundfile.write(corpus / "valid" / "sfx" / "a.wav", np.zeros(16_000), 16_000)
+    said: list[str] = []
+    options = dataclasses.replace(QUICK, validate_every=1)
+    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=options, report=said.append)
+    assert any(line.startswith("no validation: ") and "sfx" in line for line in said)
+    assert validations(tmp_path / "run") == []
+
+
+def test_a_model_folder_is_not_taken_for_a_run(corpus, tmp_path):
+    model = write_tiny(tmp_path / "model", short())
+    with pytest.raises(ModelError, match="is a model, which a run would spoil"):
+        train(short(), data_root=corpus, run=model, options=QUICK)
+
+
+def test_examples_may_end_within_a_frame(corpus, tmp_path):
+    recipe = dataclasses.replace(short(steps=1), mixing=dataclasses.replace(short().mixing, seconds=0.499))
+    assert train(recipe, data_root=corpus, run=tmp_path / "run", options=QUICK).finished
+
+
+def test_an_odd_number_of_examples_at_a_time_is_said_to_leave_one_out_of_the_exchange(corpus, tmp_path):
+    said: list[str] = []
+    options = dataclasses.replace(QUICK, micro_batch=1)
+    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=options, report=said.append)
+    assert "examples at a time: 1; the last one has none to exchange domains with" in said

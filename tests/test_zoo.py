@@ -174,3 +174,39 @@ def test_a_start_of_another_size_is_refused(tmp_path):
     other = zoo.find(write_tiny(tmp_path / "conv", tiny_recipe("conv")))
     with pytest.raises(ModelError, match="cannot be a start for this recipe"):
         zoo.start_from(zoo.build(tiny_recipe()), other)
+
+
+def test_a_run_is_never_replaced_by_a_model_nor_any_folder_that_has_more_than_a_model_in_it(tmp_path):
+    recipe = tiny_recipe()
+    tensors = zoo.build(recipe).state_dict()
+    model = write_tiny(tmp_path / "model", recipe)
+    (model / "checkpoints").mkdir()
+    with pytest.raises(OutputError, match="has checkpoints in it, which would be lost"):
+        zoo.write_model(model, recipe, tensors, card="", overwrite=True)
+    assert (model / "checkpoints").is_dir()
+
+
+def test_a_model_that_cannot_take_its_place_leaves_the_one_that_is_there(tmp_path, monkeypatch):
+    recipe = tiny_recipe()
+    model = write_tiny(tmp_path / "model", recipe)
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target == model and not path.name.endswith("-before"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        zoo.write_model(model, recipe, zoo.build(recipe).state_dict(), card="# two\n", overwrite=True)
+    assert zoo.find(model).card == "# tiny\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_bare_name_means_the_zoo_whatever_lies_in_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / zoo.DEFAULT_MODEL).mkdir()
+    write_tiny(tmp_path / "dac-16k", tiny_recipe())
+    monkeypatch.chdir(tmp_path)
+    assert zoo.find().folder == zoo.find(zoo.DEFAULT_MODEL).folder == zoo.zoo_folder() / zoo.DEFAULT_MODEL
+    assert zoo.find("dac-16k").name == "dac-16k"
+    assert zoo.find("./dac-16k").name == "tiny-spectral"

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import integrated_loudness
+from ..audio import SILENCE, integrated_loudness
 from ..errors import DeviceError
 from ..nn.sdcodec import SDCodec
 from ..recipe import MAX_EFFORT, Recipe
@@ -35,9 +35,6 @@ SEGMENT_FRAMES = 100
 
 BLOCK_FRAMES = 4 * SEGMENT_FRAMES
 """Frames that the network works on at a time, context excluded."""
-
-SILENCE = 1e-4
-"""Peak, at the level that the model expects, below which a segment counts as silent: −80 dBFS."""
 
 ACTIVITY_FRAMES = 11
 """Frames over which the activity head is averaged before it is believed."""
@@ -304,7 +301,8 @@ class StreamEncoder:
 
     def __init__(self, codec: Codec, *, num_codebooks: int, present: Sequence[str] | None) -> None:
         self._codec, self._num_codebooks, self._known = codec, num_codebooks, present
-        self._context = codec.network.encoder.context_frames
+        head = codec.network.activity
+        self._context = codec.network.encoder.context_frames + (0 if head is None else head.context_frames)
         self._pieces: list[Tensor] = []
         self._buffered = 0
         self._start = 0  # frame at which the buffer begins
@@ -319,6 +317,8 @@ class StreamEncoder:
         hop, blocks = self._codec.hop_length, []
         while self._buffered >= (self._next + BLOCK_FRAMES + self._context - self._start) * hop:
             blocks.append(self._encode(self._next + BLOCK_FRAMES))
+        # The caller may use its memory again.
+        self._pieces[-1] = self._pieces[-1].clone()
         return blocks
 
     def finish(self) -> list[CodedBlock]:

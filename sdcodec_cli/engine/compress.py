@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,12 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..audio import AudioReader, LoudnessMeter, StreamResampler, atomic_output, downmix
 from ..bitstream import DomainEntry, Header, StreamKey, Writer
+from ..bitstream.header import MAX_RATE
 from ..errors import InputError
 from .codec import SEGMENT_FRAMES, Codec, CodedBlock, split_segments
+
+MAX_TAG_BYTES = 2**15
+"""Of the texts of all tags together; a header holds twice that in all."""
 
 Progress = Callable[[float, float | None], None]
 """Gets the seconds done and, where known, the seconds in all."""
@@ -93,6 +98,9 @@ def compress(
             raise InputError(
                 f"{info.name}: {info.channels} channels are more than 255; mix them down (--channels mono)"
             )
+        if info.sample_rate > MAX_RATE:
+            raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
+        tags, notes = _tags(info.tags)
         gain_db = codec.gain_for(measure_loudness(reader, mono=mono))
         header = Header(
             model=codec.name,
@@ -116,7 +124,7 @@ def compress(
             ),
             segment_frames=SEGMENT_FRAMES,
             encoder=f"sdc {__version__}",
-            tags={key: value for key, value in info.tags.items() if value},
+            tags=tags,
         )
         heard = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
@@ -128,7 +136,6 @@ def compress(
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
     frames = coded_channels * max(1, coder.num_frames)
-    notes = []
     if not any(heard.values()):
         notes.append("nothing is heard in it; the file is silent")
     return CompressResult(
@@ -147,6 +154,22 @@ def compress(
         activity={domain: count / frames for domain, count in heard.items()},
         notes=tuple(notes),
     )
+
+
+def _tags(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Tags as a header takes them, and notes about those that are left out."""
+    tags, notes, room = {}, [], MAX_TAG_BYTES
+    for key, value in given.items():
+        # Line ends of any system are one; other control characters have no business in a text.
+        lines = value.replace("\r\n", "\n").replace("\r", "\n")
+        text = "".join(char for char in lines if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs"))
+        size = len(text.encode())
+        if size > room:
+            notes.append(f"the {key} of {size} bytes is left out, tags take at most {MAX_TAG_BYTES} together")
+        elif text:
+            tags[key] = text
+            room -= size
+    return tags, notes
 
 
 def _stored(codec: Codec, domains: Literal["auto", "all"] | Sequence[str]) -> tuple[str, ...]:

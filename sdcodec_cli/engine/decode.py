@@ -120,7 +120,8 @@ def decode(
         }
         stems = _decoded_stems(reader, model, decoded, wanted, excerpt)
         written = 0
-        for wavs in _at_original_rate(stems, header, excerpt, len(decoded)):
+        cut = _at_original_rate(stems, header, excerpt, len(decoded))
+        for wavs in cut if reader.end else _to_the_end(cut, reader, round(start * header.original_rate)):
             by_stem = dict(zip(decoded, wavs, strict=True))
             for stem, writer in writers.items():
                 if stem == "mix" and remix:
@@ -279,3 +280,24 @@ def _at_original_rate(stems: Iterator[Wav], header: Header, excerpt: _Excerpt, n
             left -= piece.shape[-1]
         if piece.shape[-1]:
             yield piece.reshape(num_stems, header.coded_channels, -1)
+
+
+def _to_the_end(wavs: Iterator[Wav], reader: Reader, begin: int) -> Iterator[Wav]:
+    """For a pipe, whose end tells last how long the audio is: audio `[S, C, T]` from sample `begin` on, cut there.
+
+    Codes cover whole frames, so up to a frame is held back until the end is read.
+    """
+    header = reader.header
+    margin = 2 * math.ceil(header.hop_length * header.original_rate / header.sample_rate)
+    held: Wav | None = None
+    given = begin
+    for wav in wavs:
+        held = wav if held is None else np.concatenate([held, wav], axis=-1)
+        ready = held.shape[-1] - margin
+        if ready > 0:
+            yield held[..., :ready]
+            held, given = held[..., ready:], given + ready
+    if held is not None and reader.end is not None:
+        held = held[..., : max(0, reader.end.original_samples - given)]
+    if held is not None and held.shape[-1]:
+        yield held

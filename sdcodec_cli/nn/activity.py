@@ -37,6 +37,11 @@ class ActivityHead(nn.Module):
         x = F.relu(x + self.far(x.transpose(1, 2)).transpose(1, 2))
         return self.project(x).transpose(1, 2)
 
+    @property
+    def context_frames(self) -> int:
+        """Latent frames on each side that a frame's logits depend on."""
+        return KERNEL_SIZE // 2 * (1 + DILATION)
+
 
 def _depthwise(*, dilation: int) -> nn.Conv1d:
     return nn.Conv1d(WIDTH, WIDTH, KERNEL_SIZE, padding=dilation * (KERNEL_SIZE // 2), dilation=dilation, groups=WIDTH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import signal
 import time
@@ -36,7 +37,11 @@ NOT_FINITE = "not-finite.pt"
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run is done, as opposed to what it trains: nothing here changes its result beyond rounding."""
+    """How a run is done, as opposed to what it trains: nothing here changes its result beyond rounding.
+
+    With two exceptions: of an odd number of examples at a time the last one has no neighbour to exchange domains with,
+    and codebook entries are started and renewed from one micro-batch.
+    """
 
     micro_batch: int | None = None
     """Examples that a process handles at a time; all of its share by default."""
@@ -119,6 +124,8 @@ def train(
     try:
         with _spoken_once():
             share = _share(recipe, processes, options)
+            if share.micro_batch % 2 and recipe.training.swap_probability:
+                report(f"examples at a time: {share.micro_batch}; the last one has none to exchange domains with")
             trainer = Trainer(recipe, processes, initial=initial, compiled=options.compiled)
             kept = _continue(trainer, run, report) if resume else {}
         pool, held_out = processes.after_first(
@@ -198,6 +205,8 @@ def _make_folder(run: Path) -> None:
 
 def _check(recipe: Recipe, run: Path, initial: zoo.ModelEntry | None, resume: bool) -> None:
     """Raise what can be known before anything is loaded."""
+    if (run / zoo.WEIGHTS).exists():
+        raise ModelError(f"{run}: is a model, which a run would spoil; choose another --out")
     exists = bool(checkpoint.checkpoints(run))
     if exists != resume:
         advice = "pass --resume to continue it, or another --out" if not resume else "leave --resume out to start one"
@@ -285,13 +294,24 @@ class _Loop:
         self.recipe, self.fields, self.processes = trainer.recipe, trainer.fields, trainer.processes
         self.pool, self.report, self.progress = pool, report, progress
         self.best: float | None = kept.get("best")
-        self.validator = Validator(held_out, self.recipe) if held_out and self.processes.is_first else None
+        self.best_step: int | None = kept.get("best_step")
+        if self.processes.is_first and kept and self.best_step == trainer.step:
+            # The run may have been killed between writing the checkpoint and calling it the best.
+            checkpoint.mark_best(run, checkpoint.path_of(run, trainer.step))
+        self.validator = self._validator(held_out) if held_out and self.processes.is_first else None
         self.means = _Means()
         if kept:
             self.means.load_state(kept["means"], first=self.processes.is_first)
         self.first_step = trainer.step
         self.started = time.monotonic()
         self.shown: dict[str, float] = {}
+
+    def _validator(self, held_out: Pool) -> Validator | None:
+        try:
+            return Validator(held_out, self.recipe)
+        except InputError as error:
+            self.report(f"no validation: {error}")
+            return None
 
     def run(self) -> TrainResult:
         """Until the last step, or a signal."""
@@ -411,8 +431,9 @@ class _Loop:
                 self.log.row(step, {"validation": {**found.scores, "mean": found.score}})
                 self.log.examples(step, found.recordings)
                 self.report("valid: " + " ".join(f"{name} {value:.2f}" for name, value in found.scores.items()))
-                improved = self.best is None or found.score > self.best
-                self.best = found.score if improved else self.best
+                improved = math.isfinite(found.score) and (self.best is None or found.score > self.best)
+                if improved:
+                    self.best, self.best_step = found.score, step
         if self.processes.any(improved):
             path = self._save()
             if self.processes.is_first:
@@ -424,7 +445,8 @@ class _Loop:
         path = checkpoint.path_of(self.folder, step)
         if self.saved == step:
             return path
-        state = {**self.trainer.state(), "best": self.best, "means": self.means.state(self.processes)}
+        best = {"best": self.best, "best_step": self.best_step}
+        state = {**self.trainer.state(), **best, "means": self.means.state(self.processes)}
         if self.processes.is_first:
             checkpoint.save(self.folder, state, keep=self.options.keep)
         self.saved = step

@@ -234,6 +234,7 @@ class Trainer:
         """All that a checkpoint needs; to be called by all processes, of which the first one's is complete."""
         return {
             "step": self.step,
+            "from_scratch": self.from_scratch,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "discriminators": self.critic.state_dict() if self.critic else {},
@@ -259,7 +260,7 @@ class Trainer:
                 optimizer.load_state_dict(state["optimizers"][name])
             self.watch.load_state(state["codebooks"])
             torch.set_rng_state(state["rng"].cpu())
-            self.step = int(state["step"])
+            self.step, self.from_scratch = int(state["step"]), bool(state["from_scratch"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(
                 "the checkpoint does not fit the recipe; resume with the recipe that the run was started with"

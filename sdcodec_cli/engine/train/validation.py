@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...data.pool import Pool
+from ...errors import InputError
 from ...nn.sdcodec import SDCodec
 from ...recipe import Recipe
 from ..evaluate.metrics import si_sdr
@@ -45,6 +46,9 @@ class Validator:
     Args:
         pool: held-out clips
         recipe: loudness targets; augmentation and quiet passages are left out
+
+    Raises:
+        InputError: a domain has nothing but silence
     """
 
     def __init__(self, pool: Pool, recipe: Recipe) -> None:
@@ -58,6 +62,9 @@ class Validator:
         )
         self.stems = level(make_batch(pool, plain, range(EXAMPLES)), recipe)
         self.domains = recipe.model.domains
+        for domain, wavs in zip(self.domains, self.stems.unbind(1), strict=True):
+            if not bool(wavs.any()):
+                raise InputError(f"{domain}: the valid split has nothing but silence")
 
     @torch.no_grad()
     def __call__(self, model: SDCodec, *, recordings: int = 2) -> Validation:
