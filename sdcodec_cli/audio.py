@@ -203,7 +203,7 @@ class AudioReader:
                 self._check_ogg(file)
         self._mp3 = False
         try:
-            with _Sequential(str(self._path)) as sound:
+            with _Sequential(_named(self._path)) as sound:
                 tags = {name: text for name, text in sound.copy_metadata().items() if name != "software"}
                 self._mp3 = sound.format == "MP3"
                 self._check_cut(sound)
@@ -248,7 +248,7 @@ class AudioReader:
     def _open(self) -> Iterator[_Sequential]:
         try:
             if not self._mp3:
-                with _Sequential(str(self._path)) as sound:
+                with _Sequential(_named(self._path)) as sound:
                     yield sound
                 return
             # Given a file, libsndfile estimates the length of an mp3 that does not state it, and stops there: a
@@ -315,6 +315,11 @@ class AudioReader:
             file.seek(sum(file.read(header[26])), os.SEEK_CUR)
         if not ended:
             raise self._damaged()
+
+
+def _named(path: Path) -> str | bytes:
+    """A file's name for soundfile, which takes text for UTF-8; on POSIX names are any bytes."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]

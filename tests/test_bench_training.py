@@ -100,3 +100,10 @@ def test_the_critic_sees_real_audio_once():
     trainer.backward([batch])
     rows = batch.choices.stems.shape[1] + len(batch.choices.mixtures)
     assert seen == [2 * rows, rows]
+
+
+@pytest.mark.parametrize(("option", "needed"), [("--batch-size", "--recipe NAME"), ("--workers", "--data-root DIR")])
+def test_options_of_another_measurement_are_refused(option, needed):
+    (line,) = errors(sdc("bench", option, "3"), exit_code=2)
+    assert line.startswith(option)
+    assert line.endswith(f"; pass {needed} with it")

@@ -49,18 +49,37 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
 
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
-    arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6 --gain mix=3.5 --start 1.5 --duration 2"
+    arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6.5 --start 1.5 --duration 2"
     assert sdc(*arguments.split(), "--model", "other", "--device", "cpu", "--force").exit_code == 0
     (call,) = engine.calls
     assert call == {
         "source": "talk.sdc",
         "targets": {"speech": "voice.flac"},
-        "gains": {"speech": -6.0, "mix": 3.5},
+        "gains": {"speech": -6.5},
         "start": 1.5,
         "duration": 2.0,
         "overwrite": True,
     }
     assert engine.loaded == [("other", "cpu")]
+
+
+def test_gains_of_several_stems_make_the_mix(engine: Engine) -> None:
+    assert sdc("decode", "talk.sdc", "--gain", "speech=-6", "--gain", "mix=3.5").exit_code == 0
+    assert engine.calls[0]["gains"] == {"speech": -6.0, "mix": 3.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--stem speech --gain mix=-20", "--gain mix: nothing that is decoded has it; decode it with --stem mix"),
+        ("--stem speech --gain sfx=-20", "--gain sfx: nothing that is decoded has it; decode it with --stem sfx"),
+        ("--gain speech=-20 --gain speech=3", "--gain: a stem is named twice; give each one gain"),
+    ],
+)
+def test_gains_that_would_do_nothing_are_refused(engine: Engine, arguments: str, message: str) -> None:
+    (line,) = errors(sdc("decode", "talk.sdc", *arguments.split()), exit_code=2)
+    assert line.startswith(message)
+    assert engine.calls == []
 
 
 def test_stems_can_be_asked_for_one_by_one_or_all_at_once(engine: Engine) -> None:

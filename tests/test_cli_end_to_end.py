@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,8 @@ def test_a_damaged_file_is_decoded_as_far_as_possible_and_fails(talk: NDArray[np
 def test_a_file_that_names_an_unknown_model_says_how_to_name_one(talk: NDArray[np.float64], model: Path) -> None:
     assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
     (line,) = errors(sdc("decode", "talk.sdc"))
-    assert line.startswith("tiny: no such model; the zoo has")
+    assert line.startswith("talk.sdc: was made with tiny, which cannot be used (tiny: no such model; the zoo has")
+    assert line.endswith("; name the folder of that model with --model DIR")
 
 
 def test_stems_are_separated_with_the_rate_and_channels_of_the_input(talk: NDArray[np.float64], model: Path) -> None:
@@ -156,3 +158,28 @@ def test_an_excerpt_has_at_least_one_sample(talk: NDArray[np.float64], model: Pa
     result = sdc("decode", "talk.sdc", "--duration", "1e-9", "-o", "blink.wav", "--model", str(model))
     assert result.exit_code == 0, result.stderr
     assert soundfile.info("blink.wav").frames == 1
+
+
+def test_a_bitrate_between_two_steps_is_rounded_down_and_said_so(talk: NDArray[np.float64], model: Path) -> None:
+    result = sdc("compress", "talk.wav", "--model", model, "--bitrate", "0.5")
+    assert "talk.wav: coded at 0.4 kbit/s per domain, the next step below 0.5" in result.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are text there")
+def test_file_names_need_not_be_text(talk: NDArray[np.float64], model: Path) -> None:
+    odd = Path(os.fsdecode(b"\xff\xfe.wav"))
+    try:
+        Path("talk.wav").rename(odd)
+    except OSError:
+        pytest.skip("this file system wants text")
+    assert sdc("compress", ".", "--model", model).exit_code == 0
+    assert sdc("decode", ".", "--model", model).exit_code == 0
+    assert Path(os.fsdecode(b"\xff\xfe.decoded.wav")).stat().st_size == odd.stat().st_size // 2 + 22
+
+
+def test_a_folder_can_be_separated_twice(talk: NDArray[np.float64], model: Path) -> None:
+    for options in ((), ("--force",)):
+        result = sdc("separate", ".", "--model", model, *options)
+        assert result.exit_code == 0, result.stderr
+    assert ".: 3 files made by sdc are left out, such as talk.music.wav; name them to take them along" in result.stderr
+    assert sorted(path.name for path in Path().iterdir()) == [f"talk{x}.wav" for x in (".music", ".sfx", ".speech", "")]

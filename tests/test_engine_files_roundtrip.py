@@ -302,3 +302,38 @@ def test_a_rate_beyond_what_a_stream_can_say_is_an_error_by_name(codec, tmp_path
     source = write(tmp_path / "a.wav", noise(1000), 1_500_000)
     with pytest.raises(InputError, match=r"a.wav: 1500000 Hz are more than 1000000; resample it first"):
         compress(source, tmp_path / "a.sdc", codec=codec)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"domains": "speech"}, "domains must be auto, all or a list of domains, got 'speech'"),
+        ({"channels": "stereo"}, "channels must be mono or keep, got 'stereo'"),
+    ],
+)
+def test_a_wrong_call_of_compress_is_refused(codec, tmp_path, arguments, message):
+    source = write(tmp_path / "a.wav", noise(1000), 16_000)
+    with pytest.raises(ValueError, match=message):
+        compress(source, tmp_path / "a.sdc", codec=codec, **arguments)
+    assert not (tmp_path / "a.sdc").exists()
+
+
+@pytest.mark.parametrize(
+    ("targets", "times", "message"),
+    [
+        ({}, {}, "targets must name a file of its own for each stem"),
+        ({"speech": "v.wav", "music": "v.wav"}, {}, "targets must name a file of its own for each stem"),
+        ({"mix": "v.wav"}, {"start": -1.0}, "start must be 0 or more"),
+        ({"mix": "v.wav"}, {"duration": 0.0}, "duration more than 0"),
+    ],
+)
+def test_a_wrong_call_of_decode_is_refused(codec, tmp_path, monkeypatch, targets, times, message):
+    monkeypatch.chdir(tmp_path)
+    compress(write(tmp_path / "a.wav", noise(1000), 16_000), tmp_path / "a.sdc", codec=codec)
+    with pytest.raises(ValueError, match=message):
+        decode("a.sdc", targets, codec=lambda h: codec, **times)
+
+
+def test_integers_are_not_taken_for_audio(codec):
+    with pytest.raises(ValueError, match="wav must be floats in −1…1, got torch.int16"):
+        codec.encode(np.zeros(1000, np.int16))

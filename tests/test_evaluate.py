@@ -413,9 +413,9 @@ def test_a_peer_that_is_missing_is_an_error_only_if_it_was_asked_for(codec, root
 
 
 def test_without_visqol_the_rest_is_measured_and_a_line_says_what_to_install(codec, root, monkeypatch):
-    monkeypatch.setattr(visqol, "available", lambda: "install it with pip install 'sdcodec-cli[eval]'")
+    monkeypatch.setattr(visqol, "available", lambda: "install it with pip install '.[eval]' in the clone")
     result = evaluate(codec, dataclasses.replace(request_for(root, limit=1), visqol="auto"))
-    assert result.notes == ("no ViSQOL: install it with pip install 'sdcodec-cli[eval]'",)
+    assert result.notes == ("no ViSQOL: install it with pip install '.[eval]' in the clone",)
     assert not any("visqol_speech" in row.metrics for row in result.rows)
 
 
@@ -483,6 +483,8 @@ def test_the_command_prints_tables_and_json(folder, root):
 def test_wrong_requests_are_one_line(folder, root, tmp_path):
     (line,) = errors(sdc("eval", "--data-root", str(root), "--mushra"), exit_code=2)
     assert line == "--mushra needs a place to go; pass --report DIR"
+    (line,) = errors(sdc("eval", "--data-root", root, "--examples", "2"), exit_code=2)
+    assert line == "--examples are of the report; pass --report DIR"
     (line,) = errors(sdc("eval", "--data-root", str(tmp_path), "--model", str(folder), "--device", "cpu"))
     assert "tt: no tracks" in line
 

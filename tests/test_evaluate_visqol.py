@@ -259,7 +259,7 @@ def test_what_is_missing_is_said_in_a_line(monkeypatch):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", missing)
-    assert available() == "ViSQOL is not installed; pip install 'sdcodec-cli[eval]'"
+    assert available() == "ViSQOL is not installed; pip install '.[eval]' in the clone"
     module._scorer.cache_clear()
     with pytest.raises(SdcError, match="not installed"):
         visqol(SPEECH, NOISY, SAMPLE_RATE, "speech")
@@ -267,7 +267,7 @@ def test_what_is_missing_is_said_in_a_line(monkeypatch):
 
 def test_another_version_counts_as_missing(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "3.9.0")
-    assert available() == "visqol-python 3.9.0 scores differently than 3.8.0; pip install 'sdcodec-cli[eval]'"
+    assert available() == "visqol-python 3.9.0 scores differently than 3.8.0; pip install '.[eval]' in the clone"
 
 
 @needs_visqol

@@ -105,6 +105,22 @@ def test_separated_stems_go_to_a_folder_even_without_a_slash() -> None:
     assert outputs(separate("a.wav", output="stems", stems=("sfx",))) == ["stems/a.sfx.wav"]
 
 
+def test_several_stems_do_not_go_to_what_is_called_like_a_file() -> None:
+    touch("a.wav")
+    with pytest.raises(ValueError, match=r"-o out.wav: one file cannot hold several stems; name a folder"):
+        separate("a.wav", output="out.wav")
+
+
+def test_what_was_made_of_the_files_beside_it_is_left_out_of_a_folder_unless_it_is_named() -> None:
+    touch("in/a.wav", "in/a.speech.wav", "in/b.decoded.wav", "in/c.speech.wav")
+    streams("in/b.sdc")
+    plan = plan_separate(["in"], None, ["music"], overwrite=False, domains=("speech", "music"))
+    assert outputs(plan) == ["in/a.music.wav", "in/c.speech.music.wav"]
+    assert plan.notes == ("in: 2 files made by sdc are left out, such as a.speech.wav; name them to take them along",)
+    named = plan_compress(["in/a.speech.wav"], None, overwrite=False, domains=("speech", "music"))
+    assert (outputs(named), named.notes) == (["in/a.speech.sdc"], ())
+
+
 def test_folders_are_created_when_the_work_begins() -> None:
     touch("a.wav")
     (job,) = compress("a.wav", output="new/deep/").jobs

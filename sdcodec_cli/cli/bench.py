@@ -46,7 +46,12 @@ def bench(
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes that read, with --data-root.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Processes that read, with --data-root; 1 by default.", show_default=False
+        ),
+    ] = None,
     effort: Effort = None,
     device: DeviceOption = "auto",
     json: Json = False,
@@ -61,6 +66,10 @@ def bench(
         wrong("--recipe and --data-root are two measurements; give one of them")
     if effort is not None and (recipe is not None or data_root is not None):
         wrong("--effort is of encoding; leave it out with --recipe and --data-root")
+    if batch_size is not None and recipe is None:
+        wrong("--batch-size is of a step of training; pass --recipe NAME with it")
+    if workers is not None and data_root is None:
+        wrong("--workers is of reading training examples; pass --data-root DIR with it")
     if recipe is not None:
         from ..engine.bench_training import bench_training
         from ..engine.codec import choose_device
@@ -78,7 +87,7 @@ def bench(
         from ..engine.bench_training import bench_loader
         from ..recipe import Recipe
 
-        loading = bench_loader(Recipe(name="paper"), data_root, workers=workers)
+        loading = bench_loader(Recipe(name="paper"), data_root, workers=workers or 1)
         if not json:
             _show_loading(loading)
         Console(json=json).result(loading)

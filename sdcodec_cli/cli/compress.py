@@ -68,7 +68,7 @@ def compress(
     for name in selection if isinstance(selection, list) else ():
         if name not in known:
             wrong(f"--domains {domains}: the model has no {name}; choose auto, all, or from {', '.join(known)}")
-    jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force))
+    jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known))
     if jobs:
         from ..engine.codec import load_codec
         from ..engine.compress import compress as run

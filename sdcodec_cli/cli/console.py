@@ -58,6 +58,8 @@ class Console:
             wrong(error)
         if self.json and any("-" in job.targets.values() for job in settled.jobs):
             wrong("--json and the output both need standard output; pass -o FILE")
+        for note in settled.notes:
+            self.say(note)
         for failure in settled.failures:
             self.fail(failure)
         return settled.jobs
@@ -150,7 +152,8 @@ def _complaint(problem: object) -> str:
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):  # whoever listened is gone, or the log's disk is full: the work goes on
+        print(line, file=sys.stderr)
 
 
 def put(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ModelError
-from .console import Console, say_audio, source_name, target_name
+from .console import Console, say_audio, source_name, target_name, wrong
 from .options import (
     AudioOutput,
     DeviceOption,
@@ -91,18 +91,35 @@ def decode(
 
     console = Console(quiet=quiet, json=json)
     gains = {entry.stem: entry.db for entry in gain}
+    if len(gains) < len(gain):
+        wrong("--gain: a stem is named twice; give each one gain")
+    for name in gains:
+        if name not in stem and (name == "mix" or not {"mix", "all"} & set(stem)):
+            wrong(f"--gain {name}: nothing that is decoded has it; decode it with --stem {name}, or leave it out")
     jobs = console.settle(lambda: plan_decode(inputs, output, stem, gains, overwrite=force))
     if jobs:
         from ..engine.codec import load_codec
         from ..engine.decode import decode as run
 
         load = functools.cache(functools.partial(load_codec, device=device))
+
+        def _load(source: str, header: Header) -> Codec:
+            try:
+                return load(model or header.model)
+            except ModelError as error:
+                if model is not None:
+                    raise
+                raise ModelError(
+                    f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); name the "
+                    "folder of that model with --model DIR"
+                ) from error
+
         for job in jobs:
 
             def codec(header: Header, source: str = job.source) -> Codec:
                 # Standard input shows only now what it holds.
                 check_stems(source, [entry.name for entry in header.domains], stem, gains)
-                found = load(model or header.model)
+                found = _load(source, header)
                 if not force_model:
                     _check_weights(source, header, found)
                 return found

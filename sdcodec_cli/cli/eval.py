@@ -25,6 +25,8 @@ LEAST = ("clips", "STFT", "mel", "ViSQOL audio", "kbit/s", "ViSQOL speech")
 DEFAULT_PEERS = ("mixture", "opus:18")
 """Left out with a note where a program is missing; peers that were asked for are an error then."""
 
+DEFAULT_EXAMPLES = 4
+
 
 def eval_(
     data_root: Annotated[
@@ -71,7 +73,12 @@ def eval_(
     mushra: Annotated[
         bool, typer.Option("--mushra", help="Write a blind listening test, mushra.html, into the folder of --report.")
     ] = False,
-    examples: Annotated[int, typer.Option(metavar="N", min=0, help="Clips to listen to in the report.")] = 4,
+    examples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Clips to listen to in the report of --report; 4 by default.", show_default=False
+        ),
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option(
@@ -105,6 +112,9 @@ def eval_(
     """
     if mushra and report is None:
         wrong("--mushra needs a place to go; pass --report DIR")
+    if examples is not None and report is None:
+        wrong("--examples are of the report; pass --report DIR")
+    examples = DEFAULT_EXAMPLES if examples is None else examples
 
     from ..data.parallel import num_cores
     from ..engine.codec import load_codec

@@ -29,7 +29,8 @@ def separate(
     """Separate audio files into speech, music and sound effects.
 
     Each INPUT becomes one file per stem beside it: a.wav becomes a.speech.wav, a.music.wav and a.sfx.wav. They are
-    parts of the input itself, cut out with masks that the model finds; nothing is compressed.
+    parts of the input itself, cut out with masks that the model finds; nothing is compressed. They reach up to half of
+    the model's sample rate, which is 8 kHz for the model that ships, and add up to the input below that.
 
     Example: sdc separate film.wav -o stems/
     """
@@ -42,7 +43,7 @@ def separate(
         if name not in (*domains, "all"):
             wrong(f"--stem {name}: the model has no such domain; choose from {', '.join(domains)}, all")
     stems = [name for given in stem for name in (domains if given == "all" else (given,))]
-    jobs = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force))
+    jobs = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains))
     if jobs:
         from ..engine.codec import load_codec
         from ..engine.separate import separate as run

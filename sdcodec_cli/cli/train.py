@@ -63,7 +63,11 @@ def train(
     seed: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, max=2**31 - 1, help="Short for --set training.seed=N; 0 by default.", show_default=False
+            metavar="N",
+            min=0,
+            max=2**31 - 1,
+            help="Short for --set training.seed=N; the recipe's by default.",
+            show_default=False,
         ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to train.", envvar="SDC_DEVICE")] = "auto",

@@ -243,9 +243,13 @@ class Codec:
             normalize: bring each signal to the level the model was trained on; decoding undoes it
 
         Raises:
-            ValueError: no samples, samples that are not finite, `num_codebooks` out of range, no such domain
+            ValueError: no samples, samples that are not floats or not finite, `num_codebooks` out of range, no such
+                domain
         """
-        signal = torch.as_tensor(wav, dtype=torch.float32).detach().cpu()
+        given = torch.as_tensor(wav)
+        if not given.is_floating_point():
+            raise ValueError(f"wav must be floats in −1…1, got {given.dtype}; divide integers by their full scale")
+        signal = given.to(torch.float32).detach().cpu()
         if signal.dim() == 0 or signal.numel() == 0:
             raise ValueError(f"wav must be [..., T] with at least one sample, got shape {list(signal.shape)}")
         if not bool(torch.isfinite(signal).all()):

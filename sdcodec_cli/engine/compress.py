@@ -85,8 +85,10 @@ def compress(
 
     Raises:
         InputError, OutputError: see `audio`
-        ValueError: a bitrate or a domain that the model does not have
+        ValueError: a bitrate or a domain that the model does not have, or no such way with channels
     """
+    if channels not in ("mono", "keep"):
+        raise ValueError(f"channels must be mono or keep, got {channels!r}")
     num_codebooks = codec.num_codebooks if bitrate is None else codec.codebooks_for(bitrate)
     stored = _stored(codec, domains)
     began = time.monotonic()
@@ -101,6 +103,9 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
+        rate = num_codebooks * codec.recipe.codebook_bitrate
+        if bitrate is not None and rate < bitrate - 1e-9:
+            notes.append(f"coded at {rate:g} kbit/s per domain, the next step below {bitrate:g}")
         gain_db = codec.gain_for(measure_loudness(reader, mono=mono))
         header = Header(
             model=codec.name,
@@ -174,6 +179,8 @@ def _tags(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
 
 def _stored(codec: Codec, domains: Literal["auto", "all"] | Sequence[str]) -> tuple[str, ...]:
     if isinstance(domains, str):
+        if domains not in ("auto", "all"):
+            raise ValueError(f"domains must be auto, all or a list of domains, got {domains!r}")
         return codec.domains
     unknown = [domain for domain in domains if domain not in codec.domains]
     if unknown:

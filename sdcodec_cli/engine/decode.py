@@ -82,8 +82,13 @@ def decode(
         StreamError: not a stream, a newer one, or one damaged beyond use
         InputError: the file is missing, lacks a stem, or ends before `start`
         ModelError: the model's shape is not that of the stream
+        ValueError: no targets, two stems to one target, a time before the beginning or of no length
         OutputError: see `audio`
     """
+    if not targets or len({str(target) for target in targets.values()}) < len(targets):
+        raise ValueError("targets must name a file of its own for each stem, and at least one")
+    if not (start >= 0 and (duration is None or duration > 0)):
+        raise ValueError(f"start must be 0 or more and duration more than 0, got {start:g} and {duration}")
     gains = dict(gains or {})
     began = time.monotonic()
     with contextlib.ExitStack() as stack:

@@ -54,6 +54,8 @@ class Plan:
 
     jobs: tuple[Job, ...]
     failures: tuple[SdcError, ...]
+    notes: tuple[str, ...] = ()
+    """What was left out, for people."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,15 @@ def find_inputs(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[
     Raises:
         ValueError: standard input is named twice.
     """
-    sources, failures = _find(inputs, suffixes)
+    sources, failures, _ = _find(inputs, suffixes)
     return [source.name for source in sources], failures
 
 
-def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool) -> Plan:
+def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool, domains: Collection[str] = ()) -> Plan:
     """`a.wav` becomes `a.sdc` beside it, unless `output` names a file, a folder or `-`.
+
+    In a folder that is searched, what `sdc` made of the files beside it is left out: `a.decoded.wav`, and
+    `a.speech.wav` if `domains` has `speech`.
 
     Raises:
         ValueError: the arguments contradict each other, such as two inputs for one output file.
@@ -93,6 +98,7 @@ def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool)
         name=lambda base, stem: f"{base}.sdc",
         check=check,
         overwrite=overwrite,
+        made={"decoded", *domains},
     )
 
 
@@ -128,12 +134,24 @@ def plan_decode(
     )
 
 
-def plan_separate(inputs: Sequence[str], output: str | None, stems: Sequence[str], *, overwrite: bool) -> Plan:
+def plan_separate(
+    inputs: Sequence[str],
+    output: str | None,
+    stems: Sequence[str],
+    *,
+    overwrite: bool,
+    domains: Collection[str] = (),
+) -> Plan:
     """`a.wav` becomes `a.speech.wav` and so on, beside it or in the folder `output`.
+
+    Of folders that are searched the same is left out as in `plan_compress`.
 
     Raises:
         ValueError: the arguments contradict each other.
     """
+    one = len(set(stems)) == 1
+    if not one and output is not None and Path(output).suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(output):
+        raise ValueError(f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/")
     return _plan(
         inputs,
         output,
@@ -142,7 +160,8 @@ def plan_separate(inputs: Sequence[str], output: str | None, stems: Sequence[str
         name=lambda base, stem: f"{base}.{stem}.wav",
         check=lambda target: audio_format(target) and None,
         overwrite=overwrite,
-        into_folder=not (len(set(stems)) == 1 and output is not None and Path(output).suffix),
+        into_folder=not (one and output is not None and Path(output).suffix),
+        made={"decoded", *domains},
     )
 
 
@@ -179,10 +198,11 @@ def _plan(
     check: Callable[[str], None],
     overwrite: bool,
     into_folder: bool = False,
+    made: Collection[str] = (),
 ) -> Plan:
     if output == "":
         raise ValueError("-o is empty; name a file, a folder, or - for standard output")
-    sources, failures = _find(inputs, suffixes)
+    sources, failures, notes = _find(inputs, suffixes, made)
     wanted: list[tuple[_Source, Sequence[str]]] = []
     for source in sources:
         try:
@@ -234,7 +254,7 @@ def _plan(
             continue
         outputs_taken.update((os.path.realpath(target), source.name) for target in targets.values() if target != "-")
         jobs.append(Job(source.name, targets))
-    return Plan(tuple(jobs), tuple(failures))
+    return Plan(tuple(jobs), tuple(failures), tuple(notes))
 
 
 def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
@@ -249,7 +269,9 @@ def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
         raise OutputError(f"{target}: the folder {nearest} is not writable; choose another with -o")
 
 
-def _find(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[_Source], list[SdcError]]:
+def _find(
+    inputs: Sequence[str], suffixes: Collection[str], made: Collection[str] = ()
+) -> tuple[list[_Source], list[SdcError], list[str]]:
     if "" in inputs:
         raise ValueError("the name of an input is empty; name a file, a folder, or - for standard input")
     if inputs.count("-") > 1:
@@ -258,13 +280,21 @@ def _find(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[_Sourc
         raise ValueError("refusing to read from the terminal; pipe something in, or name a file")
     sources: list[_Source] = []
     failures: list[SdcError] = []
+    notes: list[str] = []
     seen: set[str] = set()
     for given in inputs:
         if given == "-":
             sources.append(_Source(given, Path()))
         elif os.path.isdir(given):
-            found = list(_search(Path(given), suffixes))
-            if not found:
+            everything = list(_search(Path(given), suffixes))
+            found = [path for path in everything if not _made_of_another(path, made)]
+            if len(found) < len(everything):
+                example = next(path.name for path in everything if path not in found)
+                notes.append(
+                    f"{given}: {len(everything) - len(found)} files made by sdc are left out, such as {example}; "
+                    "name them to take them along"
+                )
+            if not everything:
                 failures.append(InputError(f"{given}: no {_names(suffixes)} in this folder; name a file"))
             sources += (_Source(str(path), path.parent.relative_to(given)) for path in found)
         elif os.path.exists(given):
@@ -277,7 +307,7 @@ def _find(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[_Sourc
         if place not in seen:
             seen.add(place)
             unique.append(source)
-    return unique, failures
+    return unique, failures, notes
 
 
 def _search(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
@@ -287,6 +317,14 @@ def _search(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
                 yield Path(root, name)
+
+
+def _made_of_another(path: Path, made: Collection[str]) -> bool:
+    """Whether a file has the name of an output of `sdc decode` or `sdc separate`, and its origin lies beside it."""
+    origin, _, kind = path.stem.rpartition(".")
+    if not origin or kind not in made:
+        return False
+    return any(os.path.lexists(path.with_name(origin + suffix)) for suffix in (*STREAM_SUFFIXES, *AUDIO_SUFFIXES))
 
 
 def _base(source: str, suffixes: Collection[str]) -> str:

@@ -74,9 +74,9 @@ def available() -> str | None:
     try:
         found = importlib.metadata.version("visqol-python")
     except importlib.metadata.PackageNotFoundError:
-        return "ViSQOL is not installed; pip install 'sdcodec-cli[eval]'"
+        return "ViSQOL is not installed; pip install '.[eval]' in the clone"
     if found != VERSION:
-        return f"visqol-python {found} scores differently than {VERSION}; pip install 'sdcodec-cli[eval]'"
+        return f"visqol-python {found} scores differently than {VERSION}; pip install '.[eval]' in the clone"
     return None
 
 
