@@ -32,9 +32,9 @@ sdc info talk.sdc                          # what is in it
 ## What all commands have in common
 
 **Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`) or
-`.sdc` files (`decode`, `info`), subfolders included, hidden files left out. Audio is whatever libsndfile reads: WAV,
-FLAC, Ogg Vorbis, Opus, MP3, AIFF, AU, CAF, W64, RF64. Files that are cut short or damaged are refused, and so are
-samples that are not numbers.
+`.sdc` files (`decode`, `info`), subfolders included, hidden files left out, and so is what `sdc` made of other files
+there (`a.decoded.wav`, `a.speech.wav`). Audio is whatever libsndfile reads: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF,
+AU, CAF, W64, RF64. Files that are cut short or damaged are refused, and so are samples that are not numbers.
 
 **Outputs** lie beside their inputs, unless `-o` says otherwise:
 
@@ -50,8 +50,9 @@ file beyond 4 GiB is RF64. An output appears under its name only when it is comp
 disk, nothing is left behind. Existing outputs are refused, before any model is loaded; `--force` replaces them. An
 input is never replaced.
 
-**Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a progress
-bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet` leaves the errors.
+**Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a
+progress bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet`, of commands that
+work on files, leaves the errors.
 
 **Errors** are one line each, `sdc: <file>: <what>; <what to do>`. With several inputs, the others go on. A damaged
 `.sdc` file is decoded as far as possible, and each problem is a line. An error that was not foreseen keeps its
