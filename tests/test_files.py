@@ -116,7 +116,9 @@ def test_what_was_made_of_the_files_beside_it_is_left_out_of_a_folder_unless_it_
     streams("in/b.sdc")
     plan = plan_separate(["in"], None, ["music"], overwrite=False, domains=("speech", "music"))
     assert outputs(plan) == ["in/a.music.wav", "in/c.speech.music.wav"]
-    assert plan.notes == ("in: 2 files made by sdc are left out, such as a.speech.wav; name them to take them along",)
+    assert plan.notes == (
+        "in: left out what sdc made of others there, 2 in all, such as a.speech.wav; name a file to take it along",
+    )
     named = plan_compress(["in/a.speech.wav"], None, overwrite=False, domains=("speech", "music"))
     assert (outputs(named), named.notes) == (["in/a.speech.sdc"], ())
 

@@ -291,8 +291,8 @@ def _find(
             if len(found) < len(everything):
                 example = next(path.name for path in everything if path not in found)
                 notes.append(
-                    f"{given}: {len(everything) - len(found)} files made by sdc are left out, such as {example}; "
-                    "name them to take them along"
+                    f"{given}: left out what sdc made of others there, {len(everything) - len(found)} in all, such as "
+                    f"{example}; name a file to take it along"
                 )
             if not everything:
                 failures.append(InputError(f"{given}: no {_names(suffixes)} in this folder; name a file"))
