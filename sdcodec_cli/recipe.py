@@ -89,6 +89,11 @@ class NetworkFields:
     dilations: tuple[int, ...] = ()
     """spectral: how many frames the taps of each block's convolution are apart; 1 in all of them if left empty."""
 
+    @property
+    def block_dilations(self) -> tuple[int, ...]:
+        """spectral: the dilation of each block."""
+        return self.dilations or (1,) * self.depth
+
     def __post_init__(self) -> None:
         _require(self.width > 0, f"width must be positive, got {self.width}")
         if self.kind == "conv":

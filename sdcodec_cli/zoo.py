@@ -306,7 +306,7 @@ def _encoder(fields: NetworkFields, recipe: Recipe) -> ConvEncoder | SpectralEnc
         context_window_length=fields.context_window_length,
         hop_length=recipe.model.hop_length,
         width=fields.width,
-        dilations=fields.dilations or (1,) * fields.depth,
+        dilations=fields.block_dilations,
         latent_dim=recipe.model.latent_dim,
     )
 
@@ -324,6 +324,6 @@ def _decoder(fields: NetworkFields, recipe: Recipe) -> ConvDecoder | SpectralDec
         window_length=fields.window_length,
         hop_length=recipe.model.hop_length,
         width=fields.width,
-        dilations=fields.dilations or (1,) * fields.depth,
+        dilations=fields.block_dilations,
         latent_dim=latent_dim,
     )

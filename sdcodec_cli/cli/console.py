@@ -43,12 +43,16 @@ class Console:
     def say(self, line: str) -> None:
         """A line for people, unless they asked for quiet."""
         if not self._quiet:
-            self._print(line)
+            self._tell(line)
 
     def fail(self, problem: object) -> None:
         """A line about something that went wrong, which makes the exit code 1."""
         self._failed = True
-        self._print(_complaint(problem))
+        self._tell(_complaint(problem))
+
+    def _tell(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # whoever listened is gone, or the log's disk is full: the work goes on
+            self._print(line)
 
     def settle(self, plan: Callable[[], Plan]) -> tuple[Job, ...]:
         """The jobs of a plan, after saying what cannot be done; ends the command if the arguments contradict."""
@@ -152,8 +156,7 @@ def _complaint(problem: object) -> str:
 
 
 def _to_stderr(line: str) -> None:
-    with contextlib.suppress(OSError):  # whoever listened is gone, or the log's disk is full: the work goes on
-        print(line, file=sys.stderr)
+    print(line, file=sys.stderr)
 
 
 def put(text: str) -> None:

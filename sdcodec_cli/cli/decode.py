@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -102,24 +103,12 @@ def decode(
         from ..engine.decode import decode as run
 
         load = functools.cache(functools.partial(load_codec, device=device))
-
-        def _load(source: str, header: Header) -> Codec:
-            try:
-                return load(model or header.model)
-            except ModelError as error:
-                if model is not None:
-                    raise
-                raise ModelError(
-                    f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); name the "
-                    "folder of that model with --model DIR"
-                ) from error
-
         for job in jobs:
 
             def codec(header: Header, source: str = job.source) -> Codec:
                 # Standard input shows only now what it holds.
                 check_stems(source, [entry.name for entry in header.domains], stem, gains)
-                found = _load(source, header)
+                found = load(model) if model else _named_model(source, header, load)
                 if not force_model:
                     _check_weights(source, header, found)
                 return found
@@ -147,6 +136,16 @@ def decode(
                     console.fail(f"{source_name(result.input)}: {problem}")
                 console.result(result)
     console.finish()
+
+
+def _named_model(source: str, header: Header, load: Callable[[str], Codec]) -> Codec:
+    try:
+        return load(header.model)
+    except ModelError as error:
+        raise ModelError(
+            f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); name the folder of "
+            "that model with --model DIR"
+        ) from error
 
 
 def _check_weights(source: str, header: Header, codec: Codec) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -160,10 +159,6 @@ def train(
         launch(gpus, sys.argv[1:])
     console = Console(quiet=quiet or not is_first_process(), json=json and is_first_process())
 
-    def say(line: str) -> None:
-        with contextlib.suppress(OSError):  # whoever listened is gone, or the log's disk is full: training goes on
-            console.say(line)
-
     with console.training(str(out)) as progress:
         try:
             result = run(
@@ -184,17 +179,19 @@ def train(
                     keep=keep,
                     compiled=compiled,
                 ),
-                report=say,
+                report=console.say,
                 progress=progress,
             )
         except KeyboardInterrupt:
-            say(f"{out}: ended at once; steps since the last checkpoint are lost, --resume continues from there")
+            console.say(
+                f"{out}: ended at once; steps since the last checkpoint are lost, --resume continues from there"
+            )
             raise
         except OSError as error:
             reason = error.strerror or str(error)
             raise OutputError(f"{out}: cannot be written: {reason}; free some space or choose another --out") from error
     state = "finished" if result.finished else "stopped, --resume continues it"
-    say(f"{out}: {result.step} steps, {result.audio_seconds:.1f} audio seconds per second, {state}")
+    console.say(f"{out}: {result.step} steps, {result.audio_seconds:.1f} audio seconds per second, {state}")
     console.result(result)
     if not result.finished:
         raise typer.Exit(130)
