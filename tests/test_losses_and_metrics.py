@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdcodec_cli.engine.distances import MEL_SCALES, mel_distance, negative_snr
+from sdcodec_cli.engine.distances import MEL_SCALES, magnitudes, mel_distance, negative_snr, spectrum
 from sdcodec_cli.engine.evaluate.metrics import si_sdr
-from sdcodec_cli.engine.masks import mask_mixture, ratio_masks
+from sdcodec_cli.engine.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture, ratio_masks
 from sdcodec_cli.engine.train.losses import activity_targets, leakage, masked_negative_snr
 
 GOLDEN = load_file(Path(__file__).parent / "data" / "official_metrics.io.safetensors")
@@ -75,6 +75,22 @@ def test_the_mel_distance_is_audiotools():
     torch.testing.assert_close(ours.mean(), theirs, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("length", [8000, 8191, 8192])
+@pytest.mark.parametrize(("window", "hop"), [(32, 8), (1024, 256), (2048, 512)])
+def test_magnitudes_and_their_gradients_are_those_of_torchs_short_time_transform(window, hop, length):
+    torch.manual_seed(0)
+    wav = torch.randn(2, length, dtype=torch.float64, requires_grad=True)
+    hann = torch.hann_window(window, dtype=torch.float64)
+    theirs = torch.stft(wav, window, hop, window=hann, return_complex=True).transpose(1, 2)
+    torch.testing.assert_close(spectrum(wav, window, hop), theirs)
+    theirs = (theirs.abs().square() + 1e-6).sqrt()
+    ours = magnitudes(wav, window, hop, offset=1e-6)
+    torch.testing.assert_close(ours, theirs)
+    towards = torch.randn_like(ours)
+    gradients = [torch.autograd.grad((found * towards).sum(), wav)[0] for found in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_the_snr_of_a_perfect_estimate_is_the_ceiling_and_of_silence_zero():
     target = torch.randn(2, 8000)
     assert negative_snr(target, target).tolist() == pytest.approx([-30.0, -30.0], abs=0.01)
@@ -89,6 +105,20 @@ def test_the_mask_loss_is_the_snr_of_what_separation_would_give():
     difference = masked_negative_snr(estimates, stems, torch.tensor([1, 1, 1]), 2) - negative_snr(separated, stems)
     # The overlap-add that follows takes some of the noise away.
     assert bool(((difference > 0) & (difference < 0.5)).all())
+
+
+def test_the_mask_loss_has_the_gradient_of_the_masks_themselves():
+    torch.manual_seed(0)
+    stems = torch.randn(3, 8000, dtype=torch.float64)
+    estimates = (stems + torch.randn_like(stems)).requires_grad_(True)
+    ours = masked_negative_snr(estimates, stems, torch.tensor([0, 0, 0]), 1)
+    wanted = spectrum(stems, WINDOW_LENGTH, HOP_LENGTH)
+    noise = ratio_masks(spectrum(estimates, WINDOW_LENGTH, HOP_LENGTH)) * wanted.sum(0) - wanted
+    ratio = noise.abs().square().sum((1, 2)) / wanted.abs().square().sum((1, 2))
+    theirs = 10 * torch.log10(ratio + 1e-3)
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
+    gradients = [torch.autograd.grad(loss.sum(), estimates)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-8)
 
 
 def test_the_mask_loss_of_each_mixture_is_its_own_and_a_stem_alone_loses_nothing():

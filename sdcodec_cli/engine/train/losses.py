@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distances import decibels
+from ..distances import decibels, magnitudes, spectrum
 from ..masks import HOP_LENGTH, WINDOW_LENGTH
 
 
@@ -30,20 +30,22 @@ def masked_negative_snr(
     Returns:
         `[S]`
     """
-    window = torch.hann_window(WINDOW_LENGTH, device=stems.device)
+    with torch.no_grad():
+        wanted = spectrum(stems, WINDOW_LENGTH, HOP_LENGTH)
+        mixture = wanted.new_zeros(count, *wanted.shape[1:]).index_add(0, examples, wanted).index_select(0, examples)
+        energy = _squared(wanted)
+        mixture_energy, product = _squared(mixture), (mixture * wanted.conj()).real
+    magnitude = magnitudes(estimates, WINDOW_LENGTH, HOP_LENGTH, offset=1e-8)
+    total = magnitude.new_zeros(count, *magnitude.shape[1:]).index_add(0, examples, magnitude)
+    mask = magnitude / total.index_select(0, examples)
+    # |mask * mixture - wanted|², multiplied out: nothing complex is left on the way back.
+    noise_energy = (energy + mask * (mask * mixture_energy - 2 * product)).sum((1, 2))
+    return decibels(noise_energy, energy.sum((1, 2)), -ceiling)
 
-    def spectrum(wav: Tensor) -> Tensor:
-        return torch.stft(wav, WINDOW_LENGTH, HOP_LENGTH, window=window, return_complex=True)
 
-    def add_up(rows: Tensor) -> Tensor:
-        total = rows.new_zeros(count, *rows.shape[1:]).index_add(0, examples, rows)
-        return total.index_select(0, examples)
-
-    magnitude = (torch.view_as_real(spectrum(estimates)).square().sum(-1) + 1e-8).sqrt()
-    wanted = spectrum(stems)
-    noise = (magnitude / add_up(magnitude)) * add_up(wanted) - wanted
-    noise_energy, energy = (torch.view_as_real(part).square().sum((1, 2, 3)) for part in (noise, wanted))
-    return decibels(noise_energy, energy, -ceiling)
+def _squared(spectrum: Tensor) -> Tensor:
+    """Squared magnitudes."""
+    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
 
 def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tensor:
