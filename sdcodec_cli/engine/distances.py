@@ -84,8 +84,7 @@ def _reflected(wav: Tensor, window_length: int) -> Tensor:
 class _Magnitudes(torch.autograd.Function):
     """`magnitudes` with a way back through a real transform.
 
-    torch's own goes through a complex one of twice the size, which on a CPU takes seven times as long, and keeps five
-    tensors of the spectrum's size where two are enough.
+    torch's own goes through a complex one of twice the size, which on a CPU takes seven times as long.
     """
 
     @staticmethod
