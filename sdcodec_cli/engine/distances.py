@@ -62,9 +62,12 @@ def _log_mel(wav: Tensor, window_length: int, bands: int, sample_rate: int) -> T
 def spectrum(wav: Tensor, window_length: int, hop_length: int) -> Tensor:
     """What `torch.stft` makes with a Hann window, frame by frame: `[B, T]` to complex `[B, F, K]`."""
     window = torch.hann_window(window_length, dtype=wav.dtype, device=wav.device)
-    frames = _reflected(wav, window_length).unfold(-1, window_length, hop_length)
-    transformed: Tensor = torch.fft.rfft(frames * window)
-    return transformed
+    return _transformed(_reflected(wav, window_length), window, hop_length)
+
+
+def power(spectrum: Tensor) -> Tensor:
+    """Squared magnitudes of a complex tensor."""
+    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
 
 def magnitudes(wav: Tensor, window_length: int, hop_length: int, *, offset: float) -> Tensor:
@@ -81,6 +84,11 @@ def _reflected(wav: Tensor, window_length: int) -> Tensor:
     return F.pad(wav[:, None], (window_length // 2, window_length // 2), mode="reflect")[:, 0]
 
 
+def _transformed(wav: Tensor, window: Tensor, hop_length: int) -> Tensor:
+    transformed: Tensor = torch.fft.rfft(wav.unfold(-1, len(window), hop_length) * window)
+    return transformed
+
+
 class _Magnitudes(torch.autograd.Function):
     """`magnitudes` with a way back through a real transform.
 
@@ -89,8 +97,8 @@ class _Magnitudes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, wav: Tensor, window: Tensor, hop_length: int, offset: float) -> Tensor:
-        spectrum = torch.fft.rfft(wav.unfold(-1, len(window), hop_length) * window)
-        magnitude = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).add_(offset).sqrt_()
+        spectrum = _transformed(wav, window, hop_length)
+        magnitude = power(spectrum).add_(offset).sqrt_()
         ctx.save_for_backward(spectrum, magnitude, window)
         ctx.hop_length, ctx.length = hop_length, wav.shape[-1]
         return magnitude

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distances import decibels, magnitudes, spectrum
+from ..distances import decibels, magnitudes, power, spectrum
 from ..masks import HOP_LENGTH, WINDOW_LENGTH
 
 
@@ -33,19 +33,14 @@ def masked_negative_snr(
     with torch.no_grad():
         wanted = spectrum(stems, WINDOW_LENGTH, HOP_LENGTH)
         mixture = wanted.new_zeros(count, *wanted.shape[1:]).index_add(0, examples, wanted).index_select(0, examples)
-        energy = _squared(wanted)
-        mixture_energy, product = _squared(mixture), (mixture * wanted.conj()).real
+        energy = power(wanted)
+        mixture_energy, product = power(mixture), (mixture * wanted.conj()).real
     magnitude = magnitudes(estimates, WINDOW_LENGTH, HOP_LENGTH, offset=1e-8)
     total = magnitude.new_zeros(count, *magnitude.shape[1:]).index_add(0, examples, magnitude)
     mask = magnitude / total.index_select(0, examples)
     # |mask * mixture - wanted|², multiplied out: nothing complex is left on the way back.
     noise_energy = (energy + mask * (mask * mixture_energy - 2 * product)).sum((1, 2))
     return decibels(noise_energy, energy.sum((1, 2)), -ceiling)
-
-
-def _squared(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes."""
-    return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
 
 
 def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tensor:
