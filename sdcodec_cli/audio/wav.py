@@ -1,0 +1,51 @@
+"""Audio as it is passed around: blocks of samples, their down-mix, and their change of sample rate.
+
+C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+Wav = NDArray[np.float32]
+"""`[C, T]`, full scale ±1."""
+
+
+def downmix(wav: Wav) -> Wav:
+    """The mean of the channels: `[C, T]` to `[1, T]`."""
+    if len(wav) == 1:
+        return wav
+    mean: Wav = wav.mean(axis=0, keepdims=True, dtype=np.float32)
+    return mean
+
+
+class StreamResampler:
+    """Change the sample rate of audio that arrives in blocks; the result does not depend on how it was cut.
+
+    Shape:
+        push: `[C, T]` to `[C, T']`, where T' may be 0 while the filter fills; flush: the rest `[C, T']`
+    """
+
+    def __init__(self, in_rate: int, out_rate: int, channels: int) -> None:
+        self._channels = channels
+        self._stream = None
+        if in_rate != out_rate:
+            self._stream = soxr.ResampleStream(in_rate, out_rate, channels, dtype="float32", quality="HQ")
+
+    def push(self, wav: Wav) -> Wav:
+        """Take a block, return what is ready."""
+        if self._stream is None or wav.shape[1] == 0:
+            return wav
+        return self._run(wav, last=False)
+
+    def flush(self) -> Wav:
+        """Return what is still inside; call it once, at the end."""
+        empty = np.zeros((self._channels, 0), np.float32)
+        return empty if self._stream is None else self._run(empty, last=True)
+
+    def _run(self, wav: Wav, *, last: bool) -> Wav:
+        assert self._stream is not None
+        block = np.ascontiguousarray(wav.T, dtype=np.float32)
+        return np.ascontiguousarray(self._stream.resample_chunk(block, last=last).T)

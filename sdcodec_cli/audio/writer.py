@@ -1,0 +1,188 @@
+"""Audio out: to a file of any format that appears when it is complete, in blocks.
+
+C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from ..errors import OutputError
+from .output import AtomicFile, cannot_write, check_target, is_special, refuse_terminal
+from .wav import Wav
+
+_WRITE_FORMATS = {
+    ".wav": ("WAV", "PCM_16"),
+    ".flac": ("FLAC", "PCM_16"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+}
+
+
+def audio_format(target: str | Path) -> tuple[str, str]:
+    """Format and subtype (libsndfile's names) of an output, from its suffix; WAV for `-` and devices.
+
+    Raises:
+        OutputError: the suffix stands for no format that can be written.
+    """
+    suffix = Path(target).suffix.lower()
+    if str(target) == "-" or is_special(Path(target)):
+        return _WRITE_FORMATS[".wav"]
+    if suffix not in _WRITE_FORMATS:
+        known = ", ".join(_WRITE_FORMATS)
+        raise OutputError(f"{target}: cannot write {suffix or 'a file without suffix'}; use one of {known}")
+    return _WRITE_FORMATS[suffix]
+
+
+class AudioWriter:
+    """Audio to a file that appears under its name only when it is complete.
+
+    The format follows the suffix: `.wav` and `.flac` (16 bit), `.ogg` (Vorbis), `.opus`, `.mp3`; `-` is WAV on standard
+    output. On any exception, Ctrl-C included, nothing is left behind and an existing file stays as it was.
+
+    Args:
+        target: a path, or `-`.
+        sample_rate: in Hz.
+        channels: how many each block has.
+        overwrite: replace an existing file.
+        num_samples: how many samples per channel will come. A WAV file that would pass 4 GiB becomes RF64. If None,
+            room for the RF64 header is kept, and it becomes one only if it has to.
+
+    Raises:
+        OutputError: the target exists, cannot be written, or its format cannot hold this rate or channel count.
+    """
+
+    clipped: int
+    """Samples beyond full scale so far, which were limited to it."""
+
+    def __init__(
+        self,
+        target: str | Path,
+        sample_rate: int,
+        channels: int,
+        *,
+        overwrite: bool = False,
+        num_samples: int | None = None,
+    ) -> None:
+        self.clipped = 0
+        self._target = str(target)
+        self._sample_rate, self._channels = sample_rate, channels
+        self._overwrite = overwrite
+        check_target(target, overwrite=overwrite)
+        self._format, self._subtype = audio_format(target)
+        if self._format == "WAV" and (num_samples is None or num_samples * channels * 2 > 2**32 - 4096):
+            self._format = "RF64"
+        self._may_shrink = num_samples is None
+        self._limit = num_samples
+        self._count = 0
+
+    def __enter__(self) -> AudioWriter:
+        if self._target == "-":
+            refuse_terminal()
+        self._file = AtomicFile(self._target, overwrite=self._overwrite)
+        self._sink = _Sink(self._file.file)
+        try:
+            self._sound = soundfile.SoundFile(
+                self._sink, "w", self._sample_rate, self._channels, self._subtype, format=self._format
+            )
+        except BaseException as error:
+            self._file.discard()
+            if self._sink.error is not None:
+                raise cannot_write(self._target, self._sink.error) from error
+            if isinstance(error, soundfile.LibsndfileError):
+                raise self._refused() from error
+            raise
+        return self
+
+    def write(self, wav: Wav) -> None:
+        """Append a block `[C, T]`."""
+        if wav.shape[0] != self._channels:
+            raise ValueError(f"expected {self._channels} channels, got {wav.shape[0]}")
+        self._count += wav.shape[1]
+        if self._limit is not None and self._count > self._limit:
+            raise ValueError(f"more samples than the {self._limit} announced")
+        over = np.abs(wav) > 1
+        if over.any():
+            self.clipped += int(over.sum())
+            wav = np.clip(wav, -1, 1)
+        block: NDArray[Any] = np.ascontiguousarray(wav.T)
+        if self._subtype == "PCM_16":
+            # Not left to libsndfile, whose conversion rounds towards −inf; so a 16-bit file comes back bit for bit.
+            block = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
+        # libsndfile's Vorbis encoder takes stack space in proportion to what it gets at once.
+        for begin in range(0, len(block), 1 << 16):
+            self._guard(lambda part=block[begin : begin + (1 << 16)]: self._sound.write(part))  # type: ignore[misc]
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            self._guard(self._sound.close)
+            if kind is None:
+                if self._format == "RF64" and self._may_shrink:
+                    self._shrink()
+                self._file.commit()
+        finally:
+            self._file.discard()
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        """Run a call into libsndfile; if the file behind it failed meanwhile, say so in the system's words."""
+        problem: Exception | None = None
+        try:
+            call()
+        except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile, on a short write
+            problem = error
+        cause = self._sink.error or problem
+        if cause is not None:
+            raise cannot_write(self._target, cause) from cause
+
+    def _refused(self) -> OutputError:
+        name = {"VORBIS": "Ogg Vorbis", "OPUS": "Opus", "MPEG_LAYER_III": "MP3"}.get(self._subtype, self._format)
+        rates = " (it takes 8, 12, 16, 24 and 48 kHz)" if self._subtype == "OPUS" else ""
+        return OutputError(
+            f"{self._target}: {name} cannot hold {self._channels} channel(s) at {self._sample_rate} Hz{rates}; "
+            "write .wav or .flac instead"
+        )
+
+    def _shrink(self) -> None:
+        """Turn an RF64 file below 4 GiB into a plain WAV: its `ds64` chunk becomes `JUNK` (EBU Tech 3306)."""
+        file = self._file.file
+        size = file.seek(0, os.SEEK_END)
+        if size > 2**32 - 4096:
+            return
+        file.seek(0)
+        header = file.read(4096)
+        data = header.index(b"data")
+        for offset, value in (
+            (0, b"RIFF"),
+            (4, struct.pack("<I", size - 8)),
+            (12, b"JUNK"),
+            (data + 4, struct.pack("<I", self._count * self._channels * 2)),
+        ):
+            file.seek(offset)
+            file.write(value)
+
+
+class _Sink:
+    """What libsndfile writes into: an exception cannot pass through its C code, so the first one is kept."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+
+    def write(self, data: bytes) -> int:
+        done = 0
+        try:
+            while done < len(data):  # an unbuffered file may take less than it is given
+                done += self._file.write(data[done:])
+        except OSError as error:
+            self.error = self.error or error
+        return done

@@ -1,0 +1,75 @@
+"""Loudness is what pyloudnorm measures, however audio was cut into blocks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pyloudnorm
+import pytest
+from audio_examples import RATE, noise
+
+from sdcodec_cli.audio import LoudnessMeter, Wav
+
+
+def loudness(wav: Wav, rate: int, size: int) -> float:
+    meter = LoudnessMeter(rate, len(wav))
+    for begin in range(0, wav.shape[1], size):
+        meter.push(wav[:, begin : begin + size])
+    return meter.integrated()
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("seconds", [0.4, 0.449, 0.451, 1.0, 3.337])
+@pytest.mark.parametrize("size", [997, 10**9])
+def test_loudness_equals_that_of_pyloudnorm(rate: int, seconds: float, size: int) -> None:
+    wav = noise(seconds, rate, channels=2)
+    expected = pyloudnorm.Meter(rate).integrated_loudness(wav.T.astype(np.float64))
+    assert loudness(wav, rate, size) == pytest.approx(expected, abs=0.01)
+
+
+def test_gated_material_is_measured_as_pyloudnorm_measures_it() -> None:
+    # Loud, 20 dB softer (the relative gate drops it), nearly silent (the absolute gate drops it), and loud again.
+    parts = [
+        noise(s, level=level, seed=n) for n, (s, level) in enumerate([(2, 0.1), (5, 0.01), (4, 1e-5), (1.33, 0.2)])
+    ]
+    wav = np.concatenate(parts, axis=1)
+    expected = pyloudnorm.Meter(RATE).integrated_loudness(wav[0].astype(np.float64))
+    assert loudness(wav, RATE, 12_345) == pytest.approx(expected, abs=0.01)
+    ungated = 10 * math.log10(np.mean(np.square(wav)))
+    assert expected > ungated + 2  # the gates matter here
+
+
+def test_five_channels_are_weighted_as_pyloudnorm_weights_them() -> None:
+    wav = noise(1.0, channels=5)
+    expected = pyloudnorm.Meter(RATE).integrated_loudness(wav.T.astype(np.float64))
+    assert loudness(wav, RATE, 4000) == pytest.approx(expected, abs=0.01)
+    doubled = np.concatenate([wav[:2], wav[:2], wav[:2], wav[:2]])
+    assert math.isfinite(loudness(doubled, RATE, 4000))
+
+
+def test_a_sine_at_48_khz_has_the_loudness_the_standard_gives_it() -> None:
+    # BS.1770-4, Annex 1: 997 Hz at 0 dBFS in one front channel reads -3.01 LKFS; pyloudnorm's design is 0.04 LU lower.
+    wav = np.sin(2 * np.pi * 997 * np.arange(48_000 * 2) / 48_000).astype(np.float32)[None]
+    assert loudness(wav, 48_000, 48_000) == pytest.approx(-3.01, abs=0.06)
+
+
+def test_silence_and_nothing_are_minus_infinity() -> None:
+    assert loudness(np.zeros((1, RATE), np.float32), RATE, 1000) == -math.inf
+    assert loudness(noise(1.0, level=1e-6), RATE, 1000) == -math.inf
+    assert loudness(np.zeros((1, 100), np.float32), RATE, 1000) == -math.inf
+    assert LoudnessMeter(RATE).integrated() == -math.inf
+
+
+def test_what_is_quieter_than_the_absolute_gate_is_measured_ungated() -> None:
+    assert loudness(noise(1.0, level=1e-4), RATE, 1000) == pytest.approx(loudness(noise(1.0), RATE, 1000) - 60, abs=0.1)
+
+
+@pytest.mark.parametrize("rate", [60, 1600, 2000, 3000])
+def test_weighting_is_stable_at_any_sample_rate(rate: int) -> None:
+    wav = noise(30.0, rate)
+    assert loudness(wav, rate, 1000) == pytest.approx(10 * math.log10(np.mean(np.square(wav))) - 0.691, abs=3)
+
+
+def test_less_than_a_gating_block_is_measured_ungated() -> None:
+    assert loudness(noise(0.3), RATE, 1000) == pytest.approx(loudness(noise(3.0), RATE, 1000), abs=0.5)

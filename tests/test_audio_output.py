@@ -1,0 +1,158 @@
+"""An output appears when it is complete; whatever goes wrong, nothing else is left behind, and nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from audio_examples import RATE, noise, read, write
+
+from sdcodec_cli.audio import AudioWriter, atomic_output
+from sdcodec_cli.errors import OutputError
+
+
+def write_audio(target: Path, overwrite: bool) -> None:
+    write(target, noise(0.5), overwrite=overwrite)
+
+
+def write_bytes(target: Path, overwrite: bool) -> None:
+    with atomic_output(target, overwrite=overwrite) as file:
+        file.write(b"data")
+
+
+Write = Callable[[Path, bool], None]
+both = pytest.mark.parametrize("put", [write_audio, write_bytes])
+
+
+@both
+def test_an_existing_output_is_replaced_only_on_demand(put: Write, tmp_path: Path) -> None:
+    target = tmp_path / "a.wav"
+    target.write_bytes(b"precious")
+    target.chmod(0o600)
+    with pytest.raises(OutputError, match=r"a\.wav exists; pass --force to overwrite it"):
+        put(target, False)
+    assert target.read_bytes() == b"precious"
+    put(target, True)
+    assert target.read_bytes() != b"precious"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
+@both
+def test_a_new_output_gets_the_usual_permissions(put: Write, tmp_path: Path) -> None:
+    put(tmp_path / "a.wav", False)
+    (tmp_path / "usual").touch()
+    assert (tmp_path / "a.wav").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@both
+def test_a_link_stays_a_link(put: Write, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/real.wav").touch()
+    (tmp_path / "a.wav").symlink_to(tmp_path / "folder/real.wav")
+    put(tmp_path / "a.wav", True)
+    assert (tmp_path / "a.wav").is_symlink()
+    assert (tmp_path / "folder/real.wav").stat().st_size > 0
+
+
+@both
+def test_places_that_cannot_be_written_are_refused(put: Write, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"there is no folder .*none; create it first"):
+        put(tmp_path / "none/a.wav", False)
+    with pytest.raises(OutputError, match="is a folder; name a file in it"):
+        put(tmp_path, True)
+    with pytest.raises(OutputError, match="File name too long"):
+        put(tmp_path / ("a" * 300 + ".wav"), False)
+    if not os.access("/proc/self", os.W_OK):
+        with pytest.raises(OutputError, match=r"cannot be written|not writable"):
+            put(Path("/proc/self/a.wav"), False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@both
+def test_devices_are_written_to_and_not_replaced(put: Write, tmp_path: Path) -> None:
+    put(Path("/dev/null"), False)
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    with pytest.raises(OutputError, match=r"/dev/full: cannot be written: No space left on device; free some space"):
+        put(Path("/dev/full"), False)
+
+
+def interrupted_audio(target: Path, interruption: type[BaseException]) -> None:
+    with AudioWriter(target, RATE, 1) as writer:
+        writer.write(noise(0.5))
+        raise interruption
+
+
+def interrupted_bytes(target: Path, interruption: type[BaseException]) -> None:
+    with atomic_output(target, overwrite=True) as file:
+        file.write(b"half")
+        raise interruption
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.sdc"])
+def test_an_interruption_leaves_nothing_behind(name: str, interruption: type[BaseException], tmp_path: Path) -> None:
+    put = interrupted_bytes if name == "a.sdc" else interrupted_audio
+    with pytest.raises(interruption):
+        put(tmp_path / name, interruption)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_leaves_an_existing_file_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "a.sdc").write_bytes(b"precious")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_bytes(tmp_path / "a.sdc", KeyboardInterrupt)
+    assert (tmp_path / "a.sdc").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.sdc"])
+@pytest.mark.parametrize("limit", [30, 5_000])
+def test_a_full_disk_is_reported_and_leaves_nothing_behind(name: str, limit: int, tmp_path: Path) -> None:
+    def put() -> None:
+        if name == "a.sdc":
+            with atomic_output(tmp_path / name, overwrite=False) as file:
+                file.write(bytes(10_000))
+        else:
+            write(tmp_path / name, noise(4.0))
+
+    # A limit on the size of files fails as a full disk does, with another text.
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(OutputError, match=rf"{name}: cannot be written: File too large; free some space"):
+            put()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
+
+
+def run(code: str, **how: object) -> subprocess.CompletedProcess[bytes]:
+    prelude = "import numpy as np; from sdcodec_cli.audio import *; wav = np.zeros((1, 200_000), np.float32)\n"
+    return subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, timeout=30, **how)  # type: ignore[call-overload,no-any-return]
+
+
+def test_standard_output_takes_audio_and_bytes(tmp_path: Path) -> None:
+    result = run("with AudioWriter('-', 16000, 1, num_samples=200_000) as w: w.write(wav)")
+    assert result.stderr == b""
+    (tmp_path / "a.wav").write_bytes(result.stdout)
+    assert read(tmp_path / "a.wav").shape == (1, 200_000)
+    result = run("with atomic_output('-', overwrite=False) as f: f.write(b'abc')")
+    assert (result.stdout, result.stderr) == (b"abc", b"")
+
+
+def test_a_terminal_as_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    expected = r"refusing to write binary data to the terminal; redirect it \(> file\) or pass -o FILE"
+    with pytest.raises(OutputError, match=expected):
+        write("-", noise(0.1))
+    with pytest.raises(OutputError, match=expected), atomic_output("-", overwrite=False):
+        pass
