@@ -12,8 +12,9 @@ import pytest
 import soundfile
 import soxr
 
-from sdcodec_cli.data.manifest import Manifest, scan
+from sdcodec_cli.data.manifest import Manifest
 from sdcodec_cli.data.pool import ArrayClips, DecodedClips, FileClips, Pool, clip_length, find_manifest, open_pool
+from sdcodec_cli.data.scan import scan
 from sdcodec_cli.errors import InputError, OutputError
 
 DOMAINS = ("speech", "music", "sfx")

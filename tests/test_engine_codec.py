@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.engine.codec import BLOCK_FRAMES, SEGMENT_FRAMES, Codec
+from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.stream import BLOCK_FRAMES, SEGMENT_FRAMES
 from sdcodec_cli.errors import DeviceError, ModelError
 
 from tiny_models import tiny_recipe, write_tiny
@@ -217,7 +218,7 @@ def test_what_is_heard_in_blocks_is_what_is_heard_in_the_whole_file(codec, monke
         seen.append(logits)
         return np.ones((3, logits.shape[-1]), dtype=bool)
 
-    monkeypatch.setattr("sdcodec_cli.engine.codec.StreamEncoder._active", record)
+    monkeypatch.setattr("sdcodec_cli.engine.stream.StreamEncoder._active", record)
     codec.encode(signal(), normalize=False)
     with torch.no_grad():
         expected = codec.network.activity_logits(codec.network.encode(signal()[None, None]))[0]

@@ -13,10 +13,11 @@ import soundfile
 
 from sdcodec_cli import load_codec
 from sdcodec_cli.bitstream import Reader
-from sdcodec_cli.engine.codec import SEGMENT_FRAMES, Codec
+from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.engine.separate import separate
+from sdcodec_cli.engine.stream import SEGMENT_FRAMES
 from sdcodec_cli.errors import InputError, ModelError, OutputError
 
 from tiny_models import tiny_recipe, write_tiny

@@ -147,8 +147,8 @@ def test_what_a_model_shows_of_itself_is_counted(codec, root):
 
 
 def test_precision_and_recall_count_segments(codec):
-    from sdcodec_cli.engine.codec import SEGMENT_FRAMES
     from sdcodec_cli.engine.evaluate.systems import _observe_activity, no_observations
+    from sdcodec_cli.engine.stream import SEGMENT_FRAMES
 
     frames, length = 4 * SEGMENT_FRAMES, 4 * SEGMENT_FRAMES * codec.hop_length
     codes = codec.encode(np.random.default_rng(0).standard_normal(length) * 0.05, normalize=False)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.engine.codec import BLOCK_FRAMES, Codec
+from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.evaluate.metrics import si_sdr
 from sdcodec_cli.engine.refine import distance
+from sdcodec_cli.engine.stream import BLOCK_FRAMES
 from sdcodec_cli.recipe import MAX_EFFORT
 
 from cli_examples import errors, sdc

@@ -12,7 +12,7 @@ from .console import Console, wrong
 from .options import Json, Quiet, parse_length
 
 if TYPE_CHECKING:
-    from ..data.manifest import ScanResult
+    from ..data.scan import ScanResult
 
 app = typer.Typer(name="data", no_args_is_help=True, rich_markup_mode=None, help="List and make data sets.")
 
@@ -59,9 +59,9 @@ def scan(
 
     Example: sdc data scan corpora --jobs 16
     """
-    from ..data.manifest import scan as run
     from ..data.parallel import num_cores
     from ..data.pool import MANIFEST
+    from ..data.scan import scan as run
     from ..recipe import Recipe
 
     console = Console(quiet=quiet, json=json)

@@ -97,7 +97,7 @@ SCHEMAS = [
     ("Each of `codebooks`", "sdcodec_cli.engine.evaluate.score", "CodebookUse"),
     ("Each of `cost`", "sdcodec_cli.engine.evaluate.score", "Cost"),
     ("Each of `paper`", "sdcodec_cli.engine.evaluate.paper", "PaperRow"),
-    ("`sdc data scan --json`", "sdcodec_cli.data.manifest", "ScanResult"),
+    ("`sdc data scan --json`", "sdcodec_cli.data.scan", "ScanResult"),
     ("`sdc bench --json`", "sdcodec_cli.engine.bench", "BenchResult"),
     ("`sdc bench --recipe --json`", "sdcodec_cli.engine.bench_training", "TrainingBenchResult"),
     ("`step` and `plain`", "sdcodec_cli.engine.bench_training", "StepCost"),

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from ..audio import downmix
 from ..errors import InputError, OutputError
-from .manifest import SHORTEST, Manifest, Progress, scan
+from .manifest import SHORTEST, Manifest
 from .parallel import exclusive
+from .scan import Progress, scan
 
 MANIFEST = "manifest.parquet"
 """Name of the manifest of a data root."""

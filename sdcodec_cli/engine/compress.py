@@ -21,7 +21,8 @@ from ..audio import AudioReader, LoudnessMeter, StreamResampler, atomic_output, 
 from ..bitstream import DomainEntry, Header, StreamKey, Writer
 from ..bitstream.header import MAX_RATE
 from ..errors import InputError
-from .codec import SEGMENT_FRAMES, Codec, CodedBlock, split_segments
+from .codec import Codec
+from .stream import SEGMENT_FRAMES, CodedBlock, split_segments
 
 MAX_TAG_BYTES = 2**15
 """Of the texts of all tags together; a header holds twice that in all."""

@@ -22,8 +22,9 @@ from torch import Tensor
 from ..audio import AudioWriter, StreamResampler
 from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
-from .codec import SEGMENT_FRAMES, Codec, StreamDecoder
+from .codec import Codec
 from .compress import Progress
+from .stream import SEGMENT_FRAMES, StreamDecoder
 
 Wav = NDArray[np.float32]
 

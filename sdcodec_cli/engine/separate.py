@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix
-from .codec import Codec, split_segments
+from .codec import Codec
 from .compress import Progress, measure_loudness
 from .decode import DecodeResult
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
+from .stream import split_segments
 
 Wav = NDArray[np.float32]
 

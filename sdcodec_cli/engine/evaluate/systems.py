@@ -16,9 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..codec import SEGMENT_FRAMES, Codec, Codes
+from ..codec import Codec, Codes
 from ..compress import compress
 from ..masks import mask_mixture
+from ..stream import SEGMENT_FRAMES
 from ..train.losses import heard_frames
 from .peers import Peer
 from .types import Clip, Task, Wav
