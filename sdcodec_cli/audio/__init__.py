@@ -5,13 +5,14 @@ Everything here works on numpy arrays and needs no torch.
 
 from .loudness import SILENCE, LoudnessMeter, integrated_loudness, k_weighting
 from .output import atomic_output, check_target, refuse_terminal
-from .reader import READ_SUFFIXES, AudioInfo, AudioReader, read_mono
+from .reader import READ_SUFFIXES, UNKNOWN_FRAMES, AudioInfo, AudioReader, read_mono
 from .wav import StreamResampler, Wav, downmix
 from .writer import AudioWriter, audio_format
 
 __all__ = [
     "READ_SUFFIXES",
     "SILENCE",
+    "UNKNOWN_FRAMES",
     "AudioInfo",
     "AudioReader",
     "AudioWriter",

@@ -31,7 +31,9 @@ READ_SUFFIXES = frozenset(
 )
 """What a search of a folder takes for audio. A file named outright is read whatever its suffix."""
 
-_UNKNOWN_FRAMES = 2**63 - 1  # libsndfile's SF_COUNT_MAX: a stream that does not say how long it is
+UNKNOWN_FRAMES = 2**63 - 1
+"""Length that libsndfile gives a stream which does not say how long it is, its SF_COUNT_MAX."""
+
 _MAX_BLOCK_VALUES = 2**24  # caps a block at 64 MiB, whatever rate and channel count a header claims
 _MAX_SAMPLE = 1e10  # squares and products with a gain stay far inside what 32-bit floats hold
 _MP3_CODEC_DELAY = 4 * 1152  # samples by which encoders' own counts disagree, without anything being lost
@@ -234,7 +236,7 @@ class AudioReader:
             raise self._damaged() from error
 
     def _known_length(self, sound: soundfile.SoundFile) -> int | None:
-        return None if sound.frames == _UNKNOWN_FRAMES else int(sound.frames)
+        return None if sound.frames == UNKNOWN_FRAMES else int(sound.frames)
 
     def _read(self, sound: soundfile.SoundFile, count: int, position: int) -> Wav:
         try:

@@ -146,7 +146,7 @@ class Manifest:
             frames = table.column("frames").to_numpy()
             sample_rate = table.column("sample_rate").to_numpy()
             active = table.column("active").to_numpy()  # NaN where it is not known
-            usable = (frames >= SHORTEST * sample_rate) & (active != 0)
+            usable = is_usable(frames, sample_rate, active)
             root = Path(os.path.normpath(self.path.absolute().parent / meta["root"]))
             columns = _Columns(root, stamp, *domain[:1], *split[:1], domain[1], split[1], frames, sample_rate, usable)
         del table, active
@@ -169,6 +169,11 @@ class Manifest:
             self._stamp = stamp
             self._reader = (os.getpid(), reader, np.cumsum(sizes, dtype=np.int64))
         return self._reader[1:]
+
+
+def is_usable(frames: NDArray[Any], sample_rate: NDArray[Any], active: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows are neither too short nor wholly silent; where activity is not known, it is taken for granted."""
+    return np.asarray((frames >= SHORTEST * sample_rate) & (active != 0))
 
 
 def _equals(codes: NDArray[np.int8], names: list[str], name: str) -> NDArray[np.bool_]:

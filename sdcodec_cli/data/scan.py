@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import AudioReader, LoudnessMeter, Wav, atomic_output, check_target, downmix
+from ..audio import UNKNOWN_FRAMES, AudioReader, LoudnessMeter, Wav, atomic_output, check_target, downmix
 from ..errors import InputError, OutputError
 from .corpora import find_audio
-from .manifest import META, SHORTEST, Manifest
+from .manifest import META, Manifest, is_usable
 from .parallel import exclusive, in_processes
 
 _SILENT = 1e-6  # mean square of 100 ms at −60 dBFS
@@ -205,7 +205,7 @@ def _read_header(path: Path) -> _Facts:
     with soundfile.SoundFile(path) as sound:
         # Of an MP3 file libsndfile may only estimate it; a crop can lie in what it thinks is there.
         frames = int(sound.frames)
-    if frames == 2**63 - 1:
+    if frames == UNKNOWN_FRAMES:
         raise InputError(f"{path}: does not say how long it is, so nothing can be read from its middle; convert it")
     return _Facts(info.sample_rate, info.channels, frames, None, None)
 
@@ -361,7 +361,7 @@ def _summary(
 ) -> ScanResult:
     domain = np.asarray(table.column("domain").to_numpy())
     frames, rate = table.column("frames").to_numpy(), table.column("sample_rate").to_numpy()
-    left_out = (frames < SHORTEST * rate) | (table.column("active").to_numpy() == 0)
+    usable = is_usable(frames, rate, table.column("active").to_numpy())
     seconds = frames / rate
     return ScanResult(
         manifest=str(target),
@@ -370,5 +370,5 @@ def _summary(
         unreadable=unreadable,
         unreadable_list=str(listed) if unreadable else None,
         reused=reused,
-        left_out=int(np.count_nonzero(left_out)),
+        left_out=int(np.count_nonzero(~usable)),
     )
