@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sdcodec_cli.engine.train.loop import RunOptions, TrainResult
+from sdcodec_cli.engine.train.loop import TrainResult
+from sdcodec_cli.engine.train.setup import RunOptions
 from sdcodec_cli.recipe import write_recipe
 
 from cli_examples import errors, sdc

@@ -16,7 +16,8 @@ import torch
 from sdcodec_cli import load_codec, zoo
 from sdcodec_cli.engine.train import checkpoint
 from sdcodec_cli.engine.train.export import export
-from sdcodec_cli.engine.train.loop import RunOptions, train
+from sdcodec_cli.engine.train.loop import train
+from sdcodec_cli.engine.train.setup import RunOptions
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
 from sdcodec_cli.recipe import QuantizerFields, Recipe, override, read_recipe

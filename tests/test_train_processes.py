@@ -17,7 +17,7 @@ import torch
 
 from sdcodec_cli.engine.train import checkpoint
 from sdcodec_cli.engine.train.distributed import Processes, launch
-from sdcodec_cli.engine.train.loop import RunOptions, _share
+from sdcodec_cli.engine.train.setup import RunOptions, share_of
 from sdcodec_cli.errors import DeviceError, RecipeError
 from sdcodec_cli.recipe import Recipe, TrainingFields, override, write_recipe
 
@@ -177,7 +177,7 @@ def test_a_batch_that_two_processes_cannot_share_is_refused():
         rank, world_size = 0, 2
 
     with pytest.raises(RecipeError, match="batch_size 3 cannot be shared by 2 processes; set it to a multiple of 2"):
-        _share(short(batch_size=3), Two(), RunOptions())
+        share_of(short(batch_size=3), Two(), RunOptions())
 
 
 def test_gpus_are_one_torchrun_process_each(monkeypatch):

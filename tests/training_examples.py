@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from sdcodec_cli.engine.train.loop import RunOptions
+from sdcodec_cli.engine.train.setup import RunOptions
 from sdcodec_cli.recipe import Recipe
 
 from tiny_models import tiny_recipe

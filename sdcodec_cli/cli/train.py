@@ -152,8 +152,8 @@ def train(
 
     from ..engine.codec import choose_device
     from ..engine.train.distributed import is_first_process, launch, under_torchrun
-    from ..engine.train.loop import RunOptions
     from ..engine.train.loop import train as run
+    from ..engine.train.setup import RunOptions
 
     if gpus > 1 and not under_torchrun():
         launch(gpus, sys.argv[1:])

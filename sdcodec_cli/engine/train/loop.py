@@ -1,12 +1,10 @@
-"""A run from its first step to its last: data, steps, what is written down, and what a run survives."""
+"""A run from its first step to its last: steps, what is written down, and what a run survives."""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -18,54 +16,21 @@ import torch
 from torch import Tensor
 
 from ... import zoo
-from ...data.manifest import Manifest
 from ...data.mixing import Trouble
-from ...data.parallel import num_cores
-from ...data.pool import MANIFEST, Pool, find_manifest, open_pool
-from ...errors import InputError, ModelError, OutputError, RecipeError, SdcError
-from ...recipe import Recipe, read_recipe, write_recipe
+from ...data.pool import Pool
+from ...errors import InputError, RecipeError, SdcError
+from ...recipe import Recipe, read_recipe
 from . import checkpoint
 from .batches import Batch, Share, load_batches
 from .distributed import Processes, is_first_process, lost_a_process
 from .log import RunLog, TrainingProgress
+from .means import Means
+from .setup import RunOptions, changes, check_run, open_run, share_of, spare_cores
 from .trainer import Trainer, renews_codebooks
 from .validation import Validator
 
 NOT_FINITE = "not-finite.pt"
 """What is left behind of a step whose loss was not finite."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a run is done, as opposed to what it trains: nothing here changes its result beyond rounding.
-
-    With two exceptions: of an odd number of examples at a time the last one has no neighbour to exchange domains with,
-    and codebook entries are started and renewed from one micro-batch.
-    """
-
-    micro_batch: int | None = None
-    """Examples that a process handles at a time; all of its share by default."""
-    workers: int | None = None
-    """Processes that read and decode audio, for each that trains; as many as there are cores to spare by default."""
-    cache: Path | None = None
-    """Folder for decoded audio; `RUN/cache` by default."""
-    cache_hours: float = 20.0
-    """Corpora up to this size are decoded once, into the cache; larger ones are read crop by crop."""
-    log_every: int = 100
-    """Steps between rows of `metrics.jsonl`."""
-    validate_every: int = 500
-    """Steps between validations."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints."""
-    keep: int = 3
-    """Checkpoints to keep beside the best one."""
-    compiled: bool = False
-    """Whether networks go through `torch.compile`."""
-
-    def __post_init__(self) -> None:
-        for name in ("log_every", "validate_every", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -117,19 +82,19 @@ def train(
     """
     options = options or RunOptions()
     with _spoken_once():
-        _check(recipe, run, initial, resume)
+        check_run(recipe, run, initial, resume)
     processes = Processes(device, recipe.training)
     if not processes.is_first:
         report, progress = _nobody, None
     try:
         with _spoken_once():
-            share = _share(recipe, processes, options)
+            share = share_of(recipe, processes, options)
             if share.micro_batch % 2 and recipe.training.swap_probability:
                 report(f"examples at a time: {share.micro_batch}; the last one has none to exchange domains with")
             trainer = Trainer(recipe, processes, initial=initial, compiled=options.compiled)
             kept = _continue(trainer, run, report) if resume else {}
         pool, held_out = processes.after_first(
-            lambda: _open(recipe, data_root, run, resume, processes, options, report)
+            lambda: open_run(recipe, data_root, run, resume, processes, options, report)
         )
         return _Loop(trainer, run, options, share, pool, held_out, kept, report, progress).run()
     except RuntimeError as error:
@@ -161,120 +126,13 @@ def _continue(trainer: Trainer, run: Path, report: Callable[[str], None]) -> dic
         raise RecipeError(f"training.steps {recipe.training.steps}: the run has come to step {trainer.step} already")
     report(f"{path}: continuing after step {trainer.step}")
     if (run / zoo.RECIPE).is_file():
-        for change in _changes(read_recipe(run / zoo.RECIPE), recipe):
+        for change in changes(read_recipe(run / zoo.RECIPE), recipe):
             report(f"{run}: {change}")
     return state
 
 
-def _open(
-    recipe: Recipe,
-    data_root: Path,
-    run: Path,
-    resume: bool,
-    processes: Processes,
-    options: RunOptions,
-    report: Callable[[str], None],
-) -> tuple[Pool, Pool | None]:
-    """The run folder, and what to train on."""
-    _make_folder(run)
-    manifest = _manifest(recipe, data_root, run, resume, processes, report)
-    pools = _pools(recipe, manifest, run, options, report)
-    if processes.is_first:
-        checkpoint.write_whole(run / zoo.RECIPE, lambda partial: write_recipe(recipe, partial))
-    return pools
-
-
-def _changes(before: Recipe, after: Recipe) -> Iterator[str]:
-    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
-    for table, fields in new.items():
-        for key, value in fields.items() if isinstance(fields, dict) else ():
-            if old[table][key] != value:
-                yield f"{table}.{key} was {old[table][key]} and is now {value}"
-
-
 def _nobody(message: str) -> None:
     """Only the first process speaks."""
-
-
-def _make_folder(run: Path) -> None:
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{run}: cannot be made: {error.strerror}; choose another --out") from error
-
-
-def _check(recipe: Recipe, run: Path, initial: zoo.ModelEntry | None, resume: bool) -> None:
-    """Raise what can be known before anything is loaded."""
-    if (run / zoo.WEIGHTS).exists():
-        raise ModelError(f"{run}: is a model, which a run would spoil; choose another --out")
-    exists = bool(checkpoint.checkpoints(run))
-    if exists != resume:
-        advice = "pass --resume to continue it, or another --out" if not resume else "leave --resume out to start one"
-        raise ModelError(f"{run}: there is {'a' if exists else 'no'} run in this folder; {advice}")
-    if recipe.training.parts == "activity" and (not recipe.model.activity or (initial is None and not resume)):
-        raise ModelError(f"{recipe.name}: training.parts = activity needs model.activity, and --init to start from")
-
-
-def _share(recipe: Recipe, processes: Processes, options: RunOptions) -> Share:
-    size, world = recipe.training.batch_size, processes.world_size
-    if size % world:
-        raise RecipeError(
-            f"training.batch_size {size} cannot be shared by {world} processes; set it to a multiple of {world}"
-        )
-    micro = options.micro_batch or size // world
-    if (size // world) % micro:
-        raise RecipeError(f"--micro-batch {micro}: the {size // world} examples of a process must be a multiple of it")
-    return Share(processes.rank, world, micro)
-
-
-def _manifest(
-    recipe: Recipe,
-    data_root: Path,
-    run: Path,
-    resume: bool,
-    processes: Processes,
-    report: Callable[[str], None],
-) -> Manifest:
-    """Which files there are; if it has to be found out, the first process has done so before the others ask."""
-    kept = run / MANIFEST
-    has_one = data_root.is_file() or (data_root / MANIFEST).is_file()
-    if kept.is_file() and not has_one and (resume or not processes.is_first):
-        # The files of the run, whatever has come to the folder since, and wherever it was moved.
-        if not data_root.is_dir():
-            raise InputError(f"{data_root}: no such folder; give the one that the run was started with")
-        return Manifest.open(kept, root=data_root)
-    try:
-        return find_manifest(data_root, recipe.sources, kept=run, jobs=num_cores(), report=report)
-    except SdcError:
-        with contextlib.suppress(OSError):  # there is something in it
-            run.rmdir()
-        raise
-
-
-def _pools(
-    recipe: Recipe, manifest: Manifest, run: Path, options: RunOptions, report: Callable[[str], None]
-) -> tuple[Pool, Pool | None]:
-    """Clips to train on and to validate with."""
-
-    def opened(split: str) -> Pool:
-        seconds = sum(map(open_pool(manifest, split=split, domains=domains, sample_rate=rate).seconds, domains))
-        cache = (options.cache or run / "cache") if seconds <= options.cache_hours * 3600 else None
-        return open_pool(manifest, split=split, domains=domains, sample_rate=rate, decoded=cache, report=report)
-
-    domains, rate = recipe.sources, recipe.model.sample_rate
-    pool = opened("train")
-    held_out = opened("valid") if all(len(manifest.rows(domain, "valid")) for domain in domains) else None
-    for domain in domains:
-        report(f"{domain}: {pool.seconds(domain) / 3600:.2f} h to train on")
-    if held_out is None:
-        report("no validation: the data root has no valid split with clips of every domain")
-    return pool, held_out
-
-
-def _spare_cores() -> int:
-    """Reading processes that one training process can have without taking the cores of the others."""
-    trainers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, num_cores() // trainers - 1))
 
 
 class _Loop:
@@ -299,7 +157,7 @@ class _Loop:
             # The run may have been killed between writing the checkpoint and calling it the best.
             checkpoint.mark_best(run, checkpoint.path_of(run, trainer.step))
         self.validator = self._validator(held_out) if held_out and self.processes.is_first else None
-        self.means = _Means()
+        self.means = Means()
         if kept:
             self.means.load_state(kept["means"], first=self.processes.is_first)
         self.first_step = trainer.step
@@ -320,7 +178,7 @@ class _Loop:
             self.recipe,
             self.share,
             first_step=self.trainer.step,
-            workers=_spare_cores() if self.options.workers is None else self.options.workers,
+            workers=spare_cores() if self.options.workers is None else self.options.workers,
             pin=self.processes.device.type == "cuda",
         )
         stop = StopOnSignal()
@@ -477,56 +335,6 @@ class _Loop:
     def _seconds_left(self) -> float:
         rest = (self.fields.steps - self.trainer.step) * self.fields.batch_size * self.recipe.mixing.seconds
         return rest / max(self._speed(), 1e-9)
-
-
-class _Means:
-    """Means of what was added since they were last taken; tensors stay on their device until then."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        self.waited = 0.0
-        self.steps = 0
-        self.trouble = Trouble()
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Count a step's values."""
-        self.steps += 1
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value.float() if name in self.sums else value.float()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def take(self, processes: Processes) -> tuple[dict[str, float], Trouble]:
-        """Means over steps and processes, and the trouble of all processes; both start anew."""
-        state = self.state(processes)
-        world = processes.world_size
-        means = {name: value / state["counts"][name] / world for name, value in state["sums"].items()}
-        means["input_wait"] = state["waited"] / max(state["steps"], 1) / world
-        trouble = Trouble(**state["trouble"])
-        vars(self).update(vars(_Means()))
-        return means, trouble
-
-    def state(self, processes: Processes) -> dict[str, Any]:
-        """What a checkpoint keeps; to be called by all processes, it is the sum of theirs."""
-        trouble = vars(self.trouble)
-        values = [*(float(value) for value in self.sums.values()), self.waited, *trouble.values()]
-        if processes.world_size > 1:
-            values = processes.sum(torch.tensor(values, dtype=torch.float32, device=processes.device)).tolist()
-        sums = values[: len(self.sums)]
-        return {
-            "sums": dict(zip(self.sums, sums, strict=True)),
-            "counts": dict(self.counts),
-            "steps": self.steps,
-            "waited": values[len(sums)],
-            "trouble": {name: int(value) for name, value in zip(trouble, values[len(sums) + 1 :], strict=True)},
-        }
-
-    def load_state(self, state: dict[str, Any], *, first: bool) -> None:
-        """Go on from a `state`, of which the first process takes the sums."""
-        self.counts, self.steps = dict(state["counts"]), state["steps"]
-        self.sums = {name: torch.tensor(value if first else 0.0) for name, value in state["sums"].items()}
-        self.waited = state["waited"] if first else 0.0
-        self.trouble = Trouble(**state["trouble"]) if first else Trouble()
 
 
 class StopOnSignal:
