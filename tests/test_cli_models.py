@@ -97,10 +97,13 @@ def test_what_is_no_checkpoint_is_refused() -> None:
     assert not Path("x").exists()
 
 
-@pytest.mark.parametrize("name", [".hidden", "a/b", "x" * 65])
+@pytest.mark.parametrize("name", [".hidden", "a/b", "a\nb", "x" * 65])
 def test_names_that_a_stream_cannot_carry_are_refused(name: str) -> None:
     (line,) = errors(sdc("models", "import", "a.pth", "-o", "x", "--name", name), exit_code=2)
-    assert line == f"--name {name}: a name has 1 to 64 bytes, no slash and no dot in front"
+    assert (
+        line
+        == f"--name {name!r}: a name has 1 to 64 bytes of UTF-8, no control characters, no slash and no dot in front"
+    )
 
 
 def test_names_stay_whole_in_a_narrow_terminal(

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "errors": "",
     "bitstream": "errors",
     "nn": "",
-    "recipe": "errors",
+    "recipe": "errors bitstream",
     "audio": "errors",
     "zoo": "errors recipe (nn)",
     "checkpoints": "errors recipe zoo nn",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -87,6 +88,19 @@ def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
         ({"name": "x", "mixing": {"track_probabilities": [0.5, 0.2]}}, "must be non-negative and add up to 1"),
         ({"name": "x", "mixing": {"seconds": 0.1}}, "mixing.seconds must be from 0.4"),
         ({}, "name"),
+        ({"name": "x", "training": {"betas": [0.8, 1.5]}}, "training.betas must be at least 0 and less than 1"),
+        ({"name": "x", "training": {"learning_rate": math.inf}}, "training.learning_rate must be positive and finite"),
+        ({"name": "x", "training": {"snr_weight": -1}}, "training.snr_weight must be finite and not negative"),
+        ({"name": "x", "training": {"mel_weight": math.nan}}, "training.mel_weight must be finite and not negative"),
+        ({"name": "x", "training": {"average_decay": 1}}, "training.average_decay must be at least 0 and less than 1"),
+        ({"name": "x", "training": {"gamma": 2}}, "training.gamma must be more than 0 and at most 1, got 2.0"),
+        ({"name": "x", "discriminator": {"betas": [2, 2]}}, "discriminator.betas must be at least 0 and less than 1"),
+        ({"name": "x", "mixing": {"peak": 5}}, "mixing.peak must be between -60 and 0, got 5.0"),
+        ({"name": "x", "mixing": {"quiet_range": -3}}, "mixing.quiet_range must be between 0 and 60, got -3.0"),
+        (
+            {"name": "x", "mixing": {"loudness": [math.nan, -20, -20]}},
+            "mixing.loudness must be between -70 and 0, got nan",
+        ),
     ],
 )
 def test_a_recipe_that_makes_no_sense_says_why(tables, message):
@@ -94,6 +108,32 @@ def test_a_recipe_that_makes_no_sense_says_why(tables, message):
         make_recipe(tables, where="mine.toml")
     assert message in str(caught.value)
     assert str(caught.value).startswith("mine.toml: ")
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"name": "a/b"}, "name: model must be a name, not a path, got 'a/b'"),
+        ({"name": "x" * 65}, "name: length of model in bytes must be 1 to 64, got 65"),
+        ({"name": "x", "model": {"domains": ["a b"]}}, "model.domains: a domain's name must be 1 to 32 of a-z 0-9 _ -"),
+        ({"name": "x", "model": {"domains": [f"d{n}" for n in range(17)]}}, "model.domains must name 1 to 16 domains"),
+        ({"name": "x", "model": {"sample_rate": 10**7}}, "model.sample_rate must be between 1 and 1000000"),
+        ({"name": "x", "model": {"description": "a\nb"}}, "model.description must be one line"),
+        ({"name": "x", "quantizer": {"num_codebooks": 65}}, "quantizer.num_codebooks must be between 1 and 64"),
+        ({"name": "x", "quantizer": {"codebook_size": 65537}}, "quantizer.codebook_size must be between 2 and 65536"),
+    ],
+)
+def test_what_a_stream_could_not_say_of_a_model_is_refused_before_it_is_trained(tables, message):
+    domains = tables.get("model", {}).get("domains", ["a", "b", "c"])
+    mixing = {"track_probabilities": [1.0], "loudness": [-20.0] * len(domains)}
+    with pytest.raises(RecipeError) as caught:
+        make_recipe({**tables, "mixing": mixing}, where="mine.toml")
+    assert message in str(caught.value)
+
+
+def test_a_codebook_of_a_thousand_entries_costs_the_bits_of_1024():
+    recipe = override(Recipe(name="x"), {"quantizer.codebook_size": "1000"})
+    assert recipe.bitrate == Recipe(name="x").bitrate == 6.0
 
 
 def test_a_missing_file_and_a_broken_one_are_named(tmp_path):

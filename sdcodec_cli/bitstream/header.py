@@ -134,9 +134,7 @@ class Header:
     """Such as `title`; a key is printable ASCII without `=`."""
 
     def __post_init__(self) -> None:
-        _check_text("model", self.model, max_bytes=64)
-        if "/" in self.model or "\\" in self.model or self.model.startswith("."):
-            raise ValueError(f"model must be a name, not a path, got {self.model!r}")
+        check_model_name(self.model)
         if len(self.weights_sha256) != 32:
             raise ValueError(f"weights_sha256 must be 32 bytes, got {len(self.weights_sha256)}")
         _check_range("sample_rate", self.sample_rate, 1, MAX_RATE)
@@ -184,6 +182,13 @@ class StoredHeader:
     header: Header
     version: tuple[int, int]
     num_bytes: int
+
+
+def check_model_name(name: str) -> None:
+    """`ValueError` if a stream cannot say that it was made by a model of this name."""
+    _check_text("model", name, max_bytes=64)
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise ValueError(f"model must be a name, not a path, got {name!r}")
 
 
 def encode_header(header: Header) -> bytes:

@@ -28,9 +28,16 @@ Name = Annotated[
 
 def _title(name: str | None, folder: Path) -> str:
     """The name of a new model, checked: it goes into the header of every stream."""
+    from ..bitstream.header import check_model_name
+
     title = name or folder.resolve().name
-    if not 0 < len(title.encode()) <= 64 or title.startswith(".") or "/" in title or "\\" in title:
-        wrong(f"--name {title}: a name has 1 to 64 bytes, no slash and no dot in front")
+    try:
+        check_model_name(title)
+    except ValueError:
+        shown = title.encode(errors="backslashreplace").decode()
+        wrong(
+            f"--name {shown!r}: a name has 1 to 64 bytes of UTF-8, no control characters, no slash and no dot in front"
+        )
     return title
 
 
@@ -157,6 +164,7 @@ def import_(
         typer.Option(
             metavar="HZ",
             min=1,
+            max=1_000_000,  # bitstream.header.MAX_RATE
             help="Rate of the audio that the network sees, in Hz; what the checkpoint says, or 16000, by default.",
             show_default=False,
         ),

@@ -1,38 +1,42 @@
-"""What a model is made of and how it is trained: frozen dataclasses, read from TOML and checked once.
-
-A recipe file has one table per dataclass below: `[model]`, `[encoder]`, `[decoder]`, `[quantizer]`, `[mixing]`,
-`[augmentation]`, `[discriminator]`, `[training]`. Fields left out keep the defaults, which are the paper's.
-"""
+"""What a model is made of and how it is trained: frozen dataclasses that check themselves when they are made."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import itertools
 import math
-import sys
-import types
-import typing
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from .errors import RecipeError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
+from ..bitstream import DomainEntry
+from ..bitstream.header import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_DOMAINS, MAX_HOP_LENGTH, MAX_RATE, check_model_name
 
 MAX_EFFORT = 100
 """Steps of analysis by synthesis beyond which nothing is gained that anyone would wait for."""
+LOUDNESS_RANGE = (-70.0, 0.0)
+"""Between the gate of ITU-R BS.1770, below which nothing is heard, and full scale, in LUFS."""
 
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ValueError(message)
+
+
+def _require_range(name: str, values: float | tuple[float, ...], lowest: float, highest: float) -> None:
+    """Every value must be a number between the two, which not-a-number never is."""
+    for value in values if isinstance(values, tuple) else (values,):
+        _require(lowest <= value <= highest, f"{name} must be between {lowest:.9g} and {highest:.9g}, got {value}")
+
+
+def _require_positive(name: str, value: float) -> None:
+    _require(0 < value < math.inf, f"{name} must be positive and finite, got {value}")
+
+
+def _require_not_negative(name: str, value: float) -> None:
+    _require(0 <= value < math.inf, f"{name} must be finite and not negative, got {value}")
+
+
+def _require_averages(name: str, betas: tuple[float, float]) -> None:
+    _require(all(0 <= beta < 1 for beta in betas), f"{name} must be at least 0 and less than 1, got {list(betas)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +61,13 @@ class ModelFields:
     """Steps of analysis by synthesis that encoding takes unless told otherwise, see `engine.refine`."""
 
     def __post_init__(self) -> None:
-        _require(self.sample_rate > 0, f"model.sample_rate must be positive, got {self.sample_rate}")
-        _require(self.hop_length > 0, f"model.hop_length must be positive, got {self.hop_length}")
-        _require(self.latent_dim > 0, f"model.latent_dim must be positive, got {self.latent_dim}")
-        limits = f"model.effort must be between 0 and {MAX_EFFORT}"
-        _require(0 <= self.effort <= MAX_EFFORT, f"{limits}, got {self.effort}")
-        _require(len(self.domains) > 0, "model.domains must name at least one domain")
+        _require(self.description.isprintable(), f"model.description must be one line, got {self.description!r}")
+        _require_range("model.sample_rate", self.sample_rate, 1, MAX_RATE)
+        _require_range("model.hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
+        _require_positive("model.latent_dim", self.latent_dim)
+        _require_range("model.loudness", self.loudness, *LOUDNESS_RANGE)
+        _require_range("model.effort", self.effort, 0, MAX_EFFORT)
+        _require(1 <= len(self.domains) <= MAX_DOMAINS, f"model.domains must name 1 to {MAX_DOMAINS} domains")
         _require(len(set(self.domains)) == len(self.domains), "model.domains names a domain twice")
         reserved = {"mix", "all"} & set(self.domains)
         _require(not reserved, f"model.domains: {', '.join(reserved)} is reserved")
@@ -132,8 +137,9 @@ class QuantizerFields:
     """Width of an entry."""
 
     def __post_init__(self) -> None:
-        for name in ("num_codebooks", "codebook_size", "codebook_dim"):
-            _require(getattr(self, name) > 0, f"quantizer.{name} must be positive, got {getattr(self, name)}")
+        _require_range("quantizer.num_codebooks", self.num_codebooks, 1, MAX_CODEBOOKS)
+        _require_range("quantizer.codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
+        _require_positive("quantizer.codebook_dim", self.codebook_dim)
         _require(
             0 <= self.num_shared <= self.num_codebooks,
             f"quantizer.num_shared must be between 0 and num_codebooks, got {self.num_shared}",
@@ -173,7 +179,13 @@ class MixingFields:
             math.isclose(sum(self.track_probabilities), 1.0, abs_tol=1e-6) and min(self.track_probabilities) >= 0,
             f"mixing.track_probabilities must be non-negative and add up to 1, got {list(self.track_probabilities)}",
         )
-        _require(0 <= self.quiet_probability <= 1, "mixing.quiet_probability must be between 0 and 1")
+        _require(len(set(self.domains)) == len(self.domains), "mixing.domains names a domain twice")
+        _require_range("mixing.loudness", self.loudness, *LOUDNESS_RANGE)
+        _require_range("mixing.mix_loudness", self.mix_loudness, *LOUDNESS_RANGE)
+        _require_range("mixing.loudness_range", self.loudness_range, 0, 40)
+        _require_range("mixing.peak", self.peak, -60, 0)
+        _require_range("mixing.quiet_probability", self.quiet_probability, 0, 1)
+        _require_range("mixing.quiet_range", self.quiet_range, 0, 60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +207,9 @@ class AugmentationFields:
 
     def __post_init__(self) -> None:
         for name in ("polarity", "equalizer", "bandwidth", "codec"):
-            _require(0 <= getattr(self, name) <= 1, f"augmentation.{name} must be between 0 and 1")
-        _require(0 <= self.gain_range <= 40, "augmentation.gain_range must be between 0 and 40 dB")
-        _require(0 <= self.speed_range <= 0.5, "augmentation.speed_range must be between 0 and 0.5")
+            _require_range(f"augmentation.{name}", getattr(self, name), 0, 1)
+        _require_range("augmentation.gain_range", self.gain_range, 0, 40)
+        _require_range("augmentation.speed_range", self.speed_range, 0, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,8 +242,9 @@ class DiscriminatorFields:
             all(a < b for a, b in itertools.pairwise(edges)),
             "discriminator.band_edges must rise within 0 and 1",
         )
+        _require_averages("discriminator.betas", self.betas)
         for name in ("width", "learning_rate", "clip_norm"):
-            _require(getattr(self, name) > 0, f"discriminator.{name} must be positive, got {getattr(self, name)}")
+            _require_positive(f"discriminator.{name}", getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,18 +313,26 @@ class TrainingFields:
     """Decay per step of the moving average of weights that is validated and shipped; 0 for none."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "steps", "learning_rate", "clip_norm", "mel_scales_per_step"):
-            _require(getattr(self, name) > 0, f"training.{name} must be positive, got {getattr(self, name)}")
-        for name in ("silence_probability", "swap_probability", "quantizer_dropout", "average_decay"):
-            _require(0 <= getattr(self, name) <= 1, f"training.{name} must be between 0 and 1")
-        _require(self.mel_scales_per_step <= 7, "training.mel_scales_per_step: there are 7 scales")
+        for name in ("batch_size", "steps", "learning_rate", "clip_norm"):
+            _require_positive(f"training.{name}", getattr(self, name))
+        _require_averages("training.betas", self.betas)
+        _require(0 < self.gamma <= 1, f"training.gamma must be more than 0 and at most 1, got {self.gamma}")
+        for name in ("final_learning_rate", "silence_probability", "swap_probability", "quantizer_dropout"):
+            _require_range(f"training.{name}", getattr(self, name), 0, 1)
+        _require(
+            0 <= self.average_decay < 1,
+            f"training.average_decay must be at least 0 and less than 1, got {self.average_decay}",
+        )
+        _require_range("training.mel_scales_per_step", self.mel_scales_per_step, 1, 7)
         _require(
             self.snr_weight > 0 or self.silence_probability == 0,
             "training.silence_probability needs training.snr_weight, which weighs what silent outputs lose",
         )
         _require(0 <= self.seed < 2**31, f"training.seed must be from 0 to 2^31 - 1, got {self.seed}")
-        for name in ("warmup_steps", "adversarial_start", "feature_weight", "adversarial_weight", "mask_weight"):
-            _require(getattr(self, name) >= 0, f"training.{name} must not be negative, got {getattr(self, name)}")
+        for name in ("warmup_steps", "adversarial_start", "weight_decay"):
+            _require_not_negative(f"training.{name}", getattr(self, name))
+        for name in ("mel", "feature", "adversarial", "snr", "mask", "codebook", "commitment", "activity"):
+            _require_not_negative(f"training.{name}_weight", getattr(self, f"{name}_weight"))
 
     @property
     def adversarial(self) -> bool:
@@ -334,6 +355,7 @@ class Recipe:
     training: TrainingFields = field(default_factory=TrainingFields)
 
     def __post_init__(self) -> None:
+        self._check_stream()
         for name, network in (("encoder", self.encoder), ("decoder", self.decoder)):
             if network.kind == "conv":
                 hop = math.prod(network.strides)
@@ -373,6 +395,20 @@ class Recipe:
             f"mixing.loudness needs one target per domain, {len(self.sources)}",
         )
 
+    def _check_stream(self) -> None:
+        """What `.sdc` files could not say of a model is found out before it is trained, not when it compresses."""
+        try:
+            check_model_name(self.name)
+        except ValueError as error:
+            raise ValueError(f"name: {error}") from None
+        for domain in self.model.domains:
+            try:
+                DomainEntry(
+                    name=domain, num_codebooks=self.quantizer.num_codebooks, codebook_size=self.quantizer.codebook_size
+                )
+            except ValueError as error:
+                raise ValueError(f"model.domains: {error}") from None
+
     @property
     def sources(self) -> tuple[str, ...]:
         """Domains of the corpus that examples are mixed from."""
@@ -390,116 +426,9 @@ class Recipe:
         >>> Recipe(name="paper").bitrate
         6.0
         """
-        return self.quantizer.num_codebooks * math.log2(self.quantizer.codebook_size) * self.frame_rate / 1000
+        return self.quantizer.num_codebooks * (self.quantizer.codebook_size - 1).bit_length() * self.frame_rate / 1000
 
     @property
     def codebook_bitrate(self) -> float:
         """Payload that one codebook of one domain costs, in kbit/s."""
         return self.bitrate / self.quantizer.num_codebooks
-
-
-def read_recipe(path: Path) -> Recipe:
-    """Read and check a recipe file.
-
-    Raises:
-        RecipeError: not TOML, an unknown field (the nearest name is suggested), or a value out of range
-    """
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: not a TOML file: {error}") from error
-    return make_recipe(tables, where=str(path))
-
-
-def make_recipe(tables: Mapping[str, Any], *, where: str) -> Recipe:
-    """A recipe from nested tables; `where` names their origin in errors, a `RecipeError` each."""
-    if "name" not in tables:
-        raise RecipeError(f'{where}: has no name; begin it with a line such as name = "mine"')
-    try:
-        return typing.cast(Recipe, _build(Recipe, tables, ""))
-    except (ValueError, TypeError) as error:
-        raise RecipeError(f"{where}: {error}") from error
-
-
-def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
-    """A copy with some fields set, as by `--set training.steps=1000`; values are written as in TOML.
-
-    Raises:
-        RecipeError: an unknown field or a value that does not fit
-    """
-    tables = dataclasses.asdict(recipe)
-    for key, text in settings.items():
-        try:
-            value = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        *path, last = key.split(".")
-        table = tables
-        for part in path:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise RecipeError(f"--set {key}: {part} has no fields")
-        table[last] = value
-    return make_recipe(tables, where="--set")
-
-
-def write_recipe(recipe: Recipe, path: Path) -> None:
-    """Write every field, defaults included, so that the file says all there is to say."""
-    lines = [f"name = {_toml(recipe.name)}"]
-    for table, fields in dataclasses.asdict(recipe).items():
-        if isinstance(fields, dict):
-            lines += ["", f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in fields.items())]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return repr(value)
-
-
-def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for key, value in table.items():
-        if key not in hints:
-            nearest = difflib.get_close_matches(key, hints, n=1)
-            hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else f"; known: {', '.join(hints)}"
-            raise ValueError(f"unknown field {prefix}{key}{hint}")
-        values[key] = _convert(hints[key], value, f"{prefix}{key}")
-    return kind(**values)
-
-
-def _convert(hint: Any, value: Any, name: str) -> Any:
-    origin = typing.get_origin(hint)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{name} must be a table, got {value!r}")
-        return _build(hint, value, f"{name}.")
-    if origin is Literal:
-        if value not in typing.get_args(hint):
-            raise ValueError(f"{name} must be one of {', '.join(typing.get_args(hint))}; got {value!r}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"{name} must be a list, got {value!r}")
-        kinds = typing.get_args(hint)
-        if kinds[-1] is Ellipsis:
-            kinds = kinds[:1] * len(value)
-        elif len(kinds) != len(value):
-            raise ValueError(f"{name} must have {len(kinds)} entries, got {len(value)}")
-        return tuple(_convert(kind, entry, name) for kind, entry in zip(kinds, value, strict=True))
-    if isinstance(hint, types.UnionType):
-        raise TypeError(f"{name}: unions are not supported in recipes")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ValueError(f"{name} must be of type {hint.__name__}, got {value!r}")
-    return value

@@ -1,0 +1,127 @@
+"""Recipes out of TOML files and `--set` options, and back into files."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import RecipeError
+from .fields import Recipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe file.
+
+    Raises:
+        RecipeError: not TOML, an unknown field (the nearest name is suggested), or a value out of range
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    return make_recipe(tables, where=str(path))
+
+
+def make_recipe(tables: Mapping[str, Any], *, where: str) -> Recipe:
+    """A recipe from nested tables; `where` names their origin in errors, a `RecipeError` each."""
+    if "name" not in tables:
+        raise RecipeError(f'{where}: has no name; begin it with a line such as name = "mine"')
+    try:
+        return typing.cast(Recipe, _build(Recipe, tables, ""))
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{where}: {error}") from error
+
+
+def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
+    """A copy with some fields set, as by `--set training.steps=1000`; values are written as in TOML.
+
+    Raises:
+        RecipeError: an unknown field or a value that does not fit
+    """
+    tables = dataclasses.asdict(recipe)
+    for key, text in settings.items():
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *path, last = key.split(".")
+        table = tables
+        for part in path:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {key}: {part} has no fields")
+        table[last] = value
+    return make_recipe(tables, where="--set")
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write every field, defaults included, so that the file says all there is to say."""
+    lines = [f"name = {_toml(recipe.name)}"]
+    for table, fields in dataclasses.asdict(recipe).items():
+        if isinstance(fields, dict):
+            lines += ["", f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in fields.items())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return repr(value)
+
+
+def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for key, value in table.items():
+        if key not in hints:
+            nearest = difflib.get_close_matches(key, hints, n=1)
+            hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else f"; known: {', '.join(hints)}"
+            raise ValueError(f"unknown field {prefix}{key}{hint}")
+        values[key] = _convert(hints[key], value, f"{prefix}{key}")
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} must be a table, got {value!r}")
+        return _build(hint, value, f"{name}.")
+    if origin is Literal:
+        if value not in typing.get_args(hint):
+            raise ValueError(f"{name} must be one of {', '.join(typing.get_args(hint))}; got {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name} must be a list, got {value!r}")
+        kinds = typing.get_args(hint)
+        if kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        elif len(kinds) != len(value):
+            raise ValueError(f"{name} must have {len(kinds)} entries, got {len(value)}")
+        return tuple(_convert(kind, entry, name) for kind, entry in zip(kinds, value, strict=True))
+    if isinstance(hint, types.UnionType):
+        raise TypeError(f"{name}: unions are not supported in recipes")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ValueError(f"{name} must be of type {hint.__name__}, got {value!r}")
+    return value
