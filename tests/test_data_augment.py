@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from sdcodec_cli.data import augment as module
-from sdcodec_cli.data.augment import augment, change_speed, gain_db, speed_factor
+from sdcodec_cli.data.augment import LAYER_RANGE, augment, change_speed, gain_db, layer, speed_factor
 from sdcodec_cli.recipe import AugmentationFields
 
 RATE = 16_000
@@ -102,6 +102,17 @@ def test_speed_and_gain_stay_within_their_ranges_and_use_them():
     assert 1.048 < max(factors) <= 1.05
     assert -6 <= min(gains) < -5.9
     assert 5.9 < max(gains) <= 6
+
+
+def test_the_second_of_two_layers_is_weaker_by_up_to_the_range():
+    one, other = tone(300), 0.01 * tone(1000)
+    weaker = []
+    for seed in range(60):
+        added = layer(one, other, rng(seed)) - one
+        assert likeness(added, other) > 0.9999
+        weaker.append(10 * np.log10(np.square(one).mean() / np.square(added).mean()))
+    assert -0.01 < min(weaker) < 1
+    assert LAYER_RANGE - 1 < max(weaker) < LAYER_RANGE + 0.01
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.95, 1.0371, 1.5])

@@ -65,6 +65,28 @@ def test_mixtures_have_as_many_domains_as_the_recipe_says_and_are_as_loud():
     assert all(any(example.present[n] for example in examples) for n in range(3))
 
 
+def test_layers_are_added_as_often_as_the_recipe_says_and_nothing_else_changes():
+    source, layered = pool(), AugmentationFields(layering=(0.0, 0.3, 1.0))
+    changed = np.zeros(3)
+    for index in range(60):
+        plain = draw(source, FIXED, seed=0, index=index)
+        example = draw(source, FIXED, seed=0, index=index, augmentation=layered)
+        changed += (plain.crops != example.crops).any(axis=1)
+        assert (plain.mix_target, plain.targets.tolist()) == (example.mix_target, example.targets.tolist())
+    assert changed[0] == 0
+    assert 8 < changed[1] < 28
+    assert changed[2] == 60
+
+
+def test_a_stem_stays_as_it_is_where_nothing_is_found_to_lay_over_it():
+    once = MemoryClips([np.sin(np.arange(2 * RATE) * 0.1), *[np.zeros(2 * RATE)] * 400])
+    source = Pool(RATE, {**pool().clips, "sfx": once})
+    layered = AugmentationFields(layering=(0.0, 0.0, 1.0))
+    index = next(n for n in range(10_000) if draw(source, FIXED, seed=0, index=n).present.all())
+    plain = draw(source, FIXED, seed=0, index=index)
+    assert np.array_equal(draw(source, FIXED, seed=0, index=index, augmentation=layered).crops, plain.crops)
+
+
 def test_stems_keep_the_papers_differences_in_loudness():
     levels = [level(stem) for stem in mixed(draw(pool(), FIXED, seed=0, index=0))]
     assert levels[0] - levels[1] == pytest.approx(7.0, abs=0.05)

@@ -95,6 +95,14 @@ def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
         ({"name": "x", "training": {"average_decay": 1}}, "training.average_decay must be at least 0 and less than 1"),
         ({"name": "x", "training": {"gamma": 2}}, "training.gamma must be more than 0 and at most 1, got 2.0"),
         ({"name": "x", "discriminator": {"betas": [2, 2]}}, "discriminator.betas must be at least 0 and less than 1"),
+        (
+            {"name": "x", "augmentation": {"layering": [0.5]}},
+            "augmentation.layering needs one probability per domain, 3",
+        ),
+        (
+            {"name": "x", "augmentation": {"layering": [0, 0, 2]}},
+            "augmentation.layering must be between 0 and 1, got 2",
+        ),
         ({"name": "x", "mixing": {"peak": 5}}, "mixing.peak must be between -60 and 0, got 5.0"),
         ({"name": "x", "mixing": {"quiet_range": -3}}, "mixing.quiet_range must be between 0 and 60, got -3.0"),
         (

@@ -24,6 +24,9 @@ from ..recipe import AugmentationFields
 EQUALIZER_GAIN = 6.0
 """Largest gain of a shelf or peak, in dB to either side."""
 
+LAYER_RANGE = 12.0
+"""By how much the second of two layers is weaker at most, in dB."""
+
 LOWPASS_TAPS = 255
 """Odd, so that the filter's delay is a whole number of samples; its slope takes 1.3 % of the sample rate."""
 
@@ -38,6 +41,12 @@ def speed_factor(fields: AugmentationFields, rng: np.random.Generator) -> float:
 def gain_db(fields: AugmentationFields, rng: np.random.Generator) -> float:
     """What to add to a stem's loudness target, in dB; 0.0 if off."""
     return fields.gain_range * rng.uniform(-1, 1)
+
+
+def layer(wav: NDArray[np.float32], other: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Two crops `[T]` with something in them at once, the other one up to `LAYER_RANGE` below the first in power."""
+    ratio = float(np.square(wav, dtype=np.float64).mean() / np.square(other, dtype=np.float64).mean())
+    return wav + np.float32(math.sqrt(ratio) * 10 ** (-rng.uniform(0, LAYER_RANGE) / 20)) * other
 
 
 def change_speed(wav: NDArray[np.float32], length: int) -> NDArray[np.float32]:

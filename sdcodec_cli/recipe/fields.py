@@ -204,10 +204,13 @@ class AugmentationFields:
     """How often a stem is low-passed, at a random frequency from an eighth of the sample rate up."""
     codec: float = 0.0
     """How often a stem goes through a lossy codec at a low bitrate."""
+    layering: tuple[float, ...] = ()
+    """How often a stem is two clips of its domain at once, for each domain; never if left empty."""
 
     def __post_init__(self) -> None:
         for name in ("polarity", "equalizer", "bandwidth", "codec"):
             _require_range(f"augmentation.{name}", getattr(self, name), 0, 1)
+        _require_range("augmentation.layering", self.layering, 0, 1)
         _require_range("augmentation.gain_range", self.gain_range, 0, 40)
         _require_range("augmentation.speed_range", self.speed_range, 0, 0.5)
 
@@ -393,6 +396,10 @@ class Recipe:
         _require(
             len(self.mixing.loudness) == len(self.sources),
             f"mixing.loudness needs one target per domain, {len(self.sources)}",
+        )
+        _require(
+            len(self.augmentation.layering) in (0, len(self.sources)),
+            f"augmentation.layering needs one probability per domain, {len(self.sources)}, or none at all",
         )
 
     def _check_stream(self) -> None:
