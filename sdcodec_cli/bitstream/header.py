@@ -79,8 +79,7 @@ class DomainEntry:
     """Codebooks in each layer group, base first; their sum is `num_codebooks`. By default groups of four."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", self.name):
-            raise ValueError(f"a domain's name must be 1 to 32 of a-z 0-9 _ -, got {self.name!r}")
+        check_domain_name(self.name)
         _check_range(f"num_codebooks of {self.name}", self.num_codebooks, 1, MAX_CODEBOOKS)
         _check_range(f"codebook_size of {self.name}", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
         _check_range(f"num_shared of {self.name}", self.num_shared, 0, MAX_CODEBOOKS)
@@ -189,6 +188,12 @@ def check_model_name(name: str) -> None:
     _check_text("model", name, max_bytes=64)
     if "/" in name or "\\" in name or name.startswith("."):
         raise ValueError(f"model must be a name, not a path, got {name!r}")
+
+
+def check_domain_name(name: str) -> None:
+    """`ValueError` if a stream cannot have a domain of this name."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", name):
+        raise ValueError(f"a domain's name must be 1 to 32 of a-z 0-9 _ -, got {name!r}")
 
 
 def encode_header(header: Header) -> bytes:

@@ -34,9 +34,8 @@ def _title(name: str | None, folder: Path) -> str:
     try:
         check_model_name(title)
     except ValueError:
-        shown = title.encode(errors="backslashreplace").decode()
         wrong(
-            f"--name {shown!r}: a name has 1 to 64 bytes of UTF-8, no control characters, no slash and no dot in front"
+            f"--name {title!r}: a name has 1 to 64 bytes of UTF-8, no control characters, no slash and no dot in front"
         )
     return title
 

@@ -89,12 +89,13 @@ def draw(
         targets[domain] += gain_db(augmentation, rng)
         crop, met, problem_here = _audible_crop(pool, domains[domain], crops.shape[1], augmentation, rng)
         trouble, problem = trouble + met, problem_here or problem
-        # A generator of its own, so that everything else is drawn as it is without layers.
-        own = np.random.default_rng([seed, index, 1 + domain])
-        if crop is not None and augmentation.layering and own.random() < augmentation.layering[domain]:
-            other, met, _ = _audible_crop(pool, domains[domain], crops.shape[1], augmentation, own)
-            trouble += met
-            crop = crop if other is None else layer(crop, other, own)
+        if crop is not None and augmentation.layering:
+            # A generator of its own, so that everything else is drawn as it is without layers.
+            own = np.random.default_rng([seed, index, 1 + domain])
+            if own.random() < augmentation.layering[domain]:
+                other, met, _ = _audible_crop(pool, domains[domain], crops.shape[1], augmentation, own)
+                trouble += met
+                crop = crop if other is None else layer(crop, other, own)
         if crop is not None:
             crops[domain], present[domain] = crop, True
     mix_target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range

@@ -7,8 +7,15 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..bitstream import DomainEntry
-from ..bitstream.header import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_DOMAINS, MAX_HOP_LENGTH, MAX_RATE, check_model_name
+from ..bitstream.header import (
+    MAX_CODEBOOK_SIZE,
+    MAX_CODEBOOKS,
+    MAX_DOMAINS,
+    MAX_HOP_LENGTH,
+    MAX_RATE,
+    check_domain_name,
+    check_model_name,
+)
 
 MAX_EFFORT = 100
 """Steps of analysis by synthesis beyond which nothing is gained that anyone would wait for."""
@@ -410,9 +417,7 @@ class Recipe:
             raise ValueError(f"name: {error}") from None
         for domain in self.model.domains:
             try:
-                DomainEntry(
-                    name=domain, num_codebooks=self.quantizer.num_codebooks, codebook_size=self.quantizer.codebook_size
-                )
+                check_domain_name(domain)
             except ValueError as error:
                 raise ValueError(f"model.domains: {error}") from None
 
