@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 from scipy import signal
 
 from sdcodec_cli.data import augment as module
-from sdcodec_cli.data.augment import LAYER_RANGE, augment, change_speed, gain_db, layer, speed_factor
+from sdcodec_cli.data.augment import (
+    LAYER_RANGE,
+    REVERB_GAP,
+    REVERB_RANGE,
+    REVERB_SECONDS,
+    augment,
+    change_speed,
+    gain_db,
+    layer,
+    speed_factor,
+)
 from sdcodec_cli.recipe import AugmentationFields
 
 RATE = 16_000
-EFFECTS = ("polarity", "equalizer", "bandwidth", "codec")
+EFFECTS = ("polarity", "reverb", "equalizer", "bandwidth", "codec")
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -129,6 +139,30 @@ def test_faster_is_higher_and_not_louder(factor):
 
 def test_what_would_be_above_the_highest_frequency_after_speeding_up_is_gone():
     assert float(np.abs(change_speed(tone(7800, 1.2), RATE)[500:-500]).max()) < 1e-3
+
+
+def test_a_room_adds_a_tail_of_the_promised_length_and_strength_after_the_sound_itself():
+    fields, click = AugmentationFields(reverb=1.0), np.zeros(2 * RATE, dtype=np.float32)
+    click[100] = 0.5
+    falls, ratios, gaps = [], [], []
+    for seed in range(60):
+        wav = augment(click, RATE, fields, rng(seed))
+        assert np.abs(wav[:100]).max() < 1e-6
+        assert wav[100] == pytest.approx(0.5, abs=1e-6)
+        tail = wav[101:].astype(np.float64)
+        ratios.append(10 * math.log10(0.25 / np.square(tail).sum()))
+        # Inaudible before the tail begins and after it has ended: what is left there is the transform's rounding.
+        heard = np.flatnonzero(np.abs(tail) > 1e-6)
+        gaps.append(heard[0] / RATE)
+        # What is yet to come falls as the tail itself does; the first 30 dB of it are far above rounding.
+        left = 10 * np.log10(np.square(tail[heard[0] : heard[-1]])[::-1].cumsum()[::-1])
+        falls.append(2 * np.argmax(left < left[0] - 30) / RATE)
+    assert REVERB_SECONDS[0] * 0.8 < min(falls) < REVERB_SECONDS[0] * 1.3
+    assert REVERB_SECONDS[1] * 0.7 < max(falls) < REVERB_SECONDS[1] * 1.2
+    assert -0.01 < min(ratios) < 2
+    assert REVERB_RANGE - 2 < max(ratios) < REVERB_RANGE + 0.01
+    assert REVERB_GAP[0] <= min(gaps) < 0.005
+    assert 0.025 < max(gaps) < REVERB_GAP[1] + 0.001
 
 
 def test_the_equalizer_stays_within_its_gains_and_comes_in_all_shapes():

@@ -27,6 +27,15 @@ EQUALIZER_GAIN = 6.0
 LAYER_RANGE = 12.0
 """By how much the second of two layers is weaker at most, in dB."""
 
+REVERB_SECONDS = (0.15, 1.2)
+"""In which a room's tail falls by 60 dB, from a furnished room to a hall."""
+
+REVERB_GAP = (0.002, 0.03)
+"""Seconds before the tail begins."""
+
+REVERB_RANGE = 18.0
+"""By how much the tail is weaker than the sound itself at most, in dB; as strong at least."""
+
 LOWPASS_TAPS = 255
 """Odd, so that the filter's delay is a whole number of samples; its slope takes 1.3 % of the sample rate."""
 
@@ -57,12 +66,13 @@ def change_speed(wav: NDArray[np.float32], length: int) -> NDArray[np.float32]:
 def augment(
     wav: NDArray[np.float32], sample_rate: int, fields: AugmentationFields, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Polarity, equalizer, bandwidth, codec, each as often as the fields say: `[T]` to `[T]`, nothing shifted in time.
+    """Polarity, reverb, equalizer, bandwidth, codec, each as often as the fields say: `[T]` to `[T]`, nothing shifted.
 
     Levels may change; they are set afterwards. If nothing happens, the result is `wav` itself.
     """
     for probability, effect in (
         (fields.polarity, _inverted),
+        (fields.reverb, _reverberated),
         (fields.equalizer, _equalized),
         (fields.bandwidth, _lowpassed),
         (fields.codec, _coded),
@@ -76,6 +86,18 @@ def augment(
 
 def _inverted(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return -wav
+
+
+def _reverberated(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """In a room: the sound itself, and a tail of noise that decays, more or less of it in the treble."""
+    seconds, gap = _octaves(rng, *REVERB_SECONDS), round(rng.uniform(*REVERB_GAP) * sample_rate)
+    decay = np.geomspace(1, 1e-3, round(seconds * sample_rate))
+    # What walls and air swallow, as a filter of first order.
+    swallowed = rng.uniform(0, 0.9)
+    tail = signal.lfilter([1.0], [1.0, -swallowed], decay * rng.standard_normal(len(decay)))
+    tail *= 10 ** (-rng.uniform(0, REVERB_RANGE) / 20) / np.linalg.norm(tail)
+    room = np.concatenate([[1.0], np.zeros(gap), tail]).astype(np.float32)
+    return np.asarray(signal.fftconvolve(wav, room)[: len(wav)], dtype=np.float32)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -205,6 +205,8 @@ class AugmentationFields:
     """Uniform deviation from the loudness target on top of `mixing.loudness_range`, in dB to either side."""
     speed_range: float = 0.0
     """Uniform change of speed and pitch, as a share to either side: 0.05 is up to 5 % slower or faster."""
+    reverb: float = 0.0
+    """How often a stem sounds as in a room, with a random tail."""
     equalizer: float = 0.0
     """How often a stem gets random shelves and a peak of up to 6 dB."""
     bandwidth: float = 0.0
@@ -215,7 +217,7 @@ class AugmentationFields:
     """How often a stem is two clips of its domain at once, for each domain; never if left empty."""
 
     def __post_init__(self) -> None:
-        for name in ("polarity", "equalizer", "bandwidth", "codec"):
+        for name in ("polarity", "reverb", "equalizer", "bandwidth", "codec"):
             _require_range(f"augmentation.{name}", getattr(self, name), 0, 1)
         _require_range("augmentation.layering", self.layering, 0, 1)
         _require_range("augmentation.gain_range", self.gain_range, 0, 40)
