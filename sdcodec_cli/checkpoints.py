@@ -6,6 +6,7 @@ Files are opened with `weights_only=True`: nothing in them is ever run.
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import warnings
@@ -66,14 +67,14 @@ def read_checkpoint(path: Path, *, name: str | None = None, sample_rate: int | N
             sample_rate=sample_rate or int(metadata.get("kwargs", {}).get("sample_rate", 16_000)),
         )
         build(recipe).load_state_dict(tensors)
-    except (KeyError, ValueError, RuntimeError, RecipeError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, RuntimeError, RecipeError) as error:
         detail = " ".join(str(error).split())[:200]
         raise ModelError(f"{path}: looks like {layout}, but its tensors do not fit together: {detail}") from error
     return Imported(recipe, tensors, layout)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelError(f"{path}: no such file; give a checkpoint of SD-Codec or DAC (.pth)")
     try:
         with warnings.catch_warnings():
@@ -90,7 +91,9 @@ def _load(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         metadata = content.get("metadata") or {}
         content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    ):
         raise ModelError(f"{path}: holds no state dict; save one with torch.save(model.state_dict(), FILE)")
     return content, metadata
 

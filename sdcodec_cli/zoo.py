@@ -66,6 +66,11 @@ def list_models() -> list[ModelEntry]:
     ]
 
 
+def in_zoo(text: str) -> bool:
+    """Whether a text stands for a model of the zoo, rather than for a folder."""
+    return os.sep not in text and os.path.isfile(zoo_folder() / text / RECIPE)
+
+
 def find(model: str | Path | None = None) -> ModelEntry:
     """A model by name (of the zoo) or by folder; None is the default model.
 
@@ -76,10 +81,9 @@ def find(model: str | Path | None = None) -> ModelEntry:
         RecipeError: the folder's recipe does not parse
     """
     text = str(model or DEFAULT_MODEL)
-    named = os.sep not in text and (zoo_folder() / text / RECIPE).is_file()
-    looks_like_path = not named and (os.sep in text or Path(text).is_dir())
+    looks_like_path = not in_zoo(text) and (os.sep in text or os.path.isdir(text))
     folder = Path(text) if looks_like_path else zoo_folder() / text
-    if not (folder / RECIPE).is_file():
+    if not os.path.isfile(folder / RECIPE):
         if looks_like_path:
             raise ModelError(
                 f"{text}: not a model folder (it has no {RECIPE}); give one made by sdc models import or export"
@@ -164,6 +168,7 @@ def write_model(
     Raises:
         OutputError: it exists and `overwrite` is off, or it cannot be written
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     check_new_model(folder, overwrite=overwrite)
@@ -183,8 +188,8 @@ def write_model(
             _put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: {error.strerror or error}; choose another -o") from error
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{folder}: {getattr(error, 'strerror', None) or error}; choose another -o") from error
     return _entry(folder)
 
 

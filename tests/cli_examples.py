@@ -53,7 +53,17 @@ class DecodeResult:
     device: str = "cpu"
     clipped: dict[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeparateResult:
+    input: str
+    outputs: dict[str, str]
+    seconds: float = 61.23
+    times_real_time: float = 77.7
+    model: str = "toy"
+    device: str = "cpu"
+    clipped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,10 +111,10 @@ class Engine:
         self._write(targets, options["overwrite"])
         return DecodeResult(source, dict(targets), **self.result)
 
-    def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> DecodeResult:
+    def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> SeparateResult:
         self.calls.append({"source": source, "targets": dict(targets), **options})
         self._write(targets, options["overwrite"])
-        return DecodeResult(source, dict(targets), **self.result)
+        return SeparateResult(source, dict(targets), **self.result)
 
     def _write(self, targets: Mapping[str, str], overwrite: bool) -> None:
         self._fail()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from audio_examples import RATE, noise, read, write
 
-from sdcodec_cli.audio import AudioWriter, atomic_output
+from sdcodec_cli.audio import AudioWriter, Wav, atomic_output
 from sdcodec_cli.errors import OutputError
 
 
@@ -70,6 +71,8 @@ def test_places_that_cannot_be_written_are_refused(put: Write, tmp_path: Path) -
         put(tmp_path, True)
     with pytest.raises(OutputError, match="File name too long"):
         put(tmp_path / ("a" * 300 + ".wav"), False)
+    with pytest.raises(OutputError, match="there is no folder .*aaa; create it first"):
+        put(tmp_path / ("a" * 300) / "a.wav", False)
     if not os.access("/proc/self", os.W_OK):
         with pytest.raises(OutputError, match=r"cannot be written|not writable"):
             put(Path("/proc/self/a.wav"), False)
@@ -112,6 +115,32 @@ def test_an_interruption_leaves_an_existing_file_as_it_was(tmp_path: Path) -> No
     assert (tmp_path / "a.sdc").read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.opus", "a.mp3"])
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_a_signal_that_comes_while_an_encoder_runs_is_not_lost(
+    name: str, interruption: type[BaseException], tmp_path: Path
+) -> None:
+    def stop(*args: object) -> None:
+        raise interruption
+
+    def write_on(wav: Wav) -> None:
+        with AudioWriter(tmp_path / name, RATE, 1) as writer:
+            for _ in range(1000):  # far longer than the alarm takes
+                writer.write(wav)
+
+    wav, handler = noise(5.0), signal.signal(signal.SIGALRM, stop)
+    try:
+        for milliseconds in (5, 15, 25, 35):
+            signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
+            with pytest.raises(interruption):
+                write_on(wav)
+            assert list(tmp_path.iterdir()) == []
+            assert signal.getsignal(signal.SIGALRM) is stop
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+
+
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.sdc"])
 @pytest.mark.parametrize("limit", [30, 5_000])
 def test_a_full_disk_is_reported_and_leaves_nothing_behind(name: str, limit: int, tmp_path: Path) -> None:
@@ -137,7 +166,8 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(name: str, limit: int
 
 def run(code: str, **how: object) -> subprocess.CompletedProcess[bytes]:
     prelude = "import numpy as np; from sdcodec_cli.audio import *; wav = np.zeros((1, 200_000), np.float32)\n"
-    return subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, timeout=30, **how)  # type: ignore[call-overload,no-any-return]
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 30, **how}
+    return subprocess.run([sys.executable, "-c", prelude + code], **how)  # type: ignore[call-overload,no-any-return]
 
 
 def test_standard_output_takes_audio_and_bytes(tmp_path: Path) -> None:
@@ -147,6 +177,31 @@ def test_standard_output_takes_audio_and_bytes(tmp_path: Path) -> None:
     assert read(tmp_path / "a.wav").shape == (1, 200_000)
     result = run("with atomic_output('-', overwrite=False) as f: f.write(b'abc')")
     assert (result.stdout, result.stderr) == (b"abc", b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "with AudioWriter('-', 16000, 1, num_samples=200_000) as w: w.write(wav)",
+        "with atomic_output('-', overwrite=False) as f: f.write(b'abc')",
+        "with atomic_output('-', overwrite=False) as f: f.write(bytes(100_000))",
+    ],
+)
+def test_standard_output_to_a_full_disk_is_one_error(code: str) -> None:
+    tell = "\nimport sys\ntry:\n  %s\nexcept Exception as e: print(type(e).__name__, e, file=sys.stderr); sys.exit(1)"
+    with open("/dev/full", "wb") as full:
+        result = run(tell % code, stdout=full)
+    expected = "stdout: cannot be written: No space left on device; free some space or choose another place with -o"
+    assert (result.returncode, result.stderr.decode()) == (1, f"OutputError {expected}\n")
+
+
+def test_a_socket_cannot_be_written_to(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "s"))
+        for put in (write_audio, write_bytes):
+            with pytest.raises(OutputError, match="s: cannot be written: No such device or address"):
+                put(tmp_path / "s", True)
 
 
 def test_a_terminal_as_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

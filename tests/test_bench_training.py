@@ -85,10 +85,11 @@ def test_two_measurements_at_once_are_refused():
     assert line == "--recipe and --data-root are two measurements; give one of them"
 
 
-def test_the_effort_of_encoding_has_no_place_in_the_cost_of_training():
-    for option in ("--recipe", "--data-root"):
-        (line,) = errors(sdc("bench", option, "sdcodec-16k", "--effort", "2"), exit_code=2)
-        assert line == "--effort is of encoding; leave it out with --recipe and --data-root"
+@pytest.mark.parametrize("option", ["--recipe", "--data-root"])
+@pytest.mark.parametrize("of_coding", ["--model", "--seconds", "--effort"])
+def test_what_is_of_coding_has_no_place_in_the_cost_of_training(option, of_coding):
+    (line,) = errors(sdc("bench", option, "sdcodec-16k", of_coding, "2"), exit_code=2)
+    assert line == f"{of_coding} is of encoding and decoding; leave it out with --recipe and --data-root"
 
 
 def test_the_critic_sees_real_audio_once():

@@ -102,6 +102,15 @@ def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(tmp_path, capsys):
     [
         ({"layer.weight": torch.zeros(2)}, "neither an SD-Codec nor a DAC checkpoint"),
         ([1, 2], "holds no state dict"),
+        ({1: torch.zeros(2)}, "holds no state dict"),
+        (
+            {"quantizer.quantizers.0.x": torch.zeros(2), "encoder.block.1.block.0.weight": torch.zeros(2)},
+            "looks like DAC, but its tensors do not fit",
+        ),
+        (
+            {"state_dict": {"quantizer.quantizers.0.x": torch.zeros(2)}, "metadata": {"kwargs": None}},
+            "looks like DAC, but its tensors do not fit",
+        ),
         ({"quantizer.quantizers.0.codebook.weight": torch.zeros(4, 2)}, "looks like DAC, but its tensors do not fit"),
     ],
 )

@@ -134,7 +134,6 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "device": "cpu",
         "clipped": {"mix": 0},
         "problems": [],
-        "notes": [],
     }
 
 

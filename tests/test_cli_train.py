@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from sdcodec_cli import zoo
 from sdcodec_cli.engine.train.loop import TrainResult
 from sdcodec_cli.engine.train.setup import RunOptions
 from sdcodec_cli.recipe import write_recipe
@@ -101,6 +102,15 @@ def test_a_resumed_run_keeps_its_recipe(loop: Loop) -> None:
     first, second = (call["recipe"] for call in loop.calls)
     assert (first.name, first.training.steps) == (tiny_recipe().name, 9)
     assert second.name == "dac-16k"
+
+
+def test_a_run_with_the_name_of_a_model_of_the_zoo_is_not_mistaken_for_it(loop: Loop) -> None:
+    Path("sdcodec-16k/checkpoints").mkdir(parents=True)
+    write_recipe(tiny_recipe(), Path("sdcodec-16k/recipe.toml"))
+    assert sdc("train", "--data-root", "d", "--out", "sdcodec-16k", "--resume").exit_code == 0
+    assert loop.calls[-1]["recipe"] == tiny_recipe()
+    assert sdc("train", "--data-root", "d", "--out", "new", "--init", "sdcodec-16k").exit_code == 0
+    assert loop.calls[-1]["initial"].folder == zoo.zoo_folder() / "sdcodec-16k"
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,45 @@ def test_damage_is_reported_and_the_rest_is_decoded(codec, tmp_path):
     assert 14 <= same.sum() < 20
 
 
+@pytest.mark.parametrize("piped", [False, True])
+def test_what_is_lost_at_the_end_comes_back_as_silence(codec, tmp_path, monkeypatch, piped):
+    source = write(tmp_path / "a.wav", noise(16_000 * 20), 16_000)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    data = bytearray((tmp_path / "a.sdc").read_bytes())
+    index = Reader(io.BytesIO(data))._index
+    for offset in index.offsets[-2:]:
+        data[offset] ^= 0xFF
+    lost = index.starts[-2] * 320
+    (tmp_path / "bad.sdc").write_bytes(data)
+
+    def decoded(**excerpt: float) -> np.ndarray:
+        pipe = io.BytesIO(data)
+        pipe.seekable = lambda: False
+        monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=pipe))
+        origin = "-" if piped else tmp_path / "bad.sdc"
+        decode(origin, {"mix": tmp_path / "bad.wav"}, codec=lambda h: codec, overwrite=True, **excerpt)
+        return soundfile.read(tmp_path / "bad.wav")[0]
+
+    wav = decoded()
+    assert len(wav) == 16_000 * 20
+    heard = np.flatnonzero(np.abs(wav) > 1e-3)[-1]
+    assert lost - 320 <= heard <= lost + (codec.context_frames + 1) * 320
+    begin = lost / 16_000 - 1
+    assert np.abs(decoded(start=begin, duration=1.2) - wav[lost - 16_000 : lost + 3200]).max() < 1e-3
+
+
+def test_an_excerpt_behind_a_cut_is_refused(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(16_000 * 20), 16_000)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    data = (tmp_path / "a.sdc").read_bytes()
+    index = Reader(io.BytesIO(data))._index
+    cut = index.starts[-2] / 50
+    (tmp_path / "cut.sdc").write_bytes(data[: index.offsets[-2]])
+    for start in (cut + 0.1, cut + 1.3, cut + 1.5, cut + 3):
+        with pytest.raises(InputError, match=f"has no audio from {start:g} s on; give an earlier --start"):
+            decode(tmp_path / "cut.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: codec, start=start)
+
+
 def test_a_truncated_file_gives_what_is_there(codec, tmp_path):
     source = write(tmp_path / "a.wav", noise(16_000 * 20), 16_000)
     compress(source, tmp_path / "a.sdc", codec=codec)

@@ -123,6 +123,30 @@ def test_what_was_made_of_the_files_beside_it_is_left_out_of_a_folder_unless_it_
     assert (outputs(named), named.notes) == (["in/a.speech.sdc"], ())
 
 
+def test_a_recorders_capital_letters_do_not_hide_what_was_made_of_its_files() -> None:
+    touch("in/A.WAV", "in/A.speech.wav")
+    plan = plan_compress(["in"], None, overwrite=False, domains=("speech",))
+    assert outputs(plan) == ["in/A.sdc"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("in/a.wav", "in/locked/b.wav")
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:  # permissions do not keep root out
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    plan = compress("in")
+    assert [job.source for job in plan.jobs] == ["in/a.wav"]
+    assert [str(error) for error in plan.failures] == [
+        "in/locked: cannot be read: Permission denied; check its permissions"
+    ]
+    assert failure(compress("in/locked")) == "in/locked: cannot be read: Permission denied; check its permissions"
+
+
 def test_folders_are_created_when_the_work_begins() -> None:
     touch("a.wav")
     (job,) = compress("a.wav", output="new/deep/").jobs

@@ -133,6 +133,8 @@ def test_a_truncated_stream_is_described_as_far_as_it_goes() -> None:
     header = example_header(original_samples=44_100 * 60)
     example = write_example(header, [random_codes(header, 7)] * 3, [7] * 3)
     report = inspect(io.BytesIO(example.data[: example.starts[2]]))
+    mid_segment = example.data[: example.starts[2] - 5]
+    assert inspect(io.BytesIO(mid_segment)).num_bytes == inspect(pipe(mid_segment)).num_bytes == len(mid_segment)
     assert not report.complete
     assert report.num_segments == 2
     assert report.num_frames == 14

@@ -4,7 +4,7 @@ Everything here works on numpy arrays and needs no torch.
 """
 
 from .loudness import SILENCE, LoudnessMeter, integrated_loudness, k_weighting
-from .output import atomic_output, check_target, refuse_terminal
+from .output import atomic_output, check_target, is_special, refuse_terminal
 from .reader import READ_SUFFIXES, UNKNOWN_FRAMES, AudioInfo, AudioReader, read_mono
 from .wav import StreamResampler, Wav, downmix
 from .writer import AudioWriter, audio_format
@@ -24,6 +24,7 @@ __all__ = [
     "check_target",
     "downmix",
     "integrated_loudness",
+    "is_special",
     "k_weighting",
     "read_mono",
     "refuse_terminal",

@@ -26,12 +26,12 @@ def check_target(target: str | Path, *, overwrite: bool) -> None:
     path = Path(target)
     if str(target) == "-" or is_special(path):
         return
-    if os.path.isdir(path):  # unlike Path.is_dir, False for a name that is too long
+    if os.path.isdir(path):  # unlike Path.is_dir, False for what cannot be looked at
         raise OutputError(f"{target}: is a folder; name a file in it")
     if os.path.lexists(path) and not overwrite:
         raise OutputError(f"{target} exists; pass --force to overwrite it")
     folder = path.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise OutputError(f"{target}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: the folder {folder} is not writable; choose another with -o")
@@ -54,12 +54,19 @@ def atomic_output(target: str | Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """
     if str(target) == "-":
         refuse_terminal()
-        with io.BufferedWriter(_Named(sys.stdout.buffer, target)) as stream:
-            yield cast(BinaryIO, stream)
-        sys.stdout.buffer.flush()
+        try:
+            with io.BufferedWriter(_Named(sys.stdout.buffer, target)) as stream:
+                yield cast(BinaryIO, stream)
+        except OutputError:
+            _give_up_stdout()
+            raise
         return
     if is_special(Path(target)):
-        with open(target, "wb", buffering=0) as device, io.BufferedWriter(_Named(device, target)) as stream:
+        try:
+            device = open(target, "wb", buffering=0)  # noqa: SIM115 (closed below; only the opening may fail here)
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        with device, io.BufferedWriter(_Named(device, target)) as stream:
             yield cast(BinaryIO, stream)
         return
     output = AtomicFile(target, overwrite=overwrite)
@@ -110,6 +117,8 @@ class AtomicFile:
         except BrokenPipeError:
             raise
         except OSError as error:
+            if self._target == "-":
+                _give_up_stdout()
             raise cannot_write(self._target, error) from error
 
     def discard(self) -> None:
@@ -129,12 +138,27 @@ class _Named(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        try:
+        with self._failing():
             return self._file.write(data)
+
+    def flush(self) -> None:  # also called by whoever closes it
+        with self._failing():
+            self._file.flush()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
         except BrokenPipeError:
             raise
         except OSError as error:
             raise cannot_write(self._target, error) from error
+
+
+def _give_up_stdout() -> None:
+    """Let go of what is still in its buffer: that would fail once more at the end of the program."""
+    with contextlib.suppress(OSError):  # not a file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def is_special(path: Path) -> bool:

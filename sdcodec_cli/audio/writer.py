@@ -5,10 +5,14 @@ C channels, T samples.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 import numpy as np
@@ -91,9 +95,10 @@ class AudioWriter:
         self._file = AtomicFile(self._target, overwrite=self._overwrite)
         self._sink = _Sink(self._file.file)
         try:
-            self._sound = soundfile.SoundFile(
-                self._sink, "w", self._sample_rate, self._channels, self._subtype, format=self._format
-            )
+            with _signals_wait():
+                self._sound = soundfile.SoundFile(
+                    self._sink, "w", self._sample_rate, self._channels, self._subtype, format=self._format
+                )
         except BaseException as error:
             self._file.discard()
             if self._sink.error is not None:
@@ -136,7 +141,8 @@ class AudioWriter:
         """Run a call into libsndfile; if the file behind it failed meanwhile, say so in the system's words."""
         problem: Exception | None = None
         try:
-            call()
+            with _signals_wait():
+                call()
         except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile, on a short write
             problem = error
         cause = self._sink.error or problem
@@ -168,6 +174,40 @@ class AudioWriter:
         ):
             file.seek(offset)
             file.write(value)
+
+
+@contextlib.contextmanager
+def _signals_wait() -> Iterator[None]:
+    """Let signals wait for the end of a call into libsndfile.
+
+    It calls back to write. An exception in there, such as Ctrl-C, is dropped on its way through the C code, and
+    with it both the wish to stop and the bytes that were to be written.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other thread runs handlers
+        yield
+        return
+    handlers: dict[int, Callable[[int, FrameType | None], object]] = {
+        number: handler for number in signal.valid_signals() if callable(handler := signal.getsignal(number))
+    }
+    waiting: list[tuple[int, FrameType | None]] = []
+    wait = True
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if wait:
+            waiting.append((number, frame))
+        else:  # while the handlers are put back
+            handlers[number](number, frame)
+
+    try:
+        for number in handlers:
+            signal.signal(number, note)
+        yield
+    finally:
+        wait = False
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in waiting:
+            handlers[number](number, frame)
 
 
 class _Sink:

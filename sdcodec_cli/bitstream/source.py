@@ -32,7 +32,8 @@ class Source:
             # An offset taken from the stream can be more than the system accepts.
             self._fo.seek(self._base + min(offset, self.size))
             data = self._pull(count)
-            self.bytes_read = max(self.bytes_read, offset + len(data))
+            if data:
+                self.bytes_read = max(self.bytes_read, offset + len(data))
             return data
         missing = offset + count - self.bytes_read
         if missing > 0:

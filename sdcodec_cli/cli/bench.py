@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
 def bench(
     model: Model = None,
     seconds: Annotated[
-        float, typer.Option(metavar="S", parser=parse_length, help="Length of the test signal, at least 1 s.")
-    ] = 60.0,
+        float | None,
+        typer.Option(
+            metavar="S",
+            parser=parse_length,
+            help="Length of the test signal, at least 1 s; 60 by default.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -64,8 +71,10 @@ def bench(
     """
     if recipe is not None and data_root is not None:
         wrong("--recipe and --data-root are two measurements; give one of them")
-    if effort is not None and (recipe is not None or data_root is not None):
-        wrong("--effort is of encoding; leave it out with --recipe and --data-root")
+    if recipe is not None or data_root is not None:
+        for option, value in (("--model", model), ("--seconds", seconds), ("--effort", effort)):
+            if value is not None:
+                wrong(f"{option} is of encoding and decoding; leave it out with --recipe and --data-root")
     if batch_size is not None and recipe is None:
         wrong("--batch-size is of a step of training; pass --recipe NAME with it")
     if workers is not None and data_root is None:
@@ -76,7 +85,7 @@ def bench(
         from ..recipe import read_recipe
         from ..zoo import find
 
-        chosen = read_recipe(Path(recipe)) if Path(recipe).is_file() else find(recipe).recipe
+        chosen = read_recipe(Path(recipe)) if os.path.isfile(recipe) else find(recipe).recipe
         training = bench_training(
             chosen, device=choose_device(device).type, batch_size=batch_size or chosen.training.batch_size
         )
@@ -95,7 +104,7 @@ def bench(
         from ..engine.bench import bench as run
         from ..engine.codec import load_codec
 
-        result = run(load_codec(model, device=device, effort=effort), seconds=seconds)
+        result = run(load_codec(model, device=device, effort=effort), seconds=60.0 if seconds is None else seconds)
         if not json:
             _show_coding(result)
         Console(json=json).result(result)

@@ -231,9 +231,7 @@ def table(
 
 
 def say_audio(console: Console, result: DecodeResult | SeparateResult) -> None:
-    """Notes and one summary line for audio that was written."""
-    for note in result.notes:
-        console.say(f"{source_name(result.input)}: {note}")
+    """One summary line for audio that was written."""
     names = ", ".join(target_name(name) for name in result.outputs.values())
     console.say(f"{names}: {duration(result.seconds)}, {speed(result.times_real_time, result.device)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -182,7 +183,7 @@ def import_(
 
     source, folder = Path(checkpoint), Path(output)
     title = _title(name, folder)
-    if not source.is_file():
+    if not os.path.isfile(source):
         raise InputError(f"{checkpoint}: no such file; name a .pth file of SD-Codec or DAC")
     check_new_model(folder, overwrite=force)
 

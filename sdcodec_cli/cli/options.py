@@ -10,6 +10,9 @@ import typer
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
+LARGEST = 1e9
+"""Of any number given: as seconds some thirty years, as samples still a whole number that floats can tell apart."""
+
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of the models in the zoo, for the shell."""
@@ -21,24 +24,24 @@ def complete_model(incomplete: str) -> list[str]:
 def parse_positive(text: str) -> float:
     """A number above zero."""
     value = _number(text)
-    if not 0 < value < math.inf:
-        raise typer.BadParameter(f"{text!r} is not a number above 0")
+    if not 0 < value <= LARGEST:
+        raise typer.BadParameter(f"{text!r} is not a number above 0, and at most {LARGEST:g}")
     return value
 
 
 def parse_start(text: str) -> float:
     """A time in seconds, from 0."""
     value = _number(text)
-    if not 0 <= value < math.inf:
-        raise typer.BadParameter(f"{text!r} is not a number of seconds from 0")
+    if not 0 <= value <= LARGEST:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds from 0 to {LARGEST:g}")
     return value
 
 
 def parse_length(text: str) -> float:
     """A length in seconds, from 1."""
     value = _number(text)
-    if not 1 <= value < math.inf:
-        raise typer.BadParameter(f"{text!r} is not a number of seconds from 1")
+    if not 1 <= value <= LARGEST:
+        raise typer.BadParameter(f"{text!r} is not a number of seconds from 1 to {LARGEST:g}")
     return value
 
 

@@ -85,7 +85,8 @@ fail have a line on standard error and none here.
 
 SCHEMAS = [
     ("`sdc compress --json`", "sdcodec_cli.engine.compress", "CompressResult"),
-    ("`sdc decode --json` and `sdc separate --json`", "sdcodec_cli.engine.decode", "DecodeResult"),
+    ("`sdc decode --json`", "sdcodec_cli.engine.decode", "DecodeResult"),
+    ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
     ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, say_audio, source_name, target_name, wrong
+from .console import Console, say_audio, target_name, wrong
 from .options import AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet
 
 
@@ -60,7 +60,5 @@ def separate(
                             f"{target_name(result.outputs[stem_name])}: {count} samples beyond full scale were "
                             "limited to it"
                         )
-                for problem in result.problems:
-                    console.fail(f"{source_name(result.input)}: {problem}")
                 console.result(result)
     console.finish()

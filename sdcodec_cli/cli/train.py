@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -127,19 +128,19 @@ def train(
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
     from ..recipe import override, read_recipe
-    from ..zoo import CHECKPOINTS, DEFAULT_MODEL, RECIPE, find
+    from ..zoo import CHECKPOINTS, DEFAULT_MODEL, RECIPE, find, in_zoo
 
     if resume and init:
         wrong("--init is where a run begins; leave it out with --resume")
-    if init and (Path(init) / CHECKPOINTS).is_dir():
+    if init and not in_zoo(init) and os.path.isdir(Path(init) / CHECKPOINTS):
         wrong(f"--init {init}: is a run; make a model of it first: sdc models export {init} -o MODEL")
-    if recipe is None and resume and not (out / RECIPE).is_file():
+    if recipe is None and resume and not os.path.isfile(out / RECIPE):
         wrong(f"{out}: has no {RECIPE} to continue with; give the run's --recipe, or leave --resume out to start one")
     if recipe is None:
-        recipe = str(out) if resume else DEFAULT_MODEL
-    if recipe.endswith(".toml") and not Path(recipe).is_file():
+        recipe = str(out / RECIPE) if resume else DEFAULT_MODEL
+    if recipe.endswith(".toml") and not os.path.isfile(recipe):
         wrong(f"--recipe {recipe}: no such file")
-    chosen = read_recipe(Path(recipe)) if Path(recipe).is_file() else find(recipe).recipe
+    chosen = read_recipe(Path(recipe)) if os.path.isfile(recipe) else find(recipe).recipe
     pairs = parse_settings(settings)
     if seed is not None and pairs.get("training.seed", str(seed)) != str(seed):
         wrong("--seed and --set training.seed differ; give one of them")

@@ -50,8 +50,6 @@ class DecodeResult:
     """Samples beyond full scale, limited to it, of each stem."""
     problems: tuple[str, ...]
     """What was damaged, and what follows from it, a line each."""
-    notes: tuple[str, ...]
-    """Anything else worth saying."""
 
 
 def decode(
@@ -152,7 +150,6 @@ def decode(
         device=str(model.device),
         clipped={stem: writer.clipped for stem, writer in writers.items()},
         problems=problems,
-        notes=(),
     )
 
 
@@ -232,7 +229,8 @@ def _decoded_stems(
     level = np.float32(10 ** (-header.gain_db / 20))
     trim = (excerpt.first_frame - begin) * header.hop_length
     for wav in _run_decoders(reader, decoders, domains, begin, stop):
-        yield wav[..., trim:] * level
+        if wav.shape[-1] > trim:
+            yield wav[..., trim:] * level
         trim = max(0, trim - wav.shape[-1])
 
 
@@ -246,20 +244,27 @@ def _run_decoders(
             yield torch.stack(channels, dim=1).numpy()
 
     position = begin
-    for segment in reader.segments(begin, stop, domains):
-        lost = segment.start_frame - position
-        if reader.end is None and lost > MAX_GAP_FRAMES:
-            break  # A forged start would fill the disk with silence; nothing says that the stream is this long.
-        while lost > 0:
-            frames = min(lost, SEGMENT_FRAMES)
+
+    def silence(until: int) -> Iterator[Wav]:
+        nonlocal position
+        while position < until:
+            frames = min(until - position, SEGMENT_FRAMES)
             yield from together([decoder.push({}, frames) for decoder in decoders])
-            position, lost = position + frames, lost - frames
+            position += frames
+
+    for segment in reader.segments(begin, stop, domains):
+        if reader.end is None and segment.start_frame - position > MAX_GAP_FRAMES:
+            break  # A forged start would fill the disk with silence; nothing says that the stream is this long.
+        yield from silence(segment.start_frame)
         span = slice(position - segment.start_frame, None if stop is None else stop - segment.start_frame)
         frames = len(range(segment.num_frames)[span])
         yield from together(
             [decoder.push(_channel(segment, channel, span), frames) for channel, decoder in enumerate(decoders)]
         )
         position += frames
+    if reader.end is not None:
+        length = reader.end.total_frames
+        yield from silence(length if stop is None else min(stop, length))
     yield from together([decoder.finish() for decoder in decoders])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..audio import READ_SUFFIXES, audio_format, check_target, refuse_terminal
+from ..audio import READ_SUFFIXES, audio_format, check_target, is_special, refuse_terminal
 from ..bitstream import Reader
 from ..errors import InputError, OutputError, SdcError
 
@@ -33,7 +33,7 @@ class Job:
         try:
             for target in self.targets.values():
                 folder = Path(target).parent
-                made += [place for place in (folder, *folder.parents) if not place.exists()]
+                made += [place for place in (folder, *folder.parents) if not os.path.exists(place)]
                 try:
                     folder.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
@@ -160,7 +160,7 @@ def plan_separate(
         name=lambda base, stem: f"{base}.{stem}.wav",
         check=lambda target: audio_format(target) and None,
         overwrite=overwrite,
-        into_folder=not (one and output is not None and Path(output).suffix),
+        into_folder=not (one and output is not None and (Path(output).suffix or is_special(Path(output)))),
         made={"decoded", *domains},
     )
 
@@ -259,11 +259,11 @@ def _plan(
 
 def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
     folder = Path(target).parent
-    if not create or folder.is_dir():
+    if not create or os.path.isdir(folder):
         check_target(target, overwrite=overwrite)
         return
-    nearest = next(parent for parent in folder.parents if os.path.lexists(parent)) if not folder.exists() else folder
-    if not nearest.is_dir():
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not os.path.isdir(nearest):
         raise OutputError(f"{nearest}: is a file, not a folder; choose another with -o")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: the folder {nearest} is not writable; choose another with -o")
@@ -286,7 +286,9 @@ def _find(
         if given == "-":
             sources.append(_Source(given, Path()))
         elif os.path.isdir(given):
-            everything = list(_search(Path(given), suffixes))
+            unreadable: list[SdcError] = []
+            everything = list(_search(Path(given), suffixes, unreadable))
+            failures += unreadable
             found = [path for path in everything if not _made_of_another(path, made)]
             if len(found) < len(everything):
                 example = next(path.name for path in everything if path not in found)
@@ -294,7 +296,7 @@ def _find(
                     f"{given}: left out what sdc made of others there, {len(everything) - len(found)} in all, such as "
                     f"{example}; name a file to take it along"
                 )
-            if not everything:
+            if not everything and not unreadable:
                 failures.append(InputError(f"{given}: no {_names(suffixes)} in this folder; name a file"))
             sources += (_Source(str(path), path.parent.relative_to(given)) for path in found)
         elif os.path.exists(given):
@@ -310,9 +312,16 @@ def _find(
     return unique, failures, notes
 
 
-def _search(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """Files below a folder in the order of their names; hidden ones (`._a.wav` of macOS) are left out."""
-    for root, folders, files in os.walk(folder):
+def _search(folder: Path, suffixes: Collection[str], unreadable: list[SdcError]) -> Iterator[Path]:
+    """Files below a folder in the order of their names; hidden ones (`._a.wav` of macOS) are left out.
+
+    Folders that cannot be looked into are added to `unreadable`.
+    """
+
+    def note(error: OSError) -> None:
+        unreadable.append(InputError(f"{error.filename}: cannot be read: {error.strerror}; check its permissions"))
+
+    for root, folders, files in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
@@ -324,7 +333,11 @@ def _made_of_another(path: Path, made: Collection[str]) -> bool:
     origin, _, kind = path.stem.rpartition(".")
     if not origin or kind not in made:
         return False
-    return any(os.path.lexists(path.with_name(origin + suffix)) for suffix in (*STREAM_SUFFIXES, *AUDIO_SUFFIXES))
+    return any(
+        os.path.lexists(path.with_name(origin + written))  # recorders write `A.WAV`
+        for suffix in (*STREAM_SUFFIXES, *AUDIO_SUFFIXES)
+        for written in (suffix, suffix.upper())
+    )
 
 
 def _base(source: str, suffixes: Collection[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from torch import Tensor
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix
 from .codec import Codec
 from .compress import Progress, measure_loudness
-from .decode import DecodeResult
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import split_segments
 
@@ -30,8 +30,20 @@ BLOCK = 500 * HOP_LENGTH
 MARGIN = 2 * WINDOW_LENGTH
 """Samples on each side of a block that its spectrum also sees; a whole number of hops."""
 
-SeparateResult = DecodeResult
-"""What became of one input: the same facts as of a decoded file."""
+
+@dataclass(frozen=True)
+class SeparateResult:
+    """What became of one input."""
+
+    input: str
+    outputs: dict[str, str]
+    """File of each stem."""
+    seconds: float
+    times_real_time: float
+    model: str
+    device: str
+    clipped: dict[str, int]
+    """Samples beyond full scale, limited to it, of each stem."""
 
 
 def separate(
@@ -107,8 +119,6 @@ def separate(
         model=codec.name,
         device=str(codec.device),
         clipped={stem: writer.clipped for stem, writer in zip(targets, writers, strict=True)},
-        problems=(),
-        notes=(),
     )
 
 

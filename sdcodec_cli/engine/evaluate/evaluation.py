@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -227,7 +228,7 @@ def _find(name: str, codec: Codec, request: Request) -> Codec | Peer:
     """A model with the domains of the one under test, or a codec that knows nothing of them."""
     if not name:
         raise ModelError("--against needs a name, such as mixture, opus:18, or that of a model")
-    if not is_program(name) and (name in {entry.name for entry in zoo.list_models()} or Path(name).is_dir()):
+    if not is_program(name) and (name in {entry.name for entry in zoo.list_models()} or os.path.isdir(name)):
         model = zoo.find(name).recipe.model
         if (model.domains, model.sample_rate) == (codec.domains, codec.sample_rate):
             return load_codec(name, device=request.device, effort=request.effort)
