@@ -12,8 +12,9 @@ import torch
 from sdcodec_cli.audio import integrated_loudness
 from sdcodec_cli.data.mixing import TRIES, Example, Trouble, draw, loudness, mix
 from sdcodec_cli.data.pool import Pool
+from sdcodec_cli.engine.train.batches import choose
 from sdcodec_cli.errors import InputError
-from sdcodec_cli.recipe import AugmentationFields, MixingFields
+from sdcodec_cli.recipe import AugmentationFields, MixingFields, Recipe, TrainingFields
 
 from tiny_models import MemoryClips, noise_clips
 
@@ -76,6 +77,26 @@ def test_layers_are_added_as_often_as_the_recipe_says_and_nothing_else_changes()
     assert changed[0] == 0
     assert 8 < changed[1] < 28
     assert changed[2] == 60
+
+
+def test_layers_and_what_the_objective_chooses_are_drawn_apart():
+    layered = AugmentationFields(layering=(0.5, 0.5, 0.5))
+    recipe = Recipe(name="x", training=TrainingFields(quantizer_dropout=0.5))
+    added, dropped = [], []
+    for index in range(80):
+        plain = draw(pool(), FIXED, seed=0, index=index)
+        example = draw(pool(), FIXED, seed=0, index=index, augmentation=layered)
+        added.append((plain.crops != example.crops).any(axis=1))
+        choices = choose(example.present[None], recipe, range(index, index + 1))
+        dropped.append([int(choices.keep[domain, 0]) < recipe.quantizer.num_codebooks for domain in range(3)])
+    for domain in range(3):
+        assert abs(np.corrcoef(np.array(added)[:, domain], np.array(dropped)[:, domain])[0, 1]) < 0.4
+
+
+def test_probabilities_that_are_rounded_in_the_recipe_are_drawn_from():
+    third = dataclasses.replace(FIXED, track_probabilities=(0.3333333, 0.3333333, 0.3333333))
+    counts = [int(draw(pool(), third, seed=0, index=index).present.sum()) for index in range(60)]
+    assert set(counts) == {1, 2, 3}
 
 
 def test_a_stem_stays_as_it_is_where_nothing_is_found_to_lay_over_it():

@@ -20,6 +20,7 @@ from sdcodec_cli.engine.evaluate import evaluation, run, visqol
 from sdcodec_cli.engine.evaluate.evaluation import Request, evaluate
 from sdcodec_cli.engine.evaluate.score import EvalResult
 from sdcodec_cli.engine.evaluate.tables import table_views
+from sdcodec_cli.engine.evaluate.visqol import VisqolEnded
 from sdcodec_cli.errors import InputError, ModelError, OutputError, SdcError
 
 from cli_examples import errors, sdc
@@ -215,7 +216,7 @@ def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypa
 def test_processes_share_the_clips(codec, root, tmp_path, monkeypatch):
     """As under torchrun, one after the other: the second collects what both have measured."""
     monkeypatch.setattr(
-        "accelerate.PartialState", lambda cpu: type("State", (), {"wait_for_everyone": lambda self: None})()
+        "accelerate.PartialState", lambda cpu, timeout: type("State", (), {"wait_for_everyone": lambda self: None})()
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
@@ -289,6 +290,52 @@ def test_a_peer_that_fails_costs_a_clip_and_not_the_evaluation(codec, root, monk
     assert "0000: ffmpeg: failed: out of luck" in result.failures[0]
 
 
+def test_a_clip_that_failed_is_measured_again_and_the_report_is_of_the_others(codec, root, tmp_path, monkeypatch):
+    class Failing:
+        name = identity = "failing"
+        well = False
+
+        def resynthesize(self, wav, sample_rate):
+            if np.abs(wav).max() > 0.15 and not self.well:
+                raise SdcError("ffmpeg: failed: out of memory; leave opus out")
+            return wav, 1.0
+
+        def close(self):
+            pass
+
+    peer = Failing()
+    monkeypatch.setattr(evaluation, "find_peer", lambda name, **_: peer)
+    request = request_for(root, work=tmp_path / "work", report=tmp_path / "pages", overwrite=True)
+    request = dataclasses.replace(request, against=("opus:18",))
+    assert len(evaluate(codec, request).failures) == 1
+    assert (tmp_path / "pages" / "index.html").is_file()
+    peer.well = True
+    measured = names_of_measured_clips(monkeypatch)
+    again = evaluate(codec, request)
+    assert (again.num_clips, again.failures, len(measured)) == (2, (), 1)
+
+
+def test_visqol_that_ends_is_no_failure_of_the_clips(codec, root, tmp_path, monkeypatch):
+    class Ended:
+        def __init__(self, jobs: int) -> None:
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *rest: object) -> None:
+            pass
+
+        def submit(self, *rest: object) -> None:
+            raise VisqolEnded("a process that computes ViSQOL was killed")
+
+    monkeypatch.setattr("sdcodec_cli.engine.evaluate.visqol.VisqolPool", Ended)
+    monkeypatch.setattr("sdcodec_cli.engine.evaluate.visqol.available", lambda: None)
+    with pytest.raises(VisqolEnded, match="was killed"):
+        evaluate(codec, dataclasses.replace(request_for(root, work=tmp_path / "work"), visqol="speech"))
+    assert list((tmp_path / "work").glob("clip-*")) == []
+
+
 def test_results_are_kept_for_the_files_they_are_of_wherever_those_are(codec, root, tmp_path, monkeypatch):
     measured = names_of_measured_clips(monkeypatch)
     work = tmp_path / "work"
@@ -313,6 +360,23 @@ def test_models_of_one_name_have_rows_of_their_own_and_a_system_is_measured_once
     assert {row.system for row in result.rows} == {codec.name, f"{codec.name} (before)"}
     assert all(row.metrics["si_sdr"].num_clips == 1 for row in result.rows)
     assert result.notes == tuple(f"{name} is there already, and is measured once" for name in (folder, other))
+
+
+def test_models_of_one_name_in_folders_of_one_name_go_by_their_paths(codec, root, tmp_path):
+    others = [write_tiny(tmp_path / name / "model", tiny_recipe(), seed=seed) for seed, name in enumerate("ab", 1)]
+    request = dataclasses.replace(request_for(root, limit=1), against=tuple(map(str, others)))
+    result = evaluate(codec, request)
+    assert {row.system for row in result.rows} == {codec.name, f"{codec.name} (model)", f"{codec.name} (b/model)"}
+    assert all(row.metrics["si_sdr"].num_clips == 1 for row in result.rows)
+
+
+def test_a_listening_test_without_room_for_its_anchor_is_refused_at_once(root, tmp_path):
+    recipe = dataclasses.replace(tiny_recipe(), model=dataclasses.replace(tiny_recipe().model, sample_rate=8000))
+    codec = load_codec(write_tiny(tmp_path / "slow", recipe), device="cpu")
+    request = request_for(root, report=tmp_path / "pages", mushra=True, work=tmp_path / "work")
+    with pytest.raises(InputError, match="--mushra: the low anchor of a listening test needs a sample rate above 8000"):
+        evaluate(codec, request)
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_model_of_another_rate_only_codes(codec, root, tmp_path):

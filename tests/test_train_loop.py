@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import types
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import torch
 
 from sdcodec_cli import load_codec, zoo
 from sdcodec_cli.engine.train import checkpoint
+from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.export import export
 from sdcodec_cli.engine.train.loop import train
+from sdcodec_cli.engine.train.means import Means
 from sdcodec_cli.engine.train.setup import RunOptions
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
@@ -210,7 +213,8 @@ def test_a_conv_recipe_trains_too_in_half_precision(corpus, tmp_path, make):
 def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(corpus, tmp_path):
     train(short(steps=1), data_root=corpus, run=tmp_path / "all", options=QUICK)
     first = export(tmp_path / "all", tmp_path / "first")
-    alone = short(steps=200, parts="activity")
+    # Discriminators, of a recipe that has them, have nothing to learn from here.
+    alone = adversarial(steps=200, parts="activity")
     with pytest.raises(ModelError, match="needs model.activity, and --init"):
         train(alone, data_root=corpus, run=tmp_path / "none")
     train(alone, data_root=corpus, run=tmp_path / "head", initial=first, options=QUICK)
@@ -219,6 +223,52 @@ def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(c
     after = zoo.load(export(tmp_path / "head", tmp_path / "second"))[0].state_dict()
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) != name.startswith("activity."), name
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_what_a_resumed_run_changes_of_its_optimizer_counts(corpus, tmp_path, optimizer):
+    train(short(steps=1, optimizer=optimizer), data_root=corpus, run=tmp_path / "run", options=QUICK)
+    changed = short(steps=2, optimizer=optimizer, weight_decay=0.3, betas=(0.5, 0.6))
+    train(changed, data_root=corpus, run=tmp_path / "run", resume=True, options=QUICK)
+    groups = [
+        group
+        for state in checkpoint.read(checkpoint.newest(tmp_path / "run"))["optimizers"].values()
+        for group in state["param_groups"]
+    ]
+    assert all(group["weight_decay"] == 0.3 for group in groups)
+    assert all(tuple(group["betas"]) == (0.5, 0.6) for group in groups if "betas" in group)
+    assert any("betas" in group for group in groups)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), "run: out of memory on the device; .* --micro-batch"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal"), "run: a process that reads .* --workers"),
+    ],
+)
+def test_too_little_memory_is_one_line_that_says_what_to_do(corpus, tmp_path, monkeypatch, error, expected):
+    def fail(self: Trainer, share: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "backward", fail)
+    with pytest.raises(SdcError, match=expected):
+        train(short(), data_root=corpus, run=tmp_path / "run", options=QUICK)
+
+
+def test_what_was_measured_before_a_break_does_not_depend_on_the_number_of_processes_after_it():
+    def processes(count: int) -> Processes:
+        # As many that do the same.
+        return types.SimpleNamespace(world_size=count, is_first=True, device="cpu", sum=lambda values: values * count)
+
+    before, after = Means(), Means()
+    for _ in range(3):
+        before.add({"loss": torch.tensor(2.0)})
+        before.waited += 0.5
+    after.load_state(before.state(processes(8)), processes(2))
+    after.add({"loss": torch.tensor(6.0)})
+    means, _ = after.take(processes(2))
+    assert means == pytest.approx({"loss": 3.0, "input_wait": 1.5 / 4})
 
 
 def test_a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused_by_name(corpus, tmp_path):

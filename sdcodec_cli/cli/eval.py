@@ -116,7 +116,7 @@ def eval_(
         wrong("--examples are of the report; pass --report DIR")
     examples = DEFAULT_EXAMPLES if examples is None else examples
 
-    from ..data.parallel import num_cores
+    from ..data.parallel import own_cores
     from ..engine.codec import load_codec
     from ..engine.evaluate.evaluation import Request, evaluate
     from ..engine.train.distributed import is_first_process
@@ -133,7 +133,7 @@ def eval_(
         against=() if chosen == ("none",) else chosen,
         peers_are_wanted=against is not None,
         visqol=visqol,
-        jobs=jobs or num_cores(),
+        jobs=jobs or own_cores(),
         work=work,
         limit=limit,
         report=report,

@@ -27,6 +27,9 @@ from .pool import Clips, Pool
 TRIES = 20
 """Crops that are drawn before a domain is taken to have nothing but silence."""
 
+LAYERS = 2
+"""First sub-sequence of an example's random numbers for second layers, one for each domain; see `batches.CHOICES`."""
+
 SHORT = 0.4
 """Seconds that a loudness measurement needs; shorter clips are used, in silence, and counted."""
 
@@ -78,7 +81,9 @@ def draw(
     rng = np.random.default_rng([seed, index])
     augmentation = augmentation or AugmentationFields()
     domains = list(pool.clips)
-    tracks = 1 + int(rng.choice(len(fields.track_probabilities), p=fields.track_probabilities))
+    # The recipe's may be rounded more than numpy accepts.
+    probabilities = np.array(fields.track_probabilities) / sum(fields.track_probabilities)
+    tracks = 1 + int(rng.choice(len(probabilities), p=probabilities))
     chosen = rng.permutation(len(domains))[:tracks]
     crops = np.zeros((len(domains), round(fields.seconds * pool.sample_rate)), dtype=np.float32)
     present = np.zeros(len(domains), dtype=bool)
@@ -91,7 +96,7 @@ def draw(
         trouble, problem = trouble + met, problem_here or problem
         if crop is not None and augmentation.layering:
             # A generator of its own, so that everything else is drawn as it is without layers.
-            own = np.random.default_rng([seed, index, 1 + domain])
+            own = np.random.default_rng([seed, index, LAYERS + domain])
             if own.random() < augmentation.layering[domain]:
                 other, met, _ = _audible_crop(pool, domains[domain], crops.shape[1], augmentation, own)
                 trouble += met

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 from ..errors import InputError, OutputError
 
@@ -111,6 +111,18 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def own_cores() -> int:
+    """As many of them as are this process's, where torchrun has started several on the machine."""
+    return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _is_still(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 @contextlib.contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
     """One process at a time, the others wait; where the system has no file locks (Windows), nobody does.
@@ -131,10 +143,9 @@ def exclusive(lock: Path) -> Iterator[None]:
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             # Whoever had the lock has removed the file, and somebody else may have made a new one.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
-                    try:
-                        yield
-                    finally:
-                        lock.unlink(missing_ok=True)
-                    return
+            if _is_still(file, lock):
+                try:
+                    yield
+                finally:
+                    lock.unlink(missing_ok=True)
+                return

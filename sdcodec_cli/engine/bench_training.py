@@ -26,6 +26,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from .. import zoo
 from ..data.pool import ArrayClips, FileClips, Pool, find_manifest, open_pool
@@ -157,9 +158,13 @@ def _measure_ours(recipe: Recipe, device: str, steps: int) -> StepCost:
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+    # A range counts the kernels that its own thread launches; the backward pass on a GPU would have another one.
+    with (
+        torch.autograd.set_multithreading_enabled(False),
+        torch.profiler.profile(activities=activities, acc_events=True) as profile,
+    ):
         step()
-    events = {event.key: event for event in profile.key_averages()}
+    events = {event.key: event for event in profile.key_averages() if event.device_type == DeviceType.CPU}
     spent = {
         part: (events[part].device_time_total if device == "cuda" else events[part].cpu_time_total)
         for part in PARTS

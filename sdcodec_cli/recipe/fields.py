@@ -349,7 +349,7 @@ class TrainingFields:
     @property
     def adversarial(self) -> bool:
         """Whether discriminators are trained along."""
-        return self.adversarial_weight > 0 or self.feature_weight > 0
+        return self.parts == "all" and (self.adversarial_weight > 0 or self.feature_weight > 0)
 
 
 @dataclass(frozen=True, kw_only=True)

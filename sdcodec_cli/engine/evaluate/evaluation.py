@@ -21,7 +21,7 @@ from ...errors import InputError, ModelError, OutputError, SdcError
 from ..codec import Codec, load_codec
 from ..train.distributed import is_first_process, under_torchrun
 from . import visqol
-from .mushra import write_mushra
+from .mushra import check_listening_test, write_mushra
 from .peers import Peer, find_peer, identity_of, is_program
 from .protocol import plan, protocol_facts
 from .report import write_report
@@ -103,6 +103,9 @@ def _evaluate(
     others, peers = _others(codec, request, notes)
     for peer in peers:
         stack.callback(peer.close)
+    if request.mushra:
+        names = [codec.name, *(other.name for other in others), *(peer.name for peer in peers)]
+        check_listening_test(names, codec.sample_rate)
     setup = Setup(
         codec=codec,
         others=others,
@@ -143,7 +146,8 @@ def _evaluate(
     if first:
         finished(result)
     if first and request.report is not None:
-        heard = examples(setup, plans[: request.examples])
+        whole = {row.clip for row in measured.measurements}
+        heard = examples(setup, [plan for plan in plans if plan.name in whole][: request.examples])
         write_report(
             request.report,
             title=f"{codec.name} on {request.data_root.resolve().name}, {request.split}",
@@ -214,8 +218,10 @@ def _others(codec: Codec, request: Request, notes: list[str]) -> tuple[tuple[Cod
             notes.append(f"{name} is there already, and is measured once")
             continue
         if found.name in identities:
-            # Two models of one name, such as the weights before and after some training.
-            found.name = f"{found.name} ({Path(name).resolve().name})"
+            # Models of one name, such as the weights before and after some training: as much of the path as it takes.
+            parts = Path(name).resolve().parts
+            labels = [f"{found.name} ({'/'.join(parts[-count:])})" for count in range(1, len(parts) + 1)]
+            found.name = next(label for label in labels if label not in identities)
         identities[found.name] = identity
         if isinstance(found, Codec):
             others.append(found)

@@ -86,6 +86,18 @@ def write_mushra(
     return folder / PAGE
 
 
+def check_listening_test(systems: Sequence[str], sample_rate: int) -> None:
+    """Raise an InputError if these systems cannot be in a listening test."""
+    for name in (REFERENCE, ANCHOR):
+        if name in systems:
+            raise InputError(f"--mushra: a system cannot be called {name} in a listening test; rename it")
+    if sample_rate <= 2 * STOP_BAND:
+        raise InputError(
+            f"--mushra: the low anchor of a listening test needs a sample rate above {2 * STOP_BAND:g} Hz, and the "
+            f"model has {sample_rate}; leave --mushra out"
+        )
+
+
 def low_anchor(wav: Wav, sample_rate: int) -> Wav:
     """The low anchor of a wav `[T]`: low-pass filtered at 3.5 kHz with linear phase, and not delayed.
 

@@ -21,10 +21,10 @@ import torch
 
 from ... import __version__
 from ...audio import atomic_output
-from ...data.parallel import num_cores
+from ...data.parallel import own_cores
 from ...errors import OutputError, SdcError
 from ..codec import Codec
-from ..train.distributed import is_first_process, under_torchrun
+from ..train.distributed import PATIENCE, is_first_process, under_torchrun
 from . import metrics, visqol
 from .peers import Peer, identity_of
 from .protocol import ClipPlan, load
@@ -105,22 +105,24 @@ def measure(
     Args:
         setup: what is evaluated
         plans: the clips
-        work: folder in which each clip's results are kept, see `claim`; what is in it is not measured again
+        work: folder in which each clip's results are kept, see `claim`; what is in it is not measured again, but for
+            clips that failed
         jobs: processes that compute ViSQOL, beside this one
         progress: called with the clips that are done: at the start, and after every one
 
     Raises:
         OutputError: the folder cannot be written
+        SdcError: ViSQOL ended, such as for want of memory
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     with ExitStack() as stack:
         pool = None
         if setup.visqol != "off":
             # Threads of torch that wait for their turn would keep ViSQOL from its own.
-            stack.enter_context(_threads(num_cores() - jobs))
+            stack.enter_context(_threads(own_cores() - jobs))
             pool = stack.enter_context(visqol.VisqolPool(jobs))
         mine = [plan for number, plan in enumerate(plans) if number % world == rank]
-        todo = [plan for plan in mine if _kept(work, plan) is None]
+        todo = [plan for plan in mine if not _is_measured(work, plan)]
         pending: list[_Pending] = []
         if progress:
             progress(len(mine) - len(todo), len(mine))
@@ -227,6 +229,8 @@ def _measure_clip(setup: Setup, plan: ClipPlan, pool: visqol.VisqolPool | None) 
                 for mode in modes:
                     futures[f"visqol_{mode}"] = pool.submit(estimate.reference, estimate.estimate, rate, mode)  # type: ignore[arg-type]
             pending.rows.append((measurement, futures))
+    except visqol.VisqolEnded:
+        raise  # nothing that is wrong with the clip
     except SdcError as error:
         # Such as a peer that fails: without its rows the means would be of different clips.
         return _Pending(plan, f"{plan.folder}: {error}", no_observations(setup.codec))
@@ -265,7 +269,8 @@ def wait_for_everyone() -> None:
     if under_torchrun():
         from accelerate import PartialState
 
-        PartialState(cpu=True).wait_for_everyone()
+        # Some may be done long before the others.
+        PartialState(cpu=True, timeout=PATIENCE).wait_for_everyone()
 
 
 def claim(work: Path, setup: Setup) -> None:
@@ -315,6 +320,11 @@ def _kept(work: Path, plan: ClipPlan) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return kept
+
+
+def _is_measured(work: Path, plan: ClipPlan) -> bool:
+    kept = _kept(work, plan)
+    return kept is not None and not kept["failure"]
 
 
 def _collect(work: Path, plans: Sequence[ClipPlan], codec: Codec) -> Measured:

@@ -185,6 +185,10 @@ def _doubled(wav: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.fft.irfft(spectrum, size)[: len(wav)]
 
 
+class VisqolEnded(SdcError):
+    """A pool can compute no more."""
+
+
 class VisqolPool:
     """Scores in processes of their own, started on entry.
 
@@ -198,7 +202,7 @@ class VisqolPool:
         self._jobs = jobs
         # Bounded, so that whoever submits waits while everybody has enough to do.
         self._queue: queue.Queue[tuple[Future[Score], Job] | None] = queue.Queue(2 * jobs)
-        self._failure: SdcError | None = None
+        self._failure: VisqolEnded | None = None
         self._workers: list[SpawnProcess] = []
         self._threads: list[threading.Thread] = []
 
@@ -230,7 +234,7 @@ class VisqolPool:
         The arrays must not change until then.
 
         Raises:
-            SdcError: a worker was killed; futures raise it too
+            VisqolEnded: a worker was killed; futures raise it too
         """
         if self._failure is not None:
             raise self._failure
@@ -243,7 +247,7 @@ class VisqolPool:
     ) -> None:
         try:
             if kind is not None:
-                self._failure = SdcError("ViSQOL was stopped before it was done; run it again")
+                self._failure = VisqolEnded("ViSQOL was stopped before it was done; run it again")
                 self._kill()
             for _ in self._threads:
                 self._queue.put(None)
@@ -278,7 +282,7 @@ class VisqolPool:
             score, error, trace = worker.recv()
         except (EOFError, OSError) as end:
             if self._failure is None:
-                self._failure = SdcError(
+                self._failure = VisqolEnded(
                     "a process that computes ViSQOL was killed, perhaps for want of memory; use fewer --jobs"
                 )
             raise self._failure from end

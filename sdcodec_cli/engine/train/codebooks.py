@@ -5,6 +5,7 @@ Legend: N streams, M rows, V entries, d codebook width, K levels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -66,6 +67,8 @@ class CodebookWatch:
     def report(self) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
         """Perplexity and number of unused entries of each level since the last report, by part and stream.
 
+        Where nothing was looked up the perplexity is NaN.
+
         Streams are named `own 0`, `own 1`, …, `shared 0`. To be called by all processes.
         """
         perplexity, dead = {}, {}
@@ -74,7 +77,8 @@ class CodebookWatch:
                 share = levels / levels.sum(-1, keepdim=True).clamp_min(1)
                 entropy = -(share * share.clamp_min(1e-12).log()).sum(-1)
                 if len(levels):
-                    perplexity[f"{name} {stream}"] = entropy.exp().tolist()
+                    looked_at = levels.sum(-1) > 0
+                    perplexity[f"{name} {stream}"] = torch.where(looked_at, entropy.exp(), math.nan).tolist()
                     dead[f"{name} {stream}"] = (levels == 0).sum(-1).tolist()
         for counts in self._since_report.values():
             counts.zero_()

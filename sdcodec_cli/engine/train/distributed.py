@@ -32,6 +32,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_first_on_machine() -> bool:
+    """Whether this process speaks for all that were started on its machine."""
+    return int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))) == 0
+
+
 def lost_a_process(error: RuntimeError) -> bool:
     """Whether an error only says that another process of the run is gone."""
     return any(word in str(error) for word in ("gloo", "NCCL", "nccl", "Connection closed by peer"))

@@ -22,7 +22,7 @@ from ...errors import InputError, RecipeError, SdcError
 from ...recipe import Recipe, read_recipe
 from . import checkpoint
 from .batches import Batch, Share, load_batches
-from .distributed import Processes, is_first_process, lost_a_process
+from .distributed import Processes, is_first_on_machine, lost_a_process
 from .log import RunLog, TrainingProgress
 from .means import Means
 from .setup import RunOptions, changes, check_run, open_run, share_of, spare_cores
@@ -100,6 +100,16 @@ def train(
     except RuntimeError as error:
         if processes.world_size > 1 and lost_a_process(error):
             raise SdcError(f"{run}: another process of this run ended; its message says why") from error
+        if isinstance(error, torch.OutOfMemoryError):
+            raise SdcError(
+                f"{run}: out of memory on the device; compute fewer examples at a time with --micro-batch, "
+                "which changes nothing but the time"
+            ) from error
+        if "DataLoader worker" in str(error):
+            raise SdcError(
+                f"{run}: a process that reads examples was killed, perhaps for want of (shared) memory; use fewer "
+                "--workers, 0 for none, and continue with --resume"
+            ) from error
         raise
     finally:
         processes.end()
@@ -107,11 +117,11 @@ def train(
 
 @contextlib.contextmanager
 def _spoken_once() -> Iterator[None]:
-    """For what fails in all processes alike: the first one says it."""
+    """For what fails in all processes of a machine alike: the first one of them says it."""
     try:
         yield
     except SdcError:
-        if not is_first_process():
+        if not is_first_on_machine():
             raise SystemExit(1) from None
         raise
 
@@ -159,7 +169,7 @@ class _Loop:
         self.validator = self._validator(held_out) if held_out and self.processes.is_first else None
         self.means = Means()
         if kept:
-            self.means.load_state(kept["means"], first=self.processes.is_first)
+            self.means.load_state(kept["means"], self.processes)
         self.first_step = trainer.step
         self.started = time.monotonic()
         self.shown: dict[str, float] = {}
@@ -230,7 +240,7 @@ class _Loop:
         values = self.trainer.backward(share)
         norms = torch.stack([value for name, value in values.items() if name.endswith("gradient_norm")])
         if not bool(torch.isfinite(norms).all()):
-            self._give_up(values, share[-1])
+            self._give_up(values, share)
         rates = self.trainer.learning_rates()
         self.trainer.take_step()
         self.means.add(values)
@@ -310,7 +320,7 @@ class _Loop:
         self.saved = step
         return path
 
-    def _give_up(self, values: dict[str, Tensor], batch: Batch) -> None:
+    def _give_up(self, values: dict[str, Tensor], share: list[Batch]) -> None:
         flags = self.processes.sum(torch.stack([(~torch.isfinite(value)).float() for value in values.values()]))
         culprits = [name for name, flag in zip(values, flags.tolist(), strict=True) if flag]
         path = self.folder / NOT_FINITE
@@ -320,7 +330,7 @@ class _Loop:
                 "step": self.trainer.step,
                 "losses": {name: float(value) for name, value in values.items()},
                 "model": self.trainer.model.state_dict(),
-                "stems": self.trainer.mix(batch),
+                "stems": torch.cat([self.trainer.mix(batch) for batch in share]),
             }
             checkpoint.write_whole(path, lambda partial: torch.save(state, partial))
         raise SdcError(

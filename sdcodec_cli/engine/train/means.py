@@ -31,31 +31,33 @@ class Means:
     def take(self, processes: Processes) -> tuple[dict[str, float], Trouble]:
         """Means over steps and processes, and the trouble of all processes; both start anew."""
         state = self.state(processes)
-        world = processes.world_size
-        means = {name: value / state["counts"][name] / world for name, value in state["sums"].items()}
-        means["input_wait"] = state["waited"] / max(state["steps"], 1) / world
+        means = {name: value / state["counts"][name] for name, value in state["sums"].items()}
+        means["input_wait"] = state["waited"] / max(state["steps"], 1)
         trouble = Trouble(**state["trouble"])
         vars(self).update(vars(Means()))
         return means, trouble
 
     def state(self, processes: Processes) -> dict[str, Any]:
-        """What a checkpoint keeps; to be called by all processes, it is the sum of theirs."""
+        """What a checkpoint keeps, whatever the number of processes; to be called by all of them.
+
+        Sums over steps are means over processes, and trouble is that of all.
+        """
         trouble = vars(self.trouble)
         values = [*(float(value) for value in self.sums.values()), self.waited, *trouble.values()]
         if processes.world_size > 1:
             values = processes.sum(torch.tensor(values, dtype=torch.float32, device=processes.device)).tolist()
-        sums = values[: len(self.sums)]
+        *sums, waited = (value / processes.world_size for value in values[: len(self.sums) + 1])
         return {
             "sums": dict(zip(self.sums, sums, strict=True)),
             "counts": dict(self.counts),
             "steps": self.steps,
-            "waited": values[len(sums)],
+            "waited": waited,
             "trouble": {name: int(value) for name, value in zip(trouble, values[len(sums) + 1 :], strict=True)},
         }
 
-    def load_state(self, state: dict[str, Any], *, first: bool) -> None:
-        """Go on from a `state`, of which the first process takes the sums."""
+    def load_state(self, state: dict[str, Any], processes: Processes) -> None:
+        """Go on from a `state`; its trouble is the first process's."""
         self.counts, self.steps = dict(state["counts"]), state["steps"]
-        self.sums = {name: torch.tensor(value if first else 0.0) for name, value in state["sums"].items()}
-        self.waited = state["waited"] if first else 0.0
-        self.trouble = Trouble(**state["trouble"]) if first else Trouble()
+        self.sums = {name: torch.tensor(value) for name, value in state["sums"].items()}
+        self.waited = state["waited"]
+        self.trouble = Trouble(**state["trouble"]) if processes.is_first else Trouble()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ... import zoo
 from ...data.manifest import Manifest
-from ...data.parallel import num_cores
+from ...data.parallel import num_cores, own_cores
 from ...data.pool import MANIFEST, Pool, find_manifest, open_pool
 from ...errors import InputError, ModelError, OutputError, RecipeError, SdcError
 from ...recipe import Recipe, write_recipe
@@ -89,8 +88,7 @@ def share_of(recipe: Recipe, processes: Processes, options: RunOptions) -> Share
 
 def spare_cores() -> int:
     """Reading processes that one training process can have without taking the cores of the others."""
-    trainers = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(8, num_cores() // trainers - 1))
+    return max(1, min(8, own_cores() - 1))
 
 
 def open_run(

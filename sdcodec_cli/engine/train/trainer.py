@@ -257,7 +257,11 @@ class Trainer:
             if state["optimizers"].keys() != self.optimizers.keys():
                 raise ValueError("other optimizers")
             for name, optimizer in self.optimizers.items():
+                # Weight decay and betas come along with the state, but those of the recipe count.
+                own = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
                 optimizer.load_state_dict(state["optimizers"][name])
+                for group, options in zip(optimizer.param_groups, own, strict=True):
+                    group.update(options)
             self.watch.load_state(state["codebooks"])
             torch.set_rng_state(state["rng"].cpu())
             self.step, self.from_scratch = int(state["step"]), bool(state["from_scratch"])
