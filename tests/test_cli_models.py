@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHARED
 
 from sdcodec_cli.cli.console import table
 from sdcodec_cli.cli.options import complete_model
@@ -63,10 +62,9 @@ def test_names_of_models_complete() -> None:
     assert complete_model("x") == []
 
 
-CHECKPOINT = SHARED / "parity/official_sdcodec_tiny_shared2.pth"
+CHECKPOINT = Path(__file__).parent / "data" / "official_sdcodec_tiny_shared2.pth"
 
 
-@pytest.mark.shared
 def test_a_published_checkpoint_becomes_a_model_folder_with_a_card() -> None:
     result = sdc("models", "import", CHECKPOINT, "-o", "tiny", "--json")
     assert result.exit_code == 0
@@ -77,7 +75,6 @@ def test_a_published_checkpoint_becomes_a_model_folder_with_a_card() -> None:
     assert hashlib.sha256(CHECKPOINT.read_bytes()).hexdigest() in text
 
 
-@pytest.mark.shared
 def test_an_existing_folder_is_replaced_only_on_demand() -> None:
     Path("tiny").mkdir()
     assert errors(sdc("models", "import", CHECKPOINT, "-o", "tiny")) == ["tiny exists; pass --force to overwrite it"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -10,8 +13,10 @@ from typing import Any
 import pytest
 import typer.main
 
+from sdcodec_cli import zoo
 from sdcodec_cli.cli.app import app
 from sdcodec_cli.cli.reference import commands, help_text, reference
+from sdcodec_cli.recipe import override
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("models/**/*.md")])
@@ -56,10 +61,28 @@ def snippets() -> list[tuple[str, str]]:
         lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
         prose = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
         for line in [*lines, *prose]:
+            line = re.sub(r"^.* -m sdcodec_cli ", "sdc ", line)  # under torchrun
+            line = line.rpartition(" && .venv/bin/")[2]
             match = re.match(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(sdc [^|><]*)", line)
             if match and not re.search(r"sdc (\d|\.\.\.)|[<{…]", line):
                 found.append((str(page.relative_to(ROOT)), match[1].strip()))
     return found
+
+
+def imports_in_the_documents() -> list[tuple[str, str, str]]:
+    """What examples in Python take from the package: page, module, name."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom):
+                    found += [(page.name, str(node.module), alias.name) for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize(("page", "module", "name"), imports_in_the_documents())
+def test_what_examples_in_python_import_is_there(page: str, module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
 
 
 @pytest.mark.parametrize(("page", "line"), snippets())
@@ -83,6 +106,8 @@ def check(line: str) -> None:
     if hasattr(command, "commands"):
         assert not [word for word in rest if not word.startswith("-") and word != "..."], line
         known |= {"--version", "--install-completion", "--show-completion"}
+    settings = [value for option, value in itertools.pairwise(rest) if option == "--set" and "=" in value]
+    override(zoo.find().recipe, dict(value.split("=", 1) for value in settings))
     for word in rest:
         if word.startswith("-") and word != "-" and not re.fullmatch(r"-\d.*", word):
             assert word.split("=")[0] in known, line

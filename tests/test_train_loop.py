@@ -25,6 +25,7 @@ from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
 from sdcodec_cli.recipe import QuantizerFields, Recipe, override, read_recipe
 
+from cli_examples import sdc
 from tiny_models import tiny_recipe, write_tiny
 from training_examples import QUICK, adversarial, losses, make_corpus, short, validations
 
@@ -51,9 +52,10 @@ def test_the_loss_falls_and_the_run_can_be_exported_and_used(corpus, tmp_path, o
     assert rows[1]["mel"] < 0.95 * rows[0]["mel"]
     (first, _) = validations(tmp_path / "run")
     assert {"mix", "speech", "speech separated", "mean"} <= first.keys()
-    entry = export(tmp_path / "run", tmp_path / "model", half=True, name="mine")
-    assert entry.name == "mine"
-    codec = load_codec(entry.folder)
+    done = sdc("models", "export", str(tmp_path / "run"), "-o", str(tmp_path / "model"), "--half", "--name", "mine")
+    assert done.exit_code == 0, done.stderr
+    assert zoo.find(tmp_path / "model").name == "mine"
+    codec = load_codec(tmp_path / "model")
     assert codec.decode(codec.encode(torch.randn(1000))).shape == (1000,)
     with pytest.raises(OutputError, match="exists; pass --force"):
         export(tmp_path / "run", tmp_path / "model")

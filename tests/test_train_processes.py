@@ -106,7 +106,9 @@ def whole(cluster) -> Path:
 def killed(cluster) -> Path:
     """A run of one process that was killed in the middle."""
     process = cluster.start(RECIPE, "killed", *OFTEN)
-    cluster.wait_for_step(process, "killed", random.Random(time.time()).randrange(3, 12))
+    step = random.Random(time.time()).randrange(3, 12)
+    print(f"killed after step {step}")  # shown by pytest when something fails
+    cluster.wait_for_step(process, "killed", step)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     stopped_at = checkpoint.step_of(checkpoint.newest(cluster.folder / "killed"))

@@ -27,8 +27,8 @@ def compress(
         typer.Option(
             metavar="KBPS",
             parser=parse_positive,
-            help="Bitrate of each domain that is present, in kbit/s, above 0 and up to the model's full rate, which is "
-            "the default.",
+            help="Bitrate of each domain that is present, in kbit/s: the model's full rate by default, and down to "
+            "that of one codebook where it was trained for less than all of them.",
             show_default=False,
         ),
     ] = None,

@@ -177,7 +177,7 @@ def import_(
 
     Nothing in the file is run: checkpoints that hold more than tensors are refused.
 
-    Example: sdc models import sdcodec.pth -o sdcodec-16k
+    Example: sdc models import sdcodec.pth -o my-sdcodec
     """
     from ..zoo import check_new_model, write_model
 

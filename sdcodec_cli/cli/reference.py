@@ -63,14 +63,13 @@ traceback.
 | 0 | done |
 | 1 | something failed: an input is missing or damaged, an output exists, ... |
 | 2 | the command line is wrong |
-| 130 | Ctrl-C (another signal: 128 and its number) |
+| 130 | Ctrl-C (another signal: 128 and its number, but for `sdc train`, which saves and stops: 130) |
 
 | environment | means |
 |---|---|
 | `SDC_DEVICE` | default of `--device` |
-| `TMPDIR` | where standard input and output are held while they are incomplete |
+| `TMPDIR` | where audio from standard input, or for standard output, is held while it is incomplete |
 | `SDC_DATA_ROOT` | default of `--data-root` of `sdc eval` |
-| `NO_COLOR` | no colours and bold letters in tables |
 
 `sdc --install-completion` teaches the shell to complete commands, options and names of models.
 """

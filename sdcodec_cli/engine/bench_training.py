@@ -70,6 +70,7 @@ class TrainingBenchResult:
     audio_seconds: float
     """Seconds of audio per second of time, when data are at hand."""
     step: StepCost
+    """The cost of one as we do it."""
     plain: StepCost
     speedup: float
     """Time of the plain step over ours."""

@@ -314,7 +314,7 @@ class TrainingFields:
     silence_probability: float = 0.0
     """How often the output of an absent domain is decoded and taught to be silent (not in the paper)."""
     swap_probability: float = 0.5
-    """How often a batch's mixtures are decoded from latents of different examples."""
+    """How often two neighbouring examples exchange some of their domains before their latents are added up."""
     quantizer_dropout: float = 0.0
     """How often a domain of an example is coded with a random number of levels."""
     codebook_renewal: bool = False

@@ -55,8 +55,8 @@ class Row:
     bitrate: float | None
     """Mean of the payload, or for peers of what was written, in kbit/s."""
     metrics: dict[str, Summary]
-    """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential) and `visqol_audio` (48 kHz) from 1 to 5,
-    `mel` and `stft` distance."""
+    """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential) from 1 to 5, `visqol_audio` (48 kHz) from 1
+    to 4.73, `mel` and `stft` distance."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class EvalResult:
     visqol: str
     """Modes that were measured: `off`, `speech`, `audio` or `both`."""
     num_clips: int
+    """How many were measured."""
     seconds: float
     rows: tuple[Row, ...]
     activity: tuple[ActivityScore, ...]

@@ -39,6 +39,7 @@ class TrainResult:
 
     run: str
     step: int
+    """Optimizer steps done."""
     finished: bool
     """False when it was stopped by a signal; `resume` continues it."""
     audio_seconds: float
@@ -102,8 +103,8 @@ def train(
             raise SdcError(f"{run}: another process of this run ended; its message says why") from error
         if isinstance(error, torch.OutOfMemoryError):
             raise SdcError(
-                f"{run}: out of memory on the device; compute fewer examples at a time with --micro-batch, "
-                "which changes nothing but the time"
+                f"{run}: out of memory on the device; compute fewer examples at a time with --micro-batch, and "
+                "continue with --resume if there is a checkpoint"
             ) from error
         if "DataLoader worker" in str(error):
             raise SdcError(
