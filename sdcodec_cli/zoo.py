@@ -143,13 +143,15 @@ def load(entry: ModelEntry) -> tuple[SDCodec, bytes]:
     """
     import torch
 
+    from .nn.weights import unpack
+
     path = _weights_path(entry)
     tensors = _read_weights(path)
     # What a caller loads in inference mode is to encode outside of it, too.
     with torch.inference_mode(False):
         network = build(entry.recipe)
     try:
-        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+        network.load_state_dict(unpack(tensors))
     except RuntimeError as error:
         raise ModelError(f"{path}: the weights are not of the recipe beside them; restore or re-import them") from error
     return network.eval().requires_grad_(False), _hash(tensors)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdcodec_cli import zoo
 from sdcodec_cli.cli.console import table
 from sdcodec_cli.cli.options import complete_model
 
 from cli_examples import errors, sdc
+from tiny_models import tiny_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +112,40 @@ def test_names_stay_whole_in_a_narrow_terminal(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     table(("name", "what"), [("sdcodec-16k-separation", "word " * 30)], whole=("name",))
     assert "sdcodec-16k-separation" in capsys.readouterr().out
+
+
+def models_of_known_weights(*values: float) -> None:
+    """Folders `m0`, `m1`, … of models that are alike but for one bias."""
+    weights = zoo.build(tiny_recipe()).state_dict()
+    for number, value in enumerate(values):
+        weights["decoder.project.bias"] = torch.full_like(weights["decoder.project.bias"], value)
+        zoo.write_model(Path(f"m{number}"), tiny_recipe(), weights, card="")
+
+
+def test_the_mean_of_models_is_a_model() -> None:
+    models_of_known_weights(1.0, 4.0)
+    result = sdc("models", "average", "./m0", "./m1", "./m1", "-o", "mean", "--bits", "16", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["name"] == "mean"
+    assert result.stderr.startswith("mean: mean, mean of 3 models, ")
+    weights = zoo.load(zoo.find("./mean"))[0].state_dict()
+    one = zoo.load(zoo.find("./m0"))[0].state_dict()
+    for name, tensor in weights.items():
+        assert torch.allclose(tensor, torch.tensor(3.0) if name == "decoder.project.bias" else one[name], atol=1e-3)
+    assert "Mean of the weights of `m0`, `m1`, `m1`" in sdc("models", "show", "./mean").stdout
+
+
+def test_models_that_have_no_mean_are_refused() -> None:
+    models_of_known_weights(1.0)
+    conv = tiny_recipe("conv")
+    zoo.write_model(Path("conv"), conv, zoo.build(conv).state_dict(), card="")
+    assert errors(sdc("models", "average", "./m0", "-o", "mean"), exit_code=2) == [
+        "one model is its own mean; name two or more"
+    ]
+    assert errors(sdc("models", "average", "./m0", "./conv", "-o", "mean")) == [
+        "conv: has not the shape of m0; average models of one recipe"
+    ]
+    (line,) = errors(sdc("models", "average", "./m0", "dac-16k", "-o", "mean"))
+    assert line.startswith("dac-16k: this recipe comes without weights")
+    assert "'12' is not 32, 16 or 8" in sdc("models", "average", "./m0", "./m0", "-o", "x", "--bits", "12").stderr
+    assert not Path("mean").exists()

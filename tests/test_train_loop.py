@@ -52,7 +52,9 @@ def test_the_loss_falls_and_the_run_can_be_exported_and_used(corpus, tmp_path, o
     assert rows[1]["mel"] < 0.95 * rows[0]["mel"]
     (first, _) = validations(tmp_path / "run")
     assert {"mix", "speech", "speech separated", "mean"} <= first.keys()
-    done = sdc("models", "export", str(tmp_path / "run"), "-o", str(tmp_path / "model"), "--half", "--name", "mine")
+    done = sdc(
+        "models", "export", str(tmp_path / "run"), "-o", str(tmp_path / "model"), "--bits", "8", "--name", "mine"
+    )
     assert done.exit_code == 0, done.stderr
     assert zoo.find(tmp_path / "model").name == "mine"
     codec = load_codec(tmp_path / "model")

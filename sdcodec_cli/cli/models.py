@@ -18,12 +18,32 @@ if TYPE_CHECKING:
     from ..checkpoints import Imported
     from ..zoo import ModelEntry
 
-app = typer.Typer(name="models", no_args_is_help=True, rich_markup_mode=None, help="List, show and import models.")
+app = typer.Typer(
+    name="models", no_args_is_help=True, rich_markup_mode=None, help="List, show, import, export and average models."
+)
 
 
 Name = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Name of the model; the folder's name by default.", show_default=False),
+]
+
+
+def parse_bits(text: str | int) -> int:
+    """How wide weights are stored; the default comes along here, too."""
+    if str(text) not in ("32", "16", "8"):
+        raise typer.BadParameter(f"{text!r} is not 32, 16 or 8")
+    return int(text)
+
+
+BitsOption = Annotated[
+    int,
+    typer.Option(
+        "--bits",
+        metavar="32|16|8",
+        parser=parse_bits,
+        help="Of each weight in the file: 16 halve its size, 8 quarter it; what either costs is for sdc eval to say.",
+    ),
 ]
 
 
@@ -210,7 +230,7 @@ def export(
     best: Annotated[
         bool, typer.Option("--best", help="Take the checkpoint that scored best on validation, not the last one.")
     ] = False,
-    half: Annotated[bool, typer.Option("--half", help="Store weights in 16 bits, half the size.")] = False,
+    bits: BitsOption = 32,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -227,10 +247,51 @@ def export(
 
     from ..engine.train.export import export as write
 
-    entry = write(Path(run), folder, name=title, half=half, best=best, overwrite=force)
+    entry = write(Path(run), folder, name=title, bits=bits, best=best, overwrite=force)
     report = _report(entry)
     console = Console(quiet=quiet, json=json)
     console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")
+    console.result(report)
+
+
+@app.command()
+def average(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL", help="Names or folders of models, two or more of one shape.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
+    ],
+    name: Name = None,
+    bits: BitsOption = 32,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Make a model of the mean of others' weights, which may be better than each where one was trained from the other.
+
+    The recipe is that of the last one. A model that is named twice counts twice.
+
+    Example: sdc models average earlier later -o mean
+    """
+    from ..zoo import check_new_model, find
+
+    if len(models) < 2:
+        wrong("one model is its own mean; name two or more")
+    folder = Path(output)
+    title = _title(name, folder)
+    check_new_model(folder, overwrite=force)
+    entries = [find(model) for model in models]
+
+    from ..engine.train.export import average as write
+
+    entry = write(entries, folder, name=title, bits=bits, overwrite=force)
+    report = _report(entry)
+    console = Console(quiet=quiet, json=json)
+    console.say(f"{output}: {report.name}, mean of {len(entries)} models, {num_bytes(report.size_bytes or 0)}")
     console.result(report)
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from ... import zoo
 from ...errors import ModelError
 from ...nn.layers import fold_weight_norm
+from ...nn.weights import pack
 from ...recipe import read_recipe
 from . import checkpoint
 from .trainer import make_trainable
@@ -20,7 +24,7 @@ def export(
     folder: Path,
     *,
     name: str | None = None,
-    half: bool = False,
+    bits: int = 32,
     best: bool = False,
     overwrite: bool = False,
 ) -> zoo.ModelEntry:
@@ -31,7 +35,7 @@ def export(
         folder: to make
         name: of the model; that of its recipe by default
         best: take the checkpoint that scored best on validation, not the last one
-        half: store weights in 16 bits; they are computed with in 32 all the same
+        bits: of each weight in the file, see `nn.weights.pack`
         overwrite: replace an existing model folder, but keep its card
 
     Raises:
@@ -48,16 +52,49 @@ def export(
     make_trainable(network, recipe.training)
     network.load_state_dict(state["average"])
     fold_weight_norm(network)
-    tensors = {name: tensor.half() if half else tensor for name, tensor in network.state_dict().items()}
     kept = folder / zoo.CARD
     card = kept.read_text(encoding="utf-8") if kept.is_file() else ""
     if not card or TO_FILL_IN in card:
-        card = _card(recipe.name, state["step"])
-    return zoo.write_model(folder, recipe, tensors, card=card, overwrite=overwrite)
+        card = _card(recipe.name, f"Trained by `sdc train` for {state['step']} steps")
+    return zoo.write_model(folder, recipe, pack(network.state_dict(), bits), card=card, overwrite=overwrite)
 
 
-def _card(name: str, step: int) -> str:
+def average(
+    entries: Sequence[zoo.ModelEntry], folder: Path, *, name: str, bits: int = 32, overwrite: bool = False
+) -> zoo.ModelEntry:
+    """Write the mean of the weights of several models as a model folder, with the recipe of the last one.
+
+    Weights of one run, or of runs that began from the same weights, have means that are as good as they are or better
+    (arXiv:2203.05482); those of runs that have nothing in common do not.
+
+    Args:
+        entries: the models; one that comes twice counts twice
+        folder: to make
+        name: of the model
+        bits: of each weight in the file, see `nn.weights.pack`
+        overwrite: replace an existing model folder
+
+    Raises:
+        ModelError: a model has no weights, or others have other shapes
+        OutputError: the folder exists and `overwrite` is off, or it cannot be written
+    """
+    sums: dict[str, Tensor] = {}
+    for entry in entries:
+        weights = zoo.load(entry)[0].state_dict()
+        shapes = {key: value.shape for key, value in weights.items()}
+        if sums and shapes != {key: value.shape for key, value in sums.items()}:
+            raise ModelError(f"{entry.folder}: has not the shape of {entries[0].folder}; average models of one recipe")
+        sums = {key: sums[key] + value if sums else value for key, value in weights.items()}
+    recipe = dataclasses.replace(entries[-1].recipe, name=name)
+    means = {key: value / len(entries) for key, value in sums.items()}
+    parts = ", ".join(f"`{entry.folder}`" for entry in entries)
+    return zoo.write_model(
+        folder, recipe, pack(means, bits), card=_card(name, f"Mean of the weights of {parts}"), overwrite=overwrite
+    )
+
+
+def _card(name: str, origin: str) -> str:
     return (
-        f"# {name}\n\nTrained by `sdc train` for {step} steps; recipe.toml has every setting.\n\n"
+        f"# {name}\n\n{origin}; recipe.toml has every setting.\n\n"
         f"{TO_FILL_IN} training data and its licence, scores and the command that repeats them, limits.\n"
     )
