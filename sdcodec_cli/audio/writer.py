@@ -190,24 +190,29 @@ def _signals_wait() -> Iterator[None]:
         number: handler for number in signal.valid_signals() if callable(handler := signal.getsignal(number))
     }
     waiting: list[tuple[int, FrameType | None]] = []
-    wait = True
 
     def note(number: int, frame: FrameType | None) -> None:
-        if wait:
-            waiting.append((number, frame))
-        else:  # while the handlers are put back
-            handlers[number](number, frame)
+        waiting.append((number, frame))
 
     try:
         for number in handlers:
             signal.signal(number, note)
         yield
     finally:
-        wait = False
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        raised: BaseException | None = None
+        left = dict(handlers)
+        while left:
+            # A handler that is back already may raise while the others are still to come.
+            try:
+                for number in list(left):
+                    signal.signal(number, left[number])
+                    del left[number]
+            except BaseException as error:
+                raised = error
         for number, frame in waiting:
             handlers[number](number, frame)
+        if raised is not None:
+            raise raised
 
 
 class _Sink:
