@@ -93,6 +93,15 @@ def find(model: str | Path | None = None) -> ModelEntry:
     return _entry(folder)
 
 
+def find_recipe(text: str) -> Recipe:
+    """A recipe by file, or that of a model by name or folder.
+
+    Raises:
+        ModelError, RecipeError: see `find`
+    """
+    return read_recipe(Path(text)) if os.path.isfile(text) else find(text).recipe
+
+
 def _entry(folder: Path) -> ModelEntry:
     weights = folder / WEIGHTS
     recipe = read_recipe(folder / RECIPE)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +50,19 @@ def read(source: str | Path, seconds: float = 10.0, *, start: float = 0.0, durat
         empty = np.zeros((reader.info.channels, 0), np.float32)
         blocks = list(reader.blocks(seconds, start=start, duration=duration))
         return np.concatenate([empty, *blocks], axis=1)
+
+
+@contextlib.contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """No file of this process grows beyond `limit` bytes: that fails as a full disk does, with another text."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def stored(path: Path, wav: Wav, rate: int = RATE, **how: str) -> Path:

@@ -44,18 +44,6 @@ class CompressResult:
 
 
 @dataclass(frozen=True)
-class DecodeResult:
-    input: str
-    outputs: dict[str, str]
-    seconds: float = 61.23
-    times_real_time: float = 77.7
-    model: str = "toy"
-    device: str = "cpu"
-    clipped: dict[str, int] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class SeparateResult:
     input: str
     outputs: dict[str, str]
@@ -64,6 +52,11 @@ class SeparateResult:
     model: str = "toy"
     device: str = "cpu"
     clipped: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DecodeResult(SeparateResult):
+    problems: tuple[str, ...] = ()
 
 
 @dataclass

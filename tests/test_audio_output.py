@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 import stat
@@ -13,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from audio_examples import RATE, noise, read, write
+import soundfile
+from audio_examples import RATE, full_disk, noise, read, write
 
 from sdcodec_cli.audio import AudioWriter, Wav, atomic_output
 from sdcodec_cli.errors import OutputError
@@ -123,7 +123,8 @@ def test_a_signal_that_comes_while_an_encoder_runs_is_not_lost(
     def stop(*args: object) -> None:
         raise interruption
 
-    def write_on(wav: Wav) -> None:
+    def write_on(wav: Wav, milliseconds: int) -> None:
+        signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
         with AudioWriter(tmp_path / name, RATE, 1) as writer:
             for _ in range(1000):  # far longer than the alarm takes
                 writer.write(wav)
@@ -131,14 +132,32 @@ def test_a_signal_that_comes_while_an_encoder_runs_is_not_lost(
     wav, handler = noise(5.0), signal.signal(signal.SIGALRM, stop)
     try:
         for milliseconds in (5, 15, 25, 35):
-            signal.setitimer(signal.ITIMER_REAL, milliseconds / 1000)
             with pytest.raises(interruption):
-                write_on(wav)
+                write_on(wav, milliseconds)
             assert list(tmp_path.iterdir()) == []
             assert signal.getsignal(signal.SIGALRM) is stop
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.opus", "a.mp3"])
+def test_a_signal_that_comes_while_an_encoder_starts_leaves_none_behind(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[soundfile.SoundFile] = []
+
+    def start(*arguments: object, **how: object) -> soundfile.SoundFile:
+        started.append(SoundFile(*arguments, **how))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    SoundFile = soundfile.SoundFile  # noqa: N806
+    monkeypatch.setattr(soundfile, "SoundFile", start)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / name, noise(1.0))
+    assert started[0].closed
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus", "a.mp3", "a.sdc"])
@@ -151,16 +170,9 @@ def test_a_full_disk_is_reported_and_leaves_nothing_behind(name: str, limit: int
         else:
             write(tmp_path / name, noise(4.0))
 
-    # A limit on the size of files fails as a full disk does, with another text.
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    try:
-        with pytest.raises(OutputError, match=rf"{name}: cannot be written: File too large; free some space"):
-            put()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    message = rf"{name}: cannot be written: File too large; free some space"
+    with full_disk(limit), pytest.raises(OutputError, match=message):
+        put()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,12 +6,9 @@ import io
 import json
 import math
 import os
-import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from audio_examples import full_disk
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import AUDIO, IMAGES, SCALARS, EventAccumulator
 
@@ -97,22 +95,11 @@ def test_a_damaged_line_names_itself(tmp_path: Path, line: str) -> None:
         opened(tmp_path, step=3)
 
 
-@contextmanager
-def full_disk(free: int, *paths: Path) -> Iterator[None]:
-    """No file of this process grows beyond `free` bytes more than the largest of `paths`, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (max(path.stat().st_size for path in paths) + free, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_is_an_error_at_once_and_leaves_whole_rows(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     with opened(tmp_path) as log:
         log.row(100, {"loss": {"mel": 1.0}})
-        with full_disk(10, metrics), pytest.raises(OSError, match="File too large"):
+        with full_disk(metrics.stat().st_size + 10), pytest.raises(OSError, match="File too large"):
             log.row(200, {"loss": {"mel": 2.0}})
         assert metrics.read_text().endswith("\n")
         log.row(300, {"loss": {"mel": 3.0}})
@@ -125,7 +112,7 @@ def test_a_disk_that_is_full_of_pictures_is_an_error_at_once_too(tmp_path: Path)
         log.row(100, {"loss": {"mel": 1.0}})
         (events,) = (tmp_path / "tensorboard").iterdir()
         recordings = [Recording("speech_1", sine(440), sine(440))]
-        with full_disk(10_000, events), pytest.raises(OSError, match="File too large"):
+        with full_disk(events.stat().st_size + 10_000), pytest.raises(OSError, match="File too large"):
             log.examples(100, recordings)
         assert threading.active_count() == threads
         log.examples(200, recordings)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import resource
-import signal
 from pathlib import Path
 
 import pytest
 import torch
+from audio_examples import full_disk
 
 from sdcodec_cli import zoo
 from sdcodec_cli.checkpoints import read_checkpoint
@@ -116,16 +115,8 @@ def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 def test_weights_that_do_not_fit_on_the_disk_leave_nothing(tmp_path):
     recipe = tiny_recipe()
     tensors = zoo.build(recipe).state_dict()
-    # A limit on the size of files fails as a full disk does, with another text.
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        with pytest.raises(OutputError, match=r"model: .*File too large.*; choose another -o"):
-            zoo.write_model(tmp_path / "model", recipe, tensors, card="")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(20_000), pytest.raises(OutputError, match=r"model: .*File too large.*; choose another -o"):
+        zoo.write_model(tmp_path / "model", recipe, tensors, card="")
     assert list(tmp_path.iterdir()) == []
 
 

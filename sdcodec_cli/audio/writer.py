@@ -88,6 +88,7 @@ class AudioWriter:
         self._may_shrink = num_samples is None
         self._limit = num_samples
         self._count = 0
+        self._sound: Any = None
 
     def __enter__(self) -> AudioWriter:
         if self._target == "-":
@@ -100,7 +101,7 @@ class AudioWriter:
                     self._sink, "w", self._sample_rate, self._channels, self._subtype, format=self._format
                 )
         except BaseException as error:
-            self._file.discard()
+            self._discard()
             if self._sink.error is not None:
                 raise cannot_write(self._target, self._sink.error) from error
             if isinstance(error, soundfile.LibsndfileError):
@@ -134,6 +135,15 @@ class AudioWriter:
                 if self._format == "RF64" and self._may_shrink:
                     self._shrink()
                 self._file.commit()
+        finally:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Take the file away, after the encoder: one that is closed later complains that it cannot write its end."""
+        try:
+            if self._sound is not None:
+                with contextlib.suppress(soundfile.LibsndfileError, AssertionError), _signals_wait():
+                    self._sound.close()
         finally:
             self._file.discard()
 

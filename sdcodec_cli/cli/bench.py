@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -82,10 +81,9 @@ def bench(
     if recipe is not None:
         from ..engine.bench_training import bench_training
         from ..engine.codec import choose_device
-        from ..recipe import read_recipe
-        from ..zoo import find
+        from ..zoo import find_recipe
 
-        chosen = read_recipe(Path(recipe)) if os.path.isfile(recipe) else find(recipe).recipe
+        chosen = find_recipe(recipe)
         training = bench_training(
             chosen, device=choose_device(device).type, batch_size=batch_size or chosen.training.batch_size
         )

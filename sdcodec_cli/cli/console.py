@@ -19,9 +19,7 @@ import typer
 from ..errors import OutputError, SdcError
 
 if TYPE_CHECKING:
-    from ..engine.decode import DecodeResult
-    from ..engine.files import Job, Plan
-    from ..engine.separate import SeparateResult
+    from ..engine.files import Job, Plan, StemsResult
     from ..engine.train.log import TrainingProgress
 
 Progress = Callable[[float, float | None], None]
@@ -230,7 +228,7 @@ def table(
     put("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
-def say_audio(console: Console, result: DecodeResult | SeparateResult) -> None:
+def say_audio(console: Console, result: StemsResult) -> None:
     """One summary line for audio that was written."""
     names = ", ".join(target_name(name) for name in result.outputs.values())
     console.say(f"{names}: {duration(result.seconds)}, {speed(result.times_real_time, result.device)}")

@@ -36,6 +36,11 @@ def parse_bits(text: str | int) -> int:
     return int(text)
 
 
+Output = Annotated[
+    str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
+]
+
+
 BitsOption = Annotated[
     int,
     typer.Option(
@@ -175,9 +180,7 @@ def import_(
         str,
         typer.Argument(metavar="CHECKPOINT", help="A .pth file of SD-Codec or DAC.", show_default=False),
     ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
-    ],
+    output: Output,
     name: Name = None,
     sample_rate: Annotated[
         int | None,
@@ -223,9 +226,7 @@ def import_(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run of sdc train.", show_default=False)],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
-    ],
+    output: Output,
     name: Name = None,
     best: Annotated[
         bool, typer.Option("--best", help="Take the checkpoint that scored best on validation, not the last one.")
@@ -262,9 +263,7 @@ def average(
             metavar="MODEL", help="Names or folders of models, two or more of one shape.", show_default=False
         ),
     ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="DIR", help="Folder to make, for --model.", show_default=False)
-    ],
+    output: Output,
     name: Name = None,
     bits: BitsOption = 32,
     force: Force = False,

@@ -6,11 +6,11 @@ A test fails when the page is out of date.
 from __future__ import annotations
 
 import ast
-import importlib.util
+import importlib
+import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import typer.main
 
@@ -227,14 +227,18 @@ def help_text(root: Any, path: tuple[str, ...]) -> str:
 
 
 def fields(module: str, name: str) -> list[tuple[str, str, str]]:
-    """Name, type and meaning of each field of a dataclass."""
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    (definition,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    """Name, type and meaning of each field of a dataclass, those of its bases first."""
+    described = getattr(importlib.import_module(module), name)
     rows: list[tuple[str, str, str]] = []
-    for statement in definition.body:
+    for part in reversed(described.__mro__[:-1]):
+        rows += _own_fields(inspect.getsource(part))
+    return rows
+
+
+def _own_fields(source: str) -> list[tuple[str, str, str]]:
+    """As `fields`, without those of the bases, of a class in source."""
+    rows: list[tuple[str, str, str]] = []
+    for statement in cast(ast.ClassDef, ast.parse(source).body[0]).body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             kinds = [_TYPES[kind.strip()] for kind in ast.unparse(statement.annotation).split("|")]
             field = statement.target.id

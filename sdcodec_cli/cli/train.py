@@ -127,8 +127,8 @@ def train(
 
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
-    from ..recipe import override, read_recipe
-    from ..zoo import CHECKPOINTS, DEFAULT_MODEL, RECIPE, find, in_zoo
+    from ..recipe import override
+    from ..zoo import CHECKPOINTS, DEFAULT_MODEL, RECIPE, find, find_recipe, in_zoo
 
     if resume and init:
         wrong("--init is where a run begins; leave it out with --resume")
@@ -140,7 +140,7 @@ def train(
         recipe = str(out / RECIPE) if resume else DEFAULT_MODEL
     if recipe.endswith(".toml") and not os.path.isfile(recipe):
         wrong(f"--recipe {recipe}: no such file")
-    chosen = read_recipe(Path(recipe)) if os.path.isfile(recipe) else find(recipe).recipe
+    chosen = find_recipe(recipe)
     pairs = parse_settings(settings)
     if seed is not None and pairs.get("training.seed", str(seed)) != str(seed):
         wrong("--seed and --set training.seed differ; give one of them")

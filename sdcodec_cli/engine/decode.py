@@ -24,6 +24,7 @@ from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
 from .codec import Codec
 from .compress import Progress
+from .files import StemsResult
 from .stream import SEGMENT_FRAMES, StreamDecoder
 
 Wav = NDArray[np.float32]
@@ -36,18 +37,9 @@ LEAD_SECONDS = 1
 
 
 @dataclass(frozen=True)
-class DecodeResult:
+class DecodeResult(StemsResult):
     """What became of one input."""
 
-    input: str
-    outputs: dict[str, str]
-    """File of each stem."""
-    seconds: float
-    times_real_time: float
-    model: str
-    device: str
-    clipped: dict[str, int]
-    """Samples beyond full scale, limited to it, of each stem."""
     problems: tuple[str, ...]
     """What was damaged, and what follows from it, a line each."""
 

@@ -18,6 +18,21 @@ AUDIO_SUFFIXES = READ_SUFFIXES
 
 
 @dataclass(frozen=True)
+class StemsResult:
+    """What became of one input whose stems were written as audio."""
+
+    input: str
+    outputs: dict[str, str]
+    """File of each stem."""
+    seconds: float
+    times_real_time: float
+    model: str
+    device: str
+    clipped: dict[str, int]
+    """Samples beyond full scale, limited to it, of each stem."""
+
+
+@dataclass(frozen=True)
 class Job:
     """One input and where its outputs go."""
 

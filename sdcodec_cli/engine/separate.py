@@ -19,6 +19,7 @@ from torch import Tensor
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix
 from .codec import Codec
 from .compress import Progress, measure_loudness
+from .files import StemsResult
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import split_segments
 
@@ -32,18 +33,8 @@ MARGIN = 2 * WINDOW_LENGTH
 
 
 @dataclass(frozen=True)
-class SeparateResult:
+class SeparateResult(StemsResult):
     """What became of one input."""
-
-    input: str
-    outputs: dict[str, str]
-    """File of each stem."""
-    seconds: float
-    times_real_time: float
-    model: str
-    device: str
-    clipped: dict[str, int]
-    """Samples beyond full scale, limited to it, of each stem."""
 
 
 def separate(
