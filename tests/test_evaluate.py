@@ -197,6 +197,34 @@ def test_effort_is_that_of_all_models_and_measurements_at_another_are_kept_apart
         evaluate(codec, dataclasses.replace(asked, work=work, effort=2))
 
 
+def test_a_bitrate_is_that_of_models_with_these_domains_and_leaves_masks_alone(codec, root, tmp_path):
+    other = write_tiny(tmp_path / "other", dataclasses.replace(tiny_recipe(), name="other"), seed=1)
+    asked = dataclasses.replace(request_for(root, limit=1), against=(str(other), "mixture"))
+    half = codec.recipe.bitrate / 2
+    full, tried = (evaluate(codec, dataclasses.replace(asked, bitrate=bitrate)) for bitrate in (None, half))
+    assert (full.bitrate, tried.bitrate) == (codec.recipe.bitrate, half)
+    levels = codec.codebooks_for(half)
+    assert {len(use.perplexity) for use in tried.codebooks} == {len(use.unused) for use in tried.codebooks} == {levels}
+    assert tried.file_bitrate < 0.75 * full.file_bitrate
+    before, after = ({(r.task, r.system, r.stem, r.through): r for r in result.rows} for result in (full, tried))
+    assert before.keys() == after.keys()
+    for system in (codec.name, "other"):
+        changed = {key[0] for key, row in after.items() if key[1] == system and row.metrics != before[key].metrics}
+        assert {"resynthesis", "separation"} <= changed <= {"resynthesis", "separation", "cross", "whole"}
+    for key, row in after.items():
+        assert row.bitrate is None or row.bitrate == pytest.approx(before[key].bitrate / 2)
+
+
+def test_a_bitrate_that_a_model_does_not_have_is_refused_before_any_work(codec, root, tmp_path):
+    with pytest.raises(ValueError, match="bitrate must be between"):
+        evaluate(codec, dataclasses.replace(request_for(root), bitrate=100.0))
+    training = dataclasses.replace(tiny_recipe().training, quantizer_dropout=0.0)
+    whole = write_tiny(tmp_path / "whole", dataclasses.replace(tiny_recipe(), name="whole", training=training), seed=1)
+    asked = dataclasses.replace(request_for(root), bitrate=codec.recipe.bitrate / 2, against=(str(whole),))
+    with pytest.raises(ModelError, match="^--against whole: whole was trained without quantizer dropout"):
+        evaluate(codec, asked)
+
+
 def test_what_was_measured_is_not_measured_again(codec, root, tmp_path, monkeypatch):
     work = tmp_path / "work"
     one = evaluate(codec, request_for(root, work=work, limit=1))

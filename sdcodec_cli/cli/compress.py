@@ -7,7 +7,7 @@ from typing import Annotated, Literal, cast
 import typer
 
 from .console import Console, duration, num_bytes, source_name, speed, target_name, wrong
-from .options import AudioInputs, DeviceOption, Effort, Force, Json, Model, Quiet, StreamOutput, parse_positive
+from .options import AudioInputs, Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, StreamOutput, check_bitrate
 
 
 def parse_domains(text: str) -> str:
@@ -22,16 +22,7 @@ def compress(
     inputs: AudioInputs,
     output: StreamOutput = None,
     model: Model = None,
-    bitrate: Annotated[
-        float | None,
-        typer.Option(
-            metavar="KBPS",
-            parser=parse_positive,
-            help="Bitrate of each domain that is present, in kbit/s: the model's full rate by default, and down to "
-            "that of one codebook where it was trained for less than all of them.",
-            show_default=False,
-        ),
-    ] = None,
+    bitrate: Bitrate = None,
     domains: Annotated[
         str,
         typer.Option(
@@ -74,11 +65,7 @@ def compress(
         from ..engine.compress import compress as run
 
         codec = load_codec(model, device=device, effort=effort)
-        if bitrate is not None:
-            try:
-                codec.codebooks_for(bitrate)
-            except ValueError as error:
-                wrong(f"--bitrate {bitrate:g}: {error}")
+        check_bitrate(codec, bitrate)
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .console import Console, put, table, wrong
-from .options import DeviceOption, Effort, Force, Json, Model, Quiet
+from .options import Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, check_bitrate
 
 if TYPE_CHECKING:
     from ..engine.evaluate.report import TableView
@@ -98,6 +98,7 @@ def eval_(
         typer.Option(metavar="N", min=1, help="Use the first N clips; all by default.", show_default=False),
     ] = None,
     effort: Effort = None,
+    bitrate: Bitrate = None,
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -142,8 +143,10 @@ def eval_(
         overwrite=force,
         device=device,
         effort=effort,
+        bitrate=bitrate,
     )
     codec = load_codec(model, device=device, effort=effort)
+    check_bitrate(codec, bitrate)
 
     def finished(result: EvalResult) -> None:
         # Before pages are made: whatever becomes of them, the numbers are there.
@@ -174,7 +177,8 @@ def _show(result: EvalResult) -> None:
     clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
     put(
         f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
-        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}"
+        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
+        f"{result.bitrate:g} kbit/s per domain"
     )
     for view in table_views(result):
         groups = {column.group for column in view.columns if column.group and not column.title.isdigit()}

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from .console import wrong
+
+if TYPE_CHECKING:
+    from ..engine.codec import Codec
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 LARGEST = 1e9
 """Of any number given: as seconds some thirty years, as samples still a whole number that floats can tell apart."""
+
+
+def check_bitrate(codec: Codec, bitrate: float | None) -> None:
+    """End the command unless the model has this bitrate per domain."""
+    try:
+        if bitrate is not None:
+            codec.codebooks_for(bitrate)
+    except ValueError as error:
+        wrong(f"--bitrate {bitrate:g}: {error}")
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -120,6 +134,17 @@ DeviceOption = Annotated[
     Device,
     typer.Option(
         "--device", envvar="SDC_DEVICE", help="Where to compute; auto takes CUDA, else Apple's MPS, else the CPU."
+    ),
+]
+Bitrate = Annotated[
+    float | None,
+    typer.Option(
+        "--bitrate",
+        metavar="KBPS",
+        parser=parse_positive,
+        help="Bitrate of each domain that is present, in kbit/s: the model's full rate by default, and down to "
+        "that of one codebook where it was trained for less than all of them.",
+        show_default=False,
     ),
 ]
 Effort = Annotated[

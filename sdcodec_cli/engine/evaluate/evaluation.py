@@ -18,7 +18,7 @@ import torch
 from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, ModelError, OutputError, SdcError
-from ..codec import Codec, load_codec
+from ..codec import Codec, Codes, load_codec
 from ..train.distributed import is_first_process, under_torchrun
 from . import visqol
 from .mushra import check_listening_test, write_mushra
@@ -55,6 +55,8 @@ class Request:
     device: str = "auto"
     effort: int | None = None
     """Of the other models' encoding, see `Codec.effort`; None for each one's own."""
+    bitrate: float | None = None
+    """Of each domain, in kbit/s, of models with the domains of the one under test; None for each one's full rate."""
 
 
 Progress = Callable[[float, float | None], None]
@@ -84,6 +86,7 @@ def evaluate(
         ModelError: a peer that was asked for is not there
         OutputError: a folder cannot be written
         SdcError: ViSQOL was asked for and is not installed
+        ValueError: a bitrate that the model does not have
     """
     with contextlib.ExitStack() as stack:
         return _evaluate(codec, request, progress, finished, stack)
@@ -100,6 +103,8 @@ def _evaluate(
     failures: list[str] = []
     # What can be wrong with the request is found before hours of work.
     _check_pages(request)
+    if request.bitrate is not None:
+        codec.codebooks_for(request.bitrate)
     others, peers = _others(codec, request, notes)
     for peer in peers:
         stack.callback(peer.close)
@@ -113,6 +118,7 @@ def _evaluate(
         protocol=request.protocol,
         visqol=_visqol(request, notes),
         mixture="mixture" in request.against,
+        bitrate=request.bitrate,
     )
     work = request.work
     if work is None:
@@ -141,7 +147,7 @@ def _evaluate(
     with progress("clips") as tell:
         measured = measure(setup, plans, work, jobs=request.jobs, progress=tell)
     first = is_first_process()
-    cost = _costs(codec) if first else ()
+    cost = _costs(codec, request.bitrate) if first else ()
     result = summarize(measured, setup, request.data_root, request.split, cost=cost, failures=failures, notes=notes)
     if first:
         finished(result)
@@ -166,7 +172,8 @@ def _about(result: EvalResult) -> list[str]:
     """What a reader of the page needs to know to do it again."""
     about = [
         f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
-        f"split {result.split}; protocol {result.protocol}; effort {result.effort}; ViSQOL {result.visqol}."
+        f"split {result.split}; protocol {result.protocol}; effort {result.effort}; "
+        f"{result.bitrate:g} kbit/s per domain; ViSQOL {result.visqol}."
     ]
     return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
 
@@ -208,6 +215,8 @@ def _others(codec: Codec, request: Request, notes: list[str]) -> tuple[tuple[Cod
             continue
         try:
             found = _find(name, codec, request)
+            if isinstance(found, Codec) and request.bitrate is not None:
+                _check_bitrate(found, request.bitrate)
         except SdcError as error:
             if request.peers_are_wanted:
                 raise
@@ -241,10 +250,22 @@ def _find(name: str, codec: Codec, request: Request) -> Codec | Peer:
     return find_peer(name, device=request.device, effort=request.effort)
 
 
-def _costs(codec: Codec) -> list[Cost]:
+def _check_bitrate(codec: Codec, bitrate: float) -> None:
+    try:
+        codec.codebooks_for(bitrate)
+    except ValueError as error:
+        raise ModelError(f"--against {codec.name}: {error}") from error
+
+
+def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
     """The model's and that of the baseline, a DAC of random weights, one after the other on an idle machine."""
     recipe = dataclasses.replace(zoo.find("dac-16k").recipe, name="dac-16k")
     network = zoo.build(recipe).to(codec.device).eval()
+
+    levels = codec.num_codebooks if bitrate is None else codec.codebooks_for(bitrate)
+
+    def encode(wav: torch.Tensor) -> Codes:
+        return codec.encode(wav, num_codebooks=levels)
 
     def encode_dac(wav: torch.Tensor) -> torch.Tensor:
         return network.quantize(network.encode(wav[None, None].to(codec.device))).latents.sum(0).cpu()
@@ -253,7 +274,7 @@ def _costs(codec: Codec) -> list[Cost]:
         return network.decode(latent.to(codec.device)).cpu()
 
     return [
-        _cost(codec.name, codec, codec.encode, codec.decode),
+        _cost(codec.name, codec, encode, codec.decode),
         _cost("dac-16k (random weights)", codec, encode_dac, decode_dac),
     ]
 

@@ -66,14 +66,16 @@ class Setup:
     visqol: VisqolModes
     mixture: bool
     """Whether the unprocessed mixture stands beside the separations."""
+    bitrate: float | None = None
+    """Per domain, of the models with one quantizer per domain, in kbit/s; None for each one's full rate."""
 
     def estimates(self, clip: Clip, seen: Observations | None) -> Iterator[Estimate]:
         """Of all systems."""
         if self.mixture:
             yield from estimates_of_mixture(clip)
-        yield from estimates_of_model(self.codec, clip, own=True, seen=seen)
+        yield from estimates_of_model(self.codec, clip, bitrate=self.bitrate, own=True, seen=seen)
         for other in self.others:
-            yield from estimates_of_model(other, clip, own=False)
+            yield from estimates_of_model(other, clip, bitrate=self.bitrate, own=False)
         for peer in self.peers:
             yield from estimates_of_peer(peer, clip, self.codec.sample_rate)
 
@@ -83,6 +85,7 @@ class Setup:
             "model": self.codec.name,
             "weights": self.codec.weights_sha256.hex(),
             "effort": self.codec.effort,
+            "bitrate": self.bitrate,
             "others": [[other.name, identity_of(other)] for other in self.others],
             "peers": [[peer.name, peer.identity] for peer in self.peers],
             "protocol": self.protocol,

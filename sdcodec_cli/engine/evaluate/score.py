@@ -107,6 +107,8 @@ class EvalResult:
     """Of the model."""
     effort: int
     """Steps of analysis by synthesis of the model's encoding; masked separation and cross are without."""
+    bitrate: float
+    """Of each domain that is present, in kbit/s; masked separation is at the model's full rate."""
     version: str
     """Of the program."""
     data_root: str
@@ -144,11 +146,13 @@ def summarize(
 ) -> EvalResult:
     """The tables of an evaluation."""
     seen, codec = measured.seen, setup.codec
+    levels = codec.num_codebooks if setup.bitrate is None else codec.codebooks_for(setup.bitrate)
     seconds = seen.audio_seconds
     return EvalResult(
         model=codec.name,
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
+        bitrate=levels * codec.recipe.codebook_bitrate,
         version=__version__,
         data_root=str(data_root),
         split=split,
@@ -158,7 +162,7 @@ def summarize(
         seconds=seconds,
         rows=_rows(measured.measurements, ("mix", *codec.domains)),
         activity=_activity(seen),
-        codebooks=_codebooks(seen, codec),
+        codebooks=_codebooks(seen, codec, levels),
         file_bitrate=seen.file_bytes * 8 / 1000 / seconds if seconds else None,
         cost=tuple(cost),
         paper=tuple(row for row in paper_rows() if row.split == split),
@@ -220,9 +224,9 @@ def _activity(seen: Observations) -> tuple[ActivityScore, ...]:
     return tuple(sorted(rows, key=lambda row: row.signal))
 
 
-def _codebooks(seen: Observations, codec: Codec) -> tuple[CodebookUse, ...]:
+def _codebooks(seen: Observations, codec: Codec, num_codebooks: int) -> tuple[CodebookUse, ...]:
     rows = []
-    for domain, levels in zip(codec.domains, seen.usage, strict=True):
+    for domain, levels in zip(codec.domains, seen.usage[:, :num_codebooks], strict=True):
         share = levels / np.maximum(levels.sum(-1, keepdims=True), 1)
         entropy = -(share * np.log(np.maximum(share, 1e-300))).sum(-1)
         rows.append(

@@ -72,18 +72,22 @@ def no_observations(codec: Codec) -> Observations:
     return Observations(np.zeros(shape, dtype=np.int64))
 
 
-def estimates_of_model(codec: Codec, clip: Clip, *, own: bool, seen: Observations | None = None) -> Iterator[Estimate]:
+def estimates_of_model(
+    codec: Codec, clip: Clip, *, bitrate: float | None = None, own: bool, seen: Observations | None = None
+) -> Iterator[Estimate]:
     """A model with one quantizer per domain, as the paper evaluates it.
 
     Args:
         codec: the model
         clip: to be coded
+        bitrate: per domain, in kbit/s; the model's full rate by default. Masks are made of all codebooks
         own: also what only the model under test is asked for: each stem through the other domains' quantizers, and
             through the whole system
         seen: what else is observed is added to this
     """
     name, mix = codec.name, torch.from_numpy(clip.mix)
-    codes = codec.encode(mix)
+    levels = codec.num_codebooks if bitrate is None else codec.codebooks_for(bitrate)
+    codes = codec.encode(mix, num_codebooks=levels)
     decoded = codec.decode(codes)
     yield Estimate("resynthesis", name, "mix", _plain(decoded), clip.mix, bitrate=_bitrate(codec, codes))
     stems = _stems(codec, codes)
@@ -97,16 +101,16 @@ def estimates_of_model(codec: Codec, clip: Clip, *, own: bool, seen: Observation
         reference = clip.stems[domain]
         if is_silent(reference):
             continue
-        only = codec.encode(torch.from_numpy(reference), present=[domain])
+        only = codec.encode(torch.from_numpy(reference), num_codebooks=levels, present=[domain])
         estimate = _plain(codec.decode(only, stem=domain))
-        yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=codec.recipe.bitrate)
+        yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=_bitrate(codec, only))
         if own:
             # What a quantizer lets through by itself: analysis by synthesis would force the wrong ones.
-            everywhere = plain.encode(torch.from_numpy(reference), present=codec.domains)
+            everywhere = plain.encode(torch.from_numpy(reference), num_codebooks=levels, present=codec.domains)
             for through in codec.domains:
                 estimate = _plain(codec.decode(everywhere, stem=through))
                 yield Estimate("cross", name, domain, estimate, reference, through=through)
-            alone = codec.encode(torch.from_numpy(reference))
+            alone = codec.encode(torch.from_numpy(reference), num_codebooks=levels)
             whole = _plain(codec.decode(alone))
             yield Estimate("whole", name, domain, whole, reference, bitrate=_bitrate(codec, alone))
             if seen is not None:
@@ -118,7 +122,7 @@ def estimates_of_model(codec: Codec, clip: Clip, *, own: bool, seen: Observation
         _observe_activity(seen, codec, "mix", codes, clip.stems)
         _observe_usage(seen, codec, codes)
         seen.audio_seconds += len(clip.mix) / codec.sample_rate
-        seen.file_bytes += _file_size(codec, clip.mix)
+        seen.file_bytes += _file_size(codec, clip.mix, bitrate)
 
 
 def estimates_of_peer(peer: Peer, clip: Clip, sample_rate: int) -> Iterator[Estimate]:
@@ -152,14 +156,16 @@ def _plain(wav: Tensor) -> Wav:
 
 def _bitrate(codec: Codec, codes: Codes) -> float:
     """Of the codes that are stored, in kbit/s."""
-    return codec.recipe.bitrate * sum(float(active.float().mean()) for active in codes.active.values())
+    levels = next(iter(codes.codes.values())).shape[-2]
+    heard = sum(float(active.float().mean()) for active in codes.active.values())
+    return levels * codec.recipe.codebook_bitrate * heard
 
 
-def _file_size(codec: Codec, wav: Wav) -> int:
+def _file_size(codec: Codec, wav: Wav, bitrate: float | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "mix.wav", Path(folder) / "mix.sdc"
         soundfile.write(source, wav, codec.sample_rate, subtype="PCM_16")
-        compress(source, target, codec=codec)
+        compress(source, target, codec=codec, bitrate=bitrate)
         return target.stat().st_size
 
 
