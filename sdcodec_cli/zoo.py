@@ -222,8 +222,9 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
     """Give a network the weights of another model, as a start for training.
 
     Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has, every
-    domain starts from a copy of it. What a larger spectral network has besides, blocks at the end or an encoder's long
-    windows, starts as doing nothing, so that the first output is the other model's (arXiv:1511.05641).
+    domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one and share
+    its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are of little use
+    for thousands of steps. An encoder's long windows do begin so.
 
     Raises:
         ModelError: the other model has no weights, or other sizes
@@ -238,11 +239,13 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
             levels = torch.cat([tensors[f"quantizer.own.{key}"], tensors[f"quantizer.shared.{key}"]], dim=1)
             tensors[f"quantizer.own.{key}"] = levels[:, : own[1]].repeat(own[0], *[1] * (levels.dim() - 1))
             tensors[f"quantizer.shared.{key}"] = levels[:, own[1] :]
+    for part in ("encoder", "decoder"):
+        tensors = _with_blocks(tensors, f"{part}.blocks.", _num_blocks(network.state_dict(), f"{part}.blocks."))
     for key, value in network.state_dict().items():
-        if key not in tensors and (key.startswith("activity.") or ".blocks." in key or ".embed_context." in key):
-            last = ".blocks." in key and key.endswith((".project.weight", ".project.bias"))
-            idle = last or key.endswith(".embed_context.weight")
-            tensors[key] = torch.zeros_like(value) if idle else value
+        if key not in tensors and key.startswith("activity."):
+            tensors[key] = value
+        elif key not in tensors and key.endswith(".embed_context.weight"):
+            tensors[key] = torch.zeros_like(value)
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     for key in [*wanted, *(key for key in tensors if not key.startswith("activity."))]:
         if key not in wanted or key not in tensors or tensors[key].shape != wanted[key]:
@@ -250,6 +253,27 @@ def start_from(network: SDCodec, entry: ModelEntry) -> None:
                 f"{entry.name}: cannot be a start for this recipe, {key} differs in size; choose another --init"
             )
     network.load_state_dict({key: tensors[key] for key in wanted})
+
+
+def _num_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many blocks of a spectral network tensors are of; 0 for a convolutional one."""
+    return sum(key.startswith(prefix) and key.endswith(".scale") for key in tensors)
+
+
+def _with_blocks(tensors: Mapping[str, Tensor], prefix: str, count: int) -> dict[str, Tensor]:
+    """Tensors of a network of `count` blocks, if that is more than these have: some or all are there several times."""
+    given = _num_blocks(tensors, prefix)
+    if count <= given or given == 0:
+        return dict(tensors)
+    sources = [number * given // count for number in range(count)]
+    more = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            number, _, name = key.removeprefix(prefix).partition(".")
+            copies = [copy for copy, source in enumerate(sources) if source == int(number)]
+            for copy in copies:
+                more[f"{prefix}{copy}.{name}"] = value / len(copies) if name == "scale" else value
+    return more
 
 
 def check_new_model(folder: Path, *, overwrite: bool) -> None:

@@ -139,6 +139,21 @@ def test_losses_add_up_over_outputs_and_average_over_examples(pool):
     assert float(values["snr"]) == pytest.approx(total / 6, rel=1e-3)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_scales_of_blocks_are_slower_than_what_they_scale(optimizer):
+    recipe = short(optimizer=optimizer, learning_rate=1e-3, warmup_steps=0, weight_decay=0.0)
+    trainer = Trainer(recipe, Processes("cpu", recipe.training))
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    for p in trainer.model.parameters():
+        p.grad = torch.ones_like(p) if p.requires_grad else None
+    trainer.take_step()
+    moved = {name: float((before[name] - p.detach()).mean()) for name, p in trainer.model.named_parameters()}
+    for part in ("encoder", "decoder"):
+        assert moved[f"{part}.blocks.0.scale"] == pytest.approx(0.05e-3, rel=1e-2)
+        assert moved[f"{part}.blocks.0.depthwise.bias"] == pytest.approx(1e-3, rel=1e-2)
+    assert all(moved[name] != 0 for name, p in trainer.model.named_parameters() if p.requires_grad)
+
+
 def test_a_model_of_one_domain_codes_the_sum_of_those_it_is_trained_on(pool):
     several = short(swap_probability=0.0)
     recipe = dataclasses.replace(

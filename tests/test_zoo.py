@@ -155,22 +155,50 @@ def larger(recipe):
     return dataclasses.replace(recipe, encoder=encoder, decoder=dataclasses.replace(recipe.decoder, depth=3))
 
 
-def test_a_larger_network_starts_with_the_codes_and_the_sound_of_the_smaller_and_all_of_it_learns(tmp_path):
-    smaller = zoo.find(write_tiny(tmp_path / "smaller", tiny_recipe()))
-    network, given = zoo.build(larger(tiny_recipe())), zoo.load(smaller)[0]
+def test_long_windows_that_are_added_change_nothing_at_first_and_learn_at_once(tmp_path):
+    import dataclasses
+
+    recipe = tiny_recipe()
+    smaller = zoo.find(write_tiny(tmp_path / "smaller", recipe))
+    windows = dataclasses.replace(recipe.encoder, context_window_length=1600)
+    network, given = zoo.build(dataclasses.replace(recipe, encoder=windows)), zoo.load(smaller)[0]
     zoo.start_from(network, smaller)
     wav = torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
     quantized, expected = network.quantize(network.encode(wav)), given.quantize(given.encode(wav))
     assert torch.equal(quantized.codes, expected.codes)
     torch.testing.assert_close(network.decode(quantized.latents[0]), given.decode(expected.latents[0]))
     network.decode(quantized.latents.sum(0)).square().sum().backward()
-    for added in (
-        network.encoder.embed_context.weight,
-        network.encoder.blocks[3].project.weight,
-        network.decoder.blocks[2].project.weight,
-    ):
-        assert added.grad is not None
-        assert bool(added.grad.any())
+    added = network.encoder.embed_context.weight.grad
+    assert added is not None
+    assert bool(added.any())
+
+
+@pytest.mark.parametrize(("depth", "shared"), [(4, [2, 2, 2, 2]), (3, [2, 2, 1]), (5, [3, 3, 3, 2, 2])])
+def test_blocks_of_a_deeper_network_start_as_copies_that_share_what_one_did(tmp_path, depth, shared):
+    import dataclasses
+
+    recipe = tiny_recipe()
+    smaller = zoo.find(write_tiny(tmp_path / "smaller", recipe))
+    deeper = dataclasses.replace(
+        recipe,
+        encoder=dataclasses.replace(recipe.encoder, depth=depth),
+        decoder=dataclasses.replace(recipe.decoder, depth=depth),
+    )
+    network, given = zoo.build(deeper).requires_grad_(False), zoo.load(smaller)[0].requires_grad_(False)
+    zoo.start_from(network, smaller)
+    for part in ("encoder", "decoder"):
+        blocks, theirs = getattr(network, part).blocks, getattr(given, part).blocks
+        for number, (block, copies) in enumerate(zip(blocks, shared, strict=True)):
+            source = theirs[number * len(theirs) // depth]
+            torch.testing.assert_close(block.scale * copies, source.scale)
+            assert torch.equal(block.project.weight, source.project.weight)
+        assert sum(1 / copies for copies in shared) == pytest.approx(len(theirs))
+    # Close to what it was, when there is nothing but the blocks to tell them apart.
+    latent = torch.randn(1, recipe.model.latent_dim, 50, generator=torch.Generator().manual_seed(0))
+    expected, found = given.decode(latent), network.decode(latent)
+    for block in given.decoder.blocks:
+        block.scale.zero_()
+    assert (found - expected).square().mean() < 0.05 * (given.decode(latent) - expected).square().mean()
 
 
 def test_a_start_from_a_larger_network_is_refused(tmp_path):

@@ -29,6 +29,10 @@ from .codebooks import CodebookWatch
 from .distributed import Processes
 from .objective import Generator, draw_scales, objective, targets
 
+SCALE_RATE = 0.05
+"""Learning rate of the blocks' scales, as a share of all others'. At the full one, those of blocks that are added to a
+trained network are at zero after a hundred steps, before the blocks have learned anything, and stay there."""
+
 
 def schedule(fields: TrainingFields, step: int) -> float:
     """Share of the peak learning rate that a step gets, the first being step 0."""
@@ -127,11 +131,14 @@ class Trainer:
         trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         muon = fields.optimizer == "muon"
         matrices = [p for name, p in trained.items() if muon and ".blocks." in name and p.dim() == 2]
-        others = [p for p in trained.values() if not any(p is matrix for matrix in matrices)]
+        scales = [p for name, p in trained.items() if ".blocks." in name and name.endswith(".scale")]
+        others = [p for p in trained.values() if not any(p is apart for apart in (*matrices, *scales))]
         decay = fields.weight_decay
         optimizers: dict[str, torch.optim.Optimizer] = {
             "adamw": torch.optim.AdamW(others, betas=fields.betas, weight_decay=decay, fused=True)
         }
+        if scales:
+            optimizers["scales"] = torch.optim.AdamW(scales, betas=fields.betas, weight_decay=decay, fused=True)
         if matrices:
             optimizers["muon"] = torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
         if self.critic:
@@ -143,8 +150,9 @@ class Trainer:
     def learning_rates(self) -> dict[str, float]:
         """Of the step to come, by optimizer."""
         share = schedule(self.fields, self.step)
-        peaks = {"discriminators": self.recipe.discriminator.learning_rate}
-        return {name: share * peaks.get(name, self.fields.learning_rate) for name in self.optimizers}
+        peak = self.fields.learning_rate
+        peaks = {"discriminators": self.recipe.discriminator.learning_rate, "scales": SCALE_RATE * peak}
+        return {name: share * peaks.get(name, peak) for name in self.optimizers}
 
     def backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Gradients of the next step, from its micro-batches.
