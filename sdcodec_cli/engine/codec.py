@@ -148,12 +148,14 @@ class Codec:
         """Frames on each side that a decoder needs to decode a frame exactly."""
         return self.network.decoder.context_frames
 
-    def codebooks_for(self, bitrate: float) -> int:
-        """How many codebooks fit a bitrate per domain in kbit/s.
+    def codebooks_for(self, bitrate: float | None) -> int:
+        """How many codebooks fit a bitrate per domain in kbit/s; None is the full rate.
 
         Raises:
             ValueError: the model was not trained for less than all, or the bitrate is out of its range
         """
+        if bitrate is None:
+            return self.num_codebooks
         each, full = self.recipe.codebook_bitrate, self.recipe.bitrate
         if not each <= bitrate <= full + 1e-9:
             raise ValueError(f"bitrate must be between {each:g} and {full:g} kbit/s per domain, got {bitrate:g}")

@@ -90,7 +90,7 @@ def compress(
     """
     if channels not in ("mono", "keep"):
         raise ValueError(f"channels must be mono or keep, got {channels!r}")
-    num_codebooks = codec.num_codebooks if bitrate is None else codec.codebooks_for(bitrate)
+    num_codebooks = codec.codebooks_for(bitrate)
     stored = _stored(codec, domains)
     began = time.monotonic()
     with AudioReader(source) as reader:

@@ -103,8 +103,7 @@ def _evaluate(
     failures: list[str] = []
     # What can be wrong with the request is found before hours of work.
     _check_pages(request)
-    if request.bitrate is not None:
-        codec.codebooks_for(request.bitrate)
+    codec.codebooks_for(request.bitrate)
     others, peers = _others(codec, request, notes)
     for peer in peers:
         stack.callback(peer.close)
@@ -262,7 +261,7 @@ def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
     recipe = dataclasses.replace(zoo.find("dac-16k").recipe, name="dac-16k")
     network = zoo.build(recipe).to(codec.device).eval()
 
-    levels = codec.num_codebooks if bitrate is None else codec.codebooks_for(bitrate)
+    levels = codec.codebooks_for(bitrate)
 
     def encode(wav: torch.Tensor) -> Codes:
         return codec.encode(wav, num_codebooks=levels)

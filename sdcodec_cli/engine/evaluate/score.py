@@ -146,7 +146,7 @@ def summarize(
 ) -> EvalResult:
     """The tables of an evaluation."""
     seen, codec = measured.seen, setup.codec
-    levels = codec.num_codebooks if setup.bitrate is None else codec.codebooks_for(setup.bitrate)
+    levels = codec.codebooks_for(setup.bitrate)
     seconds = seen.audio_seconds
     return EvalResult(
         model=codec.name,

@@ -86,7 +86,7 @@ def estimates_of_model(
         seen: what else is observed is added to this
     """
     name, mix = codec.name, torch.from_numpy(clip.mix)
-    levels = codec.num_codebooks if bitrate is None else codec.codebooks_for(bitrate)
+    levels = codec.codebooks_for(bitrate)
     codes = codec.encode(mix, num_codebooks=levels)
     decoded = codec.decode(codes)
     yield Estimate("resynthesis", name, "mix", _plain(decoded), clip.mix, bitrate=_bitrate(codec, codes))
