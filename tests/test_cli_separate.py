@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sdcodec_cli.engine.separate import DEFAULT_VIEWS, MAX_VIEWS
+
 from cli_examples import Engine, errors, install, sdc
 
 
@@ -46,6 +48,15 @@ def test_stems_are_written_beside_the_input_without_an_output(engine: Engine) ->
     assert engine.calls[-1]["targets"] == {"music": "film.music.wav", "sfx": "film.sfx.wav"}
     assert errors(sdc("separate", "film.wav", "--stem", "sfx")) == ["film.sfx.wav exists; pass --force to overwrite it"]
     assert sdc("separate", "film.wav", "--stem", "sfx", "-f").exit_code == 0
+
+
+def test_the_number_of_views_is_handed_on_and_is_the_engines_by_default(engine: Engine) -> None:
+    for given, expected in (([], DEFAULT_VIEWS), (["--views", "1"], 1), (["--views", str(MAX_VIEWS)], MAX_VIEWS)):
+        assert sdc("separate", "film.wav", "-f", *given).exit_code == 0
+        assert engine.calls[-1]["views"] == expected
+    for wrong in ("0", str(MAX_VIEWS + 1), "many"):
+        assert "--views" in sdc("separate", "film.wav", "-f", "--views", wrong).stderr
+    assert len(engine.calls) == 3
 
 
 def test_json_is_one_object_per_input(engine: Engine) -> None:

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from sdcodec_cli import load_codec
+from sdcodec_cli.audio import integrated_loudness
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
-from sdcodec_cli.engine.separate import separate
+from sdcodec_cli.engine.masks import mask_mixture
+from sdcodec_cli.engine.separate import MAX_VIEWS, separate, separate_wav
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES
 from sdcodec_cli.errors import InputError, ModelError, OutputError
 
@@ -303,6 +306,31 @@ def test_separation_does_not_depend_on_the_blocks_it_is_done_in(codec, tmp_path,
     separate(source, {"speech": tmp_path / "a2.wav"}, codec=codec)
     one, two = (soundfile.read(tmp_path / name)[0] for name in ("a1.wav", "a2.wav"))
     assert float(np.abs(one - two).max()) < 1e-4
+
+
+def test_masks_are_the_mean_of_those_of_every_polarity_and_delay(codec):
+    mixture = torch.from_numpy(noise(200_000).T.copy())
+    one = separate_wav(mixture, codec=codec, views=1)
+    gain = 10 ** (codec.gain_for(integrated_loudness(mixture.numpy(), codec.sample_rate)) / 20)
+    plain, found = codec.at_effort(0), []
+    for delay in (0, codec.hop_length // 2):
+        for sign in (1, -1):
+            heard = sign * gain * torch.nn.functional.pad(mixture[0], (delay, 0))
+            codes = plain.encode(heard, normalize=False)
+            found.append(torch.stack([plain.decode(codes, stem=domain)[delay:] for domain in codec.domains]))
+    torch.testing.assert_close(one, mask_mixture(mixture, found[0]), atol=1e-4, rtol=0)
+    four = separate_wav(mixture, codec=codec, views=4)
+    torch.testing.assert_close(four, mask_mixture(mixture, *found), atol=1e-4, rtol=0)
+    assert float((four - one).abs().max()) > 0.01
+
+
+def test_a_number_of_views_that_cannot_be_is_a_value_error(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(1600), 16_000)
+    for views in (0, MAX_VIEWS + 1, 1.5):
+        with pytest.raises(ValueError, match=f"views must be a whole number from 1 to 16, got {views}"):
+            separate(source, {"sfx": tmp_path / "sfx.wav"}, codec=codec, views=views)
+    assert not (tmp_path / "sfx.wav").exists()
+    assert separate(source, {"sfx": tmp_path / "sfx.wav"}, codec=codec, views=3).views == 3
 
 
 def test_a_pipe_without_a_length_at_its_beginning_is_cut_where_its_end_says(codec, tmp_path, monkeypatch):

@@ -215,6 +215,22 @@ def test_a_bitrate_is_that_of_models_with_these_domains_and_leaves_masks_alone(c
         assert row.bitrate is None or row.bitrate == pytest.approx(before[key].bitrate / 2)
 
 
+def test_views_are_those_of_masks_alone_and_measurements_of_other_numbers_are_kept_apart(codec, root, tmp_path):
+    # Without the activity head all domains are heard, and share the mixture.
+    other = write_tiny(tmp_path / "other", dataclasses.replace(tiny_recipe(activity=False), name="other"), seed=1)
+    asked = dataclasses.replace(request_for(root, limit=1), against=(str(other), "mixture"))
+    work = tmp_path / "work"
+    one, four = evaluate(codec, dataclasses.replace(asked, views=1, work=work)), evaluate(codec, asked)
+    assert (one.views, four.views) == (1, 4)
+    before, after = ({(r.task, r.system, r.stem, r.through): r for r in result.rows} for result in (one, four))
+    changed = {key[:2] for key, row in after.items() if row.metrics != before[key].metrics}
+    assert changed == {("masked separation", codec.name), ("masked separation", "other")}
+    with pytest.raises(OutputError, match=r"\(not the same: views\)"):
+        evaluate(codec, dataclasses.replace(asked, work=work))
+    with pytest.raises(ValueError, match="views must be a whole number from 1 to 16, got 17"):
+        evaluate(codec, dataclasses.replace(asked, views=17))
+
+
 def test_a_bitrate_that_a_model_does_not_have_is_refused_before_any_work(codec, root, tmp_path):
     with pytest.raises(ValueError, match="bitrate must be between"):
         evaluate(codec, dataclasses.replace(request_for(root), bitrate=100.0))

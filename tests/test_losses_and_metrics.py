@@ -41,6 +41,13 @@ def test_masks_add_up_to_one_even_where_nothing_is_left_to_divide():
     assert masks.tolist() == [[0.5, 0.25, 0.5], [0.5, 0.75, 0.5]]
 
 
+def test_the_masks_of_several_views_count_alike_however_loud_each_view_is():
+    torch.manual_seed(0)
+    mixture, one, two = torch.randn(2, 5000), torch.randn(3, 5000), torch.randn(3, 5000)
+    mean = (mask_mixture(mixture, one) + mask_mixture(mixture, two)) / 2
+    torch.testing.assert_close(mask_mixture(mixture, one, -8 * two), mean, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("length", [1, 100, 511, 513, 5000])
 def test_masked_stems_add_up_to_the_mixture_at_any_length(length):
     torch.manual_seed(0)

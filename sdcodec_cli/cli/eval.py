@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .console import Console, put, table, wrong
-from .options import Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, check_bitrate
+from .options import Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, Views, check_bitrate
 
 if TYPE_CHECKING:
     from ..engine.evaluate.report import TableView
@@ -99,6 +99,7 @@ def eval_(
     ] = None,
     effort: Effort = None,
     bitrate: Bitrate = None,
+    views: Views = 4,
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -144,6 +145,7 @@ def eval_(
         device=device,
         effort=effort,
         bitrate=bitrate,
+        views=views,
     )
     codec = load_codec(model, device=device, effort=effort)
     check_bitrate(codec, bitrate)
@@ -178,7 +180,7 @@ def _show(result: EvalResult) -> None:
     put(
         f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
         f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
-        f"{result.bitrate:g} kbit/s per domain"
+        f"views {result.views}, {result.bitrate:g} kbit/s per domain"
     )
     for view in table_views(result):
         groups = {column.group for column in view.columns if column.group and not column.title.isdigit()}

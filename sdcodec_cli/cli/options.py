@@ -159,6 +159,17 @@ Effort = Annotated[
         show_default=False,
     ),
 ]
+Views = Annotated[
+    int,
+    typer.Option(
+        "--views",
+        metavar="N",
+        min=1,
+        max=16,  # engine.separate.MAX_VIEWS
+        help="How many views of the audio, upside down or a part of a frame later, masks are the mean of, from 1 "
+        "(fastest, as in the paper) to 16; each takes as long as the first.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, one object per line.")]

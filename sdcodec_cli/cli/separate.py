@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .console import Console, say_audio, target_name, wrong
-from .options import AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet
+from .options import AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet, Views
 
 
 def separate(
@@ -20,6 +20,7 @@ def separate(
             help="What to extract: a domain of the model, or every one of them (all). May be given several times.",
         ),
     ] = ["all"],  # noqa: B006
+    views: Views = 4,
     model: Model = None,
     device: DeviceOption = "auto",
     force: Force = False,
@@ -52,7 +53,7 @@ def separate(
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
-                    result = run(job.source, job.targets, codec=codec, overwrite=force, progress=progress)
+                    result = run(job.source, job.targets, codec=codec, views=views, overwrite=force, progress=progress)
                 say_audio(console, result)
                 for stem_name, count in result.clipped.items():
                     if count:

@@ -30,8 +30,16 @@ def ratio_masks(stems: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def mask_mixture(mixture: Tensor, stems: Tensor) -> Tensor:
-    """Share a mixture out: mixture `[C, T]` and decoded stems `[N, T]` to `[N, C, T]`, which add up to the mixture."""
+def mask_mixture(mixture: Tensor, *views: Tensor) -> Tensor:
+    """Share a mixture out by the mean of the masks of several views of it.
+
+    Args:
+        mixture: `[C, T]`
+        views: stems that were decoded of each view, `[N, T]`
+
+    Returns:
+        `[N, C, T]`, which add up to the mixture
+    """
     length = mixture.shape[-1]
     window = torch.hann_window(WINDOW_LENGTH, device=mixture.device)
     # Reflection at the edges needs half a window of signal.
@@ -40,6 +48,7 @@ def mask_mixture(mixture: Tensor, stems: Tensor) -> Tensor:
     def spectrum(wav: Tensor) -> Tensor:
         return torch.stft(F.pad(wav, short), WINDOW_LENGTH, HOP_LENGTH, window=window, return_complex=True)
 
-    masked = ratio_masks(spectrum(stems))[:, None] * spectrum(mixture)
+    masks = torch.stack([ratio_masks(spectrum(stems)) for stems in views]).mean(0)
+    masked = masks[:, None] * spectrum(mixture)
     wavs = torch.istft(masked.flatten(0, 1), WINDOW_LENGTH, HOP_LENGTH, window=window, length=length + short[1])
     return wavs.reshape(*masked.shape[:2], -1)[..., :length]

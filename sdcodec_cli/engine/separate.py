@@ -1,4 +1,8 @@
-"""Audio file to stems: the codec's stems as masks on the input, see `masks`.
+"""Audio to stems: the codec's stems as masks on the input, see `masks`.
+
+The codec hears the audio in several views, which differ in nothing that tells what is in it: upside down, or a part of
+a frame later. What it makes of them differs by chance, so the mean of their masks is better than each (test-time
+augmentation; Demucs averages over shifts, arXiv:1911.13254).
 
 Legend: N domains, C channels, T samples, F frames.
 """
@@ -6,6 +10,7 @@ Legend: N domains, C channels, T samples, F frames.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import AudioReader, AudioWriter, StreamResampler, downmix
+from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness
 from .codec import Codec
 from .compress import Progress, measure_loudness
 from .files import StemsResult
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
-from .stream import split_segments
+from .stream import CodedBlock, split_segments
 
 Wav = NDArray[np.float32]
 
@@ -32,9 +37,16 @@ MARGIN = 2 * WINDOW_LENGTH
 """Samples on each side of a block that its spectrum also sees; a whole number of hops."""
 
 
+DEFAULT_VIEWS, MAX_VIEWS = 4, 16
+"""How many views masks are the mean of."""
+
+
 @dataclass(frozen=True)
 class SeparateResult(StemsResult):
     """What became of one input."""
+
+    views: int
+    """How many views of the audio its masks are the mean of."""
 
 
 def separate(
@@ -42,6 +54,7 @@ def separate(
     targets: Mapping[str, str | Path],
     *,
     codec: Codec,
+    views: int = DEFAULT_VIEWS,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparateResult:
@@ -54,13 +67,15 @@ def separate(
         source: any file that libsndfile reads, or `-` for standard input
         targets: where each domain goes, or `-` for standard output
         codec: the model
+        views: how many views of the audio masks are the mean of; one is the paper's mask, and more take as much longer
         overwrite: replace existing targets
         progress: called after every block
 
     Raises:
         InputError, OutputError: see `audio`
-        ValueError: a domain that the model does not have
+        ValueError: a domain that the model does not have, `views` out of range
     """
+    check_views(views)
     for stem in targets:
         if stem not in codec.domains:
             raise ValueError(f"{codec.name} has no domain {stem}; it has {', '.join(codec.domains)}")
@@ -76,7 +91,7 @@ def separate(
             )
             for target in targets.values()
         ]
-        separator = _Separator(codec, info.channels, gain_db)
+        separator = _Separator(codec, info.channels, gain_db, views)
         to_model = StreamResampler(info.sample_rate, codec.sample_rate, info.channels)
         to_file = StreamResampler(codec.sample_rate, info.sample_rate, len(wanted) * info.channels)
         read = written = 0
@@ -110,47 +125,107 @@ def separate(
         model=codec.name,
         device=str(codec.device),
         clipped={stem: writer.clipped for stem, writer in zip(targets, writers, strict=True)},
+        views=views,
     )
 
 
-class _Separator:
-    """Encodes and decodes the down-mix, and masks the channels with what comes out, all as it arrives."""
+def separate_wav(wav: Tensor, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Tensor:
+    """Separate audio in memory as `separate` does a file: floats `[C, T]` at the model's rate to `[N, C, T]`.
 
-    def __init__(self, codec: Codec, channels: int, gain_db: float) -> None:
-        self._codec, self._gain = codec, np.float32(10 ** (gain_db / 20))
-        # Steps towards the mix would take a little away from what tells the stems apart.
-        self._encoder = codec.at_effort(0).stream_encoder()
-        self._decoder = codec.stream_decoder(codec.domains)
+    Raises:
+        ValueError: `views` out of range
+    """
+    check_views(views)
+    mixture = wav.numpy()
+    gain_db = codec.gain_for(integrated_loudness(downmix(mixture), codec.sample_rate))
+    separator = _Separator(codec, len(mixture), gain_db, views)
+    return torch.from_numpy(np.concatenate([*separator.push(mixture), *separator.finish()], axis=-1))
+
+
+def check_views(views: int) -> None:
+    """Raise a `ValueError` unless there can be so many."""
+    if views not in range(1, MAX_VIEWS + 1):
+        raise ValueError(f"views must be a whole number from 1 to {MAX_VIEWS}, got {views!r}")
+
+
+class _Separator:
+    """Encodes and decodes views of the down-mix, and masks the channels with what comes out, all as it arrives."""
+
+    def __init__(self, codec: Codec, channels: int, gain_db: float, views: int) -> None:
+        # Each delay serves both polarities: the other polarity alone gains more than another delay alone.
+        delays = math.ceil(views / 2)
+        self._views = [
+            _View(codec, gain_db, flipped=bool(view % 2), delay=view // 2 * codec.hop_length // delays)
+            for view in range(views)
+        ]
         self._mixture = torch.zeros(channels, 0)
-        self._stems = torch.zeros(len(codec.domains), 0)
         self._lead = 0  # samples at the head of the buffers that are done and only serve as margin
 
     def push(self, wav: Wav) -> Iterator[Wav]:
         """Take `[C, T]` in, give out `[N, C, T']` that is complete."""
         self._mixture = torch.cat([self._mixture, torch.from_numpy(wav)], dim=-1)
-        segments = split_segments(self._encoder.push(downmix(wav)[0] * self._gain))
-        yield from self._decoded(self._decode(segment.codes, segment.active) for segment in segments)
+        mono = downmix(wav)[0]
+        for view in self._views:
+            view.push(mono)
+        yield from self._masked()
 
     def finish(self) -> Iterator[Wav]:
         """Give out the rest."""
-        segments = split_segments(self._encoder.finish())
-        yield from self._decoded(self._decode(segment.codes, segment.active) for segment in segments)
-        yield from self._decoded([self._decoder.finish()])
-        self._stems = self._stems[:, : self._mixture.shape[-1]]
-        if self._mixture.shape[-1] > self._lead:
-            yield mask_mixture(self._mixture, self._stems)[..., self._lead :].numpy()
+        for view in self._views:
+            view.finish()
+        yield from self._masked()
+        length = self._mixture.shape[-1]
+        if length > self._lead:
+            stems = [view.stems[:, :length] for view in self._views]
+            yield mask_mixture(self._mixture, *stems)[..., self._lead :].numpy()
 
-    def _decode(self, codes: NDArray[np.int64], active: NDArray[np.bool_]) -> list[Tensor]:
-        present = {d: codes[n] if active[n, 0] else None for n, d in enumerate(self._codec.domains)}
-        return self._decoder.push(present, codes.shape[-1])
+    def _masked(self) -> Iterator[Wav]:
+        """Blocks that every view has, with the margin behind them."""
+        while min(wav.shape[-1] for wav in self._wavs()) >= self._lead + BLOCK + MARGIN:
+            stop = self._lead + BLOCK
+            mixture, *stems = [wav[:, : stop + MARGIN] for wav in self._wavs()]
+            yield mask_mixture(mixture, *stems)[..., self._lead : stop].numpy()
+            drop = stop - MARGIN
+            self._mixture = self._mixture[:, drop:].clone()
+            for view in self._views:
+                view.stems = view.stems[:, drop:].clone()
+            self._lead = MARGIN
 
-    def _decoded(self, batches: Iterator[list[Tensor]] | list[list[Tensor]]) -> Iterator[Wav]:
-        for pieces in batches:
-            self._stems = torch.cat([self._stems, *pieces], dim=-1)
-            while min(self._stems.shape[-1], self._mixture.shape[-1]) >= self._lead + BLOCK + MARGIN:
-                stop = self._lead + BLOCK
-                span = slice(0, stop + MARGIN)
-                yield mask_mixture(self._mixture[:, span], self._stems[:, span])[..., self._lead : stop].numpy()
-                drop = stop - MARGIN
-                self._mixture, self._stems = self._mixture[:, drop:].clone(), self._stems[:, drop:].clone()
-                self._lead = MARGIN
+    def _wavs(self) -> list[Tensor]:
+        return [self._mixture, *(view.stems for view in self._views)]
+
+
+class _View:
+    """Stems of the down-mix as the codec finds them in one view of it."""
+
+    def __init__(self, codec: Codec, gain_db: float, *, flipped: bool, delay: int) -> None:
+        self._domains = codec.domains
+        self._gain = np.float32((-1 if flipped else 1) * 10 ** (gain_db / 20))
+        # Steps towards the mix would take a little away from what tells the stems apart.
+        self._encoder = codec.at_effort(0).stream_encoder()
+        self._decoder = codec.stream_decoder(codec.domains)
+        self._delay = delay  # samples of silence that the encoder hears first
+        self._early = delay  # of what is decoded, samples that are to be dropped yet
+        self.stems = torch.zeros(len(codec.domains), 0)
+        """What is decoded and not dropped, in time with the mixture, `[N, T]`; masks do not ask for its sign."""
+
+    def push(self, mono: Wav) -> None:
+        """Take `[T]` in."""
+        if self._delay:
+            mono, self._delay = np.concatenate([np.zeros(self._delay, dtype=np.float32), mono]), 0
+        self._decode(self._encoder.push(mono * self._gain))
+
+    def finish(self) -> None:
+        """Decode the rest."""
+        self._decode(self._encoder.finish())
+        self._add(self._decoder.finish())
+
+    def _decode(self, blocks: list[CodedBlock]) -> None:
+        for segment in split_segments(blocks):
+            present = {d: segment.codes[n] if segment.active[n, 0] else None for n, d in enumerate(self._domains)}
+            self._add(self._decoder.push(present, segment.codes.shape[-1]))
+
+    def _add(self, pieces: list[Tensor]) -> None:
+        for piece in pieces:
+            self.stems = torch.cat([self.stems, piece[:, self._early :]], dim=-1)
+            self._early = max(0, self._early - piece.shape[-1])

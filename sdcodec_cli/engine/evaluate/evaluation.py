@@ -19,6 +19,7 @@ from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, ModelError, OutputError, SdcError
 from ..codec import Codec, Codes, load_codec
+from ..separate import DEFAULT_VIEWS, check_views
 from ..train.distributed import is_first_process, under_torchrun
 from . import visqol
 from .mushra import check_listening_test, write_mushra
@@ -57,6 +58,8 @@ class Request:
     """Of the other models' encoding, see `Codec.effort`; None for each one's own."""
     bitrate: float | None = None
     """Of each domain, in kbit/s, of models with the domains of the one under test; None for each one's full rate."""
+    views: int = DEFAULT_VIEWS
+    """Of a mixture, whose masks are averaged, see `separate`."""
 
 
 Progress = Callable[[float, float | None], None]
@@ -86,7 +89,7 @@ def evaluate(
         ModelError: a peer that was asked for is not there
         OutputError: a folder cannot be written
         SdcError: ViSQOL was asked for and is not installed
-        ValueError: a bitrate that the model does not have
+        ValueError: a bitrate that the model does not have, `views` out of range
     """
     with contextlib.ExitStack() as stack:
         return _evaluate(codec, request, progress, finished, stack)
@@ -104,6 +107,7 @@ def _evaluate(
     # What can be wrong with the request is found before hours of work.
     _check_pages(request)
     codec.codebooks_for(request.bitrate)
+    check_views(request.views)
     others, peers = _others(codec, request, notes)
     for peer in peers:
         stack.callback(peer.close)
@@ -118,6 +122,7 @@ def _evaluate(
         visqol=_visqol(request, notes),
         mixture="mixture" in request.against,
         bitrate=request.bitrate,
+        views=request.views,
     )
     work = request.work
     if work is None:
@@ -172,7 +177,7 @@ def _about(result: EvalResult) -> list[str]:
     about = [
         f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
         f"split {result.split}; protocol {result.protocol}; effort {result.effort}; "
-        f"{result.bitrate:g} kbit/s per domain; ViSQOL {result.visqol}."
+        f"views {result.views}; {result.bitrate:g} kbit/s per domain; ViSQOL {result.visqol}."
     ]
     return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
 

@@ -24,6 +24,7 @@ from ...audio import atomic_output
 from ...data.parallel import own_cores
 from ...errors import OutputError, SdcError
 from ..codec import Codec
+from ..separate import DEFAULT_VIEWS
 from ..train.distributed import PATIENCE, is_first_process, under_torchrun
 from . import metrics, visqol
 from .peers import Peer, identity_of
@@ -68,14 +69,16 @@ class Setup:
     """Whether the unprocessed mixture stands beside the separations."""
     bitrate: float | None = None
     """Per domain, of the models with one quantizer per domain, in kbit/s; None for each one's full rate."""
+    views: int = DEFAULT_VIEWS
+    """Of the mixture, whose masks are averaged."""
 
     def estimates(self, clip: Clip, seen: Observations | None) -> Iterator[Estimate]:
         """Of all systems."""
         if self.mixture:
             yield from estimates_of_mixture(clip)
-        yield from estimates_of_model(self.codec, clip, bitrate=self.bitrate, own=True, seen=seen)
+        yield from estimates_of_model(self.codec, clip, bitrate=self.bitrate, views=self.views, own=True, seen=seen)
         for other in self.others:
-            yield from estimates_of_model(other, clip, bitrate=self.bitrate, own=False)
+            yield from estimates_of_model(other, clip, bitrate=self.bitrate, views=self.views, own=False)
         for peer in self.peers:
             yield from estimates_of_peer(peer, clip, self.codec.sample_rate)
 
@@ -86,6 +89,7 @@ class Setup:
             "weights": self.codec.weights_sha256.hex(),
             "effort": self.codec.effort,
             "bitrate": self.bitrate,
+            "views": self.views,
             "others": [[other.name, identity_of(other)] for other in self.others],
             "peers": [[peer.name, peer.identity] for peer in self.peers],
             "protocol": self.protocol,

@@ -109,6 +109,8 @@ class EvalResult:
     """Steps of analysis by synthesis of the model's encoding; masked separation and cross are without."""
     bitrate: float
     """Of each domain that is present, in kbit/s; masked separation is at the model's full rate."""
+    views: int
+    """How many views of the mixture masked separation takes the mean mask of."""
     version: str
     """Of the program."""
     data_root: str
@@ -153,6 +155,7 @@ def summarize(
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
         bitrate=levels * codec.recipe.codebook_bitrate,
+        views=setup.views,
         version=__version__,
         data_root=str(data_root),
         split=split,

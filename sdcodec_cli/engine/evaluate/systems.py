@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..codec import Codec, Codes
 from ..compress import compress
-from ..masks import mask_mixture
+from ..separate import DEFAULT_VIEWS, separate_wav
 from ..stream import SEGMENT_FRAMES
 from ..train.losses import heard_frames
 from .peers import Peer
@@ -73,7 +73,13 @@ def no_observations(codec: Codec) -> Observations:
 
 
 def estimates_of_model(
-    codec: Codec, clip: Clip, *, bitrate: float | None = None, own: bool, seen: Observations | None = None
+    codec: Codec,
+    clip: Clip,
+    *,
+    bitrate: float | None = None,
+    views: int = DEFAULT_VIEWS,
+    own: bool,
+    seen: Observations | None = None,
 ) -> Iterator[Estimate]:
     """A model with one quantizer per domain, as the paper evaluates it.
 
@@ -81,6 +87,7 @@ def estimates_of_model(
         codec: the model
         clip: to be coded
         bitrate: per domain, in kbit/s; the model's full rate by default. Masks are made of all codebooks
+        views: of the mixture, whose masks are averaged, see `separate`
         own: also what only the model under test is asked for: each stem through the other domains' quantizers, and
             through the whole system
         seen: what else is observed is added to this
@@ -91,9 +98,7 @@ def estimates_of_model(
     decoded = codec.decode(codes)
     yield Estimate("resynthesis", name, "mix", _plain(decoded), clip.mix, bitrate=_bitrate(codec, codes))
     stems = _stems(codec, codes)
-    # Masks are made as `sdc separate` makes them.
-    plain = codec.at_effort(0)
-    masked = mask_mixture(mix[None], _stems(plain, plain.encode(mix)))[:, 0]
+    masked = separate_wav(mix[None], codec=codec, views=views)[:, 0]
     for index, domain in enumerate(codec.domains):
         for task, found in (("separation", stems), ("masked separation", masked)):
             yield Estimate(task, name, domain, _plain(found[index]), clip.stems[domain], mixture=clip.mix)  # type: ignore[arg-type]
@@ -106,6 +111,7 @@ def estimates_of_model(
         yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=_bitrate(codec, only))
         if own:
             # What a quantizer lets through by itself: analysis by synthesis would force the wrong ones.
+            plain = codec.at_effort(0)
             everywhere = plain.encode(torch.from_numpy(reference), num_codebooks=levels, present=codec.domains)
             for through in codec.domains:
                 estimate = _plain(codec.decode(everywhere, stem=through))
