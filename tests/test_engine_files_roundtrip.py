@@ -402,6 +402,15 @@ def test_a_wrong_call_of_decode_is_refused(codec, tmp_path, monkeypatch, targets
         decode("a.sdc", targets, codec=lambda h: codec, **times)
 
 
+@pytest.mark.parametrize("targets", [{}, {"speech": "v.wav", "music": "v.wav"}])
+def test_separated_stems_need_a_file_each(codec, tmp_path, monkeypatch, targets):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.wav", noise(1000), 16_000)
+    with pytest.raises(ValueError, match="targets must name a file of its own for each stem"):
+        separate("a.wav", targets, codec=codec)
+    assert not Path("v.wav").exists()
+
+
 def test_integers_are_not_taken_for_audio(codec):
     with pytest.raises(ValueError, match="wav must be floats in −1…1, got torch.int16"):
         codec.encode(np.zeros(1000, np.int16))

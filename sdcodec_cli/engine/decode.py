@@ -24,7 +24,7 @@ from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
 from .codec import Codec
 from .compress import Progress
-from .files import StemsResult
+from .files import StemsResult, check_targets
 from .stream import SEGMENT_FRAMES, StreamDecoder
 
 Wav = NDArray[np.float32]
@@ -76,8 +76,7 @@ def decode(
         ValueError: no targets, two stems to one target, a time before the beginning or of no length
         OutputError: see `audio`
     """
-    if not targets or len({str(target) for target in targets.values()}) < len(targets):
-        raise ValueError("targets must name a file of its own for each stem, and at least one")
+    check_targets(targets)
     if not (start >= 0 and (duration is None or duration > 0)):
         raise ValueError(f"start must be 0 or more and duration more than 0, got {start:g} and {duration}")
     gains = dict(gains or {})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,12 @@ class StemsResult:
     device: str
     clipped: dict[str, int]
     """Samples beyond full scale, limited to it, of each stem."""
+
+
+def check_targets(targets: Mapping[str, str | Path]) -> None:
+    """Raise a `ValueError` unless each stem has a file of its own, and there is one."""
+    if not targets or len({str(target) for target in targets.values()}) < len(targets):
+        raise ValueError("targets must name a file of its own for each stem, and at least one")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import Tensor
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness
 from .codec import Codec
 from .compress import Progress, measure_loudness
-from .files import StemsResult
+from .files import StemsResult, check_targets
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import CodedBlock, split_segments
 
@@ -73,8 +73,9 @@ def separate(
 
     Raises:
         InputError, OutputError: see `audio`
-        ValueError: a domain that the model does not have, `views` out of range
+        ValueError: no targets, two stems to one target, a domain that the model does not have, `views` out of range
     """
+    check_targets(targets)
     check_views(views)
     for stem in targets:
         if stem not in codec.domains:
