@@ -44,7 +44,7 @@ class CompressResult:
 
 
 @dataclass(frozen=True)
-class SeparateResult:
+class StemsResult:
     input: str
     outputs: dict[str, str]
     seconds: float = 61.23
@@ -55,7 +55,12 @@ class SeparateResult:
 
 
 @dataclass(frozen=True)
-class DecodeResult(SeparateResult):
+class SeparateResult(StemsResult):
+    views: int = 4
+
+
+@dataclass(frozen=True)
+class DecodeResult(StemsResult):
     problems: tuple[str, ...] = ()
 
 

@@ -61,7 +61,8 @@ def test_the_number_of_views_is_handed_on_and_is_the_engines_by_default(engine: 
 
 def test_json_is_one_object_per_input(engine: Engine) -> None:
     (line,) = sdc("separate", "film.wav", "--json", "-q").stdout.splitlines()
-    assert json.loads(line)["outputs"]["sfx"] == "film.sfx.wav"
+    found = json.loads(line)
+    assert (found["outputs"]["sfx"], found["views"]) == ("film.sfx.wav", 4)
 
 
 def test_clipping_is_told(engine: Engine) -> None:

@@ -308,29 +308,53 @@ def test_separation_does_not_depend_on_the_blocks_it_is_done_in(codec, tmp_path,
     assert float(np.abs(one - two).max()) < 1e-4
 
 
-def test_masks_are_the_mean_of_those_of_every_polarity_and_delay(codec):
-    mixture = torch.from_numpy(noise(200_000).T.copy())
-    one = separate_wav(mixture, codec=codec, views=1)
+@pytest.mark.parametrize(("views", "delays"), [(1, [0]), (3, [0, 1 / 2]), (4, [0, 1 / 2]), (6, [0, 1 / 3, 2 / 3])])
+def test_masks_are_the_mean_of_those_of_every_polarity_and_delay(codec, views, delays):
+    mixture = torch.from_numpy(noise(300_000).T.copy())
     gain = 10 ** (codec.gain_for(integrated_loudness(mixture.numpy(), codec.sample_rate)) / 20)
-    plain, found = codec.at_effort(0), []
-    for delay in (0, codec.hop_length // 2):
+    plain, stems = codec.at_effort(0), []
+    for share in delays:
+        delay = int(share * codec.hop_length)
         for sign in (1, -1):
             heard = sign * gain * torch.nn.functional.pad(mixture[0], (delay, 0))
             codes = plain.encode(heard, normalize=False)
-            found.append(torch.stack([plain.decode(codes, stem=domain)[delay:] for domain in codec.domains]))
-    torch.testing.assert_close(one, mask_mixture(mixture, found[0]), atol=1e-4, rtol=0)
-    four = separate_wav(mixture, codec=codec, views=4)
-    torch.testing.assert_close(four, mask_mixture(mixture, *found), atol=1e-4, rtol=0)
-    assert float((four - one).abs().max()) > 0.01
+            stems.append(torch.stack([plain.decode(codes, stem=domain)[delay:] for domain in codec.domains]))
+    found = separate_wav(mixture, codec=codec, views=views)
+    torch.testing.assert_close(found, mask_mixture(mixture, *stems[:views]), atol=1e-4, rtol=0)
+    assert (found - mask_mixture(mixture, stems[0])).abs().max() > 0.01 or views == 1
+
+
+def test_a_file_is_separated_as_audio_in_memory_is(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(500_000, 2), 16_000)
+    targets = {domain: tmp_path / f"{domain}.wav" for domain in codec.domains}
+    separate(source, targets, codec=codec)
+    stems = separate_wav(soundfile.read(source)[0].T, codec=codec)
+    for domain, stem in zip(codec.domains, stems, strict=True):
+        np.testing.assert_allclose(soundfile.read(targets[domain])[0].T, stem, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("wav", "message"),
+    [
+        (torch.zeros(1600), r"wav must be \[C, T\], got shape \[1600\]"),
+        (torch.zeros(1, 0), "wav must be .* with at least one sample"),
+        (torch.zeros(1, 1600, dtype=torch.int16), "wav must be floats in −1…1, got torch.int16"),
+        (torch.full((1, 1600), math.nan), "wav has samples that are not finite numbers"),
+    ],
+)
+def test_what_is_no_audio_is_not_separated(codec, wav, message):
+    with pytest.raises(ValueError, match=message):
+        separate_wav(wav, codec=codec)
 
 
 def test_a_number_of_views_that_cannot_be_is_a_value_error(codec, tmp_path):
     source = write(tmp_path / "a.wav", noise(1600), 16_000)
-    for views in (0, MAX_VIEWS + 1, 1.5):
+    for views in (0, MAX_VIEWS + 1, 1.5):  # 4.0 is a whole number
         with pytest.raises(ValueError, match=f"views must be a whole number from 1 to 16, got {views}"):
             separate(source, {"sfx": tmp_path / "sfx.wav"}, codec=codec, views=views)
     assert not (tmp_path / "sfx.wav").exists()
-    assert separate(source, {"sfx": tmp_path / "sfx.wav"}, codec=codec, views=3).views == 3
+    result = separate(source, {"sfx": tmp_path / "sfx.wav"}, codec=codec, views=4.0)
+    assert (result.views, type(result.views)) == (4, int)
 
 
 def test_a_pipe_without_a_length_at_its_beginning_is_cut_where_its_end_says(codec, tmp_path, monkeypatch):
@@ -402,7 +426,7 @@ def test_a_wrong_call_of_decode_is_refused(codec, tmp_path, monkeypatch, targets
         decode("a.sdc", targets, codec=lambda h: codec, **times)
 
 
-@pytest.mark.parametrize("targets", [{}, {"speech": "v.wav", "music": "v.wav"}])
+@pytest.mark.parametrize("targets", [{}, *({"speech": "v.wav", "music": name} for name in ("v.wav", "./v.wav"))])
 def test_separated_stems_need_a_file_each(codec, tmp_path, monkeypatch, targets):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.wav", noise(1000), 16_000)

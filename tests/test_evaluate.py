@@ -573,6 +573,7 @@ def test_the_command_prints_tables_and_json(folder, root):
         "--against",
         "mixture",
     ]
+    one = "those of the paper of one (--views 1)"
     shown = sdc("eval", *plain, "--device", "cpu")
     assert shown.exit_code == 0, shown.stderr
     for text in (
@@ -581,9 +582,13 @@ def test_the_command_prints_tables_and_json(folder, root):
         "Each stem through each quantizer",
         "perplexity of levels",
         "kbit/s",
+        "effort 0, views 4, ",
+        f"Masks are the mean over 4 views, {one}",
     ):
         assert text in shown.stdout
+    assert one not in sdc("eval", *plain, "--device", "cpu", "--views", "1").stdout
     found = json.loads(sdc("eval", *plain, "--device", "cpu", "--json").stdout)
+    assert found["views"] == 4
     assert (found["split"], found["protocol"], found["num_clips"]) == ("val", "paper", 2)
     row = next(row for row in found["rows"] if (row["task"], row["system"]) == ("separation", "mixture"))
     assert row["metrics"]["si_sdri"]["mean"] == 0

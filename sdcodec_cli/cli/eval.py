@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from .console import Console, put, table, wrong
-from .options import Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, Views, check_bitrate
+from .options import DEFAULT_VIEWS, Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, Views, check_bitrate
 
 if TYPE_CHECKING:
     from ..engine.evaluate.report import TableView
@@ -99,7 +99,7 @@ def eval_(
     ] = None,
     effort: Effort = None,
     bitrate: Bitrate = None,
-    views: Views = 4,
+    views: Views = DEFAULT_VIEWS,
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,

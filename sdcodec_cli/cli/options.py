@@ -166,10 +166,11 @@ Views = Annotated[
         metavar="N",
         min=1,
         max=16,  # engine.separate.MAX_VIEWS
-        help="How many views of the audio, upside down or a part of a frame later, masks are the mean of, from 1 "
-        "(fastest, as in the paper) to 16; each takes as long as the first.",
+        help="Average the masks of so many views of the audio, with polarity inverted or delayed by part of a frame. "
+        "1 is the paper's single mask; the time that separation takes grows in proportion.",
     ),
 ]
+DEFAULT_VIEWS = 4  # engine.separate.DEFAULT_VIEWS
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, one object per line.")]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .console import Console, say_audio, target_name, wrong
-from .options import AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet, Views
+from .options import DEFAULT_VIEWS, AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet, Views
 
 
 def separate(
@@ -20,7 +20,7 @@ def separate(
             help="What to extract: a domain of the model, or every one of them (all). May be given several times.",
         ),
     ] = ["all"],  # noqa: B006
-    views: Views = 4,
+    views: Views = DEFAULT_VIEWS,
     model: Model = None,
     device: DeviceOption = "auto",
     force: Force = False,

@@ -65,6 +65,23 @@ def load_codec(model: str | Path | None = None, *, device: str = "auto", effort:
     return codec if effort is None else codec.at_effort(effort)
 
 
+def checked_audio(wav: Tensor | NDArray[Any]) -> Tensor:
+    """Audio `[..., T]` as 32-bit floats on the CPU, without gradients.
+
+    Raises:
+        ValueError: no samples, samples that are not floats or not finite
+    """
+    given = torch.as_tensor(wav)
+    if not given.is_floating_point():
+        raise ValueError(f"wav must be floats in −1…1, got {given.dtype}; divide integers by their full scale")
+    signal = given.to(torch.float32).detach().cpu()
+    if signal.dim() == 0 or signal.numel() == 0:
+        raise ValueError(f"wav must be [..., T] with at least one sample, got shape {list(signal.shape)}")
+    if not bool(torch.isfinite(signal).all()):
+        raise ValueError("wav has samples that are not finite numbers")
+    return signal
+
+
 def choose_device(name: str) -> torch.device:
     """The device that a name stands for: `auto`, `cpu`, `cuda` or `mps`; a `DeviceError` where there is none."""
     if name in ("auto", "cuda") and torch.cuda.is_available():
@@ -223,14 +240,7 @@ class Codec:
             ValueError: no samples, samples that are not floats or not finite, `num_codebooks` out of range, no such
                 domain
         """
-        given = torch.as_tensor(wav)
-        if not given.is_floating_point():
-            raise ValueError(f"wav must be floats in −1…1, got {given.dtype}; divide integers by their full scale")
-        signal = given.to(torch.float32).detach().cpu()
-        if signal.dim() == 0 or signal.numel() == 0:
-            raise ValueError(f"wav must be [..., T] with at least one sample, got shape {list(signal.shape)}")
-        if not bool(torch.isfinite(signal).all()):
-            raise ValueError("wav has samples that are not finite numbers")
+        signal = checked_audio(wav)
         rows, gains, codes, active = signal.reshape(-1, signal.shape[-1]), [], [], []
         for row in rows:
             gain = self.gain_for(integrated_loudness(row.numpy()[None], self.sample_rate)) if normalize else 0.0

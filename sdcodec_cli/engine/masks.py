@@ -30,12 +30,13 @@ def ratio_masks(stems: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def mask_mixture(mixture: Tensor, *views: Tensor) -> Tensor:
-    """Share a mixture out by the mean of the masks of several views of it.
+def mask_mixture(mixture: Tensor, stems: Tensor, *more: Tensor) -> Tensor:
+    """Share a mixture out by the mask that decoded stems make, or by the mean of several masks.
 
     Args:
         mixture: `[C, T]`
-        views: stems that were decoded of each view, `[N, T]`
+        stems: decoded, `[N, T]`
+        more: stems of other views of the mixture
 
     Returns:
         `[N, C, T]`, which add up to the mixture
@@ -48,7 +49,7 @@ def mask_mixture(mixture: Tensor, *views: Tensor) -> Tensor:
     def spectrum(wav: Tensor) -> Tensor:
         return torch.stft(F.pad(wav, short), WINDOW_LENGTH, HOP_LENGTH, window=window, return_complex=True)
 
-    masks = torch.stack([ratio_masks(spectrum(stems)) for stems in views]).mean(0)
+    masks = torch.stack([ratio_masks(spectrum(view)) for view in (stems, *more)]).mean(0)
     masked = masks[:, None] * spectrum(mixture)
     wavs = torch.istft(masked.flatten(0, 1), WINDOW_LENGTH, HOP_LENGTH, window=window, length=length + short[1])
     return wavs.reshape(*masked.shape[:2], -1)[..., :length]

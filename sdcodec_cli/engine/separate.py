@@ -1,10 +1,10 @@
 """Audio to stems: the codec's stems as masks on the input, see `masks`.
 
-The codec hears the audio in several views, which differ in nothing that tells what is in it: upside down, or a part of
-a frame later. What it makes of them differs by chance, so the mean of their masks is better than each (test-time
-augmentation; Demucs averages over shifts, arXiv:1911.13254).
+Test-time augmentation: the codec hears the audio in several views, with its polarity inverted or delayed by a part of a
+frame, which change nothing about what is in it. What the codec makes of them differs by chance, so the mean of their
+masks is better than each (Demucs averages over delays, arXiv:1911.13254).
 
-Legend: N domains, C channels, T samples, F frames.
+Legend: N domains, C channels, T samples.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness
-from .codec import Codec
+from .codec import Codec, checked_audio
 from .compress import Progress, measure_loudness
 from .files import StemsResult, check_targets
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
@@ -37,8 +38,11 @@ MARGIN = 2 * WINDOW_LENGTH
 """Samples on each side of a block that its spectrum also sees; a whole number of hops."""
 
 
-DEFAULT_VIEWS, MAX_VIEWS = 4, 16
+DEFAULT_VIEWS = 4
 """How many views masks are the mean of."""
+
+MAX_VIEWS = 16
+"""More than eight gain nothing that could be measured, see docs/experiments.md."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def separate(
         source: any file that libsndfile reads, or `-` for standard input
         targets: where each domain goes, or `-` for standard output
         codec: the model
-        views: how many views of the audio masks are the mean of; one is the paper's mask, and more take as much longer
+        views: how many views of the audio masks are the mean of; one is the paper's single mask, and time grows in
+            proportion
         overwrite: replace existing targets
         progress: called after every block
 
@@ -76,7 +81,7 @@ def separate(
         ValueError: no targets, two stems to one target, a domain that the model does not have, `views` out of range
     """
     check_targets(targets)
-    check_views(views)
+    views = checked_views(views)
     for stem in targets:
         if stem not in codec.domains:
             raise ValueError(f"{codec.name} has no domain {stem}; it has {', '.join(codec.domains)}")
@@ -130,33 +135,47 @@ def separate(
     )
 
 
-def separate_wav(wav: Tensor, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Tensor:
-    """Separate audio in memory as `separate` does a file: floats `[C, T]` at the model's rate to `[N, C, T]`.
+def separate_wav(wav: Tensor | NDArray[Any], *, codec: Codec, views: int = DEFAULT_VIEWS) -> Tensor:
+    """Separate audio in memory, as `separate` does a file.
+
+    Args:
+        wav: floats in −1…1 at the model's rate, `[C, T]`
+        codec: the model
+        views: see `separate`
+
+    Returns:
+        `[N, C, T]` on the CPU, which add up to `wav`
 
     Raises:
-        ValueError: `views` out of range
+        ValueError: `wav` is not of this kind, or its samples are not finite; `views` out of range
     """
-    check_views(views)
-    mixture = wav.numpy()
-    gain_db = codec.gain_for(integrated_loudness(downmix(mixture), codec.sample_rate))
-    separator = _Separator(codec, len(mixture), gain_db, views)
-    return torch.from_numpy(np.concatenate([*separator.push(mixture), *separator.finish()], axis=-1))
+    signal = checked_audio(wav)
+    if signal.dim() != 2:
+        raise ValueError(f"wav must be [C, T], got shape {list(signal.shape)}")
+    gain_db = codec.gain_for(integrated_loudness(downmix(signal.numpy()), codec.sample_rate))
+    separator = _Separator(codec, len(signal), gain_db, checked_views(views))
+    pieces = [wavs for piece in torch.split(signal, BLOCK, dim=-1) for wavs in separator.push(piece.numpy())]
+    return torch.from_numpy(np.concatenate([*pieces, *separator.finish()], axis=-1))
 
 
-def check_views(views: int) -> None:
-    """Raise a `ValueError` unless there can be so many."""
+def checked_views(views: int) -> int:
+    """A number of views, or a `ValueError`."""
     if views not in range(1, MAX_VIEWS + 1):
         raise ValueError(f"views must be a whole number from 1 to {MAX_VIEWS}, got {views!r}")
+    return int(views)
 
 
 class _Separator:
-    """Encodes and decodes views of the down-mix, and masks the channels with what comes out, all as it arrives."""
+    """Encodes and decodes views of the down-mix, and masks the channels with what comes out, all as it arrives.
+
+    Views come in pairs of either polarity, because the other polarity gains more than another delay; where their number
+    is odd, the last has none beside it. The pairs' delays divide a frame into equal parts.
+    """
 
     def __init__(self, codec: Codec, channels: int, gain_db: float, views: int) -> None:
-        # Each delay serves both polarities: the other polarity alone gains more than another delay alone.
         delays = math.ceil(views / 2)
         self._views = [
-            _View(codec, gain_db, flipped=bool(view % 2), delay=view // 2 * codec.hop_length // delays)
+            _View(codec, gain_db, inverted=bool(view % 2), delay=view // 2 * codec.hop_length // delays)
             for view in range(views)
         ]
         self._mixture = torch.zeros(channels, 0)
@@ -199,14 +218,14 @@ class _Separator:
 class _View:
     """Stems of the down-mix as the codec finds them in one view of it."""
 
-    def __init__(self, codec: Codec, gain_db: float, *, flipped: bool, delay: int) -> None:
+    def __init__(self, codec: Codec, gain_db: float, *, inverted: bool, delay: int) -> None:
         self._domains = codec.domains
-        self._gain = np.float32((-1 if flipped else 1) * 10 ** (gain_db / 20))
+        self._gain = np.float32((-1 if inverted else 1) * 10 ** (gain_db / 20))
         # Steps towards the mix would take a little away from what tells the stems apart.
         self._encoder = codec.at_effort(0).stream_encoder()
         self._decoder = codec.stream_decoder(codec.domains)
         self._delay = delay  # samples of silence that the encoder hears first
-        self._early = delay  # of what is decoded, samples that are to be dropped yet
+        self._to_drop = delay  # samples that are decoded of it
         self.stems = torch.zeros(len(codec.domains), 0)
         """What is decoded and not dropped, in time with the mixture, `[N, T]`; masks do not ask for its sign."""
 
@@ -228,5 +247,5 @@ class _View:
 
     def _add(self, pieces: list[Tensor]) -> None:
         for piece in pieces:
-            self.stems = torch.cat([self.stems, piece[:, self._early :]], dim=-1)
-            self._early = max(0, self._early - piece.shape[-1])
+            self.stems = torch.cat([self.stems, piece[:, self._to_drop :]], dim=-1)
+            self._to_drop = max(0, self._to_drop - piece.shape[-1])

@@ -19,7 +19,7 @@ from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, ModelError, OutputError, SdcError
 from ..codec import Codec, Codes, load_codec
-from ..separate import DEFAULT_VIEWS, check_views
+from ..separate import DEFAULT_VIEWS, checked_views
 from ..train.distributed import is_first_process, under_torchrun
 from . import visqol
 from .mushra import check_listening_test, write_mushra
@@ -107,7 +107,6 @@ def _evaluate(
     # What can be wrong with the request is found before hours of work.
     _check_pages(request)
     codec.codebooks_for(request.bitrate)
-    check_views(request.views)
     others, peers = _others(codec, request, notes)
     for peer in peers:
         stack.callback(peer.close)
@@ -122,7 +121,7 @@ def _evaluate(
         visqol=_visqol(request, notes),
         mixture="mixture" in request.against,
         bitrate=request.bitrate,
-        views=request.views,
+        views=checked_views(request.views),
     )
     work = request.work
     if work is None:

@@ -81,7 +81,7 @@ def estimates_of_model(
     own: bool,
     seen: Observations | None = None,
 ) -> Iterator[Estimate]:
-    """A model with one quantizer per domain, as the paper evaluates it.
+    """A model with one quantizer per domain, as the paper evaluates it but for the number of views.
 
     Args:
         codec: the model

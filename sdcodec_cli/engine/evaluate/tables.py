@@ -56,7 +56,10 @@ def _scores(result: EvalResult, task: str, title: str) -> TableView:
                 cells = [Cell(_paper_text(paper, metric)) for metric in shown]
                 cells += [Cell(_text(paper.bitrate))] * rates + [Cell("–")] * counts
                 rows.append(Row((Cell(paper.stem), Cell(paper.system), *cells), paper=True))
-    return TableView(title, tuple(columns), tuple(rows), " ".join(_remarks(lines, rows, shown, rates)))
+    remarks = _remarks(lines, rows, shown, rates)
+    if task == "masked separation" and result.views > 1:
+        remarks.append(f"Masks are the mean over {result.views} views, those of the paper of one (--views 1).")
+    return TableView(title, tuple(columns), tuple(rows), " ".join(remarks))
 
 
 def _remarks(lines: Sequence[Line], rows: Sequence[Row], shown: Sequence[str], rates: bool) -> list[str]:

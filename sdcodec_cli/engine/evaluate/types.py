@@ -19,8 +19,8 @@ Protocol = Literal["paper", "published-code"]
 
 Task = Literal["resynthesis", "separation", "masked separation", "cross", "whole"]
 """`resynthesis`: a signal through its own quantizer. `separation`: a stem of the mixture, straight from the decoder.
-`masked separation`: by the paper's mask on the mixture. `cross`: a stem through the quantizer of another domain.
-`whole`: audio of a single domain through compress and decode, activity detection included."""
+`masked separation`: by ratio masks on the mixture, as `separate` makes them. `cross`: a stem through the quantizer of
+another domain. `whole`: audio of a single domain through compress and decode, activity detection included."""
 
 
 @dataclass(frozen=True)
