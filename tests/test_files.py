@@ -253,6 +253,14 @@ def test_two_inputs_with_the_same_output_are_not_mixed_up() -> None:
     ]
 
 
+def test_two_stems_are_not_written_through_links_to_one_file() -> None:
+    touch("a.wav")
+    for stem in ("speech", "music"):
+        Path(f"a.{stem}.wav").symlink_to("one.wav")
+    plan = plan_separate(["a.wav"], None, ("speech", "music"), overwrite=True)
+    assert failure(plan) == "a.music.wav: is the same file as a.speech.wav; remove the link"
+
+
 def test_outputs_that_cannot_be_written_are_refused() -> None:
     touch("a.wav", "file", "x.d/a")
     streams("b.sdc")

@@ -256,6 +256,7 @@ def _plan(
                 targets[key] = str(parent / default)
         if len(keys) > 1 and "-" in targets.values():
             raise ValueError("standard output cannot hold several stems; name a folder, such as -o out/")
+        places: dict[str, str] = {}
         try:
             for target in targets.values():
                 if target == "-":
@@ -269,12 +270,15 @@ def _plan(
                         f"{source.name}: would write {target}, as {outputs_taken[place]} does; "
                         "give it another name, or its own output with -o"
                     )
+                if place in places:
+                    raise OutputError(f"{target}: is the same file as {places[place]}; remove the link")
+                places[place] = target
                 check(target)
                 _check_place(target, overwrite=overwrite, create=folder)
         except SdcError as error:
             failures.append(error)
             continue
-        outputs_taken.update((os.path.realpath(target), source.name) for target in targets.values() if target != "-")
+        outputs_taken.update(dict.fromkeys(places, source.name))
         jobs.append(Job(source.name, targets))
     return Plan(tuple(jobs), tuple(failures), tuple(notes))
 

@@ -224,15 +224,13 @@ class _View:
         # Steps towards the mix would take a little away from what tells the stems apart.
         self._encoder = codec.at_effort(0).stream_encoder()
         self._decoder = codec.stream_decoder(codec.domains)
-        self._delay = delay  # samples of silence that the encoder hears first
+        self._encoder.push(np.zeros(delay, dtype=np.float32))  # less than a frame, so no block is complete
         self._to_drop = delay  # samples that are decoded of it
         self.stems = torch.zeros(len(codec.domains), 0)
         """What is decoded and not dropped, in time with the mixture, `[N, T]`; masks do not ask for its sign."""
 
     def push(self, mono: Wav) -> None:
         """Take `[T]` in."""
-        if self._delay:
-            mono, self._delay = np.concatenate([np.zeros(self._delay, dtype=np.float32), mono]), 0
         self._decode(self._encoder.push(mono * self._gain))
 
     def finish(self) -> None:

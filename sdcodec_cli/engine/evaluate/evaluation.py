@@ -107,6 +107,7 @@ def _evaluate(
     # What can be wrong with the request is found before hours of work.
     _check_pages(request)
     codec.codebooks_for(request.bitrate)
+    views = checked_views(request.views)
     others, peers = _others(codec, request, notes)
     for peer in peers:
         stack.callback(peer.close)
@@ -121,7 +122,7 @@ def _evaluate(
         visqol=_visqol(request, notes),
         mixture="mixture" in request.against,
         bitrate=request.bitrate,
-        views=checked_views(request.views),
+        views=views,
     )
     work = request.work
     if work is None:
