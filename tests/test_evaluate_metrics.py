@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from sdcodec_cli.engine.evaluate.metrics import mel_distance_dac, stft_distance
+
+from audiotools_values import SAMPLE_RATES, SIGNALS, VALUES, signals
 
 GOLDEN = load_file(Path(__file__).parent / "data" / "official_metrics.io.safetensors")
 
@@ -20,28 +21,15 @@ def test_the_stft_distance_is_the_published_codes():
     torch.testing.assert_close(distances.mean(), GOLDEN["stft_loss"][0], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("sample_rate", [16_000, 44_100])
-@pytest.mark.parametrize("signals", ["published", "noise", "quiet", "silent estimate"])
-def test_distances_are_audiotools_with_its_defaults(signals, sample_rate):
+@pytest.mark.parametrize("sample_rate", SAMPLE_RATES)
+@pytest.mark.parametrize("kind", SIGNALS)
+def test_distances_are_audiotools_with_its_defaults(kind, sample_rate):
     """Which are what DAC's `scripts/evaluate.py` takes."""
-    torch.manual_seed(0)
-    noise = 0.1 * torch.randn(2, 1, 16_000)
-    estimate, reference = {
-        "published": (GOLDEN["est"], GOLDEN["ref"]),
-        "noise": (noise[:1], noise[1:]),
-        "quiet": (1e-4 * noise[:1], 1e-4 * noise[1:]),
-        "silent estimate": (torch.zeros(1, 1, 16_000), noise[1:]),
-    }[signals]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from audiotools import AudioSignal
-        from audiotools.metrics.spectral import MelSpectrogramLoss, MultiScaleSTFTLoss
-
-        theirs = AudioSignal(estimate, sample_rate), AudioSignal(reference, sample_rate)
-        mel, stft = MelSpectrogramLoss()(*theirs), MultiScaleSTFTLoss()(*theirs)
-    ours = mel_distance_dac(estimate, reference, sample_rate).mean()
-    torch.testing.assert_close(ours, mel, atol=1e-4, rtol=0)
-    torch.testing.assert_close(stft_distance(estimate, reference).mean(), stft, atol=1e-4, rtol=0)
+    values = load_file(VALUES)
+    estimate, reference = signals(values["noise"].float())[kind]
+    mel, stft = mel_distance_dac(estimate, reference, sample_rate).mean(), stft_distance(estimate, reference).mean()
+    torch.testing.assert_close(mel, values[f"mel {kind} {sample_rate}"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(stft, values[f"stft {kind} {sample_rate}"], atol=1e-4, rtol=0)
 
 
 def test_a_signal_is_at_no_distance_from_itself_whatever_it_is():

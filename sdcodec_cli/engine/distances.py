@@ -6,13 +6,12 @@ Legend: B batch, T samples, W window length, F frames, K = W / 2 + 1 bins, M mel
 from __future__ import annotations
 
 import functools
-import warnings
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import torchaudio
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -26,14 +25,22 @@ FLOOR = 1e-5
 @functools.lru_cache
 @torch.inference_mode(False)
 def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
-    """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them."""
-    with warnings.catch_warnings():
-        # At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
-        warnings.simplefilter("ignore")
-        bank: Tensor = torchaudio.functional.melscale_fbanks(
-            window_length // 2 + 1, 0.0, sample_rate / 2, bands, sample_rate, norm="slaney", mel_scale="slaney"
-        )
-    return bank.to(torch.float32)
+    """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them.
+
+    At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
+    """
+    # Slaney's scale is linear up to 1 kHz, 3 mel to 200 Hz, and logarithmic above, 27 mel to a factor of 6.4.
+    knee, step = 15.0, math.log(6.4) / 27
+    nyquist = sample_rate / 2
+    top = nyquist * 3 / 200 if nyquist < 1000 else knee + math.log(nyquist / 1000) / step
+    mel = torch.linspace(0, top, bands + 2, dtype=torch.float64)
+    edges = torch.where(mel < knee, mel * 200 / 3, 1000 * (step * (mel - knee)).exp())
+    bins = torch.linspace(0, nyquist, window_length // 2 + 1, dtype=torch.float64)[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    # Every triangle has the same area, whatever its width.
+    triangles = torch.minimum(rising, falling).clamp_min(0) * (2 / (edges[2:] - edges[:-2]))
+    return triangles.to(torch.float32)
 
 
 def mel_distance(
