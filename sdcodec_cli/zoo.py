@@ -1,22 +1,25 @@
 """Find a model by name or folder, check and load its weights; import other projects' checkpoints.
 
-A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight norm folded) and `CARD.md`. The zoo is
-the folder `models/` of the repository, which a wheel carries inside the package.
+A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight norm folded), `graphs/` (its network
+for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps it, `EXPERIMENTS.md`. The zoo is the folder
+`models/` of the repository, which a wheel carries inside the package.
 
 Finding and listing need no torch, so that `sdc models list` and shell completion are quick.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from . import weights
 from .errors import ModelError, OutputError, RecipeError
 from .recipe import NetworkFields, Recipe, read_recipe, write_recipe
 
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
     from .nn.spectral import SpectralDecoder, SpectralEncoder
 
 DEFAULT_MODEL = "sdcodec-16k-mini"
-RECIPE, WEIGHTS, CARD = "recipe.toml", "weights.safetensors", "CARD.md"
+RECIPE, WEIGHTS, GRAPHS, CARD = "recipe.toml", "weights.safetensors", "graphs", "CARD.md"
+EXPERIMENTS = "EXPERIMENTS.md"
+"""Notes of whoever trained the model; kept when its folder is overwritten."""
 CHECKPOINTS = "checkpoints"
 """Folder by which a run of `sdc train` is told from a model."""
 
@@ -103,18 +108,9 @@ def find_recipe(text: str) -> Recipe:
 
 
 def _entry(folder: Path) -> ModelEntry:
-    weights = folder / WEIGHTS
+    path = folder / WEIGHTS
     recipe = read_recipe(folder / RECIPE)
-    return ModelEntry(recipe.name, folder, recipe, weights.stat().st_size if weights.is_file() else None)
-
-
-def _hash(tensors: Mapping[str, Tensor]) -> bytes:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
-        digest.update(f"{name} {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.digest()
+    return ModelEntry(recipe.name, folder, recipe, path.stat().st_size if path.is_file() else None)
 
 
 def how_to_get_weights(name: str) -> str:
@@ -125,7 +121,8 @@ def how_to_get_weights(name: str) -> str:
     )
 
 
-def _weights_path(entry: ModelEntry) -> Path:
+def weights_path(entry: ModelEntry) -> Path:
+    """Where a model's weights are, or a `ModelError` that says how to get some."""
     if entry.size_bytes is None and (entry.folder / CHECKPOINTS).is_dir():
         run = entry.folder
         raise ModelError(f"{run}: is a run; make a model of it first: sdc models export {run} -o MODEL")
@@ -134,53 +131,60 @@ def _weights_path(entry: ModelEntry) -> Path:
     return entry.folder / WEIGHTS
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path}: the weights cannot be read ({error}); restore or re-import them") from error
-
-
 def load(entry: ModelEntry) -> tuple[SDCodec, bytes]:
     """The network with its weights, in 32-bit floats, ready for inference, and the weights' hash.
 
     Raises:
         ModelError: no weights, unreadable ones, or ones of another recipe
     """
+    stored = weights.read(weights_path(entry))
+    return network_with(entry, weights.unpack(stored)), weights.sha256(stored)
+
+
+def network_with(entry: ModelEntry, tensors: weights.Weights) -> SDCodec:
+    """The network of a model, with weights that were read before, ready for inference.
+
+    Raises:
+        ModelError: weights of another recipe
+    """
     import torch
 
-    from .nn.weights import unpack
-
-    path = _weights_path(entry)
-    tensors = _read_weights(path)
     # What a caller loads in inference mode is to encode outside of it, too.
     with torch.inference_mode(False):
-        network = build(entry.recipe)
+        network = build(entry.recipe).float()
     try:
-        network.load_state_dict(unpack(tensors))
+        network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
     except RuntimeError as error:
-        raise ModelError(f"{path}: the weights are not of the recipe beside them; restore or re-import them") from error
-    return network.eval().requires_grad_(False), _hash(tensors)
+        raise ModelError(
+            f"{entry.folder / WEIGHTS}: the weights are not of the recipe beside them; restore or re-import them"
+        ) from error
+    return network.eval().requires_grad_(False)
 
 
 def write_model(
     folder: Path,
     recipe: Recipe,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Any],
     *,
     card: str,
+    graphs: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> ModelEntry:
     """Write a model folder, as a whole or not at all.
+
+    Args:
+        folder: to make
+        recipe: of the model
+        tensors: its weights, arrays of numpy or torch
+        card: text of the card
+        graphs: files of the folder `graphs`, see `runtime.graphs`
+        overwrite: replace an existing model folder
 
     Raises:
         OutputError: it exists and `overwrite` is off, or it cannot be written
     """
     from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.numpy import save_file
 
     check_new_model(folder, overwrite=overwrite)
     try:
@@ -188,20 +192,51 @@ def write_model(
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             write_recipe(recipe, partial / RECIPE)
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial / WEIGHTS)
+            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial / WEIGHTS)
             (partial / CARD).write_text(card, encoding="utf-8")
-            # Temporary folders and safetensors are for their owner alone; a model is as readable as any other file.
-            mask = os.umask(0)
-            os.umask(mask)
-            for path in partial.iterdir():
-                path.chmod(0o666 & ~mask)
-            partial.chmod(0o777 & ~mask)
+            if (folder / EXPERIMENTS).is_file():
+                shutil.copyfile(folder / EXPERIMENTS, partial / EXPERIMENTS)
+            if graphs is not None:
+                _write_files(partial / GRAPHS, graphs)
+            _open_to_all(partial)
             _put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{folder}: {getattr(error, 'strerror', None) or error}; choose another -o") from error
     return _entry(folder)
+
+
+def replace_graphs(folder: Path, graphs: Mapping[str, bytes]) -> None:
+    """Write the graphs of a model folder, as a whole or not at all.
+
+    Raises:
+        OutputError: the folder cannot be written
+    """
+    try:
+        partial = Path(tempfile.mkdtemp(prefix=f".{GRAPHS}-", dir=folder))
+        try:
+            _write_files(partial / GRAPHS, graphs)
+            _open_to_all(partial)
+            _put_in_place(partial / GRAPHS, folder / GRAPHS)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror or error}; give a folder that can be written") from error
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+def _open_to_all(folder: Path) -> None:
+    """Temporary folders and safetensors are for their owner alone; a model is as readable as any other file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
@@ -286,9 +321,14 @@ def check_new_model(folder: Path, *, overwrite: bool) -> None:
     if not folder.is_dir() or (inside and RECIPE not in inside):
         raise OutputError(f"{folder}: is not a model folder, and will not be replaced by one; choose another -o")
     # A run has a recipe, too, and hours of work beside it.
-    others = sorted(inside - {RECIPE, WEIGHTS, CARD})
+    others = sorted(inside - {RECIPE, WEIGHTS, GRAPHS, CARD, EXPERIMENTS})
+    others += sorted(str(path.relative_to(folder)) for path in (folder / GRAPHS).rglob("*") if not _is_graph(path))
     if others:
         raise OutputError(f"{folder}: has {others[0]} in it, which would be lost with the folder; choose another -o")
+
+
+def _is_graph(path: Path) -> bool:
+    return path.suffix in (".onnx", ".json")
 
 
 def build(recipe: Recipe) -> SDCodec:

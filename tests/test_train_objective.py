@@ -10,13 +10,13 @@ import torch
 
 from sdcodec_cli import zoo
 from sdcodec_cli.data.pool import Pool
-from sdcodec_cli.engine.distances import MEL_SCALES
 from sdcodec_cli.engine.train.batches import Batch, Share, choose, level, load_batches, make_batch
 from sdcodec_cli.engine.train.codebooks import CodebookWatch
 from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.objective import Generator, draw_scales, objective, targets
 from sdcodec_cli.engine.train.trainer import Critic, Trainer, schedule
 from sdcodec_cli.engine.train.validation import Validator
+from sdcodec_cli.nn.distances import MEL_SCALES
 from sdcodec_cli.recipe import Recipe, TrainingFields, override
 
 from tiny_models import noise_clips, tiny_recipe

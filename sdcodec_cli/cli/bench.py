@@ -80,7 +80,7 @@ def bench(
         wrong("--workers is of reading training examples; pass --data-root DIR with it")
     if recipe is not None:
         from ..engine.bench_training import bench_training
-        from ..engine.codec import choose_device
+        from ..runtime.torch import choose_device
         from ..zoo import find_recipe
 
         chosen = find_recipe(recipe)

@@ -7,7 +7,20 @@ from typing import Annotated, Literal, cast
 import typer
 
 from .console import Console, duration, num_bytes, source_name, speed, target_name, wrong
-from .options import AudioInputs, Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, StreamOutput, check_bitrate
+from .options import (
+    AudioInputs,
+    Bitrate,
+    DeviceOption,
+    Effort,
+    Force,
+    Json,
+    Model,
+    Quiet,
+    RuntimeOption,
+    StreamOutput,
+    Threads,
+    check_bitrate,
+)
 
 
 def parse_domains(text: str) -> str:
@@ -37,7 +50,9 @@ def compress(
         typer.Option(help="Mix the channels down to one, or keep them, each coded by itself at the full bitrate."),
     ] = "mono",
     effort: Effort = None,
+    runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
+    threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -64,7 +79,8 @@ def compress(
         from ..engine.codec import load_codec
         from ..engine.compress import compress as run
 
-        codec = load_codec(model, device=device, effort=effort)
+        codec = load_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
+        codec.prepare(decode=False)
         check_bitrate(codec, bitrate)
         for job in jobs:
             with console.catching(), job.folders():

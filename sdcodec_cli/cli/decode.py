@@ -17,7 +17,9 @@ from .options import (
     Gain,
     Json,
     Quiet,
+    RuntimeOption,
     StreamInputs,
+    Threads,
     complete_model,
     parse_gain,
     parse_positive,
@@ -76,7 +78,9 @@ def decode(
         bool,
         typer.Option("--force-model", help="Decode although the model's weights are not those the file was made with."),
     ] = False,
+    runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
+    threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -102,16 +106,13 @@ def decode(
         from ..engine.codec import load_codec
         from ..engine.decode import decode as run
 
-        load = functools.cache(functools.partial(load_codec, device=device))
+        load = functools.cache(functools.partial(load_codec, runtime=runtime, device=device, threads=threads))
         for job in jobs:
 
             def codec(header: Header, source: str = job.source) -> Codec:
                 # Standard input shows only now what it holds.
                 check_stems(source, [entry.name for entry in header.domains], stem, gains)
-                found = load(model) if model else _named_model(source, header, load)
-                if not force_model:
-                    _check_weights(source, header, found)
-                return found
+                return load(model) if model else _named_model(source, header, load)
 
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
@@ -122,6 +123,7 @@ def decode(
                         gains=gains,
                         start=start,
                         duration=length,
+                        force_model=force_model,
                         overwrite=force,
                         progress=progress,
                     )
@@ -146,12 +148,3 @@ def _named_model(source: str, header: Header, load: Callable[[str], Codec]) -> C
             f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); name the folder of "
             "that model with --model DIR"
         ) from error
-
-
-def _check_weights(source: str, header: Header, codec: Codec) -> None:
-    if codec.weights_sha256 != header.weights_sha256:
-        made, found = header.weights_sha256.hex()[:8], codec.weights_sha256.hex()[:8]
-        raise ModelError(
-            f"{source_name(source)}: was made with weights {made}... of {header.model}, but {codec.name} has "
-            f"{found}...; name the right model with --model DIR, or pass --force-model to decode anyway"
-        )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..engine.codec import Codec
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Runtime = Literal["auto", "onnx", "torch"]
 
 LARGEST = 1e9
 """Of any number given: as seconds some thirty years, as samples still a whole number that floats can tell apart."""
@@ -134,6 +135,26 @@ DeviceOption = Annotated[
     Device,
     typer.Option(
         "--device", envvar="SDC_DEVICE", help="Where to compute; auto takes CUDA, else Apple's MPS, else the CPU."
+    ),
+]
+RuntimeOption = Annotated[
+    Runtime,
+    typer.Option(
+        "--runtime",
+        envvar="SDC_RUNTIME",
+        help="What computes: ONNX Runtime on the CPU, torch, or auto, which takes torch for CUDA and MPS and for "
+        "models without graphs.",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        metavar="N",
+        min=1,
+        max=1024,
+        help="Threads to compute with on a CPU; as many as there are free cores by default.",
+        show_default=False,
     ),
 ]
 Bitrate = Annotated[

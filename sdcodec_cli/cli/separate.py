@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from .console import Console, say_audio, target_name, wrong
-from .options import DEFAULT_VIEWS, AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet, Views
+from .options import (
+    DEFAULT_VIEWS,
+    AudioInputs,
+    AudioOutput,
+    DeviceOption,
+    Force,
+    Json,
+    Model,
+    Quiet,
+    RuntimeOption,
+    Threads,
+    Views,
+)
 
 
 def separate(
@@ -22,7 +34,9 @@ def separate(
     ] = ["all"],  # noqa: B006
     views: Views = DEFAULT_VIEWS,
     model: Model = None,
+    runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
+    threads: Threads = None,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -49,7 +63,8 @@ def separate(
         from ..engine.codec import load_codec
         from ..engine.separate import separate as run
 
-        codec = load_codec(model, device=device)
+        codec = load_codec(model, runtime=runtime, device=device, threads=threads, effort=0)
+        codec.prepare()
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:

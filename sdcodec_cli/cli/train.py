@@ -151,10 +151,10 @@ def train(
     except RecipeError as error:
         wrong(error)
 
-    from ..engine.codec import choose_device
     from ..engine.train.distributed import is_first_process, launch, under_torchrun
     from ..engine.train.loop import train as run
     from ..engine.train.setup import RunOptions
+    from ..runtime.torch import choose_device
 
     if gpus > 1 and not under_torchrun():
         launch(gpus, sys.argv[1:])

@@ -32,9 +32,9 @@ from .. import zoo
 from ..data.pool import ArrayClips, FileClips, Pool, find_manifest, open_pool
 from ..errors import InputError
 from ..nn.discriminator import Discriminators
+from ..nn.distances import mel_distance, negative_snr
 from ..nn.sdcodec import SDCodec
 from ..recipe import Recipe
-from .distances import mel_distance, negative_snr
 from .train.adversarial import deceiving_loss, discriminator_loss, feature_distance
 from .train.batches import Batch, Share, load_batches, make_batch
 from .train.distributed import Processes

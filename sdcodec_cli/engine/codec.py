@@ -1,28 +1,25 @@
 """A loaded model that encodes and decodes audio of any length, whole or as it arrives.
 
-Legend: B batch, T samples, F frames, N domains, K codebooks.
+Legend: B batch, T samples, F frames, K codebooks.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..audio import integrated_loudness
-from ..errors import DeviceError
-from ..nn.sdcodec import SDCodec
-from ..recipe import MAX_EFFORT, Recipe
-from ..zoo import ModelEntry, find, load
+from ..recipe import MAX_EFFORT
+from ..runtime import Model, load_model
+from ..runtime.load import RuntimeName
+from ..zoo import find
 from .stream import SEGMENT_FRAMES, StreamDecoder, StreamEncoder
 
 MAX_GAIN_DB = 60.0
@@ -33,12 +30,12 @@ MAX_GAIN_DB = 60.0
 class Codes:
     """A signal, or a batch of signals, in codes."""
 
-    codes: dict[str, Tensor]
-    """Codes of each domain, int64 `[B, K, F]`."""
-    active: dict[str, Tensor]
-    """Whether each domain is heard, bool `[B, F]`, the same within a segment of 100 frames. Codes of frames that are
-    not active exist, but add nothing to the mix and are not stored."""
-    gain_db: Tensor
+    codes: dict[str, NDArray[np.int64]]
+    """Codes of each domain, `[B, K, F]`."""
+    active: dict[str, NDArray[np.bool_]]
+    """Whether each domain is heard, `[B, F]`, the same within a segment of 100 frames. Codes of frames that are not
+    active exist, but add nothing to the mix and are not stored."""
+    gain_db: NDArray[np.float64]
     """What was applied before encoding and is undone by decoding, `[B]`."""
     num_samples: int
     """T of the signal."""
@@ -46,77 +43,88 @@ class Codes:
     """Shape of the signal without its last axis; the product is B."""
 
 
-def load_codec(model: str | Path | None = None, *, device: str = "auto", effort: int | None = None) -> Codec:
+def load_codec(
+    model: str | Path | None = None,
+    *,
+    runtime: RuntimeName = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    effort: int | None = None,
+) -> Codec:
     """Load a model of the zoo by name, or any model by its folder.
 
     Args:
         model: name or folder; None is the model that ships with the package
-        device: `auto` (CUDA, else MPS, else CPU) or a torch device
+        runtime: `onnx` (ONNX Runtime, on the CPU), `torch`, or `auto`: torch for CUDA and MPS and for a folder without
+            graphs, else ONNX Runtime
+        device: `auto`, `cpu`, `cuda` or `mps`, or a `torch.device`
+        threads: to compute with on a CPU; by default as many as there are free cores
         effort: see `Codec.effort`; the model's own by default
 
     Raises:
-        ModelError: no such model, or no weights
+        ModelError: no such model, no weights, or no graphs and no torch
         DeviceError: no such device
+        ValueError: another argument out of its range
     """
-    entry = find(model)
-    chosen = choose_device(device)
-    network, weights_sha256 = load(entry)
-    codec = Codec(entry, network.to(chosen), weights_sha256, chosen)
+    loaded = load_model(find(model), runtime=runtime, device=str(device), threads=threads)
+    codec = Codec(loaded)
     return codec if effort is None else codec.at_effort(effort)
 
 
-def checked_audio(wav: Tensor | NDArray[Any]) -> Tensor:
-    """Audio `[..., T]` as 32-bit floats on the CPU, without gradients.
+def checked_audio(wav: Any) -> NDArray[np.float32]:
+    """Audio `[..., T]` as 32-bit floats, whatever kind of array or tensor it came in.
 
     Raises:
         ValueError: no samples, samples that are not floats or not finite
     """
-    given = torch.as_tensor(wav)
-    if not given.is_floating_point():
+    if hasattr(wav, "detach"):  # a tensor, which may want gradients, and lie elsewhere
+        wav = wav.detach().cpu()
+        wav = wav.float() if wav.is_floating_point() else wav  # numpy has no bfloat16
+    given = np.asarray(wav)
+    if not np.issubdtype(given.dtype, np.floating):
         raise ValueError(f"wav must be floats in −1…1, got {given.dtype}; divide integers by their full scale")
-    signal = given.to(torch.float32).detach().cpu()
-    if signal.dim() == 0 or signal.numel() == 0:
-        raise ValueError(f"wav must be [..., T] with at least one sample, got shape {list(signal.shape)}")
-    if not bool(torch.isfinite(signal).all()):
+    signal = np.ascontiguousarray(given, dtype=np.float32)
+    if given.ndim == 0 or signal.size == 0:
+        raise ValueError(f"wav must be [..., T] with at least one sample, got shape {list(given.shape)}")
+    if not np.isfinite(signal).all():
         raise ValueError("wav has samples that are not finite numbers")
     return signal
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a name stands for: `auto`, `cpu`, `cuda` or `mps`; a `DeviceError` where there is none."""
-    if name in ("auto", "cuda") and torch.cuda.is_available():
-        # Under torchrun every process has a GPU of its own.
-        rank = os.environ.get("LOCAL_RANK")
-        return torch.device("cuda" if rank is None else f"cuda:{rank}")
-    if name == "auto":
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    kind = name.split(":")[0]
-    if kind not in available:
-        raise DeviceError(f"{name}: no such device; choose auto, cpu, cuda or mps")
-    if not available[kind]:
-        raise DeviceError(f"{name}: not available on this machine; choose --device cpu")
-    return torch.device(name)
 
 
 class Codec:
     """A model that is ready to encode and decode.
 
     >>> codec = load_codec()
-    >>> codes = codec.encode(torch.randn(32_000) * 0.1)
+    >>> codes = codec.encode(np.random.randn(32_000) * 0.1)
     >>> codes.codes["speech"].shape
-    torch.Size([1, 12, 100])
+    (1, 12, 100)
     >>> codec.decode(codes, stem="speech").shape
-    torch.Size([32000])
+    (32000,)
     """
 
-    def __init__(self, entry: ModelEntry, network: SDCodec, weights_sha256: bytes, device: torch.device) -> None:
-        self.name = entry.name
-        self.recipe: Recipe = entry.recipe
-        self.network = network
-        self.weights_sha256 = weights_sha256
-        self.device = device
-        self._effort = entry.recipe.model.effort
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._effort = model.effort
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.model.name
+
+    @property
+    def weights_sha256(self) -> bytes:
+        """Hash of the model's weights."""
+        return self.model.weights_sha256
+
+    @property
+    def device(self) -> str:
+        """Where it computes: `cpu`, `cuda`, `mps`."""
+        return self.model.runtime.device
+
+    @property
+    def runtime(self) -> str:
+        """What it computes with: `onnx` or `torch`."""
+        return self.model.runtime.name
 
     @property
     def effort(self) -> int:
@@ -138,32 +146,36 @@ class Codec:
     @property
     def sample_rate(self) -> int:
         """Rate of the audio that goes in and comes out, in Hz."""
-        return self.recipe.model.sample_rate
+        return self.model.sample_rate
 
     @property
     def hop_length(self) -> int:
         """Samples per frame."""
-        return self.recipe.model.hop_length
+        return self.model.hop_length
 
     @property
     def frame_rate(self) -> float:
         """Frames per second."""
-        return self.recipe.frame_rate
+        return self.sample_rate / self.hop_length
 
     @property
     def domains(self) -> tuple[str, ...]:
         """Names of the domains."""
-        return self.recipe.model.domains
+        return self.model.stems
 
     @property
     def num_codebooks(self) -> int:
         """Codebooks per domain at full quality."""
-        return self.recipe.quantizer.num_codebooks
+        return self.model.num_codebooks
 
     @property
     def context_frames(self) -> int:
         """Frames on each side that a decoder needs to decode a frame exactly."""
-        return self.network.decoder.context_frames
+        return self.model.synthesis_context
+
+    def prepare(self, *, encode: bool = True, decode: bool = True) -> None:
+        """Get ready in the background for what will be wanted; without it, its first use takes longer."""
+        self.model.prepare(encode=encode, decode=decode, refine=encode and self.effort > 0)
 
     def codebooks_for(self, bitrate: float | None) -> int:
         """How many codebooks fit a bitrate per domain in kbit/s; None is the full rate.
@@ -173,11 +185,12 @@ class Codec:
         """
         if bitrate is None:
             return self.num_codebooks
-        each, full = self.recipe.codebook_bitrate, self.recipe.bitrate
+        each = self.model.codebook_bitrate
+        full = each * self.num_codebooks
         if not each <= bitrate <= full + 1e-9:
             raise ValueError(f"bitrate must be between {each:g} and {full:g} kbit/s per domain, got {bitrate:g}")
         count = min(self.num_codebooks, int(bitrate / each + 1e-9))
-        if count < self.num_codebooks and not self.recipe.training.quantizer_dropout:
+        if count < self.num_codebooks and not self.model.has_bitrates:
             raise ValueError(
                 f"{self.name} was trained without quantizer dropout and codes at {full:g} kbit/s per domain only, "
                 f"got {bitrate:g}; leave the bitrate out"
@@ -196,7 +209,7 @@ class Codec:
         """
         if loudness == -math.inf:
             return 0.0
-        gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.recipe.model.loudness - loudness))
+        gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.model.loudness - loudness))
         return round(gain * 256) / 256
 
     def stream_encoder(
@@ -212,15 +225,25 @@ class Codec:
         for domain in present or ():
             if domain not in self.domains:
                 raise ValueError(f"{self.name} has no domain {domain}; it has {', '.join(self.domains)}")
-        return StreamEncoder(self, num_codebooks=num_codebooks or self.num_codebooks, present=present)
+        streams = self.model.streams
+        known = None if present is None else [n for n, stream in enumerate(streams) if stream.stem in present]
+        return StreamEncoder(
+            self.model, num_codebooks=num_codebooks or self.num_codebooks, known=known, effort=self.effort
+        )
 
     def stream_decoder(self, stems: Sequence[str]) -> StreamDecoder:
-        """A decoder for one mono signal whose codes arrive piece by piece."""
-        return StreamDecoder(self, stems)
+        """A decoder for one mono signal whose codes arrive piece by piece.
+
+        Raises:
+            ValueError: no such stem
+        """
+        for stem in stems:
+            self.check_stem(stem)
+        return StreamDecoder(self.model, stems)
 
     def encode(
         self,
-        wav: Tensor | NDArray[Any],
+        wav: Any,
         *,
         num_codebooks: int | None = None,
         present: Sequence[str] | None = None,
@@ -229,7 +252,8 @@ class Codec:
         """Encode mono signals.
 
         Args:
-            wav: floats in −1…1 at `sample_rate`, `[..., T]`; each row is a signal by itself
+            wav: floats in −1…1 at `sample_rate`, `[..., T]`, an array of any kind or a tensor; each row is a signal by
+                itself
             num_codebooks: levels to keep; all by default
             present: domains that the audio consists of, all of them throughout; by default the model finds out where
                 each is heard. Analysis by synthesis puts everything into these: to get one of several domains out of
@@ -241,28 +265,28 @@ class Codec:
                 domain
         """
         signal = checked_audio(wav)
-        rows, gains, codes, active = signal.reshape(-1, signal.shape[-1]), [], [], []
-        for row in rows:
-            gain = self.gain_for(integrated_loudness(row.numpy()[None], self.sample_rate)) if normalize else 0.0
+        gains, codes, active = [], [], []
+        for row in signal.reshape(-1, signal.shape[-1]):
+            gain = self.gain_for(integrated_loudness(row[None], self.sample_rate)) if normalize else 0.0
             encoder = self.stream_encoder(num_codebooks=num_codebooks, present=present)
-            blocks = [*encoder.push(row * 10 ** (gain / 20)), *encoder.finish()]
+            blocks = [*encoder.push(row * np.float32(10 ** (gain / 20))), *encoder.finish()]
             gains.append(gain)
-            codes.append(torch.from_numpy(np.concatenate([block.codes for block in blocks], axis=-1)))
-            active.append(torch.from_numpy(np.concatenate([block.active for block in blocks], axis=-1)))
-        all_codes, all_active = torch.stack(codes, dim=1), torch.stack(active, dim=1)
+            codes.append(np.concatenate([block.codes for block in blocks], axis=-1))
+            active.append(np.concatenate([block.active for block in blocks], axis=-1))
+        all_codes, all_active = np.stack(codes, axis=1), np.stack(active, axis=1)
         return Codes(
             codes=dict(zip(self.domains, all_codes, strict=True)),
             active=dict(zip(self.domains, all_active, strict=True)),
-            gain_db=torch.tensor(gains),
+            gain_db=np.array(gains),
             num_samples=signal.shape[-1],
             leading=tuple(signal.shape[:-1]),
         )
 
-    def decode(self, codes: Codes, *, stem: str = "mix") -> Tensor:
+    def decode(self, codes: Codes, *, stem: str = "mix") -> NDArray[np.float32]:
         """Decode one stem, or the mix of all domains that `codes` has.
 
         Returns:
-            `[..., T]`, the shape of what was encoded, on the CPU
+            `[..., T]`, the shape of what was encoded
 
         Raises:
             ValueError: no such stem
@@ -271,7 +295,7 @@ class Codec:
         if stem != "mix" and stem not in codes.codes:
             raise ValueError(f"these codes have no {stem}; they have {', '.join(codes.codes)}")
         wavs = []
-        for row, gain in enumerate(codes.gain_db.tolist()):
+        for row, gain in enumerate(codes.gain_db):
             decoder = self.stream_decoder([stem])
             frames = next(iter(codes.codes.values())).shape[-1]
             pieces = []
@@ -283,5 +307,6 @@ class Codec:
                 }
                 pieces += decoder.push(segment, span.stop - span.start)
             pieces += decoder.finish()
-            wavs.append(torch.cat([piece[0] for piece in pieces])[: codes.num_samples] * 10 ** (-gain / 20))
-        return torch.stack(wavs).reshape(*codes.leading, codes.num_samples)
+            whole = np.concatenate([piece[0] for piece in pieces])
+            wavs.append(whole[: codes.num_samples] * np.float32(10 ** (-gain / 20)))
+        return np.stack(wavs).reshape(*codes.leading, codes.num_samples)

@@ -104,7 +104,7 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
-        rate = num_codebooks * codec.recipe.codebook_bitrate
+        rate = num_codebooks * codec.model.codebook_bitrate
         if bitrate is not None and rate < bitrate - 1e-9:
             notes.append(f"coded at {rate:g} kbit/s per domain, the next step below {bitrate:g}")
         gain_db = codec.gain_for(measure_loudness(reader, mono=mono))
@@ -121,12 +121,13 @@ def compress(
             gain_db=gain_db,
             domains=tuple(
                 DomainEntry(
-                    name=domain,
+                    name=stream.name,
                     num_codebooks=num_codebooks,
-                    codebook_size=codec.recipe.quantizer.codebook_size,
-                    num_shared=max(0, codec.recipe.quantizer.num_shared - (codec.num_codebooks - num_codebooks)),
+                    codebook_size=stream.codebook_size,
+                    num_shared=max(0, stream.num_shared - (stream.num_codebooks - num_codebooks)),
                 )
-                for domain in stored
+                for stream in codec.model.streams
+                if stream.name in stored
             ),
             segment_frames=SEGMENT_FRAMES,
             encoder=f"sdc {__version__}",
@@ -138,7 +139,7 @@ def compress(
             present = codec.domains if domains == "all" else None
             coder = _Coder(codec, info.sample_rate, coded_channels, gain_db, num_codebooks, present)
             for segments in coder.run(_blocks(reader, mono=mono), progress, info.seconds):
-                writer.write(_streams(segments, codec, stored, heard), num_frames=segments[0].codes.shape[-1])
+                writer.write(_streams(segments, codec, stored, heard), num_frames=segments[0].num_frames)
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
     frames = coded_channels * max(1, coder.num_frames)
@@ -155,7 +156,7 @@ def compress(
         times_real_time=seconds / (time.monotonic() - began),
         effort=codec.effort,
         model=codec.name,
-        device=str(codec.device),
+        device=codec.device,
         channels_note=_channels_note(info.channels, mono=mono),
         activity={domain: count / frames for domain, count in heard.items()},
         notes=tuple(notes),
@@ -216,10 +217,9 @@ def _streams(
     streams: dict[StreamKey, NDArray[np.int64] | None] = {}
     for channel, segment in enumerate(segments):
         for domain in stored:
-            index = codec.domains.index(domain)
-            present = bool(segment.active[index, 0])
-            streams[channel, domain] = segment.codes[index] if present else None
-            heard[domain] += segment.codes.shape[-1] * present
+            codes = segment.of(codec.domains.index(domain))
+            streams[channel, domain] = codes
+            heard[domain] += 0 if codes is None else segment.num_frames
     return streams
 
 
@@ -265,5 +265,5 @@ class _Coder:
             blocks = encoder.push(row)
             channels.append(split_segments([*blocks, *encoder.finish()] if last else blocks))
         for segments in zip(*channels, strict=True):
-            self.num_frames += segments[0].codes.shape[-1]
+            self.num_frames += segments[0].num_frames
             yield segments

@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..audio import AudioWriter, StreamResampler
 from ..bitstream import Header, Reader, Segment
@@ -48,10 +46,11 @@ def decode(
     source: str | Path,
     targets: Mapping[str, str | Path],
     *,
-    codec: Callable[[Header], Codec],
+    codec: Codec | Callable[[Header], Codec],
     gains: Mapping[str, float] | None = None,
     start: float = 0.0,
     duration: float | None = None,
+    force_model: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DecodeResult:
@@ -62,17 +61,18 @@ def decode(
     Args:
         source: the file, or `-` for standard input
         targets: where each stem goes: `mix` or a domain of the file, to a path or `-` for standard output
-        codec: finds the model for a header
+        codec: the model, or what finds it for a header
         gains: in dB, by domain or `mix`; they apply to stems and to the mix, which then is the sum of stems
         start: in seconds
         duration: in seconds; to the end by default
+        force_model: decode although the model's weights are not those that the file was made with
         overwrite: replace existing targets
         progress: called after every block
 
     Raises:
         StreamError: not a stream, a newer one, or one damaged beyond use
         InputError: the file is missing, lacks a stem, or ends before `start`
-        ModelError: the model's shape is not that of the stream
+        ModelError: the model's shape or its weights are not those of the stream
         ValueError: no targets, two stems to one target, a time before the beginning or of no length
         OutputError: see `audio`
     """
@@ -89,8 +89,10 @@ def decode(
         for stem in [*targets, *gains]:
             if stem not in ("mix", *present):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(present)}")
-        model = codec(header)
+        model = codec(header) if callable(codec) else codec
         _check_shape(name, header, model)
+        if not force_model:
+            _check_weights(name, header, model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.
         remix = "mix" in targets and any(gains.get(domain) for domain in present)
         decoded = present if remix else [stem for stem in targets if stem != "mix"]
@@ -138,7 +140,7 @@ def decode(
         seconds=seconds,
         times_real_time=seconds / (time.monotonic() - began),
         model=model.name,
-        device=str(model.device),
+        device=model.device,
         clipped={stem: writer.clipped for stem, writer in writers.items()},
         problems=problems,
     )
@@ -163,14 +165,23 @@ def _opened(source: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def _check_weights(source: str, header: Header, codec: Codec) -> None:
+    if codec.weights_sha256 != header.weights_sha256:
+        made, found = header.weights_sha256.hex()[:8], codec.weights_sha256.hex()[:8]
+        raise ModelError(
+            f"{source}: was made with weights {made}... of {header.model}, but {codec.name} has {found}...; name the "
+            "right model with --model DIR, or pass --force-model to decode anyway"
+        )
+
+
 def _check_shape(source: str, header: Header, codec: Codec) -> None:
     """The stream must fit the network, whatever its weights are."""
-    quantizer = codec.recipe.quantizer
-    fits = (
-        (header.sample_rate, header.hop_length) == (codec.sample_rate, codec.hop_length)
-        and {entry.name for entry in header.domains} <= set(codec.domains)
-        and all(entry.codebook_size == quantizer.codebook_size for entry in header.domains)
-        and all(entry.num_codebooks <= quantizer.num_codebooks for entry in header.domains)
+    known = {stream.name: stream for stream in codec.model.streams}
+    fits = (header.sample_rate, header.hop_length) == (codec.sample_rate, codec.hop_length) and all(
+        entry.name in known
+        and entry.codebook_size == known[entry.name].codebook_size
+        and entry.num_codebooks <= known[entry.name].num_codebooks
+        for entry in header.domains
     )
     if not fits:
         raise ModelError(
@@ -230,9 +241,9 @@ def _run_decoders(
 ) -> Iterator[Wav]:
     """Audio of frames `begin` to `stop` of all channels, `[S, C, T]`; lost segments are silent."""
 
-    def together(pieces: list[list[Tensor]]) -> Iterator[Wav]:
+    def together(pieces: list[list[Wav]]) -> Iterator[Wav]:
         for channels in zip(*pieces, strict=True):
-            yield torch.stack(channels, dim=1).numpy()
+            yield np.stack(channels, axis=1)
 
     position = begin
 

@@ -8,9 +8,10 @@ Legend: N domains, C channels, T samples, F frames.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Wav = NDArray[np.float32]
 
 WINDOW_LENGTH, HOP_LENGTH = 1024, 256
 """Of the mask's Hann-windowed spectrum, in samples (arXiv:2409.11228)."""
@@ -18,19 +19,21 @@ WINDOW_LENGTH, HOP_LENGTH = 1024, 256
 QUIET = 1e-8
 """Magnitude below which no domain has a claim, and the mixture is shared out equally."""
 
+WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_LENGTH) / WINDOW_LENGTH)).astype(np.float32)
 
-def ratio_masks(stems: Tensor) -> Tensor:
-    """Share of each domain in every bin: spectra `[N, bins, F]` to masks that add up to one.
+
+def ratio_masks(stems: NDArray[np.complex64]) -> NDArray[np.float32]:
+    """Share of each domain in every bin: spectra `[N, F, bins]` to masks that add up to one.
 
     Where all are silent the shares are equal, so nothing is divided by zero and nothing of the mixture is lost.
     """
-    magnitudes = stems.abs()
-    total = magnitudes.sum(0, keepdim=True)
-    return torch.where(total > QUIET, magnitudes / total.clamp_min(QUIET), 1 / len(magnitudes))
+    magnitudes = np.abs(stems)
+    total = magnitudes.sum(0, keepdims=True)
+    shares = magnitudes / np.maximum(total, np.float32(QUIET))
+    return np.where(total > QUIET, shares, np.float32(1 / len(magnitudes)))
 
 
-@torch.inference_mode()
-def mask_mixture(mixture: Tensor, stems: Tensor, *more: Tensor) -> Tensor:
+def mask_mixture(mixture: Wav, stems: Wav, *more: Wav) -> Wav:
     """Share a mixture out by the mask that decoded stems make, or by the mean of several masks.
 
     Args:
@@ -41,15 +44,35 @@ def mask_mixture(mixture: Tensor, stems: Tensor, *more: Tensor) -> Tensor:
     Returns:
         `[N, C, T]`, which add up to the mixture
     """
-    length = mixture.shape[-1]
-    window = torch.hann_window(WINDOW_LENGTH, device=mixture.device)
-    # Reflection at the edges needs half a window of signal.
-    short = (0, max(0, WINDOW_LENGTH - length))
+    masks = ratio_masks(spectrum(stems))
+    for view in more:
+        masks += ratio_masks(spectrum(view))
+    masks /= np.float32(1 + len(more))
+    return inverse(masks[:, None] * spectrum(mixture), mixture.shape[-1])
 
-    def spectrum(wav: Tensor) -> Tensor:
-        return torch.stft(F.pad(wav, short), WINDOW_LENGTH, HOP_LENGTH, window=window, return_complex=True)
 
-    masks = torch.stack([ratio_masks(spectrum(view)) for view in (stems, *more)]).mean(0)
-    masked = masks[:, None] * spectrum(mixture)
-    wavs = torch.istft(masked.flatten(0, 1), WINDOW_LENGTH, HOP_LENGTH, window=window, length=length + short[1])
-    return wavs.reshape(*masked.shape[:2], -1)[..., :length]
+def spectrum(wav: Wav) -> NDArray[np.complex64]:
+    """Windowed transform about every hop, of audio reflected at its ends: `[..., T]` to `[..., F, bins]`."""
+    # Reflection needs half a window of signal.
+    ends = [(0, 0)] * (wav.ndim - 1)
+    wav = np.pad(wav, [*ends, (0, max(0, WINDOW_LENGTH - wav.shape[-1]))])
+    wav = np.pad(wav, [*ends, (WINDOW_LENGTH // 2, WINDOW_LENGTH // 2)], mode="reflect")
+    frames = np.lib.stride_tricks.sliding_window_view(wav, WINDOW_LENGTH, axis=-1)[..., ::HOP_LENGTH, :]
+    return np.fft.rfft(frames * WINDOW).astype(np.complex64, copy=False)
+
+
+def inverse(spectra: NDArray[np.complex64], length: int) -> Wav:
+    """Audio from its `spectrum`: `[..., F, bins]` to `[..., T]`, T the given length."""
+    frames = np.fft.irfft(spectra, n=WINDOW_LENGTH).astype(np.float32, copy=False) * WINDOW
+    hops = frames.reshape(*frames.shape[:-1], -1, HOP_LENGTH)
+    num_frames, overlap = hops.shape[-3:-1]
+    wav = np.zeros((*frames.shape[:-2], num_frames + overlap - 1, HOP_LENGTH), dtype=np.float32)
+    envelope = np.zeros((num_frames + overlap - 1, HOP_LENGTH), dtype=np.float32)
+    squares = np.square(WINDOW).reshape(overlap, HOP_LENGTH)
+    for shift in range(overlap):
+        wav[..., shift : shift + num_frames, :] += hops[..., shift, :]
+        envelope[shift : shift + num_frames] += squares[shift]
+    kept = slice(WINDOW_LENGTH // 2, WINDOW_LENGTH // 2 + length)
+    flat, total = wav.reshape(*wav.shape[:-2], -1)[..., kept], envelope.reshape(-1)[kept]
+    # What the last frame does not reach to is at its end.
+    return flat / total

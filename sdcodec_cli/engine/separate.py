@@ -18,9 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness
 from .codec import Codec, checked_audio
@@ -129,33 +127,34 @@ def separate(
         seconds=seconds,
         times_real_time=seconds / (time.monotonic() - began),
         model=codec.name,
-        device=str(codec.device),
+        device=codec.device,
         clipped={stem: writer.clipped for stem, writer in zip(targets, writers, strict=True)},
         views=views,
     )
 
 
-def separate_wav(wav: Tensor | NDArray[Any], *, codec: Codec, views: int = DEFAULT_VIEWS) -> Tensor:
+def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
     """Separate audio in memory, as `separate` does a file.
 
     Args:
-        wav: floats in −1…1 at the model's rate, `[C, T]`
+        wav: floats in −1…1 at the model's rate, `[C, T]`, an array of any kind or a tensor
         codec: the model
         views: see `separate`
 
     Returns:
-        `[N, C, T]` on the CPU, which add up to `wav`
+        `[N, C, T]`, which add up to `wav`
 
     Raises:
         ValueError: `wav` is not of this kind, or its samples are not finite; `views` out of range
     """
     signal = checked_audio(wav)
-    if signal.dim() != 2:
+    if signal.ndim != 2:
         raise ValueError(f"wav must be [C, T], got shape {list(signal.shape)}")
-    gain_db = codec.gain_for(integrated_loudness(downmix(signal.numpy()), codec.sample_rate))
+    gain_db = codec.gain_for(integrated_loudness(downmix(signal), codec.sample_rate))
     separator = _Separator(codec, len(signal), gain_db, checked_views(views))
-    pieces = [wavs for piece in torch.split(signal, BLOCK, dim=-1) for wavs in separator.push(piece.numpy())]
-    return torch.from_numpy(np.concatenate([*pieces, *separator.finish()], axis=-1))
+    starts = range(0, signal.shape[-1], BLOCK)
+    pieces = [wavs for start in starts for wavs in separator.push(signal[:, start : start + BLOCK])]
+    return np.concatenate([*pieces, *separator.finish()], axis=-1)
 
 
 def checked_views(views: int) -> int:
@@ -178,12 +177,12 @@ class _Separator:
             _View(codec, gain_db, inverted=bool(view % 2), delay=view // 2 * codec.hop_length // delays)
             for view in range(views)
         ]
-        self._mixture = torch.zeros(channels, 0)
+        self._mixture = np.zeros((channels, 0), dtype=np.float32)
         self._lead = 0  # samples at the head of the buffers that are done and only serve as margin
 
     def push(self, wav: Wav) -> Iterator[Wav]:
         """Take `[C, T]` in, give out `[N, C, T']` that is complete."""
-        self._mixture = torch.cat([self._mixture, torch.from_numpy(wav)], dim=-1)
+        self._mixture = np.concatenate([self._mixture, wav], axis=-1)
         mono = downmix(wav)[0]
         for view in self._views:
             view.push(mono)
@@ -197,21 +196,21 @@ class _Separator:
         length = self._mixture.shape[-1]
         if length > self._lead:
             stems = [view.stems[:, :length] for view in self._views]
-            yield mask_mixture(self._mixture, *stems)[..., self._lead :].numpy()
+            yield mask_mixture(self._mixture, *stems)[..., self._lead :]
 
     def _masked(self) -> Iterator[Wav]:
         """Blocks that every view has, with the margin behind them."""
         while min(wav.shape[-1] for wav in self._wavs()) >= self._lead + BLOCK + MARGIN:
             stop = self._lead + BLOCK
             mixture, *stems = [wav[:, : stop + MARGIN] for wav in self._wavs()]
-            yield mask_mixture(mixture, *stems)[..., self._lead : stop].numpy()
+            yield mask_mixture(mixture, *stems)[..., self._lead : stop]
             drop = stop - MARGIN
-            self._mixture = self._mixture[:, drop:].clone()
+            self._mixture = self._mixture[:, drop:].copy()
             for view in self._views:
-                view.stems = view.stems[:, drop:].clone()
+                view.stems = view.stems[:, drop:].copy()
             self._lead = MARGIN
 
-    def _wavs(self) -> list[Tensor]:
+    def _wavs(self) -> list[Wav]:
         return [self._mixture, *(view.stems for view in self._views)]
 
 
@@ -226,7 +225,7 @@ class _View:
         self._decoder = codec.stream_decoder(codec.domains)
         self._encoder.push(np.zeros(delay, dtype=np.float32))  # less than a frame, so no block is complete
         self._to_drop = delay  # samples that are decoded of it
-        self.stems = torch.zeros(len(codec.domains), 0)
+        self.stems = np.zeros((len(codec.domains), 0), dtype=np.float32)
         """What is decoded and not dropped, in time with the mixture, `[N, T]`; masks do not ask for its sign."""
 
     def push(self, mono: Wav) -> None:
@@ -240,10 +239,10 @@ class _View:
 
     def _decode(self, blocks: list[CodedBlock]) -> None:
         for segment in split_segments(blocks):
-            present = {d: segment.codes[n] if segment.active[n, 0] else None for n, d in enumerate(self._domains)}
-            self._add(self._decoder.push(present, segment.codes.shape[-1]))
+            codes = {domain: segment.of(index) for index, domain in enumerate(self._domains)}
+            self._add(self._decoder.push(codes, segment.num_frames))
 
-    def _add(self, pieces: list[Tensor]) -> None:
+    def _add(self, pieces: list[Wav]) -> None:
         for piece in pieces:
-            self.stems = torch.cat([self.stems, piece[:, self._to_drop :]], dim=-1)
+            self.stems = np.concatenate([self.stems, piece[:, self._to_drop :]], axis=-1)
             self._to_drop = max(0, self._to_drop - piece.shape[-1])

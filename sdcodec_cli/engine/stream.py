@@ -4,7 +4,7 @@ Both directions work on a fixed grid of blocks, each with as much context on eit
 grid and the arithmetic on it do not depend on how the audio arrives, so codes are the same, bit for bit, whether a
 file comes whole or in crumbs, and memory does not grow with its length.
 
-Legend: T samples, F frames, D latent width, N domains, K codebooks, S stems.
+Legend: T samples, F frames, N streams, K codebooks, S stems.
 """
 
 from __future__ import annotations
@@ -12,22 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..audio import SILENCE
-from .refine import Past, mixed, refine
-
-if TYPE_CHECKING:
-    from .codec import Codec
+from ..runtime.model import NOTHING, Analysis, Codes, Model, Wav
+from .refine import refine
 
 SEGMENT_FRAMES = 100
-"""Frames over which a domain is present or absent as a whole; a segment of a `.sdc` stream. 2 s at 50 frames/s."""
+"""Frames over which a domain is active or not as a whole; a segment of a `.sdc` stream. 2 s at 50 frames/s."""
 
 BLOCK_FRAMES = 4 * SEGMENT_FRAMES
 """Frames that the network works on at a time, context excluded."""
@@ -41,215 +35,216 @@ class CodedBlock:
     """What an encoder makes of some segments of one mono signal."""
 
     start_frame: int
-    codes: NDArray[np.int64]
+    codes: Codes
     """`[N, K, F]`"""
     active: NDArray[np.bool_]
     """`[N, F]`, the same within a segment."""
 
+    @property
+    def num_frames(self) -> int:
+        """F"""
+        return self.codes.shape[-1]
+
+    def of(self, stream: int) -> Codes | None:
+        """For a segment: codes of a stream `[K, F]`, or None where it is not active."""
+        return self.codes[stream] if self.active[stream, 0] else None
+
 
 class StreamEncoder:
-    """Turns one mono signal into codes as it arrives; see `Codec.stream_encoder`."""
+    """Turns one mono signal into codes as it arrives; see `Codec.stream_encoder`.
 
-    def __init__(self, codec: Codec, *, num_codebooks: int, present: Sequence[str] | None) -> None:
-        self._codec, self._num_codebooks, self._known = codec, num_codebooks, present
-        head = codec.network.activity
-        self._context = codec.network.encoder.context_frames + (0 if head is None else head.context_frames)
-        self._pieces: list[Tensor] = []
+    Args:
+        model: the model
+        num_codebooks: how many are stored
+        known: streams that the audio consists of, or None to find out
+        effort: steps of refinement
+    """
+
+    def __init__(self, model: Model, *, num_codebooks: int, known: Sequence[int] | None, effort: int) -> None:
+        self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
+        self._pieces: list[Wav] = []
         self._buffered = 0
         self._start = 0  # frame at which the buffer begins
         self._next = 0  # frame at which the next block begins
-        nothing = torch.zeros(1, codec.recipe.model.latent_dim, 0, dtype=torch.float32, device=codec.device)
-        self._past = Past(nothing, nothing[0, 0])
+        self._past = np.zeros((len(model.streams), model.num_codebooks, 0), dtype=np.int64)
 
-    def push(self, wav: Tensor | NDArray[np.float32]) -> list[CodedBlock]:
+    def push(self, wav: Wav) -> list[CodedBlock]:
         """Take samples `[T]` in, give out the blocks that are complete."""
-        self._pieces.append(torch.as_tensor(wav, dtype=torch.float32))
+        self._pieces.append(np.asarray(wav, dtype=np.float32))
         self._buffered += len(wav)
-        hop, blocks = self._codec.hop_length, []
-        while self._buffered >= (self._next + BLOCK_FRAMES + self._context - self._start) * hop:
+        hop, blocks = self._model.hop_length, []
+        while self._buffered >= (self._next + BLOCK_FRAMES + self._model.analysis_context - self._start) * hop:
             blocks.append(self._encode(self._next + BLOCK_FRAMES))
         # The caller may use its memory again.
-        self._pieces[-1] = self._pieces[-1].clone()
+        self._pieces[-1] = self._pieces[-1].copy()
         return blocks
 
     def finish(self) -> list[CodedBlock]:
         """Give out the rest."""
-        total = self._start + math.ceil(self._buffered / self._codec.hop_length)
+        total = self._start + math.ceil(self._buffered / self._model.hop_length)
         blocks = []
         while self._next < total:
             blocks.append(self._encode(min(self._next + BLOCK_FRAMES, total)))
         return blocks
 
-    # A caller's inference mode would leave no gradient to follow.
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def _encode(self, stop: int) -> CodedBlock:
-        hop, start, network = self._codec.hop_length, self._next, self._codec.network
+        hop, start, context = self._model.hop_length, self._next, self._model.analysis_context
         buffer = _joined(self._pieces)
-        last = (stop + self._context - self._start) * hop
-        wav = buffer[:last].to(self._codec.device)
-        latent = network.encode(wav[None, None])
+        wav = buffer[: (stop + context - self._start) * hop]
+        heard = self._model.analyse(wav)
         inner = slice(start - self._start, stop - self._start)
-        logits = network.activity_logits(latent)
-        samples = buffer[inner.start * hop : inner.stop * hop]
-        active = self._active(samples, None if logits is None else logits[0, :, inner])
-        if self._codec.effort:
-            codes = self._refined(wav, latent, inner, active)
+        active = self._active(buffer[inner.start * hop : inner.stop * hop], heard.activity[:, inner])
+        if self._effort and active.any():
+            codes = self._refined(wav, heard, inner, active)
         else:
-            codes = network.quantize(latent[..., inner], num_codebooks=self._num_codebooks).codes[:, 0]
+            codes = self._model.quantize(heard.latent[:, inner])
+        codes = codes[:, : self._num_codebooks]
+        self._remember(codes, active)
         self._next = stop
-        keep = max(self._start, stop - self._context)
+        keep = max(self._start, stop - context)
         self._pieces = [buffer[(keep - self._start) * hop :]]
         self._buffered = len(self._pieces[0])
         self._start = keep
-        return CodedBlock(start, codes.cpu().numpy(), active)
+        return CodedBlock(start, codes, active)
 
-    def _refined(self, wav: Tensor, latent: Tensor, inner: slice, active: NDArray[np.bool_]) -> Tensor:
+    def _refined(self, wav: Wav, heard: Analysis, inner: slice, active: NDArray[np.bool_]) -> Codes:
         """Codes of a block by analysis by synthesis, `[N, K, F]`."""
-        network, hop = self._codec.network, self._codec.hop_length
-        # What the decoder hears around a frame, as far as the buffer has it.
-        context = min(self._context, self._codec.context_frames)
+        hop, past = self._model.hop_length, self._past.shape[-1]
         # Frames after the block are not decided yet; with what they may become, the block's end sounds as it will.
-        ahead = min(context, latent.shape[-1] - inner.stop)
-        reach = slice(inner.start, inner.stop + ahead)
-        gates = torch.from_numpy(np.pad(active, ((0, 0), (0, ahead)), mode="edge")).float().to(latent.device)
-        codes = refine(
-            network,
-            wav[(reach.start - self._past.num_frames) * hop : reach.stop * hop],
-            latent[..., reach],
-            gates,
-            self._past,
-            sample_rate=self._codec.sample_rate,
-            num_codebooks=self._num_codebooks,
-            effort=self._codec.effort,
-        )[..., : inner.stop - inner.start]
-        gates = gates[:, : codes.shape[-1]]
-        latents = network.quantizer.decode(codes[:, None], range(len(codes)))
-        self._past = self._past.then(mixed(latents, gates), gates, context)
-        return codes
+        ahead = min(self._context, heard.latent.shape[-1] - inner.stop)
+        stop = inner.stop + ahead
+        gates = np.pad(active, ((0, 0), (0, ahead)), mode="edge").astype(np.float32)
+        around = wav[(inner.start - past) * hop : stop * hop]
+        refiner = self._model.refiner(around, self._past, gates, self._num_codebooks)
+        codes = refine(refiner, heard.latent[:, inner.start : stop], effort=self._effort)
+        return codes[..., : inner.stop - inner.start]
 
-    def _active(self, wav: Tensor, logits: Tensor | None) -> NDArray[np.bool_]:
-        """Which domains are present in each segment of a block: `[N, F]`."""
-        frames = math.ceil(len(wav) / self._codec.hop_length)
-        active = np.ones((len(self._codec.domains), frames), dtype=bool)
+    def _remember(self, codes: Codes, active: NDArray[np.bool_]) -> None:
+        """Keep the codes that the next block's beginning depends on."""
+        missing = self._model.num_codebooks - codes.shape[1]
+        present = np.where(active[:, None], codes, NOTHING)
+        present = np.pad(present, ((0, 0), (0, missing), (0, 0)), constant_values=NOTHING)
+        self._past = np.concatenate([self._past, present], axis=-1)[..., -self._context :]
+
+    @property
+    def _context(self) -> int:
+        """What the decoder hears around a frame, as far as the buffer has it."""
+        return min(self._model.analysis_context, self._model.synthesis_context)
+
+    def _active(self, wav: Wav, activity: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which streams are active in each segment of a block: `[N, F]`."""
+        hop, frames = self._model.hop_length, activity.shape[1]
+        active = np.ones(activity.shape, dtype=bool)
         if self._known is not None:
-            active[[domain not in self._known for domain in self._codec.domains]] = False
+            active[[index not in self._known for index in range(len(active))]] = False
             return active
         for start in range(0, frames, SEGMENT_FRAMES):
             span = slice(start, start + SEGMENT_FRAMES)
-            heard = wav[start * self._codec.hop_length : (start + SEGMENT_FRAMES) * self._codec.hop_length]
-            if float(heard.abs().max()) < SILENCE:
+            heard = wav[start * hop : (start + SEGMENT_FRAMES) * hop]
+            if float(np.abs(heard).max()) < SILENCE:
                 active[:, span] = False
-            elif logits is not None:
-                active[:, span] = self._present(logits[:, span].sigmoid())[:, None]
+            else:
+                active[:, span] = _present(activity[:, span])[:, None]
         return active
 
-    @staticmethod
-    def _present(probabilities: Tensor) -> NDArray[np.bool_]:
-        """Domains heard anywhere in a segment `[N, F]`, and always the likeliest: what is there must go somewhere."""
-        width = min(ACTIVITY_FRAMES, probabilities.shape[-1])
-        peaks = F.avg_pool1d(probabilities[None], width, stride=1)[0].amax(-1)
-        present = peaks > 0.5
-        present[peaks.argmax()] = True
-        result: NDArray[np.bool_] = present.cpu().numpy()
-        return result
+
+def _present(activity: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Streams heard anywhere in a segment `[N, F]`, and always the likeliest: what is there must go somewhere."""
+    width = min(ACTIVITY_FRAMES, activity.shape[1])
+    windows = np.lib.stride_tricks.sliding_window_view(activity, width, axis=1)
+    peaks = windows.mean(-1).max(-1)
+    present = peaks > 0.5
+    present[peaks.argmax()] = True
+    return np.asarray(present)
 
 
 class StreamDecoder:
     """Turns codes of one mono signal into stems as they arrive; see `Codec.stream_decoder`.
 
-    A domain that is silent adds nothing to the mix, and its stem is exactly zero there, faded over 20 ms.
+    A stream that is silent adds nothing to the mix, and its stem is exactly zero there, faded over 20 ms.
+
+    Args:
+        model: the model
+        stems: names, or `mix`
     """
 
-    def __init__(self, codec: Codec, stems: Sequence[str]) -> None:
-        for stem in stems:
-            codec.check_stem(stem)
-        self._codec, self.stems = codec, tuple(stems)
-        self._context = codec.context_frames
-        self._latents: list[Tensor] = []  # each [N, D, F]
-        self._gates: list[Tensor] = []  # each [N, F]
+    def __init__(self, model: Model, stems: Sequence[str]) -> None:
+        self._model = model
+        everything = range(len(model.streams))
+        self._picked = [[index for index in everything if stem in ("mix", model.streams[index].stem)] for stem in stems]
+        self._pieces: list[Codes] = []  # each [N, K, F]
         self._buffered = 0
         self._start = 0
         self._next = 0
 
-    def push(self, codes: Mapping[str, Tensor | NDArray[np.int64] | None], num_frames: int) -> list[Tensor]:
+    def push(self, codes: Mapping[str, Codes | None], num_frames: int) -> list[Wav]:
         """Take `num_frames` frames in, give out audio `[S, T]` that is complete.
 
         Args:
-            codes: `[K, F]` of each domain, K possibly less than all; None or left out where it is silent
+            codes: `[K, F]` of each stream, K possibly less than all; None or left out where it is silent
             num_frames: F
         """
-        self._latents.append(self._dequantize(codes, num_frames))
-        gates = [float(codes.get(domain) is not None) for domain in self._codec.domains]
-        self._gates.append(torch.tensor(gates, device=self._codec.device)[:, None].expand(-1, num_frames))
+        streams = self._model.streams
+        piece = np.full((len(streams), self._model.num_codebooks, num_frames), NOTHING, dtype=np.int64)
+        for index, stream in enumerate(streams):
+            given = codes.get(stream.name)
+            if given is not None:
+                piece[index, : len(given)] = given
+        self._pieces.append(piece)
         self._buffered += num_frames
-        pieces = []
-        while self._buffered >= self._next + BLOCK_FRAMES + self._context - self._start:
-            pieces.append(self._decode(self._next + BLOCK_FRAMES))
-        return pieces
+        blocks = []
+        while self._buffered >= self._next + BLOCK_FRAMES + self._model.synthesis_context - self._start:
+            blocks.append(self._decode(self._next + BLOCK_FRAMES))
+        return blocks
 
-    def finish(self) -> list[Tensor]:
+    def finish(self) -> list[Wav]:
         """Give out the rest."""
-        total, pieces = self._start + self._buffered, []
+        total = self._start + self._buffered
+        blocks = []
         while self._next < total:
-            pieces.append(self._decode(min(self._next + BLOCK_FRAMES, total)))
-        return pieces
+            blocks.append(self._decode(min(self._next + BLOCK_FRAMES, total)))
+        return blocks
 
-    @torch.inference_mode()
-    def _dequantize(self, codes: Mapping[str, Tensor | NDArray[np.int64] | None], num_frames: int) -> Tensor:
-        """Latents `[N, D, F]`, zero where a domain is silent."""
-        network, device = self._codec.network, self._codec.device
-        latents = torch.zeros(len(self._codec.domains), self._codec.recipe.model.latent_dim, num_frames, device=device)
-        for index, domain in enumerate(self._codec.domains):
-            streams = codes.get(domain)
-            if streams is not None:
-                tensor = torch.as_tensor(streams).to(device)
-                latents[index] = network.quantizer.decode(tensor[None, None], [index])[0, 0]
-        return latents
-
-    @torch.inference_mode()
-    def _decode(self, stop: int) -> Tensor:
-        hop, start = self._codec.hop_length, self._next
-        latents, gates = _joined(self._latents), _joined(self._gates)
-        span = slice(0, stop + self._context - self._start)
-        picked = [list(range(len(latents))) if s == "mix" else [self._codec.domains.index(s)] for s in self.stems]
-        rows = torch.stack([latents[index][..., span].sum(0) for index in picked])
-        audible = torch.stack([gates[index][..., span].amax(0) for index in picked])
-        wavs = torch.zeros(len(rows), rows.shape[-1] * hop, device=self._codec.device)
+    def _decode(self, stop: int) -> Wav:
+        hop, start, context = self._model.hop_length, self._next, self._model.synthesis_context
+        buffer = _joined(self._pieces)
+        codes = buffer[..., : stop + context - self._start]
+        gates = (codes[:, 0] != NOTHING).astype(np.float32)
+        audible = np.stack([gates[picked].max(0) for picked in self._picked])
+        wavs = np.zeros((len(self._picked), codes.shape[-1] * hop), dtype=np.float32)
         # Stems without anything in sight are not worth decoding.
-        sounding = audible.amax(-1) > 0
-        if bool(sounding.any()):
-            wavs[sounding] = self._codec.network.decode(rows[sounding])[:, 0]
+        sounding = np.flatnonzero(audible.any(1))
+        if len(sounding):
+            wavs[sounding] = self._model.synthesize(codes, [self._picked[index] for index in sounding])
         wavs *= _fade(audible, hop)
-        inner = wavs[:, (start - self._start) * hop : (stop - self._start) * hop].cpu()
+        inner = wavs[:, (start - self._start) * hop : (stop - self._start) * hop]
         self._next = stop
-        keep = max(self._start, stop - self._context)
-        self._latents = [latents[..., keep - self._start :]]
-        self._gates = [gates[..., keep - self._start :]]
+        keep = max(self._start, stop - context)
+        self._pieces = [buffer[..., keep - self._start :]]
         self._buffered -= keep - self._start
         self._start = keep
         return inner
 
 
-def _joined(pieces: Sequence[Tensor]) -> Tensor:
+def _joined(pieces: Sequence[NDArray[np.generic]]) -> NDArray[np.generic]:
     """Pieces end to end; one that came whole is not copied, however many blocks are cut off it."""
-    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=-1)
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
 
 
-def _fade(gates: Tensor, hop_length: int) -> Tensor:
+def _fade(gates: NDArray[np.float32], hop_length: int) -> NDArray[np.float32]:
     """Gain per sample from gates of 0 or 1 per frame: `[S, F]` to `[S, F * hop_length]`.
 
     One in every active frame; over the frame after it falls to zero, and over the frame before it rises from there.
     """
-    falling = torch.linspace(1, 0, hop_length, device=gates.device)
-    before, after = F.pad(gates[:, :-1], (1, 0))[..., None], F.pad(gates[:, 1:], (0, 1))[..., None]
-    ramps = torch.maximum(before * falling, after * falling.flip(0))
-    return torch.maximum(gates[..., None], ramps).flatten(1)
+    falling = np.linspace(1, 0, hop_length, dtype=np.float32)
+    before, after = np.pad(gates[:, :-1], ((0, 0), (1, 0))), np.pad(gates[:, 1:], ((0, 0), (0, 1)))
+    ramps = np.maximum(before[..., None] * falling, after[..., None] * falling[::-1])
+    return np.maximum(gates[..., None], ramps).reshape(len(gates), -1)
 
 
 def split_segments(blocks: Iterable[CodedBlock]) -> Iterator[CodedBlock]:
     """Cut blocks into segments."""
     for block in blocks:
-        for start in range(0, block.codes.shape[-1], SEGMENT_FRAMES):
+        for start in range(0, block.num_frames, SEGMENT_FRAMES):
             span = slice(start, start + SEGMENT_FRAMES)
             yield CodedBlock(block.start_frame + start, block.codes[..., span], block.active[:, span])

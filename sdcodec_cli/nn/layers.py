@@ -6,11 +6,14 @@ Legend: B batch, C channels, T samples, F frames.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from .tracing import is_for_graph
 
 
 class Snake(nn.Module):
@@ -66,6 +69,15 @@ class ConvNeXtBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((channels,), scale))
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_for_graph():
+            kernel = self.depthwise.weight[:, 0].T
+            convolved = _Depthwise.apply(x, kernel, self.depthwise.dilation[0]) + self.depthwise.bias
+        else:
+            convolved = self._convolved(x)
+        y = self.norm(convolved)
+        return x + self.scale * self.project(F.relu(self.expand(y)))
+
+    def _convolved(self, x: Tensor) -> Tensor:
         (dilation,) = self.depthwise.dilation
         # A one-row picture in channels-last order is `[B, F, C]` in memory: as such it needs no transposed copy. In 32
         # bits on a CPU, where the way back takes three times as long in bfloat16.
@@ -78,8 +90,35 @@ class ConvNeXtBlock(nn.Module):
                 dilation=(1, dilation),
                 groups=x.shape[-1],
             )
-        y = self.norm(picture.squeeze(2).transpose(1, 2))
-        return x + self.scale * self.project(F.relu(self.expand(y)))
+        return picture.squeeze(2).transpose(1, 2)
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution as a sum of shifted products, and its gradient towards the input, which is another.
+
+    Shape: `[B, F, C]` and kernel `[width, C]` to `[B, F, C]`
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(kernel)
+        ctx.dilation = dilation
+        return _shifted_products(x, kernel, dilation)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (kernel,) = ctx.saved_tensors
+        return _shifted_products(gradient, kernel.flip(0), ctx.dilation), None, None
+
+
+def _shifted_products(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
+    reach = len(kernel) // 2 * dilation
+    padded = F.pad(x, (0, 0, reach, reach))
+    taps = [padded[:, tap * dilation : tap * dilation + x.shape[1]] * kernel[tap] for tap in range(len(kernel))]
+    total = taps[0]
+    for more in taps[1:]:
+        total = total + more
+    return total
 
 
 class _WeightNorm(nn.Module):

@@ -7,12 +7,14 @@ V entries of a codebook.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .tracing import is_for_graph
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,15 @@ class ParallelRVQ(nn.Module):
         # then reproduced to the last bit of a tie.
         entries = F.normalize(self.codebook[:, level], dim=-1)
         similarity = torch.bmm(F.normalize(projected, dim=-1), entries.transpose(1, 2))
-        # The same index as argmax, of the first if there are several; on a CPU it is found twelve times faster.
-        return similarity.max(-1).indices
+        # The same index as argmax, of the first if there are several; on a CPU torch finds it twelve times faster.
+        return similarity.argmax(-1) if is_for_graph() else similarity.max(-1).indices
 
     def look_up(self, level: int, indices: Tensor, stream: Tensor) -> Tensor:
         """Entries of a level: int64 `[N, M]` and the stream of each row `[N, 1]`, to `[N, M, d]`."""
-        return self.codebook[:, level][stream, indices]
+        entries = self.codebook[:, level]
+        if is_for_graph():
+            return F.embedding(indices + stream * entries.shape[1], entries.flatten(0, 1))
+        return entries[stream, indices]
 
 
 Observer = Callable[[ParallelRVQ, int, Tensor, Tensor], None]
@@ -137,15 +142,15 @@ class MultiSourceRVQ(nn.Module):
         self,
         latent: Tensor,
         *,
-        num_codebooks: int | None = None,
         keep: Tensor | None = None,
+        weights: Tensor | None = None,
         observe: Observer | None = None,
     ) -> Quantized:
         """Quantize a latent for every domain.
 
         Args:
             latent: `[B, D, F]`
-            num_codebooks: how many levels there are to be, 1 to K; all by default
+            weights: what each level adds to the latents is multiplied by this, `[K]`, or None for one
             keep: int64 `[N, B]`, how many levels each domain of each example uses (quantizer dropout), or None for all
             observe: called for every level, for statistics on the codebooks
         """
@@ -157,7 +162,7 @@ class MultiSourceRVQ(nn.Module):
             residual = flat.expand(domains, -1, -1)
             total = torch.zeros_like(residual)
             codes, commitment, codebook = [], [], []
-            for index in range(num_codebooks or self.num_codebooks):
+            for index in range(self.num_codebooks):
                 rvq, level = self._level(index)
                 # A shared level treats the rows of all domains as one long stream.
                 merged = residual.reshape(rvq.in_weight.shape[0], -1, width)
@@ -179,7 +184,7 @@ class MultiSourceRVQ(nn.Module):
                 quantized = rvq.project_out(level, entries).view(domains, rows, width)
                 if keep is not None:
                     quantized = quantized * (keep > index).repeat_interleave(frames, dim=1)[..., None]
-                total = total + quantized
+                total = total + (quantized if weights is None else quantized * weights[index])
                 # No gradient from level to level: over many levels (36 make 18 kbit/s) the product of all explodes.
                 residual = residual - quantized.detach()
         zero = latent.new_zeros(domains, batch, dtype=torch.float32)
@@ -190,24 +195,15 @@ class MultiSourceRVQ(nn.Module):
             codebook_loss=torch.stack(codebook).sum(0) if codebook else zero,
         )
 
-    def decode(self, codes: Tensor, domains: Sequence[int]) -> Tensor:
-        """Latents from codes, for any leading number of levels.
-
-        Args:
-            codes: int64 `[n, B, K', F]`, one row of codes per entry of `domains`; K' from 0 to K
-            domains: which domain each row belongs to
-
-        Returns:
-            `[n, B, D, F]`
-        """
-        count, batch, levels, frames = codes.shape
-        width = self.own.out_weight.shape[2]
-        total = self.own.out_weight.new_zeros(count, batch * frames, width)
-        picked = torch.as_tensor(list(domains), device=codes.device)
-        for index in range(levels):
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Latents from codes of all domains: int64 `[N, K, F]`, -1 for codebooks left out, to `[N, D, F]`."""
+        domains, _, frames = codes.shape
+        total = self.own.out_weight.new_zeros(domains, frames, self.own.out_weight.shape[2])
+        for index in range(self.num_codebooks):
             rvq, level = self._level(index)
-            stream = picked if rvq is self.own else torch.zeros_like(picked)
-            entries = rvq.look_up(level, codes[:, :, index].reshape(count, -1), stream[:, None])
-            weight, bias = rvq.out_weight[stream, level], rvq.out_bias[stream, level]
-            total = total + torch.baddbmm(bias[:, None], entries, weight.transpose(1, 2))
-        return total.view(count, batch, frames, width).transpose(2, 3)
+            # A shared level treats the frames of all domains as one long stream.
+            indices = codes[:, index].clamp_min(0).reshape(rvq.out_weight.shape[0], -1)
+            entries = rvq.look_up(level, indices, torch.arange(len(indices), device=codes.device)[:, None])
+            latents = rvq.project_out(level, entries).view_as(total)
+            total = total + latents * (codes[:, index] >= 0).to(total.dtype)[..., None]
+        return total.transpose(1, 2)

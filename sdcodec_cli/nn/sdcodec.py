@@ -60,12 +60,11 @@ class SDCodec(nn.Module):
         self,
         latent: Tensor,
         *,
-        num_codebooks: int | None = None,
         keep: Tensor | None = None,
         observe: Observer | None = None,
     ) -> Quantized:
         """See `MultiSourceRVQ.forward`."""
-        return self.quantizer(latent, num_codebooks=num_codebooks, keep=keep, observe=observe)
+        return self.quantizer(latent, keep=keep, observe=observe)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent `[B, D, F]`, of one domain or a sum over domains, to waveform `[B, 1, F * hop_length]`."""

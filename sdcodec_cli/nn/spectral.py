@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fourier import cut_frames, irfft, overlap_add, rfft
 from .layers import ConvNeXtBlock
 
 KERNEL_SIZE = 7
@@ -31,6 +32,11 @@ def _blocks(width: int, dilations: Sequence[int]) -> nn.Sequential:
             for dilation in dilations
         )
     )
+
+
+def _magnitude(real: Tensor, imag: Tensor) -> Tensor:
+    """Of a spectrum; the tiny offset keeps the gradient of the root finite at exact zeros."""
+    return (real.square() + imag.square() + 1e-20).sqrt()
 
 
 def _reach(blocks: nn.Sequential) -> int:
@@ -83,19 +89,20 @@ class SpectralEncoder(nn.Module):
 
     def forward(self, wav: Tensor) -> Tensor:
         # Square-root compression: music and noise fall 60 dB from low to high bins, and all of them should be heard.
-        spectrum = self._spectrum(wav, self.window)
-        spectrum = spectrum / (spectrum.abs() + 1e-4).sqrt()
-        x = self.embed(torch.view_as_real(spectrum).flatten(-2))
+        real, imag = self._spectrum(wav, self.window)
+        scale = (_magnitude(real, imag) + 1e-4).rsqrt()
+        # Real and imaginary part of each bin side by side.
+        x = self.embed(torch.stack([real * scale, imag * scale], dim=-1).flatten(-2))
         if self.context_window_length:
-            magnitude = self._spectrum(wav, self.context_window).abs()
-            x = x + self.embed_context(magnitude / (magnitude + 1e-4).sqrt())
+            magnitude = _magnitude(*self._spectrum(wav, self.context_window))
+            x = x + self.embed_context(magnitude * (magnitude + 1e-4).rsqrt())
         return self.project(self.norm_out(self.blocks(self.norm_in(x)))).transpose(1, 2)
 
-    def _spectrum(self, wav: Tensor, window: Tensor) -> Tensor:
-        """One spectrum per hop, in its middle: `[B, 1, T]` to complex `[B, F, bins]`."""
+    def _spectrum(self, wav: Tensor, window: Tensor) -> tuple[Tensor, Tensor]:
+        """One spectrum per hop, in its middle: `[B, 1, T]` to two `[B, F, bins]`."""
         margin = (len(window) - self.hop_length) // 2
-        frames = F.pad(wav[:, 0], (margin, margin)).unfold(-1, len(window), self.hop_length)
-        return torch.fft.rfft(frames.float() * window)
+        frames = cut_frames(F.pad(wav[:, 0], (margin, margin)), len(window), self.hop_length)
+        return rfft(frames.float() * window)
 
     @property
     def context_frames(self) -> int:
@@ -127,28 +134,18 @@ class SpectralDecoder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         x = self.norm_out(self.blocks(self.norm_in(self.embed(latent.transpose(1, 2)))))
-        spectrum = torch.view_as_complex(self.project(x).float().unflatten(-1, (-1, 2)).contiguous())
+        real, imag = self.project(x).float().unflatten(-1, (-1, 2)).unbind(-1)
         # Undoes the encoder's compression, so that the network works on the same scale at both ends.
-        spectrum = spectrum * (spectrum.abs() + 1e-4)
-        frames = torch.fft.irfft(spectrum, n=self.window_length) * self.window
-        return self._overlap_add(frames) / self._envelope(frames.shape[-2])
+        scale = _magnitude(real, imag) + 1e-4
+        frames = irfft(real * scale, imag * scale) * self.window
+        # What the squared windows add up to is divided out.
+        envelope = self.window.square().expand(1, frames.shape[-2], -1)
+        return (self._hops(frames) / self._hops(envelope))[:, None]
 
-    def _overlap_add(self, frames: Tensor) -> Tensor:
-        """Sum of shifted frames, trimmed to the hops they stand for: `[B, F, W]` to `[B, 1, F * hop]`."""
-        length = (frames.shape[-2] - 1) * self.hop_length + self.window_length
+    def _hops(self, frames: Tensor) -> Tensor:
+        """Sum of overlapping frames, trimmed to the hops they stand for: `[B, F, W]` to `[B, F * hop]`."""
         margin = (self.window_length - self.hop_length) // 2
-        wav = F.fold(
-            frames.transpose(1, 2),
-            output_size=(1, length),
-            kernel_size=(1, self.window_length),
-            stride=(1, self.hop_length),
-        )
-        return wav[:, :, 0, margin : length - margin]
-
-    def _envelope(self, num_frames: int) -> Tensor:
-        """What the squared windows add up to, by which the overlap-add is divided: `[1, 1, F * hop]`."""
-        squares = self.window.square().expand(1, num_frames, -1)
-        return self._overlap_add(squares)
+        return overlap_add(frames, self.hop_length)[:, margin : margin + frames.shape[-2] * self.hop_length]
 
     @property
     def context_frames(self) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..distances import FLOOR, mel_bank
+from ...nn.distances import FLOOR, mel_bank
 
 EPS = 1e-8
 

@@ -310,7 +310,7 @@ def _find_model(text: str, device: str, effort: int | None) -> Peer:
 
 
 def _find_dac(device: str, effort: int | None) -> Peer:
-    from ..codec import choose_device
+    from ...runtime.torch import choose_device
 
     weights = Path.home() / DAC_WEIGHTS
     if _installed("dac") and weights.is_file():
@@ -332,7 +332,7 @@ def _find_encodec(text: str, bitrate: float, device: str) -> Peer:
         raise ModelError(f"{text}: EnCodec codes at {known} kbit/s; choose one of these")
     import torch
 
-    from ..codec import choose_device
+    from ...runtime.torch import choose_device
 
     if not _installed("encodec"):
         raise ModelError(f"{text}: needs the package encodec and its weights; pip install encodec, and run it once")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from ... import zoo
+from ... import weights, zoo
 from ...errors import ModelError
 from ...nn.layers import fold_weight_norm
-from ...nn.weights import pack
-from ...recipe import read_recipe
+from ...recipe import Recipe, read_recipe
+from ...runtime.graphs import make_graphs
 from . import checkpoint
 from .trainer import make_trainable
 
@@ -35,7 +37,7 @@ def export(
         folder: to make
         name: of the model; that of its recipe by default
         best: take the checkpoint that scored best on validation, not the last one
-        bits: of each weight in the file, see `nn.weights.pack`
+        bits: of each weight in the file, see `weights.pack`
         overwrite: replace an existing model folder, but keep its card
 
     Raises:
@@ -56,7 +58,26 @@ def export(
     card = kept.read_text(encoding="utf-8") if kept.is_file() else ""
     if not card or TO_FILL_IN in card:
         card = _card(recipe.name, f"Trained by `sdc train` for {state['step']} steps")
-    return zoo.write_model(folder, recipe, pack(network.state_dict(), bits), card=card, overwrite=overwrite)
+    return write(folder, recipe, network.state_dict(), bits=bits, card=card, overwrite=overwrite)
+
+
+def write(
+    folder: Path, recipe: Recipe, tensors: Mapping[str, Any], *, bits: int, card: str, overwrite: bool
+) -> zoo.ModelEntry:
+    """Write a model folder with the graphs of its recipe; `tensors` are of numpy or torch."""
+    packed = weights.pack({name: np.asarray(tensor) for name, tensor in tensors.items()}, bits)
+    return zoo.write_model(folder, recipe, packed, card=card, graphs=make_graphs(recipe), overwrite=overwrite)
+
+
+def add_graphs(entry: zoo.ModelEntry) -> None:
+    """Write graphs into a model folder, in place of those that it may have.
+
+    Raises:
+        ModelError: the folder has no weights
+        OutputError: it cannot be written
+    """
+    zoo.weights_path(entry)
+    zoo.replace_graphs(entry.folder, make_graphs(entry.recipe))
 
 
 def average(
@@ -71,26 +92,25 @@ def average(
         entries: the models; one that comes twice counts twice
         folder: to make
         name: of the model
-        bits: of each weight in the file, see `nn.weights.pack`
+        bits: of each weight in the file, see `weights.pack`
         overwrite: replace an existing model folder
 
     Raises:
         ModelError: a model has no weights, or others have other shapes
         OutputError: the folder exists and `overwrite` is off, or it cannot be written
     """
-    sums: dict[str, Tensor] = {}
+    sums: dict[str, NDArray[np.float32]] = {}
     for entry in entries:
-        weights = zoo.load(entry)[0].state_dict()
-        shapes = {key: value.shape for key, value in weights.items()}
+        given = weights.unpack(weights.read(zoo.weights_path(entry)))
+        shapes = {key: value.shape for key, value in given.items()}
         if sums and shapes != {key: value.shape for key, value in sums.items()}:
             raise ModelError(f"{entry.folder}: has not the shape of {entries[0].folder}; average models of one recipe")
-        sums = {key: sums[key] + value if sums else value for key, value in weights.items()}
+        sums = {key: sums[key] + value if sums else value for key, value in given.items()}
     recipe = dataclasses.replace(entries[-1].recipe, name=name)
     means = {key: value / len(entries) for key, value in sums.items()}
     parts = ", ".join(f"`{entry.folder}`" for entry in entries)
-    return zoo.write_model(
-        folder, recipe, pack(means, bits), card=_card(name, f"Mean of the weights of {parts}"), overwrite=overwrite
-    )
+    card = _card(name, f"Mean of the weights of {parts}")
+    return write(folder, recipe, means, bits=bits, card=card, overwrite=overwrite)
 
 
 def _card(name: str, origin: str) -> str:

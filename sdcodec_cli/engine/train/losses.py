@@ -1,4 +1,4 @@
-"""The terms of the training objective that are not distances between signals in general (`engine.distances`).
+"""The terms of the training objective that are not distances between signals in general (`nn.distances`).
 
 Legend: B batch, T samples, N domains, F frames.
 """
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distances import decibels, magnitudes, power, spectrum
+from ...nn.distances import decibels, magnitudes, power, spectrum
 from ..masks import HOP_LENGTH, WINDOW_LENGTH
 
 

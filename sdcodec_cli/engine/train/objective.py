@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...nn.distances import MEL_SCALES, mel_distance, negative_snr
 from ...nn.quantize import Observer
 from ...nn.sdcodec import SDCodec
 from ...recipe import TrainingFields
-from ..distances import MEL_SCALES, mel_distance, negative_snr
 from .batches import Choices
 from .losses import activity_targets, leakage, masked_negative_snr
 

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .fourier import cut_frames, rfft
+from .tracing import is_for_graph
+
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """Window length in samples and mel bands of each scale (DAC, arXiv:2306.06546); the hop is a quarter of the window."""
 
@@ -29,18 +32,25 @@ def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
 
     At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
     """
-    # Slaney's scale is linear up to 1 kHz, 3 mel to 200 Hz, and logarithmic above, 27 mel to a factor of 6.4.
+    return mel_triangles(mel_edges(bands, sample_rate), window_length, sample_rate).to(torch.float32)
+
+
+def mel_edges(bands: int, sample_rate: int) -> Tensor:
+    """Frequencies in Hz at which the triangles begin, peak and end, `[bands + 2]`, evenly spread on Slaney's scale."""
+    # The scale is linear up to 1 kHz, 3 mel to 200 Hz, and logarithmic above, 27 mel to a factor of 6.4.
     knee, step = 15.0, math.log(6.4) / 27
     nyquist = sample_rate / 2
     top = nyquist * 3 / 200 if nyquist < 1000 else knee + math.log(nyquist / 1000) / step
     mel = torch.linspace(0, top, bands + 2, dtype=torch.float64)
-    edges = torch.where(mel < knee, mel * 200 / 3, 1000 * (step * (mel - knee)).exp())
-    bins = torch.linspace(0, nyquist, window_length // 2 + 1, dtype=torch.float64)[:, None]
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    # Every triangle has the same area, whatever its width.
-    triangles = torch.minimum(rising, falling).clamp_min(0) * (2 / (edges[2:] - edges[:-2]))
-    return triangles.to(torch.float32)
+    return torch.where(mel < knee, mel * 200 / 3, 1000 * (step * (mel - knee)).exp())
+
+
+def mel_triangles(edges: Tensor, window_length: int, sample_rate: int) -> Tensor:
+    """The bank between given edges, all its triangles of the same area: `[bands + 2]` to `[bins, bands]`."""
+    bins = torch.linspace(0, sample_rate / 2, window_length // 2 + 1, dtype=edges.dtype, device=edges.device)[:, None]
+    low, peak, high = edges[:-2], edges[1:-1], edges[2:]
+    triangles = torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp_min(0)
+    return triangles * (2 / (high - low))
 
 
 def mel_distance(
@@ -52,23 +62,24 @@ def mel_distance(
     """
     total = estimate.new_zeros(len(estimate))
     for window_length, bands in scales:
+        bank = mel_bank(window_length, bands, sample_rate).to(estimate.device)
         with torch.no_grad():
-            wanted = _log_mel(target, window_length, bands, sample_rate)
-        total = total + (_log_mel(estimate, window_length, bands, sample_rate) - wanted).abs().mean((1, 2))
+            wanted = log_mel(target, bank)
+        total = total + (log_mel(estimate, bank) - wanted).abs().mean((1, 2))
     return total * (len(MEL_SCALES) / len(scales))
 
 
-def _log_mel(wav: Tensor, window_length: int, bands: int, sample_rate: int) -> Tensor:
-    """`[B, T]` to `[B, F, M]`."""
+def log_mel(wav: Tensor, bank: Tensor) -> Tensor:
+    """Log10 of mel magnitudes: `[B, T]` and a `mel_bank` to `[B, F, M]`."""
+    window_length = 2 * (len(bank) - 1)
     # The tiny offset keeps the gradient of the root finite at exact zeros.
     magnitude = magnitudes(wav, window_length, window_length // 4, offset=1e-14)
-    bank = mel_bank(window_length, bands, sample_rate).to(wav.device)
     return (magnitude @ bank).clamp_min(FLOOR).log10()
 
 
 def spectrum(wav: Tensor, window_length: int, hop_length: int) -> Tensor:
     """What `torch.stft` makes with a Hann window, frame by frame: `[B, T]` to complex `[B, F, K]`."""
-    window = torch.hann_window(window_length, dtype=wav.dtype, device=wav.device)
+    window = _hann(window_length, wav.dtype, wav.device)
     return _transformed(_reflected(wav, window_length), window, hop_length)
 
 
@@ -82,13 +93,25 @@ def magnitudes(wav: Tensor, window_length: int, hop_length: int, *, offset: floa
 
     The hop divides the window, which is even.
     """
-    window = torch.hann_window(window_length, dtype=wav.dtype, device=wav.device)
+    window = _hann(window_length, wav.dtype, wav.device)
+    if is_for_graph():
+        real, imag = rfft(cut_frames(_reflected(wav, window_length), window_length, hop_length) * window)
+        return (real.square() + imag.square() + offset).sqrt()
     magnitude: Tensor = _Magnitudes.apply(_reflected(wav, window_length), window, hop_length, offset)  # type: ignore[no-untyped-call]
     return magnitude
 
 
+@functools.lru_cache
+@torch.inference_mode(False)
+def _hann(length: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.hann_window(length, dtype=dtype, device=device)
+
+
 def _reflected(wav: Tensor, window_length: int) -> Tensor:
-    return F.pad(wav[:, None], (window_length // 2, window_length // 2), mode="reflect")[:, 0]
+    margin = window_length // 2
+    if is_for_graph():  # the gradient of the padding is no operation that graphs have
+        return torch.cat([wav[:, 1 : margin + 1].flip(1), wav, wav[:, -margin - 1 : -1].flip(1)], dim=1)
+    return F.pad(wav[:, None], (margin, margin), mode="reflect")[:, 0]
 
 
 def _transformed(wav: Tensor, window: Tensor, hop_length: int) -> Tensor:

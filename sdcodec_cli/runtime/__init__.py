@@ -1,0 +1,11 @@
+"""Models as the engine knows them: numpy in, numpy out, whatever computes in between.
+
+`model` has the contract, `onnx` and `torch` are the two runtimes behind it, `graphs` writes a network down for the
+former, and `threads` says how many cores are free.
+"""
+
+from .load import load_model
+from .model import Analysis, Model, Refinement, Stream
+from .parts import PARTS, Part, Runtime
+
+__all__ = ["PARTS", "Analysis", "Model", "Part", "Refinement", "Runtime", "Stream", "load_model"]

@@ -1,0 +1,95 @@
+"""From a model folder to a model in a runtime."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from typing import TYPE_CHECKING, Literal
+
+from .. import weights as weights_of
+from ..errors import DeviceError, ModelError
+from ..zoo import ModelEntry, weights_path
+from .model import Model
+
+if TYPE_CHECKING:
+    from .parts import Runtime
+
+RuntimeName = Literal["auto", "onnx", "torch"]
+
+
+def load_model(
+    entry: ModelEntry, *, runtime: RuntimeName = "auto", device: str = "auto", threads: int | None = None
+) -> Model:
+    """Load a model.
+
+    Args:
+        entry: the model folder
+        runtime: `onnx`, `torch`, or `auto`: torch for a device other than a CPU and for a folder without graphs, else
+            ONNX Runtime
+        device: `cpu`, `cuda`, `mps`, or `auto`: CUDA or MPS where torch is in use and has them, else the CPU
+        threads: to compute with on a CPU; by default as many as there are free cores
+
+    Raises:
+        ModelError: no weights, unreadable ones, or ones of another recipe; no graphs, and no torch either
+        DeviceError: no such device
+        ValueError: no such runtime, or fewer than one thread
+    """
+    if runtime not in ("auto", "onnx", "torch"):
+        raise ValueError(f"runtime must be auto, onnx or torch, got {runtime!r}")
+    if threads is not None and threads < 1:
+        raise ValueError(f"threads must be 1 or more, got {threads}")
+    path = weights_path(entry)
+    stored = weights_of.read(path)
+    unpacked = weights_of.unpack(stored)
+    chosen: Runtime
+    if _takes_torch(entry, runtime, device):
+        if importlib.util.find_spec("torch") is None:
+            raise ModelError(_without_torch(entry, runtime, device))
+        chosen = _torch(entry, unpacked, device, threads)
+    else:
+        from .onnx import OnnxRuntime
+
+        if device.split(":")[0] not in ("auto", "cpu"):
+            raise DeviceError(f"{device}: ONNX Runtime computes on the CPU here; leave --runtime out, or pass torch")
+        chosen = OnnxRuntime(entry.folder, unpacked, threads)
+    return Model(entry.name, entry.recipe, weights_of.sha256(stored), chosen)
+
+
+def _takes_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> bool:
+    from .onnx import has_graphs
+
+    if runtime != "auto":
+        return runtime == "torch"
+    if device == "auto":
+        return not has_graphs(entry.folder) or (_sees_gpu() and importlib.util.find_spec("torch") is not None)
+    return not has_graphs(entry.folder) or device.split(":")[0] != "cpu"
+
+
+def _sees_gpu() -> bool:
+    """Whether there may be a device that torch can use: asking torch itself takes seconds."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvcuda.dll"))
+    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/dxg")
+
+
+def _without_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> str:
+    install = "pip install 'sdcodec-cli[train]'"
+    if runtime == "auto" and device.split(":")[0] in ("auto", "cpu"):
+        return (
+            f"{entry.folder}: has no graphs, so it needs torch, which is not installed; install it with {install}, or "
+            f"make the graphs where it is: sdc models export {entry.folder}"
+        )
+    what = f"the device {device}" if runtime == "auto" else "the runtime torch"
+    return f"{what} needs torch, which is not installed; install it with {install}, or leave the option out"
+
+
+def _torch(entry: ModelEntry, weights: weights_of.Weights, device: str, threads: int | None) -> Runtime:
+    from ..zoo import network_with
+    from .torch import TorchRuntime, choose_device
+
+    network = network_with(entry, weights)
+    return TorchRuntime(network, entry.recipe.model.sample_rate, choose_device(device), threads)

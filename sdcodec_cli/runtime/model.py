@@ -1,0 +1,160 @@
+"""The contract between the engine and a network: what a model says about itself, and the things that it does.
+
+Legend: T samples, F frames, P frames before them, D latent width, N streams, K codebooks, S stems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..recipe import Recipe
+from .parts import DECODING, ENCODING, REFINING, Runtime
+
+Wav = NDArray[np.float32]
+Codes = NDArray[np.int64]
+
+NOTHING = -1
+"""A code that stands for none: of a codebook that is missing, or of a stream that is silent."""
+
+SHORTEST_REFINED = 2048
+"""Samples that audio is padded to for refinement: the longest window of its mel scales has to fit in."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The codes of one quantizer."""
+
+    name: str
+    stem: str
+    """Whose audio it adds to."""
+    num_codebooks: int
+    num_shared: int
+    """How many of the last codebooks other streams have, too."""
+    codebook_size: int
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What a model hears in audio."""
+
+    latent: NDArray[np.float32]
+    """`[D, F]`"""
+    activity: NDArray[np.float32]
+    """Probability that each stream is active, `[N, F]`."""
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """One attempt of refinement."""
+
+    distance: float
+    """Between the decoded mix and what it should be."""
+    codes: Codes
+    """`[N, K, F]`"""
+    gradient: NDArray[np.float32] | None
+    """Of the distance towards the latent, `[D, F]`, if it was asked for."""
+
+
+class Model:
+    """A network with its weights in some runtime.
+
+    All methods take one signal at a time; arrays are float32, codes int64.
+    """
+
+    def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, runtime: Runtime) -> None:
+        self.name, self.weights_sha256, self.runtime = name, weights_sha256, runtime
+        quantizer = recipe.quantizer
+        self.sample_rate: int = recipe.model.sample_rate
+        """Of the audio that goes in and comes out, in Hz."""
+        self.hop_length: int = recipe.model.hop_length
+        """Samples per frame."""
+        self.loudness: float = recipe.model.loudness
+        """Of the material it was trained on, in LUFS."""
+        self.effort: int = recipe.model.effort
+        """Steps of refinement that it suggests."""
+        self.streams: tuple[Stream, ...] = tuple(
+            Stream(domain, domain, quantizer.num_codebooks, quantizer.num_shared, quantizer.codebook_size)
+            for domain in recipe.model.domains
+        )
+        self.stems: tuple[str, ...] = tuple(dict.fromkeys(stream.stem for stream in self.streams))
+        self.num_codebooks: int = quantizer.num_codebooks
+        """Of each stream at full quality."""
+        self.codebook_bitrate: float = recipe.codebook_bitrate
+        """Of one codebook, in kbit/s."""
+        self.has_bitrates: bool = bool(recipe.training.quantizer_dropout)
+        """Whether it was trained for fewer codebooks than all."""
+
+    @property
+    def analysis_context(self) -> int:
+        """Frames on each side that what is heard in a frame depends on."""
+        return self.runtime.analysis_context
+
+    @property
+    def synthesis_context(self) -> int:
+        """Frames on each side that the audio of a frame depends on."""
+        return self.runtime.synthesis_context
+
+    def prepare(self, *, encode: bool, decode: bool, refine: bool) -> None:
+        """Get ready in the background, while the caller does something else."""
+        self.runtime.prepare(ENCODING * encode + REFINING * refine + DECODING * decode)
+
+    def analyse(self, wav: Wav) -> Analysis:
+        """What is heard in `[T]`; zeros are added up to a whole frame."""
+        missing = max(1, -(-len(wav) // self.hop_length)) * self.hop_length - len(wav)
+        latent, activity = self.runtime.run("analyse", np.pad(wav, (0, missing)))
+        return Analysis(latent, activity)
+
+    def quantize(self, latent: NDArray[np.float32]) -> Codes:
+        """Codes of all streams: `[D, F]` to `[N, K, F]`."""
+        (codes,) = self.runtime.run("quantize", latent)
+        return codes.astype(np.int64, copy=False)
+
+    def synthesize(self, codes: Codes, stems: Sequence[Sequence[int]]) -> Wav:
+        """Audio of stems: codes `[N, K, F]` and, for each stem, the streams that it is the sum of, to `[S, T]`.
+
+        Codes may be `NOTHING`; a frame of nothing else is not silent by itself, so mute what is not active.
+        """
+        mix = np.zeros((len(stems), len(self.streams)), dtype=np.float32)
+        for row, picked in enumerate(stems):
+            mix[row, list(picked)] = 1
+        (wavs,) = self.runtime.run("synthesize", codes, mix)
+        return wavs
+
+    def refiner(self, wav: Wav, past: Codes, gates: NDArray[np.float32], num_codebooks: int) -> Refiner:
+        """Something that says how far latents are from audio; see `Refiner`."""
+        return Refiner(self, wav, past, gates, num_codebooks)
+
+
+class Refiner:
+    """Compares what the decoder makes of latents with the audio that it should be.
+
+    Args:
+        model: the codec
+        wav: what the mix should be, at the model's rate and level, of P + F frames, `[T]`; zeros are added if it is
+            shorter
+        past: the codes of the P frames before, `[N, K, P]`, `NOTHING` where a stream is not active
+        gates: one where a stream adds to the mix, else zero, `[N, F]`
+        num_codebooks: how many will be stored
+    """
+
+    def __init__(self, model: Model, wav: Wav, past: Codes, gates: NDArray[np.float32], num_codebooks: int) -> None:
+        self._runtime = model.runtime
+        levels = (np.arange(model.num_codebooks) < num_codebooks).astype(np.float32)
+        active = np.concatenate([(past != NOTHING).any((0, 1)), gates.any(0)]).repeat(model.hop_length)
+        length = max(SHORTEST_REFINED, len(active))
+        audible = np.pad(active, (0, length - len(active))).astype(np.float32)
+        wanted = np.pad(wav, (0, length - len(wav))) * audible
+        seconds = np.zeros((max(1, round(length / model.sample_rate)), length), dtype=np.float32)
+        for row, span in zip(seconds, np.array_split(np.arange(length), len(seconds)), strict=True):
+            row[span] = 1
+        self._others = (past, gates, levels, audible, wanted, seconds, *self._runtime.run("target", wanted))
+
+    def attempt(self, latent: NDArray[np.float32], *, gradient: bool) -> Refinement:
+        """What a latent `[D, F]` comes to."""
+        part = "refine" if gradient else "distance"
+        distance, codes, *towards = self._runtime.run(part, latent, *self._others)
+        return Refinement(float(distance), codes.astype(np.int64, copy=False), towards[0] if gradient else None)

@@ -1,0 +1,122 @@
+"""Models in ONNX Runtime: no torch, and a small fraction of its size."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..weights import Weights
+from .parts import PARTS, Part
+from .threads import free_cores
+
+FOLDER, MANIFEST = "graphs", "manifest.json"
+"""In a model folder, next to its weights."""
+
+VERSION = 1
+"""Of the graphs: what parts there are, and their inputs and outputs. Raised when those change."""
+
+_OF_PARENTS: list[object] = []
+"""Sessions that were made before a fork; their threads are gone, and taking them apart would wait for those."""
+
+
+class OnnxRuntime:
+    """Runs graphs, which stand in a model folder without weights, on a CPU.
+
+    Args:
+        folder: of the model
+        weights: in 32 bits
+        threads: to compute with; as many as there are free cores by default
+
+    Raises:
+        ModelError: the folder has no graphs, or those of another version
+    """
+
+    name, device = "onnx", "cpu"
+
+    def __init__(self, folder: Path, weights: Weights, threads: int | None) -> None:
+        self._folder, self._weights = folder, weights
+        self.threads = threads or free_cores()
+        manifest = read_manifest(folder)
+        self.analysis_context: int = manifest["analysis_context"]
+        self.synthesis_context: int = manifest["synthesis_context"]
+        self._weights_of: dict[str, list[str]] = manifest["weights"]
+        self._sessions: dict[Part, Any] = {}
+        self._locks = {part: threading.Lock() for part in PARTS}
+        self._pid = os.getpid()
+
+    def run(self, part: Part, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Outputs of a part."""
+        session = self._session(part)
+        names = [entry.name for entry in session.get_inputs()]
+        outputs: list[NDArray[np.float32]] = session.run(None, dict(zip(names, inputs, strict=True)))
+        return outputs
+
+    def prepare(self, parts: Sequence[Part]) -> None:
+        """Make sessions in the background."""
+        for part in parts:
+            threading.Thread(target=self._session, args=(part,), daemon=True).start()
+
+    def _session(self, part: Part) -> Any:
+        if self._pid != os.getpid():
+            _OF_PARENTS.append(self._sessions)
+            self._sessions, self._pid = {}, os.getpid()
+            self._locks = {each: threading.Lock() for each in PARTS}
+        with self._locks[part]:
+            if part not in self._sessions:
+                self._sessions[part] = self._made(part)
+            return self._sessions[part]
+
+    def _made(self, part: Part) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = self.threads
+        # Threads that wait in a loop keep a core from whatever else runs, be it the thread they wait for.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Beyond these, ONNX Runtime 1.32 fuses a transposition into a product that then gives wrong gradients.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        names = self._weights_of[part]
+        # The values stay where they are: sessions share them.
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(self._weights[name]) for name in names]
+        options.add_external_initializers(names, values)
+        path = self._folder / FOLDER / f"{part}.onnx"
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own have no common base
+            raise ModelError(
+                f"{path}: cannot be used ({' '.join(str(error).split())[:200]}); make the graphs again: "
+                f"sdc models export {self._folder}"
+            ) from error
+
+
+def has_graphs(folder: Path) -> bool:
+    """Whether a model folder has graphs."""
+    return (folder / FOLDER / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a folder's graphs say about themselves.
+
+    Raises:
+        ModelError: there are none, or those of another version
+    """
+    again = f"make them with sdc models export {folder}"
+    if not has_graphs(folder):
+        raise ModelError(f"{folder}: has no graphs, which ONNX Runtime needs; {again}, or pass --runtime torch")
+    try:
+        manifest: dict[str, Any] = json.loads((folder / FOLDER / MANIFEST).read_text(encoding="utf-8"))
+        version = manifest["version"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ModelError(f"{folder}: its graphs cannot be read ({error}); {again}") from error
+    if version != VERSION:
+        raise ModelError(f"{folder}: its graphs are of version {version}, this sdc reads {VERSION}; {again}")
+    return manifest
