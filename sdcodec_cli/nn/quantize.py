@@ -87,6 +87,18 @@ class ParallelRVQ(nn.Module):
         return entries[stream, indices]
 
 
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Latents `[N, M, D]` from codes of all levels, int64 `[N, K, M]`, -1 for those left out."""
+        num_streams, levels, _ = codes.shape
+        first = torch.arange(num_streams * levels, device=codes.device).view(num_streams, levels, 1)
+        present = (codes >= 0).to(self.codebook.dtype).transpose(1, 2)
+        rows = codes.clamp_min(0) + first * self.codebook.shape[2]
+        entries = F.embedding(rows, self.codebook.flatten(0, 2)).transpose(1, 2) * present[..., None]
+        # All levels in one product: entries side by side, matrices one below the other.
+        matrices = self.out_weight.transpose(2, 3).flatten(1, 2)
+        return torch.baddbmm(present @ self.out_bias, entries.flatten(2), matrices)
+
+
 Observer = Callable[[ParallelRVQ, int, Tensor, Tensor], None]
 """Gets a quantizer, a level of it, what was looked up `[N, M, d]` and what was found `[N, M]`."""
 
@@ -197,13 +209,10 @@ class MultiSourceRVQ(nn.Module):
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Latents from codes of all domains: int64 `[N, K, F]`, -1 for codebooks left out, to `[N, D, F]`."""
-        domains, _, frames = codes.shape
-        total = self.own.out_weight.new_zeros(domains, frames, self.own.out_weight.shape[2])
-        for index in range(self.num_codebooks):
-            rvq, level = self._level(index)
+        own = self.num_codebooks - self.num_shared
+        latents = self.own.dequantize(codes[:, :own])
+        if self.num_shared:
             # A shared level treats the frames of all domains as one long stream.
-            indices = codes[:, index].clamp_min(0).reshape(rvq.out_weight.shape[0], -1)
-            entries = rvq.look_up(level, indices, torch.arange(len(indices), device=codes.device)[:, None])
-            latents = rvq.project_out(level, entries).view_as(total)
-            total = total + latents * (codes[:, index] >= 0).to(total.dtype)[..., None]
-        return total.transpose(1, 2)
+            long = codes[:, own:].transpose(0, 1).flatten(1)[None]
+            latents = latents + self.shared.dequantize(long).unflatten(1, (len(codes), -1))[0]
+        return latents.transpose(1, 2)
