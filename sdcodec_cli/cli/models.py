@@ -29,6 +29,9 @@ Name = Annotated[
 ]
 
 
+MAKING_GRAPHS = "writing the network down as graphs for ONNX Runtime, which takes a minute or two"
+
+
 def parse_bits(text: str | int) -> int:
     """How wide weights are stored; the default comes along here, too."""
     if str(text) not in ("32", "16", "8"):
@@ -202,7 +205,7 @@ def import_(
 
     Example: sdc models import sdcodec.pth -o my-sdcodec
     """
-    from ..zoo import check_new_model, write_model
+    from ..zoo import check_new_model
 
     source, folder = Path(checkpoint), Path(output)
     title = _title(name, folder)
@@ -213,9 +216,14 @@ def import_(
     from ..checkpoints import read_checkpoint
 
     imported = read_checkpoint(source, name=title, sample_rate=sample_rate)
-    entry = write_model(folder, imported.recipe, imported.tensors, card=_card(imported, source), overwrite=force)
-    report = _report(entry)
     console = Console(quiet=quiet, json=json)
+    console.say(MAKING_GRAPHS)
+
+    from ..engine.train.export import write
+
+    card = _card(imported, source)
+    entry = write(folder, imported.recipe, imported.tensors, bits=32, card=card, overwrite=force)
+    report = _report(entry)
     console.say(
         f"{output}: {imported.layout}, {report.sample_rate} Hz, {', '.join(report.domains)}, "
         f"{report.bitrate:g} kbit/s each, {num_bytes(report.size_bytes or 0)}"
@@ -225,8 +233,22 @@ def import_(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run of sdc train.", show_default=False)],
-    output: Output,
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|DIR", help="Folder of a run of sdc train, or of a model that lacks graphs.", show_default=False
+        ),
+    ],
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder to make of a run, for --model. A model gets its graphs in place.",
+            show_default=False,
+        ),
+    ] = None,
     name: Name = None,
     best: Annotated[
         bool, typer.Option("--best", help="Take the checkpoint that scored best on validation, not the last one.")
@@ -236,21 +258,39 @@ def export(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Turn a training run into a model folder: its averaged weights, its recipe, and a card to fill in.
+    """Turn a training run into a model folder: its averaged weights, its recipe, its graphs, and a card to fill in.
+
+    Given a model folder, it writes the graphs that ONNX Runtime needs into it, and changes nothing else.
 
     Example: sdc models export runs/mine -o mine
     """
-    from ..zoo import check_new_model
+    from ..zoo import WEIGHTS, check_new_model, find
 
+    console = Console(quiet=quiet, json=json)
+    if output is None:
+        if not os.path.isfile(Path(source) / WEIGHTS):
+            wrong(f"{source}: name the folder to make of this run with -o DIR; only a model gets its graphs in place")
+        for option, given in (("--name", name), ("--best", best), ("--bits", bits != 32), ("--force", force)):
+            if given:
+                wrong(f"{option} is for making a model of a run; leave it out to write graphs into {source}")
+        entry = find(Path(source).absolute())
+        console.say(MAKING_GRAPHS)
+
+        from ..engine.train.export import add_graphs
+
+        add_graphs(entry)
+        console.say(f"{source}: has graphs now")
+        console.result(_report(entry))
+        return
     folder = Path(output)
     title = _title(name, folder)
     check_new_model(folder, overwrite=force)
+    console.say(MAKING_GRAPHS)
 
     from ..engine.train.export import export as write
 
-    entry = write(Path(run), folder, name=title, bits=bits, best=best, overwrite=force)
+    entry = write(Path(source), folder, name=title, bits=bits, best=best, overwrite=force)
     report = _report(entry)
-    console = Console(quiet=quiet, json=json)
     console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")
     console.result(report)
 
@@ -284,12 +324,13 @@ def average(
     title = _title(name, folder)
     check_new_model(folder, overwrite=force)
     entries = [find(model) for model in models]
+    console = Console(quiet=quiet, json=json)
+    console.say(MAKING_GRAPHS)
 
     from ..engine.train.export import average as write
 
     entry = write(entries, folder, name=title, bits=bits, overwrite=force)
     report = _report(entry)
-    console = Console(quiet=quiet, json=json)
     console.say(f"{output}: {report.name}, mean of {len(entries)} models, {num_bytes(report.size_bytes or 0)}")
     console.result(report)
 

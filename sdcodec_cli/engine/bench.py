@@ -1,17 +1,28 @@
-"""What this machine does, in times real time.
-
-Every figure stands beside a peer measured in the same run: the plain network on the whole signal at once.
-"""
+"""What this machine does, in times real time, and each part of a model next to the same part in torch."""
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import torch
+import numpy as np
 
+from ..runtime import Model
 from .codec import Codec
+from .stream import BLOCK_FRAMES
+
+
+@dataclass(frozen=True)
+class PartTime:
+    """What one part of a model takes for a block of audio with the context around it."""
+
+    part: str
+    seconds: float
+    torch_seconds: float | None
+    """In torch, in the same run; None where that is not installed, or is what the model runs in."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,9 @@ class BenchResult:
     """Speeds of one model, as multiples of real time."""
 
     model: str
+    runtime: str
     device: str
+    processor: str
     threads: int
     seconds: float
     """Length of the signal."""
@@ -34,55 +47,98 @@ class BenchResult:
     """One stem."""
     decode_all: float
     """All stems in one go."""
-    encode_ratio: float
-    """Speed of `encode` relative to the plain network on the whole signal at once."""
-    decode_ratio: float
-    """Speed of `decode_all` relative to the plain network on the whole signal at once."""
+    parts: tuple[PartTime, ...]
 
 
-def bench(codec: Codec, *, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
-    """Measure a model on noise; the best of `repeats` counts."""
-    generator = torch.Generator().manual_seed(0)
-    wav = torch.randn(round(seconds * codec.sample_rate), generator=generator) * 0.05
+def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
+    """Measure a model on noise; the best of `repeats` counts.
+
+    Args:
+        codec: the model, at an effort
+        peer: the same model in torch, whose parts are measured in turn with those of the first
+        seconds: length of the signal
+        repeats: of every measurement
+    """
+    wav = np.random.default_rng(0).standard_normal(round(seconds * codec.sample_rate), dtype=np.float32) * 0.05
     plain = codec.at_effort(0)
     codes = plain.encode(wav, present=codec.domains)
-    network, stacked = codec.network, torch.stack(list(codes.codes.values()))
-
-    def encode(codec_at_effort: Codec) -> object:
-        return codec_at_effort.encode(wav, present=codec.domains, normalize=False)
-
-    def encode_plain() -> object:
-        with torch.inference_mode():
-            return network.quantize(network.encode(wav.to(codec.device)[None, None])).codes.cpu()
+    streams = {domain: found[0] for domain, found in codes.codes.items()}
+    num_frames = next(iter(streams.values())).shape[-1]
 
     def decode(*stems: str) -> object:
         decoder = codec.stream_decoder(stems)
-        return [*decoder.push({d: c[0] for d, c in codes.codes.items()}, stacked.shape[-1]), *decoder.finish()]
-
-    def decode_plain() -> object:
-        with torch.inference_mode():
-            return network.decode(network.quantizer.decode(stacked.to(codec.device), range(len(stacked)))[:, 0]).cpu()
+        return [*decoder.push(streams, num_frames), *decoder.finish()]
 
     def speed(run: Callable[[], object]) -> float:
-        times = []
-        for _ in range(repeats):
-            began = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - began)
-        return seconds / min(times)
+        return seconds / min(_seconds(run) for _ in range(repeats))
 
-    encoded, decoded = speed(lambda: encode(plain)), speed(lambda: decode(*codec.domains))
+    def encode(at: Codec) -> float:
+        return speed(lambda: at.encode(wav, present=codec.domains, normalize=False))
+
+    encoded = encode(plain)
     return BenchResult(
         model=codec.name,
-        device=str(codec.device),
-        threads=torch.get_num_threads(),
+        runtime=codec.runtime,
+        device=codec.device,
+        processor=processor(),
+        threads=codec.model.runtime.threads,
         seconds=seconds,
         effort=codec.effort,
         encode=encoded,
-        encode_refined=speed(lambda: encode(codec)) if codec.effort else encoded,
+        encode_refined=encode(codec) if codec.effort else encoded,
         decode_mix=speed(lambda: decode("mix")),
         decode_one=speed(lambda: decode(codec.domains[0])),
-        decode_all=decoded,
-        encode_ratio=encoded / speed(encode_plain),
-        decode_ratio=decoded / speed(decode_plain),
+        decode_all=speed(lambda: decode(*codec.domains)),
+        parts=_part_times(codec.model, None if peer is None else peer.model, repeats),
     )
+
+
+def _part_times(model: Model, peer: Model | None, repeats: int) -> tuple[PartTime, ...]:
+    ours = _runs(model)
+    theirs = {} if peer is None else _runs(peer)
+    times = []
+    for part, run in ours.items():
+        mine, others = [], []
+        for _ in range(repeats + 1):  # the first use does not count, but may be the fastest
+            mine.append(_seconds(run))
+            if part in theirs:
+                others.append(_seconds(theirs[part]))
+        times.append(PartTime(part, min(mine), min(others) if others else None))
+    return tuple(times)
+
+
+def _runs(model: Model) -> dict[str, Callable[[], object]]:
+    """Every part on the same block of noise."""
+    context, hop = model.analysis_context, model.hop_length
+    noise = np.random.default_rng(0).standard_normal((BLOCK_FRAMES + 2 * context) * hop, dtype=np.float32) * 0.05
+    inner = slice(context, context + BLOCK_FRAMES)
+    latent = np.ascontiguousarray(model.analyse(noise).latent[:, inner])
+    codes = model.quantize(latent)
+    every = list(range(len(model.streams)))
+    gates = np.ones((len(every), BLOCK_FRAMES), dtype=np.float32)
+    around = noise[inner.start * hop : inner.stop * hop]
+    refiner = model.refiner(around, codes[..., :0], gates, model.num_codebooks)
+    return {
+        "analyse": lambda: model.analyse(noise),
+        "quantize": lambda: model.quantize(latent),
+        "synthesize, mix": lambda: model.synthesize(codes, [every]),
+        "synthesize, all stems": lambda: model.synthesize(codes, [[index] for index in every]),
+        "refine, a step": lambda: refiner.attempt(latent, gradient=True),
+        "refine, the last step": lambda: refiner.attempt(latent, gradient=False),
+    }
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

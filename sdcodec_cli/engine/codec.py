@@ -104,12 +104,8 @@ class Codec:
 
     def __init__(self, model: Model) -> None:
         self.model = model
+        self.name = model.name
         self._effort = model.effort
-
-    @property
-    def name(self) -> str:
-        """Name of the model."""
-        return self.model.name
 
     @property
     def weights_sha256(self) -> bytes:

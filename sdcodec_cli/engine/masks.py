@@ -74,5 +74,4 @@ def inverse(spectra: NDArray[np.complex64], length: int) -> Wav:
         envelope[shift : shift + num_frames] += squares[shift]
     kept = slice(WINDOW_LENGTH // 2, WINDOW_LENGTH // 2 + length)
     flat, total = wav.reshape(*wav.shape[:-2], -1)[..., kept], envelope.reshape(-1)[kept]
-    # What the last frame does not reach to is at its end.
-    return flat / total
+    return np.asarray(flat / total, dtype=np.float32)

@@ -97,7 +97,7 @@ def magnitudes(wav: Tensor, window_length: int, hop_length: int, *, offset: floa
     if is_for_graph():
         real, imag = rfft(cut_frames(_reflected(wav, window_length), window_length, hop_length) * window)
         return (real.square() + imag.square() + offset).sqrt()
-    magnitude: Tensor = _Magnitudes.apply(_reflected(wav, window_length), window, hop_length, offset)  # type: ignore[no-untyped-call]
+    magnitude: Tensor = _Magnitudes.apply(_reflected(wav, window_length), window, hop_length, offset)
     return magnitude
 
 

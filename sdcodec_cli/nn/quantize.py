@@ -86,7 +86,6 @@ class ParallelRVQ(nn.Module):
             return F.embedding(indices + stream * entries.shape[1], entries.flatten(0, 1))
         return entries[stream, indices]
 
-
     def dequantize(self, codes: Tensor) -> Tensor:
         """Latents `[N, M, D]` from codes of all levels, int64 `[N, K, M]`, -1 for those left out."""
         num_streams, levels, _ = codes.shape

@@ -31,7 +31,7 @@ from ..nn.tracing import for_graph
 from ..recipe import Recipe
 from ..zoo import WEIGHTS, build
 from .onnx import MANIFEST, VERSION
-from .parts import Part
+from .parts import PARTS, Part
 from .torch import contexts
 
 OPSET, IR_VERSION = 20, 10
@@ -51,8 +51,8 @@ def make_graphs(recipe: Recipe) -> dict[str, bytes]:
     parts = modules.of(network, recipe.model.sample_rate)
     examples = _examples(network, recipe)
     with _quiet(), torch.random.fork_rng():
-        for part, module in parts.items():
-            graph, names[part] = _written(module, set(network.state_dict()), *examples[part])
+        for part in PARTS:
+            graph, names[part] = _written(parts[part], set(network.state_dict()), *examples[part])
             files[f"{part}.onnx"] = graph
     analysis, synthesis = contexts(network)
     manifest = {
@@ -186,7 +186,8 @@ def _bytes(model: onnx.ModelProto) -> bytes:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
         node.ClearField("name")
-    return model.SerializeToString(deterministic=True)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
 
 
 def _decompositions() -> dict[Any, Callable[..., Any]]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..recipe import Recipe
-from .parts import DECODING, ENCODING, REFINING, Runtime
+from .parts import DECODING, ENCODING, REFINING, Part, Runtime
 
 Wav = NDArray[np.float32]
 Codes = NDArray[np.int64]
@@ -151,10 +152,18 @@ class Refiner:
         seconds = np.zeros((max(1, round(length / model.sample_rate)), length), dtype=np.float32)
         for row, span in zip(seconds, np.array_split(np.arange(length), len(seconds)), strict=True):
             row[span] = 1
-        self._others = (past, gates, levels, audible, wanted, seconds, *self._runtime.run("target", wanted))
+        self._others: tuple[NDArray[Any], ...] = (
+            past,
+            gates,
+            levels,
+            audible,
+            wanted,
+            seconds,
+            *self._runtime.run("target", wanted),
+        )
 
     def attempt(self, latent: NDArray[np.float32], *, gradient: bool) -> Refinement:
         """What a latent `[D, F]` comes to."""
-        part = "refine" if gradient else "distance"
+        part: Part = "refine" if gradient else "distance"
         distance, codes, *towards = self._runtime.run(part, latent, *self._others)
         return Refinement(float(distance), codes.astype(np.int64, copy=False), towards[0] if gradient else None)
