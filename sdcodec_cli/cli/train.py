@@ -152,7 +152,8 @@ def train(
         wrong(error)
 
     from ..engine.codec import choose_device
-    from ..engine.train.distributed import is_first_process, launch, under_torchrun
+    from ..engine.torchrun import is_first_process, under_torchrun
+    from ..engine.train.distributed import launch
     from ..engine.train.loop import train as run
     from ..engine.train.setup import RunOptions
 
