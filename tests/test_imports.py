@@ -79,6 +79,22 @@ def test_imports_go_one_way(path: Path) -> None:
         assert root not in ("torchaudio", "audiotools"), f"{part} imports {module}"
 
 
+EVALUATION = PACKAGE / "engine" / "evaluate"
+# What it takes of the engine beside the models themselves.
+BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("heard.py", "colours.py", "torchrun.py")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*(p for p in FILES if p.is_relative_to(EVALUATION)), *BESIDE_EVALUATION],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_evaluation_needs_torch_for_other_peoples_codecs_only(path: Path) -> None:
+    for module, eager in imports(path):
+        assert module.split(".")[0] != "torch" or not eager, f"{path} imports {module}"
+        assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.engine.train", "sdcodec_cli.engine.distances"))
+
+
 @pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "cli"], ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_the_command_line_prints(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
@@ -119,6 +135,14 @@ def test_what_needs_no_model_starts_without_torch(
 
 def test_help_does_not_even_need_numpy() -> None:
     assert "numpy" not in modules_loaded_by("--help")
+
+
+def test_metrics_and_pages_load_neither_torch_nor_scipy() -> None:
+    names = ["metrics", "protocol", "peers", "report", "mushra", "visqol", "pages.listen"]
+    code = f"import sys, {', '.join(f'sdcodec_cli.engine.evaluate.{name}' for name in names)}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert not HEAVY & set(loaded.stdout.split())
 
 
 def test_the_shell_completes_names_of_models_without_torch() -> None:
