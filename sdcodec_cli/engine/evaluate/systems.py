@@ -66,7 +66,7 @@ class Observations:
 
 def no_observations(codec: Codec) -> Observations:
     """None yet."""
-    shape = (len(codec.domains), codec.num_codebooks, codec.recipe.quantizer.codebook_size)
+    shape = (len(codec.domains), codec.num_codebooks, codec.model.streams[0].codebook_size)
     return Observations(np.zeros(shape, dtype=np.int64))
 
 
@@ -156,7 +156,7 @@ def _bitrate(codec: Codec, codes: Codes) -> float:
     """Of the codes that are stored, in kbit/s."""
     levels = next(iter(codes.codes.values())).shape[-2]
     stored = sum(float(np.asarray(active).mean()) for active in codes.active.values())
-    return levels * codec.recipe.codebook_bitrate * stored
+    return levels * codec.model.codebook_bitrate * stored
 
 
 def _file_size(codec: Codec, wav: Wav, bitrate: float | None) -> int:
