@@ -9,7 +9,7 @@ import pyloudnorm
 import pytest
 from audio_examples import RATE, noise
 
-from sdcodec_cli.audio import LoudnessMeter, Wav
+from sdcodec_cli.audio import LoudnessMeter, Wav, k_weighting
 
 
 def loudness(wav: Wav, rate: int, size: int) -> float:
@@ -65,7 +65,43 @@ def test_what_is_quieter_than_the_absolute_gate_is_measured_ungated() -> None:
     assert loudness(noise(1.0, level=1e-4), RATE, 1000) == pytest.approx(loudness(noise(1.0), RATE, 1000) - 60, abs=0.1)
 
 
-@pytest.mark.parametrize("rate", [60, 1600, 2000, 3000])
+@pytest.mark.parametrize(
+    "rate", [3_001, 8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000, 384_000]
+)
+def test_the_weighting_is_that_of_pyloudnorm(rate: int) -> None:
+    theirs = [[*stage.b, *stage.a] for stage in pyloudnorm.Meter(rate)._filters.values()]
+    np.testing.assert_allclose(k_weighting(rate), theirs, rtol=1e-13, atol=1e-15)
+
+
+def test_sections_above_half_the_sample_rate_do_nothing() -> None:
+    nothing = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+    assert [row.tolist() == nothing for row in k_weighting(3000)] == [True, False]
+    assert [row.tolist() == nothing for row in k_weighting(1400)] == [True, False]
+    assert [row.tolist() == nothing for row in k_weighting(76)] == [True, True]
+
+
+@pytest.mark.parametrize("rate", [11_025, 48_000])
+def test_how_audio_is_cut_changes_no_bit_of_the_result(rate: int) -> None:
+    wav = noise(3.337, rate, channels=2)
+    sizes = np.random.default_rng(0).integers(1, 9000, size=200)
+    meter, begin = LoudnessMeter(rate, 2), 0
+    for size in sizes:
+        meter.push(wav[:, begin : begin + size])
+        begin += size
+    assert begin > wav.shape[1]
+    assert meter.integrated() == loudness(wav, rate, 10**9) == loudness(wav, rate, 4096) == loudness(wav, rate, 997)
+
+
+def test_asking_on_the_way_changes_nothing_of_what_comes() -> None:
+    wav = noise(2.0)
+    meter = LoudnessMeter(RATE)
+    for begin in range(0, wav.shape[1], 1700):
+        meter.push(wav[:, begin : begin + 1700])
+        so_far = wav[:, : begin + 1700]
+        assert meter.integrated() == meter.integrated() == loudness(so_far, RATE, 10**9)
+
+
+@pytest.mark.parametrize("rate", [60, 1400, 1600, 2000, 3000])
 def test_weighting_is_stable_at_any_sample_rate(rate: int) -> None:
     wav = noise(30.0, rate)
     assert loudness(wav, rate, 1000) == pytest.approx(10 * math.log10(np.mean(np.square(wav))) - 0.691, abs=3)

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sdcodec_cli"
 MAY_IMPORT = {
     "errors": "",
     "bitstream": "errors",
-    "nn": "",
+    "nn": "audio",
     "recipe": "errors bitstream",
     "audio": "errors",
     "zoo": "errors recipe (nn)",
@@ -72,8 +72,27 @@ def test_imports_go_one_way(path: Path) -> None:
             assert part == "cli", f"{part} imports {module}; only cli talks to people"
         if root == "torch" and eager:
             assert part not in WITHOUT_TORCH, f"{part} imports {module}"
+        # For tests, and for what only training and evaluation do: it takes longer to import than a file to decode.
+        assert root != "pyloudnorm", f"{part} imports {module}"
+        assert root != "scipy" or part in ("data", "engine"), f"{part} imports {module}"
         # Its wheels fit only some releases of torch, and what does not fit cannot be imported.
         assert root not in ("torchaudio", "audiotools"), f"{part} imports {module}"
+
+
+EVALUATION = PACKAGE / "engine" / "evaluate"
+# What it takes of the engine beside the models themselves.
+BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("heard.py", "colours.py", "torchrun.py")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*(p for p in FILES if p.is_relative_to(EVALUATION)), *BESIDE_EVALUATION],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_evaluation_needs_torch_for_other_peoples_codecs_only(path: Path) -> None:
+    for module, eager in imports(path):
+        assert module.split(".")[0] != "torch" or not eager, f"{path} imports {module}"
+        assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.engine.train", "sdcodec_cli.engine.distances"))
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "cli"], ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -114,13 +133,22 @@ def test_what_needs_no_model_starts_without_torch(
     assert not HEAVY & modules_loaded_by(*arguments)
 
 
-def test_help_does_not_even_need_numpy() -> None:
-    assert "numpy" not in modules_loaded_by("--help")
+@pytest.mark.parametrize("arguments", [["--help"], ["eval", "--help"], ["models", "list"]], ids=" ".join)
+def test_what_reads_no_codes_does_not_even_need_numpy(arguments: list[str]) -> None:
+    assert "numpy" not in modules_loaded_by(*arguments)
+
+
+def test_metrics_and_pages_load_neither_torch_nor_scipy() -> None:
+    names = ["metrics", "protocol", "peers", "report", "mushra", "visqol", "pages.listen"]
+    code = f"import sys, {', '.join(f'sdcodec_cli.engine.evaluate.{name}' for name in names)}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert not HEAVY & set(loaded.stdout.split())
 
 
 def test_the_shell_completes_names_of_models_without_torch() -> None:
     loaded = modules_loaded_by(_SDC_COMPLETE="complete_bash", COMP_WORDS="sdc compress --model sdcodec", COMP_CWORD="3")
-    assert not HEAVY & loaded
+    assert not {*HEAVY, "numpy"} & loaded
 
 
 def test_the_package_itself_loads_nothing_heavy() -> None:

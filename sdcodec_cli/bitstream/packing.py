@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+# numpy is loaded with the first codes: names of models are found, and completed in the shell, without it.
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CODE_BITS = 16
 """The widest code that can be packed."""
@@ -21,9 +23,12 @@ def packed_bytes(num_codes: int, bits: int) -> int:
 def pack(codes: NDArray[np.integer[Any]], bits: int) -> bytes:
     """Pack the non-negative codes of an array, in C order; each must be below `2 ** bits`, `bits` at most 16.
 
+    >>> import numpy as np
     >>> pack(np.array([1, 2, 3]), bits=10).hex()
     '01083000'
     """
+    import numpy as np
+
     as_bytes = np.ascontiguousarray(codes, dtype="<u2").view(np.uint8)
     columns = np.unpackbits(as_bytes.reshape(-1, 2), axis=1, bitorder="little")
     return np.packbits(columns[:, :bits], bitorder="little").tobytes()
@@ -34,6 +39,8 @@ def unpack(data: bytes, num_codes: int, bits: int) -> NDArray[np.int64]:
 
     Raises `ValueError` where `data` has another length than `num_codes` codes take, or the padding is not zero.
     """
+    import numpy as np
+
     if len(data) != packed_bytes(num_codes, bits):
         raise ValueError(f"{num_codes} codes of {bits} bits do not take {len(data)} bytes")
     stored = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")

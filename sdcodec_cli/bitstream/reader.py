@@ -9,16 +9,17 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import BinaryIO, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .header import Header, StreamKey, read_header
 from .packing import unpack
 from .scanner import BlockAt, Scanner, SegmentAt
 from .segment import END_BYTES, INDEX, RAW, Chunk, End, EndBlock, Index, SegmentHead
 from .source import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MAX_PROBLEMS = 1000
 
@@ -185,6 +186,8 @@ class Reader:
     # --- codes
 
     def _segment(self, found: SegmentAt, wanted: list[int]) -> Segment:
+        import numpy as np
+
         head, header = found.head, self.header
         keys = header.streams
         groups: dict[int, list[NDArray[np.int64]]] = {stream: [] for stream in wanted}

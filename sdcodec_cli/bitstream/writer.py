@@ -7,10 +7,7 @@ from __future__ import annotations
 import zlib
 from array import array
 from collections.abc import Mapping
-from typing import Any, BinaryIO
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .header import DomainEntry, Header, StreamKey, encode_header
 from .packing import pack
@@ -29,6 +26,10 @@ from .segment import (
     encode_segment,
     samples_fit,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Writer:
@@ -58,6 +59,8 @@ class Writer:
         domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a silent
         stream, a missing key for one that was removed. Without any array, `num_frames` says how long the segment is.
         """
+        import numpy as np
+
         if self._closed:
             raise ValueError("the stream is closed; nothing can be written after its end")
         unknown = [key for key in codes if key not in self._streams]

@@ -121,7 +121,7 @@ def eval_(
     from ..data.parallel import own_cores
     from ..engine.codec import load_codec
     from ..engine.evaluate.evaluation import Request, evaluate
-    from ..engine.train.distributed import is_first_process
+    from ..engine.torchrun import is_first_process
 
     first = is_first_process()
     console = Console(quiet=quiet or not first, json=json and first)

@@ -151,7 +151,8 @@ def train(
     except RecipeError as error:
         wrong(error)
 
-    from ..engine.train.distributed import is_first_process, launch, under_torchrun
+    from ..engine.torchrun import is_first_process, under_torchrun
+    from ..engine.train.distributed import launch
     from ..engine.train.loop import train as run
     from ..engine.train.setup import RunOptions
     from ..runtime.torch import choose_device

@@ -6,7 +6,6 @@ Legend: B batch, T samples, W window length, F frames, K = W / 2 + 1 bins, M mel
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,34 +14,24 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..audio import mel
 from .fourier import cut_frames, rfft
 from .tracing import is_for_graph
 
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """Window length in samples and mel bands of each scale (DAC, arXiv:2306.06546); the hop is a quarter of the window."""
 
-FLOOR = 1e-5
-"""Magnitude below which a mel band counts as silent."""
-
 
 @functools.lru_cache
 @torch.inference_mode(False)
 def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
-    """Slaney-normalized triangles, `[window_length / 2 + 1, bands]`, as librosa and audiotools make them.
-
-    At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
-    """
-    return mel_triangles(mel_edges(bands, sample_rate), window_length, sample_rate).to(torch.float32)
+    """`audio.mel.mel_bank` as a tensor."""
+    return torch.from_numpy(mel.mel_bank(window_length, bands, sample_rate))
 
 
 def mel_edges(bands: int, sample_rate: int) -> Tensor:
-    """Frequencies in Hz at which the triangles begin, peak and end, `[bands + 2]`, evenly spread on Slaney's scale."""
-    # The scale is linear up to 1 kHz, 3 mel to 200 Hz, and logarithmic above, 27 mel to a factor of 6.4.
-    knee, step = 15.0, math.log(6.4) / 27
-    nyquist = sample_rate / 2
-    top = nyquist * 3 / 200 if nyquist < 1000 else knee + math.log(nyquist / 1000) / step
-    mel = torch.linspace(0, top, bands + 2, dtype=torch.float64)
-    return torch.where(mel < knee, mel * 200 / 3, 1000 * (step * (mel - knee)).exp())
+    """`audio.mel.mel_edges` as a tensor."""
+    return torch.from_numpy(mel.mel_edges(bands, sample_rate))
 
 
 def mel_triangles(edges: Tensor, window_length: int, sample_rate: int) -> Tensor:
@@ -74,7 +63,7 @@ def log_mel(wav: Tensor, bank: Tensor) -> Tensor:
     window_length = 2 * (len(bank) - 1)
     # The tiny offset keeps the gradient of the root finite at exact zeros.
     magnitude = magnitudes(wav, window_length, window_length // 4, offset=1e-14)
-    return (magnitude @ bank).clamp_min(FLOOR).log10()
+    return (magnitude @ bank).clamp_min(mel.FLOOR).log10()
 
 
 def spectrum(wav: Tensor, window_length: int, hop_length: int) -> Tensor:

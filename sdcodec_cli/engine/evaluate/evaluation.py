@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import numpy as np
 
 from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, ModelError, OutputError, SdcError
 from ..codec import Codec, Codes, load_codec
 from ..separate import DEFAULT_VIEWS, checked_views
-from ..train.distributed import is_first_process, under_torchrun
+from ..torchrun import is_first_process, under_torchrun
 from . import visqol
 from .mushra import check_listening_test, write_mushra
 from .peers import Peer, find_peer, identity_of, is_program
@@ -29,7 +29,7 @@ from .report import write_report
 from .run import Setup, VisqolModes, claim, examples, measure
 from .score import Cost, EvalResult, summarize
 from .tables import table_views
-from .types import Protocol
+from .types import Protocol, Wav
 
 COST_SECONDS = 10.0
 """Audio that the cost of the reference codec is measured on."""
@@ -263,17 +263,22 @@ def _check_bitrate(codec: Codec, bitrate: float) -> None:
 
 def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
     """The model's and that of the baseline, a DAC of random weights, one after the other on an idle machine."""
+    import torch
+
     recipe = dataclasses.replace(zoo.find("dac-16k").recipe, name="dac-16k")
     network = zoo.build(recipe).to(codec.device).eval()
 
     levels = codec.codebooks_for(bitrate)
 
-    def encode(wav: torch.Tensor) -> Codes:
+    def encode(wav: Wav) -> Codes:
         return codec.encode(wav, num_codebooks=levels)
 
-    def encode_dac(wav: torch.Tensor) -> torch.Tensor:
-        return network.quantize(network.encode(wav[None, None].to(codec.device))).latents.sum(0).cpu()
+    @torch.inference_mode()
+    def encode_dac(wav: Wav) -> torch.Tensor:
+        latent = network.encode(torch.from_numpy(wav)[None, None].to(codec.device))
+        return network.quantize(latent).latents.sum(0).cpu()
 
+    @torch.inference_mode()
     def decode_dac(latent: torch.Tensor) -> torch.Tensor:
         return network.decode(latent.to(codec.device)).cpu()
 
@@ -283,9 +288,9 @@ def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
     ]
 
 
-@torch.inference_mode()
-def _cost(system: str, codec: Codec, encode: Callable[[torch.Tensor], Any], decode: Callable[[Any], Any]) -> Cost:
-    wav = torch.randn(round(COST_SECONDS * codec.sample_rate)) * 0.05
+def _cost(system: str, codec: Codec, encode: Callable[[Wav], Any], decode: Callable[[Any], Any]) -> Cost:
+    noise = np.random.default_rng(0).standard_normal(round(COST_SECONDS * codec.sample_rate), dtype=np.float32)
+    wav = noise * np.float32(0.05)
     # What is set up on first use does not count.
     decode(encode(wav[: len(wav) // 10]))
     began = time.perf_counter()

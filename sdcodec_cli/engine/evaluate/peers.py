@@ -236,10 +236,10 @@ class _Model:
     def resynthesize(self, wav: Wav, sample_rate: int) -> tuple[Wav, float]:
         """See `Peer`."""
         codes = self._codec.encode(_resampled(wav, sample_rate, self._codec.sample_rate))
-        decoded = self._codec.decode(codes).numpy()
-        stored = sum(float(active.float().mean()) for active in codes.active.values())
+        decoded = np.asarray(self._codec.decode(codes))
+        stored = sum(float(np.asarray(active).mean()) for active in codes.active.values())
         back = _resampled(decoded, self._codec.sample_rate, sample_rate)
-        return _fitted(back, len(wav)), self._codec.recipe.bitrate * stored
+        return _fitted(back, len(wav)), self._(codec.model.codebook_bitrate * codec.num_codebooks) * stored
 
     def close(self) -> None:
         """See `Peer`."""
@@ -330,12 +330,12 @@ def _find_encodec(text: str, bitrate: float, device: str) -> Peer:
     if bitrate not in ENCODEC_BITRATES:
         known = ", ".join(f"{rate:g}" for rate in ENCODEC_BITRATES)
         raise ModelError(f"{text}: EnCodec codes at {known} kbit/s; choose one of these")
+    if not _installed("encodec"):
+        raise ModelError(f"{text}: needs the package encodec and its weights; pip install encodec, and run it once")
     import torch
 
     from ...runtime.torch import choose_device
 
-    if not _installed("encodec"):
-        raise ModelError(f"{text}: needs the package encodec and its weights; pip install encodec, and run it once")
     weights = Path(torch.hub.get_dir()) / "checkpoints" / ENCODEC_WEIGHTS
     if not weights.is_file():
         raise ModelError(f"{text}: its weights are not at {weights}; run encodec once, which downloads them")

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from ... import __version__
 from ...audio import atomic_output
@@ -25,7 +25,7 @@ from ...data.parallel import own_cores
 from ...errors import OutputError, SdcError
 from ..codec import Codec
 from ..separate import DEFAULT_VIEWS
-from ..train.distributed import PATIENCE, is_first_process, under_torchrun
+from ..torchrun import PATIENCE, is_first_process, under_torchrun
 from . import metrics, visqol
 from .peers import Peer, identity_of
 from .protocol import ClipPlan, load
@@ -125,7 +125,6 @@ def measure(
     with ExitStack() as stack:
         pool = None
         if setup.visqol != "off":
-            # Threads of torch that wait for their turn would keep ViSQOL from its own.
             stack.enter_context(_threads(own_cores() - jobs))
             pool = stack.enter_context(visqol.VisqolPool(jobs))
         mine = [plan for number, plan in enumerate(plans) if number % world == rank]
@@ -151,7 +150,14 @@ def measure(
 
 @contextlib.contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """At most so many threads for torch, and at least one."""
+    """At most so many threads for torch, and at least one, where something is computed with it.
+
+    Those that wait for their turn would keep ViSQOL from its own.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, min(before, count)))
     try:
@@ -251,14 +257,12 @@ def _measure(clip: str, found: Estimate, sample_rate: int) -> Measurement:
     if is_silent(found.reference):
         reasons = dict.fromkeys(measured, "silent_reference")
     else:
-        reference, estimate = torch.from_numpy(found.reference)[None], torch.from_numpy(found.estimate)[None]
+        reference, estimate = found.reference, found.estimate
         values["si_sdr"] = float(metrics.si_sdr(estimate, reference))
         values["mel"] = float(metrics.mel_distance_dac(estimate, reference, sample_rate))
         values["stft"] = float(metrics.stft_distance(estimate, reference))
         if found.mixture is not None:
-            values["si_sdri"] = values["si_sdr"] - float(
-                metrics.si_sdr(torch.from_numpy(found.mixture)[None], reference)
-            )
+            values["si_sdri"] = values["si_sdr"] - float(metrics.si_sdr(found.mixture, reference))
     return Measurement(
         clip=clip,
         task=found.task,

@@ -154,7 +154,7 @@ def summarize(
         model=codec.name,
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
-        bitrate=levels * codec.recipe.codebook_bitrate,
+        bitrate=levels * codec.model.codebook_bitrate,
         views=setup.views,
         version=__version__,
         data_root=str(data_root),

@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
 from ..codec import Codec, Codes
 from ..compress import compress
+from ..heard import heard
 from ..separate import DEFAULT_VIEWS, separate_wav
 from ..stream import SEGMENT_FRAMES
-from ..train.losses import heard_frames
 from .peers import Peer
 from .types import Clip, Task, Wav
 
@@ -68,7 +66,7 @@ class Observations:
 
 def no_observations(codec: Codec) -> Observations:
     """None yet."""
-    shape = (len(codec.domains), codec.num_codebooks, codec.recipe.quantizer.codebook_size)
+    shape = (len(codec.domains), codec.num_codebooks, codec.model.streams[0].codebook_size)
     return Observations(np.zeros(shape, dtype=np.int64))
 
 
@@ -92,31 +90,31 @@ def estimates_of_model(
             through the whole system
         seen: what else is observed is added to this
     """
-    name, mix = codec.name, torch.from_numpy(clip.mix)
+    name, mix = codec.name, clip.mix
     levels = codec.codebooks_for(bitrate)
     codes = codec.encode(mix, num_codebooks=levels)
     decoded = codec.decode(codes)
     yield Estimate("resynthesis", name, "mix", _plain(decoded), clip.mix, bitrate=_bitrate(codec, codes))
-    stems = _stems(codec, codes)
-    masked = separate_wav(mix[None], codec=codec, views=views)[:, 0]
+    stems = [_plain(codec.decode(codes, stem=domain)) for domain in codec.domains]
+    masked = _plain(separate_wav(mix[None], codec=codec, views=views))[:, 0]
     for index, domain in enumerate(codec.domains):
         for task, found in (("separation", stems), ("masked separation", masked)):
-            yield Estimate(task, name, domain, _plain(found[index]), clip.stems[domain], mixture=clip.mix)  # type: ignore[arg-type]
+            yield Estimate(task, name, domain, found[index], clip.stems[domain], mixture=clip.mix)  # type: ignore[arg-type]
     for domain in codec.domains:
         reference = clip.stems[domain]
         if is_silent(reference):
             continue
-        only = codec.encode(torch.from_numpy(reference), num_codebooks=levels, present=[domain])
+        only = codec.encode(reference, num_codebooks=levels, present=[domain])
         estimate = _plain(codec.decode(only, stem=domain))
         yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=_bitrate(codec, only))
         if own:
             # What a quantizer lets through by itself: analysis by synthesis would force the wrong ones.
             plain = codec.at_effort(0)
-            everywhere = plain.encode(torch.from_numpy(reference), num_codebooks=levels, present=codec.domains)
+            everywhere = plain.encode(reference, num_codebooks=levels, present=codec.domains)
             for through in codec.domains:
                 estimate = _plain(codec.decode(everywhere, stem=through))
                 yield Estimate("cross", name, domain, estimate, reference, through=through)
-            alone = codec.encode(torch.from_numpy(reference), num_codebooks=levels)
+            alone = codec.encode(reference, num_codebooks=levels)
             whole = _plain(codec.decode(alone))
             yield Estimate("whole", name, domain, whole, reference, bitrate=_bitrate(codec, alone))
             if seen is not None:
@@ -150,21 +148,15 @@ def is_silent(wav: Wav) -> bool:
     return float(np.square(wav).mean()) < SILENT
 
 
-def _stems(codec: Codec, codes: Codes) -> Tensor:
-    """All stems, `[N, T]`."""
-    return torch.stack([codec.decode(codes, stem=domain) for domain in codec.domains])
-
-
-def _plain(wav: Tensor) -> Wav:
-    found: Wav = wav.numpy()
-    return found
+def _plain(wav: ArrayLike) -> Wav:
+    return np.asarray(wav, dtype=np.float32)
 
 
 def _bitrate(codec: Codec, codes: Codes) -> float:
     """Of the codes that are stored, in kbit/s."""
     levels = next(iter(codes.codes.values())).shape[-2]
-    heard = sum(float(active.float().mean()) for active in codes.active.values())
-    return levels * codec.recipe.codebook_bitrate * heard
+    stored = sum(float(np.asarray(active).mean()) for active in codes.active.values())
+    return levels * codec.model.codebook_bitrate * stored
 
 
 def _file_size(codec: Codec, wav: Wav, bitrate: float | None) -> int:
@@ -177,18 +169,20 @@ def _file_size(codec: Codec, wav: Wav, bitrate: float | None) -> int:
 
 def _observe_usage(seen: Observations, codec: Codec, codes: Codes) -> None:
     for index, domain in enumerate(codec.domains):
-        kept = codes.codes[domain][0][:, codes.active[domain][0]]
-        for level, found in enumerate(kept.numpy()):
+        kept = np.asarray(codes.codes[domain][0])[:, np.asarray(codes.active[domain][0])]
+        for level, found in enumerate(kept):
             seen.usage[index, level] += np.bincount(found, minlength=seen.usage.shape[-1])
 
 
 def _observe_activity(seen: Observations, codec: Codec, signal: str, codes: Codes, stems: Mapping[str, Wav]) -> None:
     """Compare the segments that `codes` have of one signal with the stems that it is made of."""
     gain = 10 ** (float(codes.gain_db[0]) / 20)
-    stacked = torch.stack([torch.from_numpy(stems[domain]) for domain in codec.domains]) * gain
-    heard = heard_frames(stacked[None], codec.hop_length)[0]
+    stacked = np.stack([stems[domain] for domain in codec.domains]) * np.float32(gain)
+    # The last frame may be begun only.
+    stacked = np.pad(stacked, ((0, 0), (0, -stacked.shape[-1] % codec.hop_length)))
+    present = heard(stacked.reshape(len(stacked), -1, codec.hop_length))
     for index, domain in enumerate(codec.domains):
         counts = seen.activity.setdefault(f"{signal} {domain}", [0, 0, 0, 0])
-        for start in range(0, heard.shape[-1], SEGMENT_FRAMES):
-            there = bool(heard[index, start : start + SEGMENT_FRAMES].any())
+        for start in range(0, present.shape[-1], SEGMENT_FRAMES):
+            there = bool(present[index, start : start + SEGMENT_FRAMES].any())
             counts[2 * there + bool(codes.active[domain][0, start])] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,27 +13,10 @@ from torch import Tensor, nn
 
 from ...errors import DeviceError, SdcError
 from ...recipe import TrainingFields
-
-PATIENCE = datetime.timedelta(hours=2)
-"""How long the others wait while the first process reads the headers of a large corpus, or decodes a small one."""
+from ..torchrun import PATIENCE
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
-
-
-def under_torchrun() -> bool:
-    """Whether this process is one of those that torchrun, or anything like it, has started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def is_first_process() -> bool:
-    """Whether this process speaks for all; known before anything is set up."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def is_first_on_machine() -> bool:
-    """Whether this process speaks for all that were started on its machine."""
-    return int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))) == 0
 
 
 def lost_a_process(error: RuntimeError) -> bool:

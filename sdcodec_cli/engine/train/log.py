@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ...audio import atomic_output
 from ...errors import InputError
+from ..colours import colour
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -280,8 +281,6 @@ def _image(tag: str, picture: Image.Image) -> dict[str, Any]:
     return {"tag": tag, "image": image}
 
 
-# Dark to bright in equal steps of lightness (CIE L* 4, 19.5, … 97), so that equal differences look equal.
-COLOURS = ((9, 5, 55), (62, 18, 123), (147, 30, 120), (220, 59, 78), (252, 124, 41), (253, 193, 63), (252, 250, 190))
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 SHADES = 224
 """Entries of a spectrogram's palette that are colours; the others go from ink to paper."""
@@ -360,13 +359,6 @@ def codebook_picture(
         draw.text((left + (level + 0.5) * cell[0] - 1, y), f"{level + 1}", INK, font, anchor="mt")
     draw.text((left, y + 20), "level; perplexity from 1 (dark) to 1024 (bright)", INK, font)
     return picture
-
-
-def colour(shares: np.ndarray) -> np.ndarray:
-    """Colours from dark to bright: numbers from 0 to 1 in any shape to uint8 RGB `[..., 3]`; others are clipped."""
-    places = np.linspace(0, 1, len(COLOURS))
-    parts = [np.interp(shares, places, np.array(COLOURS)[:, part]) for part in range(3)]
-    return np.stack(parts, -1).round().astype(np.uint8)
 
 
 def _shades(shares: np.ndarray) -> np.ndarray:

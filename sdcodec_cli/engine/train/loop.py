@@ -20,9 +20,10 @@ from ...data.mixing import Trouble
 from ...data.pool import Pool
 from ...errors import InputError, RecipeError, SdcError
 from ...recipe import Recipe, read_recipe
+from ..torchrun import is_first_on_machine
 from . import checkpoint
 from .batches import Batch, Share, load_batches
-from .distributed import Processes, is_first_on_machine, lost_a_process
+from .distributed import Processes, lost_a_process
 from .log import RunLog, TrainingProgress
 from .means import Means
 from .setup import RunOptions, changes, check_run, open_run, share_of, spare_cores

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...nn.distances import decibels, magnitudes, power, spectrum
+from ..heard import heard
 from ..masks import HOP_LENGTH, WINDOW_LENGTH
 
 
@@ -61,11 +62,9 @@ def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
 
 
 def heard_frames(stems: Tensor, hop_length: int) -> Tensor:
-    """In which frames each domain can be heard: stems `[B, N, T]` to bool `[B, N, F]`.
+    """In which frames each domain is `heard`: stems `[B, N, T]` to bool `[B, N, F]`.
 
-    That is where it is above −60 dBFS and within 40 dB of the mixture. The last frame may be begun only.
+    The last frame may be begun only.
     """
     stems = F.pad(stems, (0, -stems.shape[-1] % hop_length))
-    energy = stems.unfold(-1, hop_length, hop_length).square().mean(-1)
-    mixture = stems.sum(1, keepdim=True).unfold(-1, hop_length, hop_length).square().mean(-1)
-    return (energy > 1e-6) & (energy > 1e-4 * mixture)
+    return heard(stems.unfold(-1, hop_length, hop_length))

@@ -89,4 +89,5 @@ class Validator:
 
 def _mean(estimate: Tensor, reference: Tensor) -> float:
     heard = reference.square().sum(-1) > 0
-    return float(si_sdr(estimate, reference)[heard].mean())
+    pair = (wav[heard].cpu().numpy() for wav in (estimate, reference))
+    return float(si_sdr(*pair).mean())

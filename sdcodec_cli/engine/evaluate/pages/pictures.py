@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ...train.log import colour
+from ...colours import colour
 from ..types import Wav
 
 Level = NDArray[np.float32]

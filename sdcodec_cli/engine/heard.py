@@ -1,0 +1,28 @@
+"""Where a domain can be heard, in tensors that train and in arrays that are evaluated.
+
+Legend: N domains, F frames, H hop length.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Array = TypeVar("Array", "Tensor", NDArray[np.generic])
+
+
+def heard(frames: Array) -> Array:
+    """In which frames each domain can be heard: stems cut into frames, `[..., N, F, H]`, to bool `[..., N, F]`.
+
+    That is where it is above −60 dBFS and within 40 dB of the mixture.
+    """
+    given: Any = frames
+    energy = (given**2).mean(-1)
+    mixture = (given.sum(-3) ** 2).mean(-1)[..., None, :]
+    found: Array = (energy > 1e-6) & (energy > 1e-4 * mixture)
+    return found
