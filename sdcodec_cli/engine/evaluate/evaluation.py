@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import importlib.util
 import os
 import tempfile
 import time
@@ -11,14 +11,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, ModelError, OutputError, SdcError
-from ..codec import Codec, Codes, load_codec
+from ...runtime import Model
+from ..codec import Codec, load_codec
 from ..separate import DEFAULT_VIEWS, checked_views
 from ..torchrun import is_first_process, under_torchrun
 from . import visqol
@@ -29,7 +30,7 @@ from .report import write_report
 from .run import Setup, VisqolModes, claim, examples, measure
 from .score import Cost, EvalResult, summarize
 from .tables import table_views
-from .types import Protocol, Wav
+from .types import Protocol
 
 COST_SECONDS = 10.0
 """Audio that the cost of the reference codec is measured on."""
@@ -262,40 +263,26 @@ def _check_bitrate(codec: Codec, bitrate: float) -> None:
 
 
 def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
-    """The model's and that of the baseline, a DAC of random weights, one after the other on an idle machine."""
-    import torch
+    """The model's and, where torch is installed, that of the baseline, a DAC of random weights; one after the other."""
+    costs = [_cost(codec, codec.codebooks_for(bitrate))]
+    if importlib.util.find_spec("torch") is not None:
+        from ...runtime.torch import TorchRuntime, choose_device
 
-    recipe = dataclasses.replace(zoo.find("dac-16k").recipe, name="dac-16k")
-    network = zoo.build(recipe).to(codec.device).eval()
-
-    levels = codec.codebooks_for(bitrate)
-
-    def encode(wav: Wav) -> Codes:
-        return codec.encode(wav, num_codebooks=levels)
-
-    @torch.inference_mode()
-    def encode_dac(wav: Wav) -> torch.Tensor:
-        latent = network.encode(torch.from_numpy(wav)[None, None].to(codec.device))
-        return network.quantize(latent).latents.sum(0).cpu()
-
-    @torch.inference_mode()
-    def decode_dac(latent: torch.Tensor) -> torch.Tensor:
-        return network.decode(latent.to(codec.device)).cpu()
-
-    return [
-        _cost(codec.name, codec, encode, codec.decode),
-        _cost("dac-16k (random weights)", codec, encode_dac, decode_dac),
-    ]
+        recipe = zoo.find("dac-16k").recipe
+        network = zoo.build(recipe)
+        runtime = TorchRuntime(network, recipe.model.sample_rate, choose_device(codec.device), None)
+        costs.append(_cost(Codec(Model("dac-16k (random weights)", recipe, b"", runtime)), None))
+    return costs
 
 
-def _cost(system: str, codec: Codec, encode: Callable[[Wav], Any], decode: Callable[[Any], Any]) -> Cost:
+def _cost(codec: Codec, num_codebooks: int | None) -> Cost:
     noise = np.random.default_rng(0).standard_normal(round(COST_SECONDS * codec.sample_rate), dtype=np.float32)
     wav = noise * np.float32(0.05)
     # What is set up on first use does not count.
-    decode(encode(wav[: len(wav) // 10]))
+    codec.decode(codec.encode(wav[: len(wav) // 10], num_codebooks=num_codebooks))
     began = time.perf_counter()
-    codes = encode(wav)
+    codes = codec.encode(wav, num_codebooks=num_codebooks)
     encoded = time.perf_counter()
-    decode(codes)
+    codec.decode(codes)
     decoded = time.perf_counter()
-    return Cost(system, str(codec.device), COST_SECONDS / (encoded - began), COST_SECONDS / (decoded - encoded))
+    return Cost(codec.name, codec.device, COST_SECONDS / (encoded - began), COST_SECONDS / (decoded - encoded))

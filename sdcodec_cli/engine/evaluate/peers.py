@@ -239,7 +239,8 @@ class _Model:
         decoded = np.asarray(self._codec.decode(codes))
         stored = sum(float(np.asarray(active).mean()) for active in codes.active.values())
         back = _resampled(decoded, self._codec.sample_rate, sample_rate)
-        return _fitted(back, len(wav)), self._(codec.model.codebook_bitrate * codec.num_codebooks) * stored
+        full = self._codec.model.codebook_bitrate * self._codec.num_codebooks
+        return _fitted(back, len(wav)), full * stored
 
     def close(self) -> None:
         """See `Peer`."""

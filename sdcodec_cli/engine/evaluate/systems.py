@@ -154,8 +154,8 @@ def _plain(wav: ArrayLike) -> Wav:
 
 def _bitrate(codec: Codec, codes: Codes) -> float:
     """Of the codes that are stored, in kbit/s."""
-    levels = next(iter(codes.codes.values())).shape[-2]
-    stored = sum(float(np.asarray(active).mean()) for active in codes.active.values())
+    levels: int = next(iter(codes.codes.values())).shape[-2]
+    stored = sum(float(active.mean()) for active in codes.active.values())
     return levels * codec.model.codebook_bitrate * stored
 
 
