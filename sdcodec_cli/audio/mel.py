@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +22,17 @@ def mel_bank(window_length: int, bands: int, sample_rate: int) -> NDArray[np.flo
 
     At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
     """
-    edges = mel_edges(bands, sample_rate)
     bins = np.linspace(0, sample_rate / 2, window_length // 2 + 1)[:, None]
+    bank: NDArray[np.float64] = triangles(mel_edges(bands, sample_rate), bins)
+    return bank.astype(np.float32)
+
+
+def triangles(edges: Any, bins: Any) -> Any:
+    """The bank between edges `[M + 2]` at the frequencies of bins `[K, 1]`, arrays of numpy or torch: `[K, M]`."""
     low, peak, high = edges[:-2], edges[1:-1], edges[2:]
+    heights = ((bins - low) / (peak - low)).clip(max=(high - bins) / (high - peak)).clip(min=0)
     # Every triangle has the same area, whatever its width.
-    triangles = np.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clip(0) * (2 / (high - low))
-    return triangles.astype(np.float32)
+    return heights * (2 / (high - low))
 
 
 def mel_edges(bands: int, sample_rate: int) -> NDArray[np.float64]:

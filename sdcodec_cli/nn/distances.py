@@ -29,19 +29,6 @@ def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
     return torch.from_numpy(mel.mel_bank(window_length, bands, sample_rate))
 
 
-def mel_edges(bands: int, sample_rate: int) -> Tensor:
-    """`audio.mel.mel_edges` as a tensor."""
-    return torch.from_numpy(mel.mel_edges(bands, sample_rate))
-
-
-def mel_triangles(edges: Tensor, window_length: int, sample_rate: int) -> Tensor:
-    """The bank between given edges, all its triangles of the same area: `[bands + 2]` to `[bins, bands]`."""
-    bins = torch.linspace(0, sample_rate / 2, window_length // 2 + 1, dtype=edges.dtype, device=edges.device)[:, None]
-    low, peak, high = edges[:-2], edges[1:-1], edges[2:]
-    triangles = torch.minimum((bins - low) / (peak - low), (high - bins) / (high - peak)).clamp_min(0)
-    return triangles * (2 / (high - low))
-
-
 def mel_distance(
     estimate: Tensor, target: Tensor, *, sample_rate: int, scales: Sequence[tuple[int, int]] = MEL_SCALES
 ) -> Tensor:

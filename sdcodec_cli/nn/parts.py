@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .distances import MEL_SCALES, decibels, log_mel, mel_bank, mel_edges, mel_triangles
+from ..audio.mel import mel_edges, triangles
+from .distances import MEL_SCALES, decibels, log_mel, mel_bank
 from .sdcodec import SDCodec
 from .tracing import is_for_graph
 
@@ -76,13 +77,15 @@ class Target(nn.Module):
         self.sample_rate = sample_rate
         for index, (_, bands) in enumerate(REFINE_SCALES):
             # A graph makes the bank of its edges, which are a thousandth of its size.
-            self.register_buffer(f"edges{index}", mel_edges(bands, sample_rate).float(), persistent=False)
+            edges = torch.from_numpy(mel_edges(bands, sample_rate)).float()
+            self.register_buffer(f"edges{index}", edges, persistent=False)
 
     def forward(self, wav: Tensor) -> tuple[Tensor, ...]:
         mels = []
         for index, (window_length, bands) in enumerate(REFINE_SCALES):
             if is_for_graph():
-                bank = mel_triangles(self.get_buffer(f"edges{index}"), window_length, self.sample_rate)
+                bins = torch.linspace(0, self.sample_rate / 2, window_length // 2 + 1)[:, None]
+                bank = triangles(self.get_buffer(f"edges{index}"), bins)
             else:
                 bank = mel_bank(window_length, bands, self.sample_rate).to(wav.device)
             mels.append(log_mel(wav[None], bank)[0])
