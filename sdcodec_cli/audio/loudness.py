@@ -20,20 +20,22 @@ SILENCE = 1e-4
 class LoudnessMeter:
     """Integrated loudness of audio that arrives in blocks, after ITU-R BS.1770-4.
 
-    Keeps one energy per 100 ms, and uses the K-weighting filters of pyloudnorm. The order of channels is left, right,
-    centre, left surround, right surround; of those beyond, for which the standard has no weights, each counts as front.
+    Keeps one energy per 100 ms, and uses the K-weighting filters of pyloudnorm.
+
+    Args:
+        sample_rate: in Hz
+        weights: of the energy of each channel, see `channels.loudness_weights`
     """
 
-    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+    def __init__(self, sample_rate: int, weights: Sequence[float] = (1.0,)) -> None:
         # Pulls in much, which takes longer to import than a short file takes to decode.
         import scipy.signal
 
         self._sample_rate = sample_rate
         self._filter = scipy.signal.sosfilt
         self._sos = k_weighting(sample_rate)
-        self._state = np.zeros((len(self._sos), channels, 2))
-        self._weights = np.ones(channels)
-        self._weights[3:5] = 1.41
+        self._state = np.zeros((len(self._sos), len(weights), 2))
+        self._weights = np.array(weights)
         self._energies: list[float] = []  # of the complete 100 ms, channels weighted and summed
         self._open_energy = 0.0  # of the 100 ms that are still arriving
         self._peak = 0.0
@@ -106,8 +108,8 @@ def _is_stable(feedback: Sequence[float]) -> bool:
 
 
 def integrated_loudness(wav: Wav, sample_rate: int) -> float:
-    """Integrated loudness of a whole signal `[C, T]` in LUFS; see `LoudnessMeter`."""
-    meter = LoudnessMeter(sample_rate, len(wav))
+    """Integrated loudness of a whole signal `[C, T]` in LUFS, each channel counting alike; see `LoudnessMeter`."""
+    meter = LoudnessMeter(sample_rate, [1.0] * len(wav))
     meter.push(wav)
     return meter.integrated()
 
