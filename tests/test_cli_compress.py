@@ -43,6 +43,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "bitrate": None,
         "domains": "auto",
         "channels": "mono",
+        "track": 1,
         "overwrite": False,
     }
     assert engine.loaded == [(None, "auto")]

@@ -3,7 +3,7 @@
 Everything here works on numpy arrays and needs no torch.
 """
 
-from .channels import downmix, layout_name, loudness_weights
+from .channels import downmix, layout_name, loudness_weights, parse_mask
 from .libsndfile import UNKNOWN_FRAMES
 from .loudness import SILENCE, LoudnessMeter, integrated_loudness, k_weighting
 from .output import atomic_output, check_name, check_target, is_special, refuse_terminal
@@ -33,6 +33,7 @@ __all__ = [
     "k_weighting",
     "layout_name",
     "loudness_weights",
+    "parse_mask",
     "read_mono",
     "refuse_terminal",
     "written_together",

@@ -1,7 +1,7 @@
 """What each channel is for: speaker positions, their order in files, and how several become one.
 
-Inside of sdc channels are in the order of WAV files, which a mask describes completely: its bits, from the lowest on, are
-the positions in the order of the channels (WAVE_FORMAT_EXTENSIBLE). A layout that no such mask describes is None.
+Inside of sdc channels are in the order of WAV files, which a mask describes completely: its bits, from the lowest on,
+are the positions in the order of the channels (WAVE_FORMAT_EXTENSIBLE). A layout that no such mask describes is None.
 
 C channels, T samples.
 """
@@ -15,7 +15,8 @@ import numpy as np
 
 from .wav import Wav
 
-ROLES = tuple("FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split())
+_TOPS = ("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR")
+ROLES = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", *_TOPS)
 """Names of the bits of a mask, as FFmpeg spells them."""
 
 _VORBIS_ORDER: dict[int, tuple[str, ...]] = {
@@ -48,6 +49,18 @@ def roles_of(mask: int) -> tuple[str, ...]:
 def checked_mask(mask: int, channels: int) -> int | None:
     """A mask as a file states it, or None if it does not describe this number of channels."""
     return mask if 0 < mask < 1 << len(ROLES) and mask.bit_count() == channels else None
+
+
+def parse_mask(text: str, channels: int) -> int | None:
+    """A mask as tags have it, such as `0x3f`; None if it is none of this number of channels.
+
+    >>> parse_mask("0x3F", 6), parse_mask("0x3F", 2), parse_mask("", 6)
+    (63, None, None)
+    """
+    try:
+        return checked_mask(int(text, 16), channels)
+    except ValueError:
+        return None
 
 
 def default_mask(channels: int) -> int | None:
@@ -99,8 +112,7 @@ def downmix(wav: Wav, mask: int | None = None) -> Wav:
     if len(wav) == 1:
         return wav
     if mask is not None and len(wav) > 2:
-        mixed: Wav = _film_weights(mask)[None] @ wav
-        return mixed
+        return np.asarray(_film_weights(mask)[None] @ wav, dtype=np.float32)
     mean: Wav = wav.mean(axis=0, keepdims=True, dtype=np.float32)
     return mean
 
@@ -111,7 +123,7 @@ def _film_weights(mask: int) -> Wav:
     # A centre behind or above is a surround that goes into both sides, at −3 dB once more.
     kinds |= dict.fromkeys(("BC", "TC", "TFC", "TBC"), 0.5)
     weights = np.array([kinds.get(role, _HALF_POWER / 2) for role in roles_of(mask)])
-    return (weights / weights.sum()).astype(np.float32)
+    return np.asarray(weights / weights.sum(), dtype=np.float32)
 
 
 def loudness_weights(mask: int | None, channels: int) -> list[float]:

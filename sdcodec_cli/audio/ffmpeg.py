@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -46,7 +46,7 @@ _RECORDINGS = {"mpegts", "mpeg"}
 
 _CODEC_DELAY = 4 * 1152  # samples by which encoders' own counts disagree, without anything being lost
 _GAP = Fraction(1, 10)
-"""Seconds between clocks and samples that are filled up; smaller ones are imprecise clocks. FFmpeg's async does the same."""
+"""Seconds from clock to samples that are filled up, as FFmpeg's async does; less than that is an imprecise clock."""
 _MAX_GAP = 3600
 """Seconds of silence; a forged clock would fill the disk with it."""
 _CLOCK_JUMP = 10
@@ -134,7 +134,7 @@ class FFmpegDecoder:
                 known = recognised or self._start or _is_container(file)
                 raise self._source.damaged() if known else self._not_audio() from error
             try:
-                yield container
+                yield cast("InputContainer", container)
             finally:
                 container.close()
 
@@ -157,12 +157,12 @@ class FFmpegDecoder:
             raise missing_track(name, self._track, len(tracks))
         stream = tracks[self._track - 1]
         # None where FFmpeg has no decoder.
-        context: AudioCodecContext | None = stream.codec_context
+        context = cast("AudioCodecContext | None", stream.codec_context)
         if context is None:
             raise self._source.unsupported()
         context.thread_count = 1
         self._roles = _roles(context)
-        return stream  # type: ignore[return-value]
+        return cast("AudioStream", stream)
 
     def _decoded(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
         """Frames of the track; all tracks are gone through, because their end tells whether the file has its own."""
@@ -173,36 +173,36 @@ class FFmpegDecoder:
         broken, tag_end = False, 0
         packets = container.demux()
         while True:
-            frames: list[Any] = []
+            frames: list[AudioFrame] = []
+            packet = None
+            was_broken = broken
             try:
                 packet = next(packets, None)
                 if packet is None:
                     break
                 if packet.pts is not None and packet.time_base:
                     end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
-                if packet.stream.index != stream.index:  # of the last, empty packet stream_index says nothing
+                if packet.stream.index != stream.index:  # of the last, empty packets stream_index says nothing
                     continue
                 if _is_encrypted(packet):
                     raise InputError(
                         f"{self._source.name}: is encrypted, so sdc cannot read it; get a copy without protection"
                     )
-                if packet.is_corrupt:
-                    broken = True
-                frames = packet.decode()
+                broken = packet.is_corrupt
+                frames = cast("list[AudioFrame]", packet.decode())
             except av.error.FFmpegError as error:
+                broken = True
+                if packet is None:  # nothing more can be read
+                    raise self._damaged(decoded) from error
                 if name == "mp3":
                     # The tag of a stream that was joined to the first, in as many packets as it takes.
-                    here = (packet.pos or 0) if packet else 0
-                    tag_end = max(tag_end, here + tag_size(bytes(packet)[:10]) if packet else 0)
-                    if here < tag_end:
-                        continue
-                if name not in (*_RECORDINGS, "mp3"):
-                    raise self._damaged(decoded) from error
-                broken = True
-                continue
-            if broken and frames and (decoded or name not in (*_RECORDINGS, "mp3")):
+                    here = packet.pos or 0
+                    tag_end = max(tag_end, here + tag_size(bytes(packet)[:10]))
+                    broken = here >= tag_end
+            # A recording begins and ends where somebody switched it on and off, and not with a frame.
+            ragged = name in _RECORDINGS or name == "mp3"
+            if (broken and not ragged) or (was_broken and not broken and frames and decoded):
                 raise self._damaged(decoded)
-            broken = False
             for frame in frames:
                 decoded += Fraction(frame.samples, frame.sample_rate)
                 yield frame
@@ -234,7 +234,7 @@ class FFmpegDecoder:
             for frame in self._decoded(container, stream):
                 wav = self._samples(frame, position)
                 if frame.pts is not None:
-                    gap = (frame.pts * frame.time_base - base) - Fraction(position, rate)
+                    gap = (frame.pts * (frame.time_base or 1) - base) - Fraction(position, rate)
                     jumps = container.format.name in _RECORDINGS and gap > _CLOCK_JUMP
                     if position and (gap < -_GAP or jumps):
                         base += gap  # a clock that was set anew, as where recordings are joined
@@ -260,10 +260,8 @@ class FFmpegDecoder:
         if len(values) < channels:
             values = values.reshape(-1, channels).T
         kind = frame.format.name.removesuffix("p")
-        wav = values.astype(np.float64 if kind in ("s32", "dbl") else np.float32)
-        if kind == "u8":
-            wav -= 128
-        return np.asarray(wav[self._order] / _SCALES[kind], dtype=np.float32)
+        wav = values[self._order].astype(np.float64)
+        return np.asarray((wav - 128 if kind == "u8" else wav) / _SCALES[kind], dtype=np.float32)
 
 
 class _Part:
@@ -298,10 +296,15 @@ def missing_track(name: str, track: int, tracks: int) -> InputError:
 
 
 def _is_container(file: BinaryIO) -> bool:
-    """Whether a file that FFmpeg cannot open is the beginning of one that it could (MP4, Matroska, ASF)."""
+    """Whether a file that FFmpeg cannot open is the beginning of one that it could (MP4, Matroska, ASF, MP3)."""
     file.seek(0)
     head = file.read(8)
-    return head[4:] in (b"ftyp", b"moov", b"mdat") or head[:4] in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")
+    return (
+        head[4:] in (b"ftyp", b"moov", b"mdat")
+        or head[:4] in (b"\x1a\x45\xdf\xa3", b"\x30\x26\xb2\x75")
+        or head[:3] == b"ID3"
+        or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
+    )
 
 
 def _tags(container: InputContainer, stream: AudioStream | None) -> dict[str, str]:

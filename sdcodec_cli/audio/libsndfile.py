@@ -47,8 +47,8 @@ class LibsndfileDecoder:
         size = source.path.stat().st_size
         with source.path.open("rb") as file:
             magic = file.read(19)
-            # Joined MP3 streams are read only up to the end that the first one states, and warnings about MP3 go past us
-            # to standard error. Of VOC, block headers come out as samples.
+            # Joined MP3 streams are read only up to the end that the first one states, and warnings about MP3 go past
+            # us to standard error. Of VOC, block headers come out as samples.
             if magic[:3] == b"ID3" or _is_mpeg_sync(magic) or magic == b"Creative Voice File":
                 raise NotForLibsndfile(recognised=False)
             if magic[:4] == b"OggS":

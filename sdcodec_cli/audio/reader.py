@@ -5,7 +5,6 @@ C channels, T samples.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,8 +37,8 @@ _MAX_SAMPLE = 1e10  # squares and products with a gain stay far inside what 32-b
 class AudioReader:
     """Audio of one track of a file, a pipe or standard input, block by block and as often as wanted.
 
-    What cannot be sought in (`-`, named pipes) is copied to a temporary file first; `TMPDIR` says where. Channels come in
-    the order of WAV files. Films and what else libsndfile does not read, or not rightly, is decoded by FFmpeg; a track
+    What cannot be sought in (`-`, named pipes) is copied to a temporary file first; `TMPDIR` says where. Channels come
+    in the order of WAV files. Films and what else libsndfile does not read, or not rightly, FFmpeg decodes; a track
     that starts late begins with silence.
 
     Args:
@@ -78,8 +77,7 @@ class AudioReader:
     def blocks(self, seconds: float = 10.0, *, start: float = 0.0, duration: float | None = None) -> Iterator[Wav]:
         """Yield the audio as `[C, T]` blocks of at most `seconds`; every call reads from the beginning again.
 
-        `start` and `duration` are in seconds; what lies beyond the end is left out. Once the end was reached, the number
-        of samples is known.
+        `start` and `duration` are in seconds; what lies beyond the end is left out.
 
         Raises:
             InputError: the file is damaged or cut short, holds no samples or samples that are not finite,
@@ -100,13 +98,14 @@ class AudioReader:
                 yield np.ascontiguousarray(wanted)
             if last is not None and end >= last:
                 return
+        if end == 0 and first:
+            end = self.info.num_samples or 0  # where a decoder that can seek goes at most
         if end == 0:
             raise InputError(f"{self.info.name}: contains no samples; nothing to do")
         if first >= end:
             raise InputError(
                 f"{self.info.name}: ends at {end / rate:.3f} s, so nothing starts at {start:.3f} s; start earlier"
             )
-        self.info = dataclasses.replace(self.info, num_samples=end)
 
     def _choose(self) -> Decoder:
         source = self._source
@@ -132,8 +131,8 @@ class AudioReader:
             )
         if block.size and float(np.abs(block).max()) > _MAX_SAMPLE:
             raise InputError(
-                f"{self.info.name}: has samples more than 200 dB beyond full scale; export it again, or repair it in an "
-                "audio editor"
+                f"{self.info.name}: has samples more than 200 dB beyond full scale; export it again, or repair it in "
+                "an audio editor"
             )
 
 

@@ -95,8 +95,7 @@ class Source:
         """An error for a coding that no decoder here knows."""
         coding = coding and f" ({coding})"
         return InputError(
-            f"{self.name}: its coding{coding} is not one that sdc reads; "
-            f"convert it first, e.g. {self.ffmpeg('.wav')}"
+            f"{self.name}: its coding{coding} is not one that sdc reads; convert it first, e.g. {self.ffmpeg('.wav')}"
         )
 
     def ffmpeg(self, suffix: str, option: str = "") -> str:

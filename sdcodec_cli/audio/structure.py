@@ -177,4 +177,3 @@ def _vint(file: BinaryIO, *, keep_marker: bool) -> int | None:
         return value
     value &= (1 << 7 * length) - 1
     return None if value == (1 << 7 * length) - 1 or len(rest) < length - 1 else value
-

@@ -7,7 +7,19 @@ from typing import Annotated, Literal, cast
 import typer
 
 from .console import Console, duration, num_bytes, source_name, speed, target_name, wrong
-from .options import AudioInputs, Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, StreamOutput, check_bitrate
+from .options import (
+    AudioInputs,
+    Bitrate,
+    DeviceOption,
+    Effort,
+    Force,
+    Json,
+    Model,
+    Quiet,
+    StreamOutput,
+    Track,
+    check_bitrate,
+)
 
 
 def parse_domains(text: str) -> str:
@@ -36,6 +48,7 @@ def compress(
         Literal["mono", "keep"],
         typer.Option(help="Mix the channels down to one, or keep them, each coded by itself at the full bitrate."),
     ] = "mono",
+    track: Track = 1,
     effort: Effort = None,
     device: DeviceOption = "auto",
     force: Force = False,
@@ -76,6 +89,7 @@ def compress(
                         bitrate=bitrate,
                         domains=selection,
                         channels=channels,
+                        track=track,
                         overwrite=force,
                         progress=progress,
                     )

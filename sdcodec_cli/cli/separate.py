@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, say_audio, target_name, wrong
-from .options import DEFAULT_VIEWS, AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet, Views
+from .console import Console, say_audio, source_name, target_name, wrong
+from .options import DEFAULT_VIEWS, AudioInputs, AudioOutput, DeviceOption, Force, Json, Model, Quiet, Track, Views
 
 
 def separate(
@@ -20,6 +20,7 @@ def separate(
             help="What to extract: a domain of the model, or every one of them (all). May be given several times.",
         ),
     ] = ["all"],  # noqa: B006
+    track: Track = 1,
     views: Views = DEFAULT_VIEWS,
     model: Model = None,
     device: DeviceOption = "auto",
@@ -53,7 +54,17 @@ def separate(
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
-                    result = run(job.source, job.targets, codec=codec, views=views, overwrite=force, progress=progress)
+                    result = run(
+                        job.source,
+                        job.targets,
+                        codec=codec,
+                        views=views,
+                        track=track,
+                        overwrite=force,
+                        progress=progress,
+                    )
+                for note in result.notes:
+                    console.say(f"{source_name(result.input)}: {note}")
                 say_audio(console, result)
                 for stem_name, count in result.clipped.items():
                     if count:
