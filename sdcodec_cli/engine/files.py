@@ -15,29 +15,10 @@ from ..errors import InputError, OutputError, SdcError
 
 STREAM_SUFFIXES = frozenset({".sdc"})
 AUDIO_SUFFIXES = READ_SUFFIXES
-_UNREAD_SUFFIXES = (
-    frozenset(
-        {
-            ".m4p",
-            ".aa",
-            ".aax",
-            ".ra",
-            ".rm",
-            ".rmvb",
-            ".mpc",
-            ".mp+",
-            ".spx",
-            ".tak",
-            ".shn",
-            ".ofr",
-            ".dsf",
-            ".dff",
-            ".gsm",
-        }
-        | {".awb", ".qcp", ".sd2", ".thd", ".mlp", ".dtshd", ".mid", ".midi", ".mod", ".xm", ".it", ".s3m"}
-        | {".mxf", ".ogm", ".f4v", ".divx", ".dv", ".m2v", ".m4b", ".swf", ".wtv", ".nut", ".braw", ".r3d"}
-    )
-    - READ_SUFFIXES
+_UNREAD_SUFFIXES = frozenset(
+    {".m4p", ".aa", ".aax", ".ra", ".rm", ".rmvb", ".mpc", ".mp+", ".spx", ".tak", ".shn", ".ofr", ".dsf", ".dff"}
+    | {".gsm", ".awb", ".qcp", ".sd2", ".thd", ".mlp", ".dtshd", ".mid", ".midi", ".mod", ".xm", ".it", ".s3m"}
+    | {".mxf", ".ogm", ".f4v", ".divx", ".dv", ".m2v", ".swf", ".wtv", ".nut", ".braw", ".r3d"}
 )
 """Sound and films that a search of a folder does not take, and says so."""
 

@@ -82,7 +82,8 @@ def separate(
 
     Raises:
         InputError, OutputError: see `audio`
-        ValueError: no targets, two stems to one target, a domain that the model does not have, `views` or `track` out of range
+        ValueError: no targets, two stems to one target, a domain that the model does not have, `views` or `track` out
+            of range
     """
     check_targets(targets)
     views = checked_views(views)
@@ -133,16 +134,14 @@ def separate(
         # Two roundings of a resampled length can leave it a sample short.
         write(np.zeros((len(wanted) * info.channels, read - written), dtype=np.float32))
     seconds = read / info.sample_rate
-    notes = {
-        None: (),
-        "silent": (
-            "nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",
-        ),
-        "cancelled": (
+    notes: tuple[str, ...] = ()
+    if level.problem == "silent":
+        notes = ("nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",)
+    elif level.problem == "cancelled":
+        notes = (
             f"{cancelled(info)}, and that is what the model hears, so its stems mean little; "
             "invert one channel, or separate each by itself",
-        ),
-    }[level.problem]
+        )
     return SeparateResult(
         input=str(source),
         outputs={stem: str(target) for stem, target in targets.items()},
