@@ -358,7 +358,7 @@ def test_a_number_of_views_that_cannot_be_is_a_value_error(codec, tmp_path):
 
 
 def test_a_pipe_without_a_length_at_its_beginning_is_cut_where_its_end_says(codec, tmp_path, monkeypatch):
-    monkeypatch.setattr("sdcodec_cli.audio.AudioReader._known_length", lambda self, sound: None)
+    monkeypatch.setattr("sdcodec_cli.audio.libsndfile._known_length", lambda sound: None)
     source = write(tmp_path / "a.wav", noise(44_001), 44_100)
     compress(source, tmp_path / "a.sdc", codec=codec)
     with (tmp_path / "a.sdc").open("rb") as file:

@@ -149,8 +149,9 @@ class FFmpegDecoder:
         tracks = [stream for stream in container.streams if stream.type == "audio"]
         name = self._source.name
         if not tracks:
-            pictures = container.format.name.endswith("_pipe") or container.format.name in ("image2", "gif", "tty")
-            if pictures or not container.streams.video:
+            if container.format.name.endswith("_pipe") or container.format.name in ("image2", "gif"):
+                raise InputError(f"{name}: is a picture, not audio; name a file with sound")
+            if not container.streams.video:
                 raise self._not_audio()
             raise InputError(f"{name}: has no sound, only pictures; name a file with an audio track")
         if self._track > len(tracks):
@@ -291,8 +292,9 @@ def _interleaved(frame: AudioFrame) -> AudioFrame:
 
 def missing_track(name: str, track: int, tracks: int) -> InputError:
     """An error about a track that a file does not have."""
-    has = "has only 1 audio track" if tracks == 1 else f"has only {tracks} audio tracks"
-    return InputError(f"{name}: {has}, so there is no track {track}; choose from 1 to {tracks} with --track")
+    if tracks == 1:
+        return InputError(f"{name}: has only one audio track, so there is no track {track}; leave out --track")
+    return InputError(f"{name}: has {tracks} audio tracks, so there is no track {track}; choose another with --track")
 
 
 def _is_container(file: BinaryIO) -> bool:

@@ -78,7 +78,7 @@ def is_cut(path: Path) -> bool:
             return _segment_end(file) > size
         if magic == _ASF[:12]:
             return _asf_size(file) > size
-        if magic[:4] == b"RIFF":
+        if magic[:4] == b"RIFF" and magic[8:12] in (b"WAVE", b"AVI "):
             promised = int.from_bytes(magic[4:8], "little")
             unknown = promised == 0 or 0x7FFFF000 <= promised <= 0x80000000 or promised >= 0xFFFFFF00
             # One byte of filling is often left out at the end.
