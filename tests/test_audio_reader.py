@@ -188,6 +188,18 @@ def test_a_file_with_a_hole_in_the_middle_is_refused(
     assert message(path).startswith("is damaged or cut short")
 
 
+def test_the_place_of_damage_is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+    path = stored(tmp_path / "a.flac", noise(25.0))
+    data = path.read_bytes()
+    for share, where in ((0.2, "in the first 10 s"), (0.6, "between 10 s and 20 s")):
+        begin = round(len(data) * share)
+        path.write_bytes(data[:begin] + bytes(5_000) + data[begin + 5_000 :])
+        assert message(path).startswith(f"is damaged or cut short {where}; ")
+    path = stored(tmp_path / "a.wav", noise(4.0))
+    path.write_bytes(path.read_bytes()[: 44 + 2 * RATE * 3])
+    assert message(path).startswith("is damaged or cut short after 3.000 s; ")
+
+
 def test_ogg_streams_in_a_row_are_refused_because_only_the_first_would_be_read(tmp_path: Path) -> None:
     path = stored(tmp_path / "a.ogg", noise(1.0))
     chained = tmp_path / "chained.ogg"

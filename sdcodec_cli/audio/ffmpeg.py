@@ -68,6 +68,7 @@ class FFmpegDecoder:
     def __init__(self, source: Source, track: int, *, recognised: bool) -> None:
         self._source, self._track = source, track
         self._start = 0  # where FFmpeg begins to read
+        self._filled = Fraction(0)  # seconds of silence within the track
         tags: dict[str, str] = {}
         with source.path.open("rb") as file:
             mpeg = mpeg_start(file)
@@ -102,6 +103,13 @@ class FFmpegDecoder:
                 mask,
                 None if container.duration is None else container.duration / 1e6,
             )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Decoder`."""
+        if not self._filled:
+            return ()
+        return (f"{float(self._filled):.1f} s are missing in the middle of the track, and are silence",)
 
     def blocks(self, length: int, first: int) -> Iterator[tuple[int, Wav]]:
         """See `Decoder`. Lossy decoders start differently after a seek, so everything is read."""
@@ -232,6 +240,7 @@ class FFmpegDecoder:
             # Below zero lies what an encoder puts before the beginning, which decoders leave out again.
             base = Fraction(max(container.start_time or 0, 0), 10**6)
             position = 0
+            self._filled = Fraction(0)
             for frame in self._decoded(container, stream):
                 wav = self._samples(frame, position)
                 if frame.pts is not None:
@@ -243,6 +252,7 @@ class FFmpegDecoder:
                         if gap > _MAX_GAP:
                             raise self._source.damaged(f"after {position / rate:.3f} s, where its clock jumps")
                         missing = round(gap * rate)
+                        self._filled += gap if position else 0
                         position += missing
                         for begin in range(0, missing, length):
                             yield np.zeros((len(wav), min(length, missing - begin)), np.float32)

@@ -78,6 +78,11 @@ class LibsndfileDecoder:
         self._order = from_vorbis_order(channels) if subtype in ("VORBIS", "OPUS") else list(range(channels))
         self.info = AudioInfo(source.name, rate, channels, num_samples, format, subtype, tags, mask)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Decoder`."""
+        return ()
+
     def blocks(self, length: int, first: int) -> Iterator[tuple[int, Wav]]:
         """See `Decoder`."""
         position, rate = 0, self.info.sample_rate

@@ -70,6 +70,11 @@ class AudioReader:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth saying about the audio once it was read to its end, for people."""
+        return self._decoder.notes
+
     def close(self) -> None:
         """Remove the temporary copy, if there is one."""
         self._source.close()

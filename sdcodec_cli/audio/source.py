@@ -55,6 +55,11 @@ class Decoder(Protocol):
         """What the file says about itself."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth saying about the audio once it was read to its end."""
+        ...
+
     def blocks(self, length: int, first: int) -> Iterator[tuple[int, Wav]]:
         """Blocks `[C, T]` of at most `length` samples, and where each begins; those before `first` may be left out.
 

@@ -38,9 +38,9 @@ FFmpeg reads: MP3, AAC, the sound of films (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-
 `--track` says otherwise. A track that starts late begins with silence. What a file is, is decided by its content. Files
 that are cut short, damaged or encrypted are refused, and so are samples that are not numbers.
 
-**Channels** are mixed down to one for `compress` and for what the model of `separate` hears: those of a film whose use is
-known as to stereo (ITU-R BS.775: centre and surrounds at −3 dB, no LFE) and from there to one; others to their mean.
-Where channels are kept, files say what each of them is for.
+**Channels** are mixed down to one for `compress`, and for what the model of `separate` hears: those of a film, where
+the file says what they are for, as to stereo (ITU-R BS.775: centre and surrounds at −3 dB, no LFE) and from there to
+one; others to their mean. Where channels are kept, what each of them is for is kept, too.
 
 **Outputs** lie beside their inputs, unless `-o` says otherwise:
 
@@ -53,8 +53,8 @@ Where channels are kept, files say what each of them is for.
 
 Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`; a WAV
 file beyond 4 GiB is RF64. An output appears under its name only when it is complete, and those of one input all
-together: on an error, Ctrl-C or a full disk, nothing is left behind. Existing outputs are refused, before any model is loaded; `--force` replaces them. An
-input is never replaced.
+together: on an error, Ctrl-C or a full disk, nothing is left behind. Existing outputs are refused, before any model is
+loaded; `--force` replaces them. An input is never replaced.
 
 **Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a
 progress bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet`, of commands that

@@ -163,6 +163,7 @@ def compress(
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
     frames = coded_channels * max(1, coder.num_frames)
+    notes += reader.notes
     if level.problem == "cancelled":
         notes.append(f"{cancelled(info)}; --channels keep codes each by itself")
     elif level.problem == "silent":

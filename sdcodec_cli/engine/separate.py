@@ -134,11 +134,11 @@ def separate(
         # Two roundings of a resampled length can leave it a sample short.
         write(np.zeros((len(wanted) * info.channels, read - written), dtype=np.float32))
     seconds = read / info.sample_rate
-    notes: tuple[str, ...] = ()
+    notes = reader.notes
     if level.problem == "silent":
-        notes = ("nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",)
+        notes += ("nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",)
     elif level.problem == "cancelled":
-        notes = (
+        notes += (
             f"{cancelled(info)}, and that is what the model hears, so its stems mean little; "
             "invert one channel, or separate each by itself",
         )
