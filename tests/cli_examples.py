@@ -57,6 +57,7 @@ class StemsResult:
 @dataclass(frozen=True)
 class SeparateResult(StemsResult):
     views: int = 4
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from audio_examples import RATE, full_disk, noise, read, write
 
-from sdcodec_cli.audio import AudioWriter, Wav, atomic_output
+from sdcodec_cli.audio import AudioWriter, Wav, atomic_output, written_together
 from sdcodec_cli.errors import OutputError
 
 
@@ -69,7 +69,7 @@ def test_places_that_cannot_be_written_are_refused(put: Write, tmp_path: Path) -
         put(tmp_path / "none/a.wav", False)
     with pytest.raises(OutputError, match="is a folder; name a file in it"):
         put(tmp_path, True)
-    with pytest.raises(OutputError, match="File name too long"):
+    with pytest.raises(OutputError, match="its name has 304 bytes, more than the 255 that file systems take"):
         put(tmp_path / ("a" * 300 + ".wav"), False)
     with pytest.raises(OutputError, match="there is no folder .*aaa; create it first"):
         put(tmp_path / ("a" * 300) / "a.wav", False)
@@ -227,3 +227,89 @@ def test_a_terminal_as_output_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         write("-", noise(0.1))
     with pytest.raises(OutputError, match=expected), atomic_output("-", overwrite=False):
         pass
+
+
+# Several outputs of one input
+
+
+def put_both(folder: Path, *, overwrite: bool = False) -> None:
+    writers = [AudioWriter(folder / name, RATE, 1, overwrite=overwrite) for name in ("a.wav", "b.flac")]
+    with written_together(writers):
+        for writer in writers:
+            writer.write(noise(0.5))
+
+
+def test_outputs_that_belong_together_appear_together(tmp_path: Path) -> None:
+    put_both(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.flac"]
+    assert read(tmp_path / "b.flac").shape == (1, 8000)
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_one_that_cannot_get_its_name_takes_the_others_with_it(
+    existing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if existing:
+        for name in ("a.wav", "b.flac"):
+            (tmp_path / name).write_bytes(b"precious")
+    replace = os.replace
+
+    def fail(source: Path, target: Path) -> None:
+        if str(target).endswith("b.flac") and str(source).endswith(".sdc-part"):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OutputError, match=r"b\.flac: cannot be written: No space left on device"):
+        put_both(tmp_path, overwrite=existing)
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert found == ({"a.wav": b"precious", "b.flac": b"precious"} if existing else {})
+
+
+def test_nothing_of_former_outputs_is_left_when_all_are_replaced(tmp_path: Path) -> None:
+    put_both(tmp_path)
+    put_both(tmp_path, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.flac"]
+
+
+# Unfinished files
+
+KILLED = """
+import os, signal, sys
+with atomic_output(sys.argv[1], overwrite=False) as file:
+    file.write(bytes(100_000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.sdc", "b" * 251 + ".sdc"])
+def test_what_a_killed_program_left_goes_when_its_output_is_written_again(name: str, tmp_path: Path) -> None:
+    code = "from sdcodec_cli.audio import *" + KILLED
+    subprocess.run([sys.executable, "-c", code, tmp_path / name], check=False)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".")
+    assert left.name.endswith(".sdc-part")
+    left.chmod(0o600)
+    (tmp_path / "usual").touch()
+    write_bytes(tmp_path / name, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "usual"])
+    assert (tmp_path / name).read_bytes() == b"data"
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@both
+def test_an_output_that_is_being_written_is_not_written_twice(put: Write, tmp_path: Path) -> None:
+    with atomic_output(tmp_path / "a.wav", overwrite=False) as file:
+        file.write(b"first")
+        with pytest.raises(OutputError, match=r"a\.wav: is being written by another sdc; wait for it, or choose"):
+            put(tmp_path / "a.wav", False)
+    assert (tmp_path / "a.wav").read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_a_link_in_the_place_of_an_unfinished_file_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / ".a.sdc.sdc-part").symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match=r"a\.sdc: cannot be written"):
+        write_bytes(tmp_path / "a.sdc", False)
+    assert (tmp_path / "precious").read_bytes() == b"precious"

@@ -18,7 +18,7 @@ from sdcodec_cli.audio import AudioReader
 from sdcodec_cli.errors import InputError
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("name", [name for name in CONTAINERS if name != "l.mp3"])
 def test_every_container_reads_as_libsndfile_reads_it_whole(name: str, tmp_path: Path) -> None:
     format, subtype = CONTAINERS[name]
     path = stored(tmp_path / name, noise(1.3, channels=2), format=format, subtype=subtype)
@@ -28,8 +28,7 @@ def test_every_container_reads_as_libsndfile_reads_it_whole(name: str, tmp_path:
         assert (reader.info.format, reader.info.subtype) == (format, subtype)
         assert reader.info.num_samples == expected.shape[1]
         whole, pieces = [np.concatenate(list(reader.blocks(seconds)), axis=1) for seconds in (10.0, 0.17)]
-    # Fed through a pipe, mpg123 rounds the last bit differently.
-    np.testing.assert_allclose(whole, expected, atol=1e-7 if format == "MP3" else 0, rtol=0)
+    np.testing.assert_array_equal(whole, expected)
     np.testing.assert_array_equal(pieces, whole)
 
 
@@ -156,8 +155,8 @@ def test_a_wav_that_its_recorder_never_finished_says_how_to_repair_it(tmp_path: 
 def test_what_is_not_audio_says_how_to_convert_it(tmp_path: Path) -> None:
     for name in ("my talk.m4a", "junk.wav", "headerless.raw", "notes.txt"):
         path = tmp_path / name
-        path.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0isom" * 50)
-        assert "not audio that sdc reads (wav, flac, ogg, opus, mp3, aiff, ...); convert it first, e.g. ffmpeg -i " in (
+        path.write_bytes(b"Nobody expects this to be audio. " * 50)
+        assert "not audio that sdc reads (wav, flac, mp3, m4a, mp4, mkv, ...); convert it first, e.g. ffmpeg -i " in (
             text := message(path)
         )
         assert text.endswith(".wav") or text.endswith(".wav'")
@@ -187,6 +186,18 @@ def test_a_file_with_a_hole_in_the_middle_is_refused(
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 30_000 :])
     assert message(path).startswith("is damaged or cut short")
+
+
+def test_the_place_of_damage_is_told_as_far_as_it_is_known(tmp_path: Path) -> None:
+    path = stored(tmp_path / "a.flac", noise(25.0))
+    data = path.read_bytes()
+    for share, where in ((0.2, "in the first 10 s"), (0.6, "between 10 s and 20 s")):
+        begin = round(len(data) * share)
+        path.write_bytes(data[:begin] + bytes(5_000) + data[begin + 5_000 :])
+        assert message(path).startswith(f"is damaged or cut short {where}; ")
+    path = stored(tmp_path / "a.wav", noise(4.0))
+    path.write_bytes(path.read_bytes()[: 44 + 2 * RATE * 3])
+    assert message(path).startswith("is damaged or cut short after 3.000 s; ")
 
 
 def test_ogg_streams_in_a_row_are_refused_because_only_the_first_would_be_read(tmp_path: Path) -> None:

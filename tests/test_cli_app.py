@@ -92,7 +92,7 @@ def test_a_bug_keeps_its_traceback_and_says_where_to_report_it(talk: Path) -> No
     assert lines[0] == "Traceback (most recent call last):"
     assert lines[-2] == "ZeroDivisionError: oops"
     assert lines[-1].startswith("sdc: this is a bug; please report it")
-    assert list(talk.glob(".sdc*")) == []
+    assert list(talk.glob(".*")) == []
 
 
 WAIT = """
@@ -111,7 +111,7 @@ def test_a_signal_ends_it_without_leaving_anything_behind(talk: Path, number: si
     process = start("compress", "talk.wav", setup=WAIT)
     assert process.stdout is not None
     assert process.stdout.readline() == b"working\n"
-    assert len(list(talk.glob(".sdc-*.part"))) == 1
+    assert [path.name for path in talk.glob(".*")] == [".talk.sdc.sdc-part"]
     process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == code
@@ -180,7 +180,7 @@ def test_file_names_that_are_no_text_are_printed_all_the_same(folder: Path) -> N
     process = start("info", name)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert err == b"sdc: caf\\udce9.sdc: no such file; check the name\n"
+    assert err == b"sdc: caf\\xe9.sdc: no such file; check the name\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "bitrate": None,
         "domains": "auto",
         "channels": "mono",
+        "track": 1,
         "overwrite": False,
     }
     assert engine.loaded == [(None, "auto")]
@@ -202,3 +204,17 @@ def test_values_out_of_range_exit_with_2_and_show_the_usage(engine: Engine, argu
     assert result.exit_code == 2
     assert result.stderr.startswith("Usage: sdc compress")
     assert engine.loaded == []
+
+
+def test_a_file_name_that_is_no_text_still_makes_valid_json(engine: Engine) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    Path("talk.wav").rename(name)
+    (line,) = sdc("compress", name, "--json", "-q").stdout.splitlines()
+    found = json.loads(line)
+    assert (found["input"], found["output"]) == ("caf\\xe9.wav", "caf\\xe9.sdc")
+
+
+def test_the_track_of_a_film_is_handed_on(engine: Engine) -> None:
+    assert sdc("compress", "talk.wav", "--track", "3", "-f").exit_code == 0
+    assert engine.calls[-1]["track"] == 3
+    assert sdc("compress", "talk.wav", "--track", "0", "-f").exit_code == 2

@@ -93,3 +93,11 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
     (line,) = errors(sdc("separate", *arguments), exit_code=2)
     assert line.startswith(expected)
     assert engine.loaded == []
+
+
+def test_notes_and_the_track_of_a_film(engine: Engine) -> None:
+    engine.result = {"notes": ("odd",)}
+    result = sdc("separate", "film.wav", "--track", "2")
+    assert result.stderr.splitlines()[0] == "film.wav: odd"
+    assert engine.calls[-1]["track"] == 2
+    assert sdc("separate", "film.wav", "--track", "0", "-f").exit_code == 2

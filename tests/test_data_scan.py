@@ -29,7 +29,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     enter = AudioReader.__enter__
 
     def spy(self: AudioReader) -> AudioReader:
-        names.append(Path(self._source).name)
+        names.append(Path(self._given).name)
         return enter(self)
 
     monkeypatch.setattr(AudioReader, "__enter__", spy)

@@ -327,3 +327,32 @@ def test_arguments_that_contradict_each_other_are_a_wrong_call() -> None:
         "standard output cannot hold several stems; name a folder, such as -o out/"
     )
     assert wrong(decode, "-", stems=("all",), output="out/").startswith("what a pipe holds is not known in advance")
+
+
+def test_a_film_and_its_sound_do_not_go_to_one_output() -> None:
+    touch("in/film.mp4", "in/film.wav")
+    plan = compress("in")
+    assert [job.source for job in plan.jobs] == ["in/film.mp4"]
+    assert [str(error) for error in plan.failures] == [
+        "in/film.wav: would write in/film.sdc, as in/film.mp4 does; give it another name, or its own output with -o"
+    ]
+
+
+def test_what_looks_like_audio_and_is_not_read_is_counted() -> None:
+    touch("in/a.m4a", "in/b.webm", "in/c.rm", "in/d/E.MID", "in/notes.txt", "in/cover.jpg")
+    plan = compress("in")
+    assert outputs(plan) == ["in/a.sdc", "in/b.sdc"]
+    assert plan.notes == (
+        "in: left out what sdc does not read there, 2 in all, such as c.rm; name a file to try it, or convert it first",
+    )
+    streams("in/a.sdc")
+    assert decode("in").notes == ()
+
+
+def test_an_output_whose_name_is_too_long_is_refused_before_any_work_with_all_its_brothers() -> None:
+    name = "a" * 245  # a.sfx.wav would do, a.speech.wav would not
+    touch(f"{name}.wav")
+    expected = f"{name}.speech.wav: its name has 256 bytes, more than the 255 that file systems take; choose"
+    assert failure(separate(f"{name}.wav", stems=("sfx", "speech"))).startswith(expected)
+    assert expected in failure(separate(f"{name}.wav", output="new/", stems=("sfx", "speech")))
+    assert "its name has 300 bytes" in failure(compress(f"{name}.wav", output=f"{'n' * 300}/"))

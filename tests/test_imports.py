@@ -117,7 +117,7 @@ def modules_loaded_by(*arguments: str, **environment: str) -> set[str]:
     return set(result.stderr.split())
 
 
-HEAVY = {"torch", "scipy", "pyloudnorm", "safetensors"}
+HEAVY = {"torch", "scipy", "pyloudnorm", "safetensors", "av"}
 
 
 @pytest.mark.parametrize(

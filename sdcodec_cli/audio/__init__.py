@@ -3,13 +3,17 @@
 Everything here works on numpy arrays and needs no torch.
 """
 
+from .channels import downmix, layout_name, loudness_weights, parse_mask
+from .libsndfile import UNKNOWN_FRAMES
 from .loudness import SILENCE, LoudnessMeter, integrated_loudness, k_weighting
-from .output import atomic_output, check_target, is_special, refuse_terminal
-from .reader import READ_SUFFIXES, UNKNOWN_FRAMES, AudioInfo, AudioReader, read_mono
-from .wav import StreamResampler, Wav, downmix
-from .writer import AudioWriter, audio_format
+from .output import atomic_output, check_name, check_target, is_special, refuse_terminal
+from .reader import LIBSNDFILE_SUFFIXES, READ_SUFFIXES, AudioReader, read_mono
+from .source import AudioInfo
+from .wav import StreamResampler, Wav
+from .writer import AudioWriter, audio_format, written_together
 
 __all__ = [
+    "LIBSNDFILE_SUFFIXES",
     "READ_SUFFIXES",
     "SILENCE",
     "UNKNOWN_FRAMES",
@@ -21,11 +25,16 @@ __all__ = [
     "Wav",
     "atomic_output",
     "audio_format",
+    "check_name",
     "check_target",
     "downmix",
     "integrated_loudness",
     "is_special",
     "k_weighting",
+    "layout_name",
+    "loudness_weights",
+    "parse_mask",
     "read_mono",
     "refuse_terminal",
+    "written_together",
 ]

@@ -6,6 +6,7 @@ C channels, T samples.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +30,19 @@ NOTHING = [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]
 class LoudnessMeter:
     """Integrated loudness of audio that arrives in blocks, after ITU-R BS.1770-4.
 
-    Keeps one energy per 100 ms; how audio is cut into blocks changes no bit of the result. The order of channels is
-    left, right, centre, left surround, right surround; of those beyond, for which the standard has no weights, each
-    counts as front.
+    Keeps one energy per 100 ms; how audio is cut into blocks changes no bit of the result.
+
+    Args:
+        sample_rate: in Hz
+        weights: of the energy of each channel, see `channels.loudness_weights`
     """
 
-    def __init__(self, sample_rate: int, channels: int = 1) -> None:
+    def __init__(self, sample_rate: int, weights: Sequence[float] = (1.0,)) -> None:
         self._sample_rate = sample_rate
-        self._weights = np.ones(channels)
-        self._weights[3:5] = 1.41
-        self._filter = ChunkFilter(k_weighting(sample_rate), channels)
+        self._weights = np.array(weights)
+        self._filter = ChunkFilter(k_weighting(sample_rate), len(weights))
         self._state = self._filter.start()
-        self._pending = np.zeros((channels, CHUNK), dtype=np.float32)
+        self._pending = np.zeros((len(weights), CHUNK), dtype=np.float32)
         self._num_pending = 0
         self._energies: list[float] = []  # of the complete 100 ms, channels weighted and summed
         self._open_energy = 0.0  # of the 100 ms that are still arriving
@@ -150,8 +152,8 @@ def _angle(frequency: float, sample_rate: int) -> float:
 
 
 def integrated_loudness(wav: Wav, sample_rate: int) -> float:
-    """Integrated loudness of a whole signal `[C, T]` in LUFS; see `LoudnessMeter`."""
-    meter = LoudnessMeter(sample_rate, len(wav))
+    """Integrated loudness of a whole signal `[C, T]` in LUFS, each channel counting alike; see `LoudnessMeter`."""
+    meter = LoudnessMeter(sample_rate, [1.0] * len(wav))
     meter.push(wav)
     return meter.integrated()
 

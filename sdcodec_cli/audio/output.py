@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
-import secrets
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from ..errors import OutputError
+
+if sys.platform != "win32":
+    import fcntl
+
+MAX_NAME_BYTES = 255
+"""Of a file's name, on every common file system."""
 
 
 def check_target(target: str | Path, *, overwrite: bool) -> None:
     """Refuse an output that cannot be written, before any work is done for it.
 
     Raises:
-        OutputError: it exists and `overwrite` is false, is a folder, or its folder is missing or not writable.
+        OutputError: it exists and `overwrite` is false, is a folder, has too long a name, or its folder is missing or
+            not writable.
     """
     path = Path(target)
     if str(target) == "-" or is_special(path):
         return
+    check_name(path)
     if os.path.isdir(path):  # unlike Path.is_dir, False for what cannot be looked at
         raise OutputError(f"{target}: is a folder; name a file in it")
     if os.path.lexists(path) and not overwrite:
@@ -35,6 +43,16 @@ def check_target(target: str | Path, *, overwrite: bool) -> None:
         raise OutputError(f"{target}: there is no folder {folder}; create it first")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"{target}: the folder {folder} is not writable; choose another with -o")
+
+
+def check_name(path: Path) -> None:
+    """Raise OutputError if a file or folder cannot have this name."""
+    size = len(os.fsencode(path.name))
+    if size > MAX_NAME_BYTES:
+        raise OutputError(
+            f"{path}: its name has {size} bytes, more than the {MAX_NAME_BYTES} that file systems take; "
+            "choose a shorter one with -o"
+        )
 
 
 def refuse_terminal() -> None:
@@ -79,12 +97,18 @@ def atomic_output(target: str | Path, *, overwrite: bool) -> Iterator[BinaryIO]:
 
 
 class AtomicFile:
-    """A nameless or hidden file that `commit` turns into the target, and `discard` removes."""
+    """A hidden file beside the target, which `commit` turns into it, and `discard` removes.
+
+    It is named after the target, `.song.sdc.sdc-part` for `song.sdc`, and locked while it is in use. One without a lock
+    was left by a program that was killed: whoever writes the target again takes its place.
+    """
 
     def __init__(self, target: str | Path, *, overwrite: bool) -> None:
         check_target(target, overwrite=overwrite)
         self._target, self._overwrite = str(target), overwrite
         self._copied = self._target == "-" or is_special(Path(target))
+        self._former: Path | None = None
+        self._done = False
         self.file: IO[bytes]
         try:
             if self._copied:
@@ -92,20 +116,25 @@ class AtomicFile:
                 return
             # Beside the file that a link leads to, so that the rename stays on one file system and keeps the link.
             self._path = Path(os.path.realpath(target))
-            self._temporary = self._path.with_name(f".sdc-{secrets.token_hex(8)}.part")
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            self.file = open(os.open(self._temporary, flags, 0o666), "w+b", buffering=0)  # noqa: SIM115
+            self._temporary = _beside(self._path, ".sdc-part")
+            self.file = open(_locked(self._temporary, self._target), "w+b", buffering=0)  # noqa: SIM115
+            # Holds the lock until the file has its name, while closing `file` tells of a disk that is full.
+            self._lock = os.dup(self.file.fileno())
             if os.path.exists(self._path):
                 self._temporary.chmod(stat.S_IMODE(self._path.stat().st_mode))
         except OSError as error:
             raise cannot_write(target, error) from error
 
     def commit(self) -> None:
+        """Give the file its name, or copy it to where it goes."""
+        commit_together([self])
+
+    def prepare(self) -> None:
+        """Everything of a commit that is likely to fail; what goes to a device or standard output goes there."""
         try:
             if not self._copied:
                 self.file.close()
                 check_target(self._target, overwrite=self._overwrite)
-                os.replace(self._temporary, self._path)
                 return
             self.file.seek(0)
             if self._target == "-":
@@ -121,11 +150,119 @@ class AtomicFile:
                 _give_up_stdout()
             raise cannot_write(self._target, error) from error
 
+    def replace(self, *, keep_former: bool) -> None:
+        """Give the file its name; `undo` is possible if what had it before is kept."""
+        if self._copied:
+            return
+        try:
+            if keep_former and os.path.exists(self._path):
+                former = _beside(self._path, ".sdc-old")
+                former.unlink(missing_ok=True)
+                os.link(self._path, former)
+                self._former = former
+            os.replace(self._temporary, self._path)
+            self._done = True
+        except OSError as error:
+            raise cannot_write(self._target, error) from error
+
+    def undo(self) -> None:
+        """Take back `replace`."""
+        if not self._done:
+            return
+        if self._former is not None:
+            os.replace(self._former, self._path)
+            self._former = None
+        else:
+            self._path.unlink(missing_ok=True)
+
     def discard(self) -> None:
-        """Remove what has not been committed."""
+        """Remove what has not been committed, and what was kept in case of failure."""
         self.file.close()
-        if not self._copied:
+        if self._copied:
+            return
+        if not self._done:
             self._temporary.unlink(missing_ok=True)
+        if self._former is not None:
+            self._former.unlink(missing_ok=True)
+            self._former = None
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def commit_together(files: Sequence[AtomicFile]) -> None:
+    """Give all files their names, or none."""
+    for file in files:
+        file.prepare()
+    try:
+        for file in files:
+            file.replace(keep_former=len(files) > 1)
+    except BaseException:
+        for file in files:
+            file.undo()
+        raise
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """A hidden name for something that belongs to a file; a digest of its name where that would be too long."""
+    name = f".{path.name}{suffix}"
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{suffix}"
+    return path.with_name(name)
+
+
+def _locked(path: Path, target: str) -> int:
+    """A new file that nobody else has, open and locked; one that a killed program left is removed first."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        try:
+            descriptor = os.open(path, flags, 0o666)
+        except FileExistsError:
+            _remove_abandoned(path, target)
+            continue
+        if _lock(descriptor) and _is_file(descriptor, path):
+            return descriptor
+        os.close(descriptor)  # another program took it for abandoned between the two calls
+
+
+def _remove_abandoned(path: Path, target: str) -> None:
+    """Remove a file that nobody has locked.
+
+    Raises:
+        OutputError: somebody has
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return
+    try:
+        if not _lock(descriptor):
+            raise OutputError(f"{target}: is being written by another sdc; wait for it, or choose another with -o")
+        if _is_file(descriptor, path):
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether a file is now locked by us. On Windows one that is open cannot be removed, which does the same."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, where nobody can tell
+        return True
+    return True
+
+
+def _is_file(descriptor: int, path: Path) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 class _Named(io.RawIOBase):

@@ -50,7 +50,15 @@ class AudioInfo:
 class Decoder(Protocol):
     """Audio of one track of a file, read as often as wanted."""
 
-    info: AudioInfo
+    @property
+    def info(self) -> AudioInfo:
+        """What the file says about itself."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is worth saying about the audio once it was read to its end."""
+        ...
 
     def blocks(self, length: int, first: int) -> Iterator[tuple[int, Wav]]:
         """Blocks `[C, T]` of at most `length` samples, and where each begins; those before `first` may be left out.
@@ -88,10 +96,11 @@ class Source:
             f"{self.name}: is damaged or cut short{where}; to use what is left: {self.ffmpeg('.repaired.wav')}"
         )
 
-    def unsupported(self) -> InputError:
+    def unsupported(self, coding: str = "") -> InputError:
         """An error for a coding that no decoder here knows."""
+        coding = coding and f" ({coding})"
         return InputError(
-            f"{self.name}: its coding is not one that sdc reads; convert it first, e.g. {self.ffmpeg('.wav')}"
+            f"{self.name}: its coding{coding} is not one that sdc reads; convert it first, e.g. {self.ffmpeg('.wav')}"
         )
 
     def ffmpeg(self, suffix: str, option: str = "") -> str:

@@ -1,4 +1,4 @@
-"""Audio as it is passed around: blocks of samples, their down-mix, and their change of sample rate.
+"""Audio as it is passed around: blocks of samples, and their change of sample rate.
 
 C channels, T samples.
 """
@@ -11,14 +11,6 @@ from numpy.typing import NDArray
 
 Wav = NDArray[np.float32]
 """`[C, T]`, full scale ±1."""
-
-
-def downmix(wav: Wav) -> Wav:
-    """The mean of the channels: `[C, T]` to `[1, T]`."""
-    if len(wav) == 1:
-        return wav
-    mean: Wav = wav.mean(axis=0, keepdims=True, dtype=np.float32)
-    return mean
 
 
 class StreamResampler:

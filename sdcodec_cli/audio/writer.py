@@ -10,7 +10,7 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -20,7 +20,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from ..errors import OutputError
-from .output import AtomicFile, cannot_write, check_target, is_special, refuse_terminal
+from .channels import layout_name, means_default, roles_of, to_vorbis_order
+from .output import AtomicFile, cannot_write, check_target, commit_together, is_special, refuse_terminal
 from .wav import Wav
 
 _WRITE_FORMATS = {
@@ -56,13 +57,14 @@ class AudioWriter:
     Args:
         target: a path, or `-`.
         sample_rate: in Hz.
-        channels: how many each block has.
+        channels: how many each block has, in the order of WAV files.
         overwrite: replace an existing file.
         num_samples: how many samples per channel will come. A WAV file that would pass 4 GiB becomes RF64. If None,
             room for the RF64 header is kept, and it becomes one only if it has to.
+        channel_mask: what each channel is for, see `channels`; None if that is not known.
 
     Raises:
-        OutputError: the target exists, cannot be written, or its format cannot hold this rate or channel count.
+        OutputError: the target exists, cannot be written, or its format cannot hold this rate or these channels.
     """
 
     clipped: int
@@ -76,6 +78,7 @@ class AudioWriter:
         *,
         overwrite: bool = False,
         num_samples: int | None = None,
+        channel_mask: int | None = None,
     ) -> None:
         self.clipped = 0
         self._target = str(target)
@@ -85,12 +88,26 @@ class AudioWriter:
         self._format, self._subtype = audio_format(target)
         if self._format == "WAV" and (num_samples is None or num_samples * channels * 2 > 2**32 - 4096):
             self._format = "RF64"
+        elif self._format == "WAV" and channels > 2:
+            self._format = "WAVEX"
+        self._mask = channel_mask
+        if channel_mask is not None and self._format in ("FLAC", "OGG") and not means_default(channel_mask):
+            raise OutputError(
+                f"{target}: {'FLAC' if self._format == 'FLAC' else 'Ogg'} cannot say that its channels are "
+                f"{' '.join(roles_of(channel_mask))} ({layout_name(channel_mask)}); write .wav instead"
+            )
+        # Where it is not known what channels are for, the same order brings each of them back to its place.
+        self._order = to_vorbis_order(channels) if self._format == "OGG" else list(range(channels))
         self._may_shrink = num_samples is None
         self._limit = num_samples
         self._count = 0
         self._sound: Any = None
 
     def __enter__(self) -> AudioWriter:
+        self._open()
+        return self
+
+    def _open(self) -> None:
         if self._target == "-":
             refuse_terminal()
         self._file = AtomicFile(self._target, overwrite=self._overwrite)
@@ -107,7 +124,6 @@ class AudioWriter:
             if isinstance(error, soundfile.LibsndfileError):
                 raise self._refused() from error
             raise
-        return self
 
     def write(self, wav: Wav) -> None:
         """Append a block `[C, T]`."""
@@ -120,7 +136,7 @@ class AudioWriter:
         if over.any():
             self.clipped += int(over.sum())
             wav = np.clip(wav, -1, 1)
-        block: NDArray[Any] = np.ascontiguousarray(wav.T)
+        block: NDArray[Any] = np.ascontiguousarray(wav[self._order].T)
         if self._subtype == "PCM_16":
             # Not left to libsndfile, whose conversion rounds towards −inf; so a 16-bit file comes back bit for bit.
             block = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
@@ -130,13 +146,22 @@ class AudioWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
-            self._guard(self._sound.close)
             if kind is None:
-                if self._format == "RF64" and self._may_shrink:
-                    self._shrink()
+                self._finish()
                 self._file.commit()
         finally:
             self._discard()
+
+    def _finish(self) -> None:
+        """Write the end; only the name of the file is missing then."""
+        self._guard(self._sound.close)
+        if self._format in ("WAVEX", "RF64"):
+            try:
+                self._state_mask()
+                if self._format == "RF64" and self._may_shrink:
+                    self._shrink()
+            except OSError as error:
+                raise cannot_write(self._target, error) from error
 
     def _discard(self) -> None:
         """Take the file away, after the encoder: one that is closed later complains that it cannot write its end."""
@@ -167,6 +192,14 @@ class AudioWriter:
             "write .wav or .flac instead"
         )
 
+    def _state_mask(self) -> None:
+        """Put the layout into the header; libsndfile guesses one, which is wrong for 7.1."""
+        file = self._file.file
+        file.seek(0)
+        # Behind the identifier and its length, 20 bytes into WAVEFORMATEXTENSIBLE.
+        file.seek(file.read(4096).index(b"fmt ") + 8 + 20)
+        file.write(struct.pack("<I", self._mask or 0))
+
     def _shrink(self) -> None:
         """Turn an RF64 file below 4 GiB into a plain WAV: its `ds64` chunk becomes `JUNK` (EBU Tech 3306)."""
         file = self._file.file
@@ -184,6 +217,19 @@ class AudioWriter:
         ):
             file.seek(offset)
             file.write(value)
+
+
+@contextlib.contextmanager
+def written_together(writers: Sequence[AudioWriter]) -> Iterator[None]:
+    """Open writers for the block; their files appear when it ends without an exception, all of them or none."""
+    with contextlib.ExitStack() as stack:
+        for writer in writers:
+            writer._open()
+            stack.callback(writer._discard)
+        yield
+        for writer in writers:
+            writer._finish()
+        commit_together([writer._file for writer in writers])
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from .options import (
     RuntimeOption,
     StreamOutput,
     Threads,
+    Track,
     check_bitrate,
 )
 
@@ -49,6 +50,7 @@ def compress(
         Literal["mono", "keep"],
         typer.Option(help="Mix the channels down to one, or keep them, each coded by itself at the full bitrate."),
     ] = "mono",
+    track: Track = 1,
     effort: Effort = None,
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
@@ -92,6 +94,7 @@ def compress(
                         bitrate=bitrate,
                         domains=selection,
                         channels=channels,
+                        track=track,
                         overwrite=force,
                         progress=progress,
                     )

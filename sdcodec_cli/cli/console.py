@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -154,7 +155,7 @@ def _complaint(problem: object) -> str:
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(readable(line), file=sys.stderr)
 
 
 def put(text: str) -> None:
@@ -164,7 +165,7 @@ def put(text: str) -> None:
         OutputError: standard output cannot be written, as on a full disk
     """
     try:
-        print(text, flush=True)
+        print(readable(text), flush=True)
     except BrokenPipeError:
         raise  # whoever reads has read enough
     except OSError as error:
@@ -190,12 +191,24 @@ def as_json(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {readable(str(key)): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, str):
+        return readable(value)
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def readable(text: str) -> str:
+    r"""Text that every program takes: bytes of a file's name that are not UTF-8 become `\xNN`.
+
+    >>> print(readable("caf\udce9.wav"))
+    caf\xe9.wav
+    """
+    # Python holds such a byte as a code of its own that belongs to no character.
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text)
 
 
 def table(

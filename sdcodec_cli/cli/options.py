@@ -88,7 +88,7 @@ AudioInputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="Audio files, folders to search for them, or - for standard input.",
+        help="Audio files or films, folders to search for them, or - for standard input.",
         show_default=False,
     ),
 ]
@@ -179,6 +179,10 @@ Effort = Annotated[
         "100; by default what the model suggests, see sdc models show.",
         show_default=False,
     ),
+]
+Track = Annotated[
+    int,
+    typer.Option("--track", metavar="N", min=1, help="Audio track of a film that has several, counted from 1."),
 ]
 Views = Annotated[
     int,

@@ -33,8 +33,14 @@ sdc info talk.sdc                          # what is in it
 
 **Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`) or
 `.sdc` files (`decode`, `info`), subfolders included, hidden files left out, and so is what `sdc` made of other files
-there (`a.decoded.wav`, `a.speech.wav`). Audio is whatever libsndfile reads: WAV, FLAC, Ogg Vorbis, Opus, MP3, AIFF,
-AU, CAF, W64, RF64. Files that are cut short or damaged are refused, and so are samples that are not numbers.
+there (`a.decoded.wav`, `a.speech.wav`). Audio is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever
+FFmpeg reads: MP3, AAC, the sound of films (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless
+`--track` says otherwise. A track that starts late begins with silence. What a file is, is decided by its content. Files
+that are cut short, damaged or encrypted are refused, and so are samples that are not numbers.
+
+**Channels** are mixed down to one for `compress`, and for what the model of `separate` hears: those of a film, where
+the file says what they are for, as to stereo (ITU-R BS.775: centre and surrounds at −3 dB, no LFE) and from there to
+one; others to their mean. Where channels are kept, what each of them is for is kept, too.
 
 **Outputs** lie beside their inputs, unless `-o` says otherwise:
 
@@ -46,13 +52,15 @@ AU, CAF, W64, RF64. Files that are cut short or damaged are refused, and so are 
 | `-o -` | standard output, but never a terminal; audio is WAV then |
 
 Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`; a WAV
-file beyond 4 GiB is RF64. An output appears under its name only when it is complete: on an error, Ctrl-C or a full
-disk, nothing is left behind. Existing outputs are refused, before any model is loaded; `--force` replaces them. An
-input is never replaced.
+file beyond 4 GiB is RF64. An output appears under its name only when it is complete, and those of one input all
+together: on an error, Ctrl-C or a full disk, nothing is left behind. Existing outputs are refused, before any model is
+loaded; `--force` replaces them. An input is never replaced.
 
 **Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a
 progress bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet`, of commands that
 work on files, leaves the errors.
+
+Bytes of a file's name that are not UTF-8 appear as `\\xNN`, in JSON as well.
 
 **Errors** are one line each, `sdc: <file>: <what>; <what to do>`. With several inputs, the others go on. A damaged
 `.sdc` file is decoded as far as possible, and each problem is a line. An error that was not foreseen keeps its

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, say_audio, target_name, wrong
+from .console import Console, say_audio, source_name, target_name, wrong
 from .options import (
     DEFAULT_VIEWS,
     AudioInputs,
@@ -18,6 +18,7 @@ from .options import (
     Quiet,
     RuntimeOption,
     Threads,
+    Track,
     Views,
 )
 
@@ -32,6 +33,7 @@ def separate(
             help="What to extract: a domain of the model, or every one of them (all). May be given several times.",
         ),
     ] = ["all"],  # noqa: B006
+    track: Track = 1,
     views: Views = DEFAULT_VIEWS,
     model: Model = None,
     runtime: RuntimeOption = "auto",
@@ -68,7 +70,17 @@ def separate(
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
-                    result = run(job.source, job.targets, codec=codec, views=views, overwrite=force, progress=progress)
+                    result = run(
+                        job.source,
+                        job.targets,
+                        codec=codec,
+                        views=views,
+                        track=track,
+                        overwrite=force,
+                        progress=progress,
+                    )
+                for note in result.notes:
+                    console.say(f"{source_name(result.input)}: {note}")
                 say_audio(console, result)
                 for stem_name, count in result.clipped.items():
                     if count:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..audio import READ_SUFFIXES
+from ..audio import LIBSNDFILE_SUFFIXES
 from ..errors import InputError
 
 SPLITS = {
@@ -119,7 +119,7 @@ def _list(path: str) -> tuple[set[str], list[tuple[str, int, int]]]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if os.path.splitext(entry.name)[1].lower() in READ_SUFFIXES and entry.is_file():
+            if os.path.splitext(entry.name)[1].lower() in LIBSNDFILE_SUFFIXES and entry.is_file():
                 status = entry.stat()
                 files.append((entry.name, status.st_size, status.st_mtime_ns))
             elif entry.is_dir():

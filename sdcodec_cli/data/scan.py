@@ -202,9 +202,12 @@ def _read_header(path: Path) -> _Facts:
 
     with AudioReader(path) as reader:
         info = reader.info
-    with soundfile.SoundFile(path) as sound:
-        # Of an MP3 file libsndfile may only estimate it; a crop can lie in what it thinks is there.
-        frames = int(sound.frames)
+    try:
+        with soundfile.SoundFile(path) as sound:
+            # Of an MP3 file libsndfile may only estimate it; a crop can lie in what it thinks is there.
+            frames = int(sound.frames)
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{path}: nothing can be read from the middle of its coding; convert it") from error
     if frames == UNKNOWN_FRAMES:
         raise InputError(f"{path}: does not say how long it is, so nothing can be read from its middle; convert it")
     return _Facts(info.sample_rate, info.channels, frames, None, None)

@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..audio import AudioReader, LoudnessMeter, StreamResampler, atomic_output, downmix
+from ..audio import (
+    SILENCE,
+    AudioInfo,
+    AudioReader,
+    LoudnessMeter,
+    StreamResampler,
+    atomic_output,
+    downmix,
+    layout_name,
+    loudness_weights,
+)
 from ..bitstream import DomainEntry, Header, StreamKey, Writer
 from ..bitstream.header import MAX_RATE
 from ..errors import InputError
@@ -26,6 +36,12 @@ from .stream import SEGMENT_FRAMES, CodedBlock, split_segments
 
 MAX_TAG_BYTES = 2**15
 """Of the texts of all tags together; a header holds twice that in all."""
+
+MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
+"""Tag that says what each of more than two coded channels is for; FLAC files have it, too."""
+
+CANCELLED_DB = 20.0
+"""A down-mix so far below its channels has lost them: one of two alone is 3 dB below, the worst of 7.1 is 10."""
 
 Progress = Callable[[float, float | None], None]
 """Gets the seconds done and, where known, the seconds in all."""
@@ -66,6 +82,7 @@ def compress(
     bitrate: float | None = None,
     domains: Literal["auto", "all"] | Sequence[str] = "auto",
     channels: Literal["mono", "keep"] = "mono",
+    track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> CompressResult:
@@ -74,26 +91,27 @@ def compress(
     The file is read twice: for its loudness, then for its codes.
 
     Args:
-        source: any file that libsndfile reads, or `-` for standard input
+        source: any file that libsndfile or FFmpeg reads, or `-` for standard input
         target: where the `.sdc` goes, or `-` for standard output
         codec: the model, at the effort wanted
         bitrate: per domain, in kbit/s; the model's full rate by default
         domains: `auto` leaves out domains where they are not heard, `all` stores everything, a list stores these
             (where they are heard); analysis by synthesis is of the mix of all that is heard, stored or not
-        channels: `mono` mixes down, `keep` codes every channel by itself
+        channels: `mono` mixes down (see `audio.downmix`), `keep` codes every channel by itself
+        track: which audio track of a film, from 1
         overwrite: replace an existing target
         progress: called after every block
 
     Raises:
         InputError, OutputError: see `audio`
-        ValueError: a bitrate or a domain that the model does not have, or no such way with channels
+        ValueError: a bitrate or a domain that the model does not have, no such way with channels, or a track below 1
     """
     if channels not in ("mono", "keep"):
         raise ValueError(f"channels must be mono or keep, got {channels!r}")
     num_codebooks = codec.codebooks_for(bitrate)
     stored = _stored(codec, domains)
     began = time.monotonic()
-    with AudioReader(source) as reader:
+    with AudioReader(source, track=track) as reader:
         info = reader.info
         mono = channels == "mono" or info.channels == 1
         coded_channels = 1 if mono else info.channels
@@ -107,7 +125,10 @@ def compress(
         rate = num_codebooks * codec.model.codebook_bitrate
         if bitrate is not None and rate < bitrate - 1e-9:
             notes.append(f"coded at {rate:g} kbit/s per domain, the next step below {bitrate:g}")
-        gain_db = codec.gain_for(measure_loudness(reader, mono=mono))
+        if coded_channels > 2 and info.channel_mask is not None:
+            tags[MASK_TAG] = f"{info.channel_mask:#x}"
+        level = measure_level(reader, mono=mono)
+        gain_db = codec.gain_for(level.loudness)
         header = Header(
             model=codec.name,
             weights_sha256=codec.weights_sha256,
@@ -143,7 +164,12 @@ def compress(
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
     frames = coded_channels * max(1, coder.num_frames)
-    if not any(heard.values()):
+    notes += reader.notes
+    if level.problem == "cancelled":
+        notes.append(f"{cancelled(info)}; --channels keep codes each by itself")
+    elif level.problem == "silent":
+        notes.append("nothing in it is louder than −80 dBFS, so the file is silent; raise its level first")
+    elif not any(heard.values()):
         notes.append("nothing is heard in it; the file is silent")
     return CompressResult(
         input=str(source),
@@ -157,7 +183,7 @@ def compress(
         effort=codec.effort,
         model=codec.name,
         device=codec.device,
-        channels_note=_channels_note(info.channels, mono=mono),
+        channels_note=_channels_note(info, mono=mono),
         activity={domain: count / frames for domain, count in heard.items()},
         notes=tuple(notes),
     )
@@ -190,24 +216,58 @@ def _stored(codec: Codec, domains: Literal["auto", "all"] | Sequence[str]) -> tu
     return tuple(domain for domain in codec.domains if domain in domains)
 
 
-def _channels_note(channels: int, *, mono: bool) -> str | None:
-    if channels == 1:
+def _channels_note(info: AudioInfo, *, mono: bool) -> str | None:
+    if info.channels == 1:
         return None
-    if mono:
-        return f"{channels} channels were mixed down to one; --channels keep codes each by itself"
-    return f"{channels} channels, each coded by itself"
+    if not mono:
+        return f"{info.channels} channels, each coded by itself"
+    if info.channels == 2:
+        how = "2 channels were mixed down to one"
+    elif info.channel_mask is None:
+        how = f"{info.channels} channels were mixed down to one, their mean: the file does not say what they are for"
+    else:
+        layout = layout_name(info.channel_mask)
+        without = "" if layout.endswith(".0") else " and without the LFE"
+        how = f"{layout} channels were mixed down to one as for a film, with centre and surrounds at −3 dB{without}"
+    return f"{how}; --channels keep codes each by itself"
+
+
+def cancelled(info: AudioInfo) -> str:
+    """What became of channels of which their down-mix has lost nearly everything."""
+    lfe = info.channel_mask is not None and not layout_name(info.channel_mask).endswith(".0")
+    or_lfe = ", or only the LFE is heard" if lfe else ""
+    return f"hardly anything is left in the down-mix, because its channels cancel each other{or_lfe}"
 
 
 def _blocks(reader: AudioReader, *, mono: bool) -> Iterator[NDArray[np.float32]]:
     for block in reader.blocks():
-        yield downmix(block) if mono else block
+        yield downmix(block, reader.info.channel_mask) if mono else block
 
 
-def measure_loudness(reader: AudioReader, *, mono: bool) -> float:
-    meter = LoudnessMeter(reader.info.sample_rate, 1 if mono else reader.info.channels)
-    for block in _blocks(reader, mono=mono):
-        meter.push(block)
-    return meter.integrated()
+@dataclass(frozen=True)
+class Level:
+    """How loud audio is, measured in a first pass."""
+
+    loudness: float
+    """Of what the model gets to hear, in LUFS."""
+    problem: Literal["silent", "cancelled"] | None
+    """Why that may not be what people hear: there is nothing, or the down-mix has lost it."""
+
+
+def measure_level(reader: AudioReader, *, mono: bool) -> Level:
+    """Go through a file for its level."""
+    info = reader.info
+    weights = [1.0] if mono else loudness_weights(info.channel_mask, info.channels)
+    meter = LoudnessMeter(info.sample_rate, weights)
+    peak = given = heard = 0.0
+    for block in reader.blocks():
+        wav = downmix(block, info.channel_mask) if mono else block
+        meter.push(wav)
+        peak = max(peak, float(np.abs(block).max()))
+        given += float(np.square(block, dtype=np.float64).sum()) / len(block)
+        heard += float(np.square(wav, dtype=np.float64).sum()) / len(wav)
+    lost = heard < given * 10 ** (-CANCELLED_DB / 10)
+    return Level(meter.integrated(), "silent" if peak < SILENCE else "cancelled" if lost else None)
 
 
 def _streams(

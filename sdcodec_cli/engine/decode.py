@@ -17,11 +17,11 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import AudioWriter, StreamResampler
+from ..audio import AudioWriter, StreamResampler, parse_mask, written_together
 from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
 from .codec import Codec
-from .compress import Progress
+from .compress import MASK_TAG, Progress
 from .files import StemsResult, check_targets
 from .stream import SEGMENT_FRAMES, StreamDecoder
 
@@ -66,7 +66,7 @@ def decode(
         start: in seconds
         duration: in seconds; to the end by default
         force_model: decode although the model's weights are not those that the file was made with
-        overwrite: replace existing targets
+        overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
 
     Raises:
@@ -104,17 +104,17 @@ def decode(
         if excerpt.num_samples == 0:
             raise InputError(f"{name}: ends before {start:g} s; give an earlier --start")
         writers = {
-            stem: stack.enter_context(
-                AudioWriter(
-                    target,
-                    header.original_rate,
-                    header.coded_channels,
-                    overwrite=overwrite,
-                    num_samples=excerpt.num_samples,
-                )
+            stem: AudioWriter(
+                target,
+                header.original_rate,
+                header.coded_channels,
+                overwrite=overwrite,
+                num_samples=excerpt.num_samples,
+                channel_mask=parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels),
             )
             for stem, target in targets.items()
         }
+        stack.enter_context(written_together(list(writers.values())))
         stems = _decoded_stems(reader, model, decoded, wanted, excerpt)
         written = 0
         cut = _at_original_rate(stems, header, excerpt, len(decoded))

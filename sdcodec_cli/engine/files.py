@@ -9,12 +9,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..audio import READ_SUFFIXES, audio_format, check_target, is_special, refuse_terminal
+from ..audio import READ_SUFFIXES, audio_format, check_name, check_target, is_special, refuse_terminal
 from ..bitstream import Reader
 from ..errors import InputError, OutputError, SdcError
 
 STREAM_SUFFIXES = frozenset({".sdc"})
 AUDIO_SUFFIXES = READ_SUFFIXES
+_UNREAD_SUFFIXES = frozenset(
+    {".m4p", ".aa", ".aax", ".ra", ".rm", ".rmvb", ".mpc", ".mp+", ".spx", ".tak", ".shn", ".ofr", ".dsf", ".dff"}
+    | {".gsm", ".awb", ".qcp", ".sd2", ".thd", ".mlp", ".dtshd", ".mid", ".midi", ".mod", ".xm", ".it", ".s3m"}
+    | {".mxf", ".ogm", ".f4v", ".divx", ".dv", ".m2v", ".swf", ".wtv", ".nut", ".braw", ".r3d"}
+)
+"""Sound and films that a search of a folder does not take, and says so."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +294,8 @@ def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
     if not create or os.path.isdir(folder):
         check_target(target, overwrite=overwrite)
         return
+    for place in (Path(target), *(place for place in (folder, *folder.parents) if not os.path.lexists(place))):
+        check_name(place)
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
     if not os.path.isdir(nearest):
         raise OutputError(f"{nearest}: is a file, not a folder; choose another with -o")
@@ -313,8 +321,14 @@ def _find(
             sources.append(_Source(given, Path()))
         elif os.path.isdir(given):
             unreadable: list[SdcError] = []
-            everything = list(_search(Path(given), suffixes, unreadable))
+            unread: list[Path] = []
+            everything = list(_search(Path(given), suffixes, unreadable, unread))
             failures += unreadable
+            if unread and suffixes == AUDIO_SUFFIXES:
+                notes.append(
+                    f"{given}: left out what sdc does not read there, {len(unread)} in all, such as {unread[0].name}; "
+                    "name a file to try it, or convert it first"
+                )
             found = [path for path in everything if not _made_of_another(path, made)]
             if len(found) < len(everything):
                 example = next(path.name for path in everything if path not in found)
@@ -338,10 +352,10 @@ def _find(
     return unique, failures, notes
 
 
-def _search(folder: Path, suffixes: Collection[str], unreadable: list[SdcError]) -> Iterator[Path]:
+def _search(folder: Path, suffixes: Collection[str], unreadable: list[SdcError], unread: list[Path]) -> Iterator[Path]:
     """Files below a folder in the order of their names; hidden ones (`._a.wav` of macOS) are left out.
 
-    Folders that cannot be looked into are added to `unreadable`.
+    Folders that cannot be looked into are added to `unreadable`, and files that only look like audio to `unread`.
     """
 
     def note(error: OSError) -> None:
@@ -350,8 +364,13 @@ def _search(folder: Path, suffixes: Collection[str], unreadable: list[SdcError])
     for root, folders, files in os.walk(folder, onerror=note):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+            if name.startswith("."):
+                continue
+            suffix = Path(name).suffix.lower()
+            if suffix in suffixes:
                 yield Path(root, name)
+            elif suffix in _UNREAD_SUFFIXES:
+                unread.append(Path(root, name))
 
 
 def _made_of_another(path: Path, made: Collection[str]) -> bool:

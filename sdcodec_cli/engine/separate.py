@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness
+from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness, written_together
 from .codec import Codec, checked_audio
-from .compress import Progress, measure_loudness
+from .compress import Progress, cancelled, measure_level
 from .files import StemsResult, check_targets
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import CodedBlock, split_segments
@@ -49,6 +49,8 @@ class SeparateResult(StemsResult):
 
     views: int
     """How many views of the audio its masks are the mean of."""
+    notes: tuple[str, ...]
+    """Anything else worth saying."""
 
 
 def separate(
@@ -57,6 +59,7 @@ def separate(
     *,
     codec: Codec,
     views: int = DEFAULT_VIEWS,
+    track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparateResult:
@@ -66,17 +69,19 @@ def separate(
     as far as the model's sample rate carries it.
 
     Args:
-        source: any file that libsndfile reads, or `-` for standard input
+        source: any file that libsndfile or FFmpeg reads, or `-` for standard input
         targets: where each domain goes, or `-` for standard output
         codec: the model
         views: how many views of the audio masks are the mean of; one is the paper's single mask, and time grows in
             proportion
-        overwrite: replace existing targets
+        track: which audio track of a film, from 1
+        overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
 
     Raises:
         InputError, OutputError: see `audio`
-        ValueError: no targets, two stems to one target, a domain that the model does not have, `views` out of range
+        ValueError: no targets, two stems to one target, a domain that the model does not have, `views` or `track` out
+            of range
     """
     check_targets(targets)
     views = checked_views(views)
@@ -86,16 +91,22 @@ def separate(
     wanted = [codec.domains.index(stem) for stem in targets]
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        reader = stack.enter_context(AudioReader(source))
+        reader = stack.enter_context(AudioReader(source, track=track))
         info = reader.info
-        gain_db = codec.gain_for(measure_loudness(reader, mono=True))
+        level = measure_level(reader, mono=True)
         writers = [
-            stack.enter_context(
-                AudioWriter(target, info.sample_rate, info.channels, overwrite=overwrite, num_samples=info.num_samples)
+            AudioWriter(
+                target,
+                info.sample_rate,
+                info.channels,
+                overwrite=overwrite,
+                num_samples=info.num_samples,
+                channel_mask=info.channel_mask,
             )
             for target in targets.values()
         ]
-        separator = _Separator(codec, info.channels, gain_db, views)
+        stack.enter_context(written_together(writers))
+        separator = _Separator(codec, info.channels, codec.gain_for(level.loudness), views, info.channel_mask)
         to_model = StreamResampler(info.sample_rate, codec.sample_rate, info.channels)
         to_file = StreamResampler(codec.sample_rate, info.sample_rate, len(wanted) * info.channels)
         read = written = 0
@@ -121,6 +132,14 @@ def separate(
         # Two roundings of a resampled length can leave it a sample short.
         write(np.zeros((len(wanted) * info.channels, read - written), dtype=np.float32))
     seconds = read / info.sample_rate
+    notes = reader.notes
+    if level.problem == "silent":
+        notes += ("nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",)
+    elif level.problem == "cancelled":
+        notes += (
+            f"{cancelled(info)}, and that is what the model hears, so its stems mean little; "
+            "invert one channel, or separate each by itself",
+        )
     return SeparateResult(
         input=str(source),
         outputs={stem: str(target) for stem, target in targets.items()},
@@ -130,6 +149,7 @@ def separate(
         device=codec.device,
         clipped={stem: writer.clipped for stem, writer in zip(targets, writers, strict=True)},
         views=views,
+        notes=notes,
     )
 
 
@@ -171,7 +191,10 @@ class _Separator:
     is odd, the last has none beside it. The pairs' delays divide a frame into equal parts.
     """
 
-    def __init__(self, codec: Codec, channels: int, gain_db: float, views: int) -> None:
+    def __init__(
+        self, codec: Codec, channels: int, gain_db: float, views: int, channel_mask: int | None = None
+    ) -> None:
+        self._mask = channel_mask
         delays = math.ceil(views / 2)
         self._views = [
             _View(codec, gain_db, inverted=bool(view % 2), delay=view // 2 * codec.hop_length // delays)
@@ -183,7 +206,7 @@ class _Separator:
     def push(self, wav: Wav) -> Iterator[Wav]:
         """Take `[C, T]` in, give out `[N, C, T']` that is complete."""
         self._mixture = np.concatenate([self._mixture, wav], axis=-1)
-        mono = downmix(wav)[0]
+        mono = downmix(wav, self._mask)[0]
         for view in self._views:
             view.push(mono)
         yield from self._masked()
