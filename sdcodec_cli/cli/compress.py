@@ -78,10 +78,10 @@ def compress(
             wrong(f"--domains {domains}: the model has no {name}; choose auto, all, or from {', '.join(known)}")
     jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known))
     if jobs:
-        from ..engine.codec import load_codec
+        from ..engine.codec import open_codec
         from ..engine.compress import compress as run
 
-        codec = load_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
+        codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
         codec.prepare(decode=False)
         check_bitrate(codec, bitrate)
         for job in jobs:

@@ -103,10 +103,10 @@ def decode(
             wrong(f"--gain {name}: nothing that is decoded has it; decode it with --stem {name}, or leave it out")
     jobs = console.settle(lambda: plan_decode(inputs, output, stem, gains, overwrite=force))
     if jobs:
-        from ..engine.codec import load_codec
+        from ..engine.codec import open_codec
         from ..engine.decode import decode as run
 
-        load = functools.cache(functools.partial(load_codec, runtime=runtime, device=device, threads=threads))
+        load = functools.cache(functools.partial(open_codec, runtime=runtime, device=device, threads=threads))
         for job in jobs:
 
             def codec(header: Header, source: str = job.source) -> Codec:

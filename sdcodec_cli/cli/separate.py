@@ -62,10 +62,10 @@ def separate(
     stems = [name for given in stem for name in (domains if given == "all" else (given,))]
     jobs = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains))
     if jobs:
-        from ..engine.codec import load_codec
+        from ..engine.codec import open_codec
         from ..engine.separate import separate as run
 
-        codec = load_codec(model, runtime=runtime, device=device, threads=threads, effort=0)
+        codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=0)
         codec.prepare()
         for job in jobs:
             with console.catching(), job.folders():

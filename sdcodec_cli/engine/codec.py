@@ -66,8 +66,16 @@ def load_codec(
         DeviceError: no such device
         ValueError: another argument out of its range
     """
-    loaded = load_model(find(model), runtime=runtime, device=str(device), threads=threads)
-    codec = Codec(loaded)
+    codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
+    codec.prepare(wait=True)
+    return codec
+
+
+def open_codec(
+    model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None, effort: int | None = None
+) -> Codec:
+    """`load_codec`, but nothing is ready yet: for one command, which says what it will want."""
+    codec = Codec(load_model(find(model), runtime=runtime, device=str(device), threads=threads))
     return codec if effort is None else codec.at_effort(effort)
 
 
@@ -169,9 +177,9 @@ class Codec:
         """Frames on each side that a decoder needs to decode a frame exactly."""
         return self.model.synthesis_context
 
-    def prepare(self, *, encode: bool = True, decode: bool = True) -> None:
-        """Get ready in the background for what will be wanted; without it, its first use takes longer."""
-        self.model.prepare(encode=encode, decode=decode, refine=encode and self.effort > 0)
+    def prepare(self, *, encode: bool = True, decode: bool = True, wait: bool = False) -> None:
+        """Get ready for what will be wanted, in the background unless told to wait; else its first use takes longer."""
+        self.model.prepare(encode=encode, decode=decode, refine=encode and self.effort > 0, wait=wait)
 
     def codebooks_for(self, bitrate: float | None) -> int:
         """How many codebooks fit a bitrate per domain in kbit/s; None is the full rate.
@@ -254,7 +262,8 @@ class Codec:
             present: domains that the audio consists of, all of them throughout; by default the model finds out where
                 each is heard. Analysis by synthesis puts everything into these: to get one of several domains out of
                 a mixture, decode its stem instead
-            normalize: bring each signal to the level the model was trained on; decoding undoes it
+            normalize: bring each signal to the level the model was trained on, which decoding undoes, and take out a
+                constant offset
 
         Raises:
             ValueError: no samples, samples that are not floats or not finite, `num_codebooks` out of range, no such
@@ -263,6 +272,8 @@ class Codec:
         signal = checked_audio(wav)
         gains, codes, active = [], [], []
         for row in signal.reshape(-1, signal.shape[-1]):
+            # What training has none of; for people it is nothing.
+            row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
             gain = self.gain_for(integrated_loudness(row[None], self.sample_rate)) if normalize else 0.0
             encoder = self.stream_encoder(num_codebooks=num_codebooks, present=present)
             blocks = [*encoder.push(row * np.float32(10 ** (gain / 20))), *encoder.finish()]

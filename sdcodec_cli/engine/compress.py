@@ -159,7 +159,8 @@ def compress(
             writer = Writer(file, header)
             present = codec.domains if domains == "all" else None
             coder = _Coder(codec, info.sample_rate, coded_channels, gain_db, num_codebooks, present)
-            for segments in coder.run(_blocks(reader, mono=mono), progress, info.seconds):
+            blocks = (block - level.offset for block in _blocks(reader, mono=mono))
+            for segments in coder.run(blocks, progress, info.seconds):
                 writer.write(_streams(segments, codec, stored, heard), num_frames=segments[0].num_frames)
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
@@ -250,6 +251,8 @@ class Level:
 
     loudness: float
     """Of what the model gets to hear, in LUFS."""
+    offset: NDArray[np.float32]
+    """Mean of each channel of that, `[C, 1]`: to be taken out, because training data has none."""
     problem: Literal["silent", "cancelled"] | None
     """Why that may not be what people hear: there is nothing, or the down-mix has lost it."""
 
@@ -260,14 +263,25 @@ def measure_level(reader: AudioReader, *, mono: bool) -> Level:
     weights = [1.0] if mono else loudness_weights(info.channel_mask, info.channels)
     meter = LoudnessMeter(info.sample_rate, weights)
     peak = given = heard = 0.0
+    first, total, count = None, np.zeros((len(weights), 1)), 0
     for block in reader.blocks():
-        wav = downmix(block, info.channel_mask) if mono else block
+        # Most of an offset goes before anything is measured: a filter would take it for a sound that begins.
+        first = block.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32) if first is None else first
+        level = block - first
+        wav = downmix(level, info.channel_mask) if mono else level
         meter.push(wav)
-        peak = max(peak, float(np.abs(block).max()))
-        given += float(np.square(block, dtype=np.float64).sum()) / len(block)
+        peak = max(peak, float(np.abs(level).max()))
+        given += float(np.square(level, dtype=np.float64).sum()) / len(level)
         heard += float(np.square(wav, dtype=np.float64).sum()) / len(wav)
+        total += wav.sum(axis=1, keepdims=True, dtype=np.float64)
+        count += wav.shape[1]
+    assert first is not None  # a reader without blocks has raised an error
     lost = heard < given * 10 ** (-CANCELLED_DB / 10)
-    return Level(meter.integrated(), "silent" if peak < SILENCE else "cancelled" if lost else None)
+    return Level(
+        meter.integrated(),
+        (downmix(first, info.channel_mask) if mono else first) + (total / count).astype(np.float32),
+        "silent" if peak < SILENCE else "cancelled" if lost else None,
+    )
 
 
 def _streams(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness, written_together
 from .codec import Codec, checked_audio
-from .compress import Progress, cancelled, measure_level
+from .compress import Level, Progress, cancelled, measure_level
 from .files import StemsResult, check_targets
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import CodedBlock, split_segments
@@ -106,7 +106,7 @@ def separate(
             for target in targets.values()
         ]
         stack.enter_context(written_together(writers))
-        separator = _Separator(codec, info.channels, codec.gain_for(level.loudness), views, info.channel_mask)
+        separator = _Separator(codec, info.channels, level, views, info.channel_mask)
         to_model = StreamResampler(info.sample_rate, codec.sample_rate, info.channels)
         to_file = StreamResampler(codec.sample_rate, info.sample_rate, len(wanted) * info.channels)
         read = written = 0
@@ -170,8 +170,10 @@ def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
     signal = checked_audio(wav)
     if signal.ndim != 2:
         raise ValueError(f"wav must be [C, T], got shape {list(signal.shape)}")
-    gain_db = codec.gain_for(integrated_loudness(downmix(signal), codec.sample_rate))
-    separator = _Separator(codec, len(signal), gain_db, checked_views(views))
+    mono = downmix(signal)
+    offset = mono.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    level = Level(integrated_loudness(mono - offset, codec.sample_rate), offset, None)
+    separator = _Separator(codec, len(signal), level, checked_views(views))
     starts = range(0, signal.shape[-1], BLOCK)
     pieces = [wavs for start in starts for wavs in separator.push(signal[:, start : start + BLOCK])]
     return np.concatenate([*pieces, *separator.finish()], axis=-1)
@@ -191,10 +193,9 @@ class _Separator:
     is odd, the last has none beside it. The pairs' delays divide a frame into equal parts.
     """
 
-    def __init__(
-        self, codec: Codec, channels: int, gain_db: float, views: int, channel_mask: int | None = None
-    ) -> None:
-        self._mask = channel_mask
+    def __init__(self, codec: Codec, channels: int, level: Level, views: int, channel_mask: int | None = None) -> None:
+        self._mask, self._offset = channel_mask, level.offset
+        gain_db = codec.gain_for(level.loudness)
         delays = math.ceil(views / 2)
         self._views = [
             _View(codec, gain_db, inverted=bool(view % 2), delay=view // 2 * codec.hop_length // delays)
@@ -206,7 +207,7 @@ class _Separator:
     def push(self, wav: Wav) -> Iterator[Wav]:
         """Take `[C, T]` in, give out `[N, C, T']` that is complete."""
         self._mixture = np.concatenate([self._mixture, wav], axis=-1)
-        mono = downmix(wav, self._mask)[0]
+        mono = (downmix(wav, self._mask) - self._offset)[0]
         for view in self._views:
             view.push(mono)
         yield from self._masked()

@@ -99,9 +99,9 @@ class Model:
         """Frames on each side that the audio of a frame depends on."""
         return self.runtime.synthesis_context
 
-    def prepare(self, *, encode: bool, decode: bool, refine: bool) -> None:
-        """Get ready in the background, while the caller does something else."""
-        self.runtime.prepare(ENCODING * encode + REFINING * refine + DECODING * decode)
+    def prepare(self, *, encode: bool, decode: bool, refine: bool, wait: bool) -> None:
+        """Get ready for what will be wanted, in the background or at once."""
+        self.runtime.prepare(ENCODING * encode + REFINING * refine + DECODING * decode, wait=wait)
 
     def analyse(self, wav: Wav) -> Analysis:
         """What is heard in `[T]`; zeros are added up to a whole frame."""

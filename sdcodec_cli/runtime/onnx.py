@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -59,10 +60,17 @@ class OnnxRuntime:
         outputs: list[NDArray[np.float32]] = session.run(None, dict(zip(names, inputs, strict=True)))
         return outputs
 
-    def prepare(self, parts: Sequence[Part]) -> None:
-        """Make sessions in the background."""
-        for part in parts:
-            threading.Thread(target=self._session, args=(part,), daemon=True).start()
+    def prepare(self, parts: Sequence[Part], *, wait: bool) -> None:
+        """Make sessions, several at a time."""
+        threads = [threading.Thread(target=self._tried, args=(part,), daemon=True) for part in parts]
+        for thread in threads:
+            thread.start()
+        for thread in threads if wait else ():
+            thread.join()
+
+    def _tried(self, part: Part) -> None:
+        with contextlib.suppress(ModelError):  # raised again where the part is wanted
+            self._session(part)
 
     def _session(self, part: Part) -> Any:
         if self._pid != os.getpid():

@@ -36,6 +36,6 @@ class Runtime(Protocol):
         """Outputs of a part."""
         ...
 
-    def prepare(self, parts: Sequence[Part]) -> None:
-        """Get parts ready in the background; without it they get ready when they are first run."""
+    def prepare(self, parts: Sequence[Part], *, wait: bool) -> None:
+        """Get parts ready, in the background or at once; without it they get ready when they are first run."""
         ...

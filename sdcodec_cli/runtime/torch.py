@@ -44,7 +44,7 @@ class TorchRuntime:
             outputs = module(*(torch.from_numpy(np.ascontiguousarray(given)).to(self._device) for given in inputs))
         return [output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
-    def prepare(self, parts: Sequence[Part]) -> None:
+    def prepare(self, parts: Sequence[Part], *, wait: bool) -> None:
         """Modules are always ready."""
 
 
