@@ -21,6 +21,7 @@ from .options import (
     Threads,
     Track,
     check_bitrate,
+    say_runtime,
 )
 
 
@@ -82,6 +83,7 @@ def compress(
         from ..engine.compress import compress as run
 
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
+        say_runtime(console, codec, runtime)
         codec.prepare(decode=False)
         check_bitrate(codec, bitrate)
         for job in jobs:

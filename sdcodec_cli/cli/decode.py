@@ -24,6 +24,7 @@ from .options import (
     parse_gain,
     parse_positive,
     parse_start,
+    say_runtime,
 )
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ def decode(
             def codec(header: Header, source: str = job.source) -> Codec:
                 # Standard input shows only now what it holds.
                 check_stems(source, [entry.name for entry in header.domains], stem, gains)
-                return load(model) if model else _named_model(source, header, load)
+                found = load(model) if model else _named_model(source, header, load)
+                say_runtime(console, found, runtime)
+                return found
 
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:

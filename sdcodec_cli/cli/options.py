@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import wrong
+from .console import Console, wrong
 
 if TYPE_CHECKING:
     from ..engine.codec import Codec
@@ -18,6 +18,12 @@ Runtime = Literal["auto", "onnx", "torch"]
 
 LARGEST = 1e9
 """Of any number given: as seconds some thirty years, as samples still a whole number that floats can tell apart."""
+
+
+def say_runtime(console: Console, codec: Codec, asked: Runtime) -> None:
+    """A line where a model runs in torch only because it has no graphs."""
+    if asked == "auto" and codec.runtime == "torch" and codec.device == "cpu":
+        console.say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
 
 
 def check_bitrate(codec: Codec, bitrate: float | None) -> None:

@@ -20,6 +20,7 @@ from .options import (
     Threads,
     Track,
     Views,
+    say_runtime,
 )
 
 
@@ -66,6 +67,7 @@ def separate(
         from ..engine.separate import separate as run
 
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=0)
+        say_runtime(console, codec, runtime)
         codec.prepare()
         for job in jobs:
             with console.catching(), job.folders():
