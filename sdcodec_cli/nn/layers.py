@@ -70,8 +70,8 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if is_for_graph():
-            kernel = self.depthwise.weight[:, 0].T
-            convolved = _Depthwise.apply(x, kernel, self.depthwise.dilation[0]) + self.depthwise.bias
+            convolved = _Depthwise.apply(x.transpose(1, 2), self.depthwise.weight, self.depthwise.dilation[0])
+            convolved = convolved.transpose(1, 2) + self.depthwise.bias
         else:
             convolved = self._convolved(x)
         y = self.norm(convolved)
@@ -94,31 +94,26 @@ class ConvNeXtBlock(nn.Module):
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution as a sum of shifted products, and its gradient towards the input, which is another.
+    """A depthwise convolution whose gradient towards the input is another, with the kernel turned round.
 
-    Shape: `[B, F, C]` and kernel `[width, C]` to `[B, F, C]`
+    Shape: `[B, C, F]` and kernel `[C, 1, width]` to `[B, C, F]`
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
         ctx.save_for_backward(kernel)
         ctx.dilation = dilation
-        return _shifted_products(x, kernel, dilation)
+        return _same_length(x, kernel, dilation)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (kernel,) = ctx.saved_tensors
-        return _shifted_products(gradient, kernel.flip(0), ctx.dilation), None, None
+        return _same_length(gradient, kernel.flip(-1), ctx.dilation), None, None
 
 
-def _shifted_products(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
-    reach = len(kernel) // 2 * dilation
-    padded = F.pad(x, (0, 0, reach, reach))
-    taps = [padded[:, tap * dilation : tap * dilation + x.shape[1]] * kernel[tap] for tap in range(len(kernel))]
-    total = taps[0]
-    for more in taps[1:]:
-        total = total + more
-    return total
+def _same_length(x: Tensor, kernel: Tensor, dilation: int) -> Tensor:
+    reach = kernel.shape[-1] // 2 * dilation
+    return F.conv1d(x, kernel, padding=reach, dilation=dilation, groups=len(kernel))
 
 
 class _WeightNorm(nn.Module):
