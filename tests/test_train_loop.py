@@ -390,3 +390,16 @@ def test_an_odd_number_of_examples_at_a_time_is_said_to_leave_one_out_of_the_exc
     options = dataclasses.replace(QUICK, micro_batch=1)
     train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=options, report=said.append)
     assert "examples at a time: 1; the last one has none to exchange domains with" in said
+
+
+def test_what_comes_before_the_first_step_is_said_when_it_begins_and_when_it_is_done(corpus, tmp_path):
+    said: list[str] = []
+    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK, report=said.append)
+    assert said[:6] == [
+        f"{corpus}: reading the headers of 6 files",
+        f"{corpus}: 6 files, 0.00 h",
+        f"{tmp_path / 'run' / 'cache'}: decoding 3 files of train, 0.00 h",
+        f"{tmp_path / 'run' / 'cache'}: 3 files of train decoded in 0 s",
+        f"{tmp_path / 'run' / 'cache'}: decoding 3 files of valid, 0.00 h",
+        f"{tmp_path / 'run' / 'cache'}: 3 files of valid decoded in 0 s",
+    ]
