@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..extras import require
 from .console import Console, num_bytes, put, table, wrong
 from .options import DeviceOption, Effort, Json, Model, complete_model, parse_length
 
@@ -79,6 +80,7 @@ def bench(
     if workers is not None and data_root is None:
         wrong("--workers is of reading training examples; pass --data-root DIR with it")
     if recipe is not None:
+        require("train", "sdc bench --recipe")
         from ..engine.bench_training import bench_training
         from ..engine.codec import choose_device
         from ..zoo import find_recipe
@@ -95,6 +97,7 @@ def bench(
             _show_training(training)
         console.result(training)
     elif data_root is not None:
+        require("train", "sdc bench --data-root")
         from ..engine.bench_training import bench_loader
         from ..recipe import Recipe
 

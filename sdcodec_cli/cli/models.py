@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..extras import require
 from .console import Console, as_json, num_bytes, put, table, wrong
 from .options import Force, Json, Quiet, complete_model
 
@@ -202,6 +203,7 @@ def import_(
 
     Example: sdc models import sdcodec.pth -o my-sdcodec
     """
+    require("train", "sdc models import")
     from ..zoo import check_new_model, write_model
 
     source, folder = Path(checkpoint), Path(output)
@@ -240,6 +242,7 @@ def export(
 
     Example: sdc models export runs/mine -o mine
     """
+    require("train", "sdc models export")
     from ..zoo import check_new_model
 
     folder = Path(output)
@@ -276,6 +279,7 @@ def average(
 
     Example: sdc models average earlier later -o mean
     """
+    require("train", "sdc models average")
     from ..zoo import check_new_model, find
 
     if len(models) < 2:

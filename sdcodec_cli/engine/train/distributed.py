@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from ...account import name_user
 from ...errors import DeviceError, SdcError
 from ...recipe import TrainingFields
 from .precision import Choice, Precision, choose_precision
@@ -70,6 +71,7 @@ class Processes:
         from accelerate.state import AcceleratorState, PartialState
         from accelerate.utils import broadcast_object_list
 
+        name_user()
         # The others wait, so that the first one measures a processor that is not busy with them.
         first = PartialState(cpu=device == "cpu", timeout=PATIENCE).is_main_process
         chosen = [choose_precision(fields.precision, device, so_far) if first else None]
