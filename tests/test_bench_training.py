@@ -80,7 +80,7 @@ def test_a_step_is_measured_in_the_precision_that_is_fast_here(monkeypatch, tmp_
     result = sdc("bench", "--recipe", str(tmp_path / "r.toml"), "--device", "cpu")
     assert measured == ["float32", "float32"]
     assert result.stderr.splitlines() == [
-        "precision: float32, as a product of matrices takes 4.00 ms in float32 and 32.00 ms in bfloat16 here"
+        "precision: float32, as a product of matrices takes 4.00 ms in float32 and 32.00 ms in bfloat16 on a core here"
     ]
     assert result.stdout.splitlines()[0].endswith("a step of 4 examples in float32")
 

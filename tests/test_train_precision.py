@@ -54,7 +54,7 @@ def test_bfloat16_is_chosen_where_it_is_clearly_faster(processor, times, chosen)
 def test_the_choice_is_said_with_both_measurements(processor):
     processor(0.125)
     assert choose_precision("auto", "cpu").line == (
-        "precision: float32, as a product of matrices takes 4.00 ms in float32 and 32.00 ms in bfloat16 here"
+        "precision: float32, as a product of matrices takes 4.00 ms in float32 and 32.00 ms in bfloat16 on a core here"
     )
 
 
@@ -83,13 +83,19 @@ def test_the_best_product_counts_after_one_that_warms_up_and_within_a_tenth_of_a
 
     def product(one: torch.Tensor, other: torch.Tensor) -> None:
         nonlocal now
+        assert torch.get_num_threads() == 1
         assert one.dtype == other.dtype == torch.bfloat16
         now += left.pop(0)
 
     monkeypatch.setattr(torch, "mm", product)
     monkeypatch.setattr(precision.time, "perf_counter", lambda: now)
-    assert product_seconds(torch.bfloat16) == pytest.approx(best)
-    assert not left
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert product_seconds(torch.bfloat16) == pytest.approx(best)
+        assert (left, torch.get_num_threads()) == ([], 3)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_resumed_run_keeps_the_choice_and_repeats_the_losses_of_an_unbroken_one(corpus, tmp_path, processor):

@@ -2,7 +2,7 @@
 
 K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; sizes of updates as in "Muon is
 Scalable for LLM Training", arXiv:2502.16982. torch's own always orthogonalizes in bfloat16, which takes a processor
-without instructions for it up to a hundred times as long as float32; in bfloat16 this one does the same, bit for bit.
+without instructions for it tens of times as long as float32; in bfloat16 this one does the same, bit for bit.
 """
 
 from __future__ import annotations
