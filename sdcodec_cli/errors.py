@@ -11,7 +11,8 @@
     │   └── CorruptStream     ... that is damaged beyond use
     ├── ModelError            an unknown model, missing or wrong weights, a mismatch with a stream
     ├── RecipeError           a recipe that does not parse or does not make sense
-    └── DeviceError           a device that is not there
+    ├── DeviceError           a device that is not there
+    └── MissingExtra          packages that are not installed
 
 A wrong call (an argument outside its range) is a `ValueError`, as everywhere in Python.
 Every message is one line: what it is about, what happened, what to do.
@@ -56,3 +57,7 @@ class RecipeError(SdcError):
 
 class DeviceError(SdcError):
     """The requested device is not available."""
+
+
+class MissingExtra(SdcError):
+    """What was asked for needs packages that are not installed."""

@@ -33,7 +33,8 @@ def test_scan_says_how_much_there_is_and_writes_a_manifest_into_the_folder(root:
     assert result.exit_code == 0
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
-        "corpus/manifest.parquet: speech 2 files, 0.00 h; music 2 files, 0.00 h; sfx 2 files, 0.00 h"
+        "corpus: reading 6 files",
+        "corpus/manifest.parquet: speech 2 files, 0.00 h; music 2 files, 0.00 h; sfx 2 files, 0.00 h",
     ]
     assert (root / "manifest.parquet").is_file()
     assert sdc("data", "scan", root, "-q").stderr == ""
@@ -44,7 +45,7 @@ def test_scan_names_the_list_of_what_cannot_be_read_and_still_succeeds(root: Pat
     soundfile.write(root / "train" / "sfx" / "c.wav", np.zeros(RATE), RATE)
     result = sdc("data", "scan", root, "-o", "list.parquet", "--jobs", "1")
     assert result.exit_code == 0
-    assert result.stderr.splitlines()[1:] == [
+    assert result.stderr.splitlines()[2:] == [
         "1 files cannot be read; list.unreadable.txt says why",
         "1 files are shorter than 0.1 s or silent, and will not be used",
     ]
@@ -69,11 +70,11 @@ def test_scan_prints_json(root: Path) -> None:
 def test_scan_of_nothing_readable_is_an_error(root: Path) -> None:
     for path in root.rglob("*.wav"):
         path.write_bytes(b"nonsense")
-    (line,) = errors(sdc("data", "scan", root))
+    (line,) = errors(sdc("data", "scan", "-q", root))
     assert line == "corpus: none of its 6 audio files can be read; corpus/manifest.unreadable.txt says why"
     shutil.rmtree(root / "train" / "music")
     shutil.rmtree(root / "valid" / "music")
-    (line,) = errors(sdc("data", "scan", root))
+    (line,) = errors(sdc("data", "scan", "-q", root))
     assert line.startswith("corpus: no audio files of music; understood are folders named like the domains")
     (line,) = errors(sdc("data", "scan", "missing"))
     assert line.startswith("missing")
@@ -105,12 +106,16 @@ def test_mix_uses_the_split_that_it_makes_or_else_the_folder_that_it_is_given(ro
     for split, folder, tone in (("val", "cv", True), ("train", "tr", False)):
         assert sdc("data", "mix", "--data-root", root, "-o", "set", "--split", split, *options).exit_code == 0
         assert is_a_tone(f"set/{folder}") == tone
-    (line,) = errors(sdc("data", "mix", "--data-root", root, "-o", "set", "--split", "test", *options), exit_code=2)
+    (line,) = errors(
+        sdc("data", "mix", "-q", "--data-root", root, "-o", "set", "--split", "test", *options), exit_code=2
+    )
     assert line.endswith(
         f"has no test split, only train, valid; choose another --split, or give the folder of one, such as {root}/valid"
     )
     result = sdc("data", "mix", "--data-root", root / "valid", "-o", "other", *options)
     assert result.stderr.splitlines() == [
+        f"{root / 'valid'}: reading the headers of 3 files",
+        f"{root / 'valid'}: 3 files, 0.00 h",
         f"{root / 'valid'}: has no splits; the val set is mixed from all of it",
         "other: 1 mixture of 1 s",
     ]
@@ -128,9 +133,9 @@ def test_mix_reports_a_broken_file_and_leaves_it_out(root: Path) -> None:
 
 def test_mix_refuses_a_split_that_exists_and_a_folder_without_audio(root: Path) -> None:
     Path("set/cv").mkdir(parents=True)
-    (line,) = errors(sdc("data", "mix", "--data-root", root, "-o", "set"))
+    (line,) = errors(sdc("data", "mix", "-q", "--data-root", root, "-o", "set"))
     assert line == "set/cv exists; choose another -o, or remove it"
     Path("empty").mkdir()
-    (line,) = errors(sdc("data", "mix", "--data-root", "empty", "-o", "other"))
+    (line,) = errors(sdc("data", "mix", "-q", "--data-root", "empty", "-o", "other"))
     assert line.startswith("empty: no audio files of speech, music, sfx")
     assert not Path("other").exists()

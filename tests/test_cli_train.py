@@ -29,7 +29,7 @@ class Loop:
         self.calls.append({"recipe": recipe, **options})
         if self.error:
             raise self.error
-        return TrainResult(str(options["run"]), 3, self.finished, 1.5, 1)
+        return TrainResult(str(options["run"]), 3, self.finished, 1.5, 1, "float32")
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_the_recipe_is_the_default_models_with_the_fields_that_are_set(loop: Loo
         "finished": True,
         "audio_seconds": 1.5,
         "processes": 1,
+        "precision": "float32",
     }
     (call,) = loop.calls
     assert (call["recipe"].name, call["recipe"].training.steps) == ("sdcodec-16k-mini", 7)

@@ -154,10 +154,10 @@ def test_a_decoded_pool_is_that_of_the_files_and_is_decoded_once(tmp_path):
     options: dict[str, Any] = {"split": None, "domains": DOMAINS, "sample_rate": RATE}
     files = open_pool(manifest, **options)
     calls: list[tuple[float, float | None]] = []
-    pools = [
-        open_pool(manifest, decoded=tmp_path / "kept", progress=lambda *call: calls.append(call), **options)
-        for _ in range(2)
-    ]
+    options |= {"decoded": tmp_path / "kept", "progress": lambda *call: calls.append(call)}
+    reports: list[str] = []
+    pools = [open_pool(manifest, report=reports.append, **options) for _ in range(2)]
+    assert len(reports) == 2  # of the first one, when it begins and when it is done
     assert len(calls) == 9
     assert calls[-1] == (15.0, 15.0)
     for domain in DOMAINS:
@@ -190,9 +190,11 @@ def test_a_broken_file_is_reported_and_left_out_of_a_decoded_pool(tmp_path):
     options: dict[str, Any] = {"split": None, "domains": DOMAINS, "sample_rate": RATE, "decoded": tmp_path / "kept"}
     clips = open_pool(manifest, report=reports.append, **options).clips["music"]
     assert clips.ends.tolist() == [2 * RATE, 3 * RATE]
-    assert len(reports) == 1
-    assert "1.flac" in reports[0]
-    assert "left out" in reports[0]
+    start, broken, done = reports
+    assert start == f"{tmp_path / 'kept'}: decoding 9 files, 0.00 h"
+    assert "1.flac" in broken
+    assert "left out" in broken
+    assert done == f"{tmp_path / 'kept'}: 9 files decoded in 0 s"
     files = FileClips(manifest, "music", None, RATE)
     assert float(np.abs(clips.read(1, 0, RATE) - files.read(2, 0, RATE)).max()) < 1 / 32768
     for name in ("0.flac", "2.flac"):
@@ -278,14 +280,16 @@ def test_files_that_cannot_be_read_get_a_line_each_unless_there_are_many(tmp_pat
     (root / "music" / "broken.wav").write_bytes(b"RIFF nonsense")
     reports: list[str] = []
     find_manifest(root, DOMAINS, kept=tmp_path, jobs=1, report=reports.append)
-    assert len(reports) == 1
-    assert "broken.wav" in reports[0]
-    assert "left out" in reports[0]
+    start, done, broken = reports
+    assert start == f"{root}: reading the headers of 10 files"
+    assert done == f"{root}: 9 files, 0.00 h"
+    assert "broken.wav" in broken
+    assert "left out" in broken
     for number in range(11):
         (root / "music" / f"b{number}.wav").touch()
     reports.clear()
     find_manifest(root, DOMAINS, kept=tmp_path, jobs=1, report=reports.append)
-    assert len(reports) == 11
+    assert len(reports) == 13
     assert reports[-1] == f"2 more files cannot be read; sdc data scan {root} lists them all"
 
 

@@ -198,6 +198,7 @@ def test_a_scan_that_was_stopped_goes_on_where_it_was_and_leaves_no_processes(tm
     assert 20 <= result.reused < 120
     assert len(set(read)) <= len(read) == 2 * (120 - result.reused)  # header and samples
     assert f"goes on after {result.reused} files" in reports[0]
+    assert reports[1] == f"{root}: reading {120 - result.reused} files"
     assert len(rows(target)) == 120
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] in ([], [".m.parquet.lock"])
 

@@ -263,7 +263,7 @@ class FakeEncodec(Network):
 @pytest.fixture
 def packages(monkeypatch, tmp_path):
     """Both packages and their weights."""
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     for path in (tmp_path / peers.DAC_WEIGHTS, tmp_path / "hub" / "checkpoints" / peers.ENCODEC_WEIGHTS):
         path.parent.mkdir(parents=True)
@@ -318,6 +318,12 @@ def test_dac_without_its_weights_is_the_zoos_if_that_has_weights(packages, tiny,
     monkeypatch.setattr(peers, "_find_model", lambda *asked: loaded.append(asked))
     find_peer("dac", device="cpu", effort=2)
     assert loaded == [("dac-16k", "cpu", 2)]
+
+
+def test_dac_of_a_user_without_a_home_has_no_weights(packages, monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is without HOME and an entry in passwd
+    with pytest.raises(ModelError, match="dac: needs the package descript-audio-codec and its weights"):
+        find_peer("dac")
 
 
 def test_dac_without_any_weights_says_how_to_get_them(packages):

@@ -18,6 +18,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sdcodec_cli"
 # Every part may also import itself and the version. Those in brackets only inside of functions, or for type checking.
 MAY_IMPORT = {
     "errors": "",
+    "extras": "errors",
+    "account": "",
     "bitstream": "errors",
     "nn": "audio",
     "recipe": "errors bitstream",
@@ -25,12 +27,12 @@ MAY_IMPORT = {
     "zoo": "errors recipe (nn)",
     "checkpoints": "errors recipe zoo nn",
     "data": "errors recipe audio",
-    "engine": "errors bitstream nn recipe audio zoo checkpoints data",
-    "cli": "errors (engine) (zoo) (checkpoints) (recipe) (data) (bitstream)",
+    "engine": "errors account bitstream nn recipe audio zoo checkpoints data",
+    "cli": "errors extras account (engine) (zoo) (checkpoints) (recipe) (data) (bitstream)",
     "__init__": "(engine) (errors)",
     "__main__": "cli",
 }
-WITHOUT_TORCH = {"errors", "bitstream", "recipe", "audio", "zoo", "cli", "__init__", "__main__"}
+WITHOUT_TORCH = {"errors", "extras", "account", "bitstream", "recipe", "audio", "zoo", "cli", "__init__", "__main__"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -156,3 +158,12 @@ def test_the_package_itself_loads_nothing_heavy() -> None:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert not {*HEAVY, "numpy", "typer"} & set(loaded.stdout.split())
+
+
+def test_coding_loads_nothing_of_the_extras_for_training_and_evaluation() -> None:
+    modules = ", ".join(f"sdcodec_cli.engine.{name}" for name in ("codec", "compress", "decode", "separate", "inspect"))
+    code = f"import sys, {modules}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    parts = {f"sdcodec_cli.{part}" for part in ("data", "engine.train", "engine.evaluate")}
+    assert not {"pyarrow", "PIL", "accelerate", "tensorboard", "onnx", "visqol", *parts} & set(loaded.stdout.split())

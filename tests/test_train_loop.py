@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import os
-import signal
 import types
 from pathlib import Path
 
@@ -23,11 +20,11 @@ from sdcodec_cli.engine.train.means import Means
 from sdcodec_cli.engine.train.setup import RunOptions
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
-from sdcodec_cli.recipe import QuantizerFields, Recipe, override, read_recipe
+from sdcodec_cli.recipe import QuantizerFields, override, read_recipe
 
 from cli_examples import sdc
 from tiny_models import tiny_recipe, write_tiny
-from training_examples import QUICK, adversarial, losses, make_corpus, short, validations
+from training_examples import QUICK, adversarial, losses, make_corpus, short, train_and_stop, validations
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +71,7 @@ def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corp
     monkeypatch.setattr("sdcodec_cli.engine.train.loop.renews_codebooks", lambda fields, step: step == 4)
     options = dataclasses.replace(QUICK, log_every=2, validate_every=2)
     train(make(), data_root=corpus, run=tmp_path / "whole", options=options)
-    stopped = _train_and_stop(make(), corpus, tmp_path / "parts", options, during=3)
+    stopped = train_and_stop(make(), corpus, tmp_path / "parts", options, during=3)
     assert (stopped.step, stopped.finished) == (3, False)
     resumed = train(make(), data_root=corpus, run=tmp_path / "parts", resume=True, options=options)
     assert (resumed.step, resumed.finished) == (6, True)
@@ -84,25 +81,10 @@ def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corp
         assert torch.equal(tensor, weights(tmp_path / "parts")[name]), name
 
 
-def _train_and_stop(recipe: Recipe, corpus: Path, run: Path, options: RunOptions, *, during: int):
-    """SIGTERM during a step, without a shorter schedule."""
-    steps = itertools.count(1)
-    original = Trainer.take_step
-
-    def interrupted(self: Trainer) -> None:
-        if next(steps) == during:
-            os.kill(os.getpid(), signal.SIGTERM)
-        original(self)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "take_step", interrupted)
-        return train(recipe, data_root=corpus, run=run, options=options)
-
-
 def test_files_that_came_later_do_not_change_what_a_resumed_run_draws(corpus, tmp_path):
     root = make_corpus(tmp_path / "growing")
     train(short(), data_root=root, run=tmp_path / "whole", options=QUICK)
-    _train_and_stop(short(), root, tmp_path / "parts", QUICK, during=3)
+    train_and_stop(short(), root, tmp_path / "parts", QUICK, during=3)
     soundfile.write(root / "train" / "speech" / "b.wav", np.random.default_rng(1).standard_normal(16_000) * 0.1, 16_000)
     train(short(), data_root=root, run=tmp_path / "parts", resume=True, options=QUICK)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
@@ -199,7 +181,7 @@ def test_files_that_vanish_during_a_run_end_it_by_name(tmp_path):
     root = make_corpus(tmp_path / "root")
     options = dataclasses.replace(QUICK, cache_hours=0.0, workers=0)
     recipe = override(short(), {"mixing.track_probabilities": "[1.0, 0.0, 0.0]"})
-    _train_and_stop(recipe, root, tmp_path / "run", options, during=2)
+    train_and_stop(recipe, root, tmp_path / "run", options, during=2)
     for path in (root / "train").rglob("*.wav"):
         path.unlink()
     with pytest.raises(InputError, match=r"a\.wav"):
@@ -341,7 +323,7 @@ def test_a_run_goes_on_with_data_that_were_moved(tmp_path):
     root = make_corpus(tmp_path / "here")
     options = dataclasses.replace(QUICK, cache_hours=0.0)
     train(short(), data_root=root, run=tmp_path / "whole", options=options)
-    _train_and_stop(short(), root, tmp_path / "parts", options, during=3)
+    train_and_stop(short(), root, tmp_path / "parts", options, during=3)
     root.rename(tmp_path / "there")
     with pytest.raises(InputError, match="here: no such folder; give the one that the run was started with"):
         train(short(), data_root=root, run=tmp_path / "parts", resume=True, options=options)
@@ -408,3 +390,16 @@ def test_an_odd_number_of_examples_at_a_time_is_said_to_leave_one_out_of_the_exc
     options = dataclasses.replace(QUICK, micro_batch=1)
     train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=options, report=said.append)
     assert "examples at a time: 1; the last one has none to exchange domains with" in said
+
+
+def test_what_comes_before_the_first_step_is_said_when_it_begins_and_when_it_is_done(corpus, tmp_path):
+    said: list[str] = []
+    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK, report=said.append)
+    assert said[:6] == [
+        f"{corpus}: reading the headers of 6 files",
+        f"{corpus}: 6 files, 0.00 h",
+        f"{tmp_path / 'run' / 'cache'}: decoding 3 files of train, 0.00 h",
+        f"{tmp_path / 'run' / 'cache'}: 3 files of train decoded in 0 s",
+        f"{tmp_path / 'run' / 'cache'}: decoding 3 files of valid, 0.00 h",
+        f"{tmp_path / 'run' / 'cache'}: 3 files of valid decoded in 0 s",
+    ]

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
+from sdcodec_cli.engine.train.loop import TrainResult, train
 from sdcodec_cli.engine.train.setup import RunOptions
+from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.recipe import Recipe
 
 from tiny_models import tiny_recipe
@@ -61,3 +67,18 @@ def losses(run: Path) -> list[dict[str, float]]:
 def validations(run: Path) -> list[dict[str, float]]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [row["validation"] for row in rows if "validation" in row]
+
+
+def train_and_stop(recipe: Recipe, corpus: Path, run: Path, options: RunOptions, *, during: int) -> TrainResult:
+    """SIGTERM during a step, without a shorter schedule."""
+    steps = itertools.count(1)
+    original = Trainer.take_step
+
+    def interrupted(self: Trainer) -> None:
+        if next(steps) == during:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "take_step", interrupted)
+        return train(recipe, data_root=corpus, run=run, options=options)

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
+from ..account import name_user
 from ..errors import SdcError
 from . import bench, compress, data, decode, eval, info, models, separate, train
 from .console import report
@@ -72,6 +73,7 @@ app.add_typer(data.app, name="data")
 def main() -> None:
     """Run `sdc`; the entry point of the console script."""
     _replace_closed_streams()
+    name_user()
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _stop)

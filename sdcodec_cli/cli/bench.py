@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..extras import require
 from .console import Console, num_bytes, put, table, wrong
 from .options import DeviceOption, Effort, Json, Model, RuntimeOption, Threads, complete_model, parse_length
 
@@ -89,18 +90,24 @@ def bench(
     if workers is not None and data_root is None:
         wrong("--workers is of reading training examples; pass --data-root DIR with it")
     if recipe is not None:
+        require("train", "sdc bench --recipe")
         from ..engine.bench_training import bench_training
         from ..runtime.torch import choose_device
         from ..zoo import find_recipe
 
         chosen = find_recipe(recipe)
+        console = Console(json=json)
         training = bench_training(
-            chosen, device=choose_device(device).type, batch_size=batch_size or chosen.training.batch_size
+            chosen,
+            device=choose_device(device).type,
+            batch_size=batch_size or chosen.training.batch_size,
+            report=console.say,
         )
         if not json:
             _show_training(training)
-        Console(json=json).result(training)
+        console.result(training)
     elif data_root is not None:
+        require("train", "sdc bench --data-root")
         from ..engine.bench_training import bench_loader
         from ..recipe import Recipe
 
@@ -148,7 +155,10 @@ def _show_coding(result: BenchResult) -> None:
 
 
 def _show_training(result: TrainingBenchResult) -> None:
-    put(f"{result.recipe} on {result.device}, {result.threads} threads, a step of {result.batch_size} examples\n")
+    put(
+        f"{result.recipe} on {result.device}, {result.threads} threads, a step of {result.batch_size} examples "
+        f"in {result.precision}\n"
+    )
     rows = [
         ("step", f"{result.step.seconds:.3f}", num_bytes(result.step.memory_bytes)),
         ("plain step", f"{result.plain.seconds:.3f}", num_bytes(result.plain.memory_bytes)),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..extras import require
 from .console import Console, wrong
 from .options import Json, Quiet, parse_length
 
@@ -59,6 +60,7 @@ def scan(
 
     Example: sdc data scan corpora --jobs 16
     """
+    require("train", "sdc data scan")
     from ..data.parallel import num_cores
     from ..data.pool import MANIFEST
     from ..data.scan import scan as run
@@ -120,6 +122,7 @@ def mix(
 
     Example: sdc data mix --data-root corpus -o dnr --split val --count 100
     """
+    require("train", "sdc data mix")
     from ..data.dnr import write_tracks
     from ..data.parallel import num_cores
     from ..data.pool import find_manifest, open_pool

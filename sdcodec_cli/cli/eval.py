@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..extras import require
 from .console import Console, put, table, wrong
 from .options import DEFAULT_VIEWS, Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, Views, check_bitrate
 
@@ -112,6 +113,7 @@ def eval_(
 
     Example: sdc eval --dnr test --data-root dnr_v2 --against opus:6 --report report
     """
+    require("eval", "sdc eval")
     if mushra and report is None:
         wrong("--mushra needs a place to go; pass --report DIR")
     if examples is not None and report is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import InputError
+from ..extras import require
 from .console import Console, as_json, num_bytes, put, table, wrong
 from .options import Force, Json, Quiet, complete_model
 
@@ -205,6 +206,7 @@ def import_(
 
     Example: sdc models import sdcodec.pth -o my-sdcodec
     """
+    require("train", "sdc models import")
     from ..zoo import check_new_model
 
     source, folder = Path(checkpoint), Path(output)
@@ -264,6 +266,7 @@ def export(
 
     Example: sdc models export runs/mine -o mine
     """
+    require("train", "sdc models export")
     from ..zoo import WEIGHTS, check_new_model, find
 
     console = Console(quiet=quiet, json=json)
@@ -316,6 +319,7 @@ def average(
 
     Example: sdc models average earlier later -o mean
     """
+    require("train", "sdc models average")
     from ..zoo import check_new_model, find
 
     if len(models) < 2:

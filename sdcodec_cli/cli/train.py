@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ..errors import OutputError, RecipeError
+from ..extras import require
 from .console import Console, wrong
 from .options import Device, Json, Quiet, complete_model
 
@@ -127,6 +128,7 @@ def train(
 
     Example: sdc train --data-root corpus --out runs/mine --set training.steps=2000
     """
+    require("train", "sdc train")
     from ..recipe import override
     from ..zoo import CHECKPOINTS, DEFAULT_MODEL, RECIPE, find, find_recipe, in_zoo
 

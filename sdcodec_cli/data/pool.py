@@ -8,10 +8,11 @@ import json
 import math
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import soundfile
@@ -193,7 +194,7 @@ def find_manifest(
         kept: existing folder for a manifest that is made; None if none is to be made.
         jobs: processes that read headers.
         progress: hears of files.
-        report: takes a line about files that cannot be read.
+        report: takes a line when files are about to be read and when they are, and about those that cannot be.
 
     Raises:
         InputError: there is no audio, or no manifest and none is to be made
@@ -207,6 +208,7 @@ def find_manifest(
         raise InputError(f"{data_root}: has no {MANIFEST}; make it with sdc data scan {data_root}")
     target = kept / MANIFEST
     result = scan(data_root, target, domains=domains, jobs=jobs, measure=False, progress=progress, report=report)
+    report(f"{data_root}: {sum(result.files.values())} files, {sum(result.seconds.values()) / 3600:.2f} h")
     if result.unreadable_list:
         lines = Path(result.unreadable_list).read_text(encoding="utf-8").splitlines()
         for line in lines[:_REPORTED]:
@@ -239,13 +241,13 @@ def open_pool(
         decoded: folder in which everything is kept decoded, 2 bytes a sample, for this run and the next; without it
             crops are read from the files.
         progress: hears of seconds of audio decoded.
-        report: takes a line about what is left out.
+        report: takes a line when files are about to be decoded and when they are, and about what is left out.
 
     Raises:
         InputError: a domain has no clips, or none that can be decoded
         OutputError: `decoded` cannot be written
     """
-    clips: dict[str, Clips] = {}
+    found: dict[str, FileClips] = {}
     for domain in domains:
         files = FileClips(manifest, domain, split, sample_rate)
         if not len(files.ends):  # computed here, once, for all processes that are forked
@@ -254,25 +256,56 @@ def open_pool(
                 f"{manifest.path}: has no clips of {domain} {where}that last {SHORTEST:g} s and are not silent; "
                 "add some, and run sdc data scan again"
             )
-        clips[domain] = files
+        found[domain] = files
     if manifest.num_left_out:
         report(f"{manifest.path}: {manifest.num_left_out} files are shorter than {SHORTEST:g} s or silent (left out)")
-    if decoded is not None:
-        total = sum(int(files.ends[-1]) for files in clips.values()) / sample_rate
-        done = 0.0
+    if decoded is None:
+        return Pool(sample_rate, dict(found))
+    return Pool(sample_rate, _all_decoded(found, manifest, split, sample_rate, decoded, progress, report))
 
-        def advance(seconds: float) -> None:
-            nonlocal done
-            done += seconds
-            if progress:
-                progress(done, total)
 
-        files_of = cast("dict[str, FileClips]", clips)
-        clips = {
-            domain: _decoded(files, manifest, domain, sample_rate, decoded, advance, report)
-            for domain, files in files_of.items()
-        }
-    return Pool(sample_rate, clips)
+def _all_decoded(
+    found: dict[str, FileClips],
+    manifest: Manifest,
+    split: str | None,
+    sample_rate: int,
+    folder: Path,
+    progress: Progress | None,
+    report: Callable[[str], None],
+) -> dict[str, Clips]:
+    """The same clips, decoded into a folder unless they are there already."""
+    total = sum(int(files.ends[-1]) for files in found.values()) / sample_rate
+    done = 0.0
+
+    def advance(seconds: float) -> None:
+        nonlocal done
+        done += seconds
+        if progress:
+            progress(done, total)
+
+    targets = {
+        domain: folder / f"{domain}-{_stamp(files, manifest, sample_rate)}.npy" for domain, files in found.items()
+    }
+    missing = [files for domain, files in found.items() if not targets[domain].exists()]
+    what = f"{sum(len(files.rows) for files in missing)} files{f' of {split}' if split else ''}"
+    began = time.monotonic()
+    if missing:
+        hours = sum(int(files.ends[-1]) for files in missing) / sample_rate / 3600
+        report(f"{folder}: decoding {what}, {hours:.2f} h")
+    clips: dict[str, Clips] = {
+        domain: _decoded(files, manifest, domain, sample_rate, targets[domain], advance, report)
+        for domain, files in found.items()
+    }
+    if missing:
+        report(f"{folder}: {what} decoded in {time.monotonic() - began:.0f} s")
+    return clips
+
+
+def _stamp(files: FileClips, manifest: Manifest, sample_rate: int) -> str:
+    """Tells files, as they are now, and a rate from all others."""
+    rows = manifest.table(files.rows).select(["path", "size", "mtime_ns", "frames", "sample_rate"])
+    stamp = json.dumps([sample_rate, str(manifest.root), rows.to_pydict()])
+    return hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
 
 def _decoded(
@@ -280,13 +313,11 @@ def _decoded(
     manifest: Manifest,
     domain: str,
     sample_rate: int,
-    folder: Path,
+    target: Path,
     advance: Callable[[float], None],
     report: Callable[[str], None],
 ) -> DecodedClips:
-    rows = manifest.table(files.rows).select(["path", "size", "mtime_ns", "frames", "sample_rate"])
-    stamp = json.dumps([sample_rate, str(manifest.root), rows.to_pydict()])
-    target = folder / f"{domain}-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.npy"
+    folder = target.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Several processes may start at once: one decodes, the others wait and find the file.

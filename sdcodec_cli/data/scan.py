@@ -87,7 +87,7 @@ def scan(
         jobs: processes that read files.
         measure: decode everything, for loudness and activity; otherwise only headers are read.
         progress: hears of files.
-        report: takes a line when an interrupted scan goes on.
+        report: takes a line when files are about to be read, and when an interrupted scan goes on.
 
     Raises:
         InputError: a domain has no files, or no file can be read
@@ -113,6 +113,8 @@ def scan(
         batches = []
         done, total = found.num_rows - todo.num_rows, found.num_rows
         reused = done
+        if todo.num_rows:
+            report(f"{root}: reading {'' if measure else 'the headers of '}{todo.num_rows} files")
         with _writing(target), _journal(journal, root, interrupted) as write:
             work = functools.partial(_read_chunk, root, measure)
             # For a handful of files, starting processes would take longer than reading.

@@ -40,6 +40,7 @@ from .train.batches import Batch, Share, load_batches, make_batch
 from .train.distributed import Processes
 from .train.losses import masked_negative_snr
 from .train.objective import draw_scales
+from .train.precision import choose_precision
 from .train.trainer import Trainer, make_trainable
 
 PARTS = ("mix", "codec", "losses", "discriminators", "backward", "optimizers")
@@ -65,6 +66,8 @@ class TrainingBenchResult:
     recipe: str
     device: str
     threads: int
+    precision: str
+    """Of our step; with `training.precision = auto` the one that was chosen. The plain one is in float32."""
     batch_size: int
     """Examples in the step that was measured."""
     audio_seconds: float
@@ -94,15 +97,34 @@ class LoaderBenchResult:
     """`crop_seconds` of each worker over `decode_limit`."""
 
 
-def bench_training(recipe: Recipe, *, device: str, batch_size: int, steps: int = 5) -> TrainingBenchResult:
-    """Measure a step of a recipe on noise, each variant in a process of its own."""
-    fields = dataclasses.replace(recipe.training, batch_size=batch_size)
+def bench_training(
+    recipe: Recipe,
+    *,
+    device: str,
+    batch_size: int,
+    steps: int = 5,
+    report: Callable[[str], None] = lambda message: None,
+) -> TrainingBenchResult:
+    """Measure a step of a recipe on noise, each variant in a process of its own.
+
+    Args:
+        recipe: what would be trained
+        device: `cpu`, `cuda` or `mps`
+        batch_size: examples in the step
+        steps: to measure; the median counts
+        report: takes a line that says how a precision was chosen
+    """
+    chosen = choose_precision(recipe.training.precision, device)
+    if chosen.line is not None:
+        report(chosen.line)
+    fields = dataclasses.replace(recipe.training, batch_size=batch_size, precision=chosen.precision)
     recipe = dataclasses.replace(recipe, training=fields)
     ours, plain = (_alone(measure, recipe, device, steps) for measure in (_measure_ours, _measure_plain))
     return TrainingBenchResult(
         recipe=recipe.name,
         device=device,
         threads=torch.get_num_threads(),
+        precision=chosen.precision,
         batch_size=batch_size,
         audio_seconds=batch_size * recipe.mixing.seconds / ours.seconds,
         step=ours,

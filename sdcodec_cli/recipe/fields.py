@@ -287,9 +287,9 @@ class TrainingFields:
     """Largest norm of the gradient."""
     seed: int = 0
     """Of weights, examples and choices: the same recipe on the same data repeats the run."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "bfloat16"
-    """Of the products in the networks; weights and optimizers are always float32. `bfloat16` is mixed precision, `tf32`
-    the shortened float32 of CUDA devices."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "bfloat16"
+    """Of the products in the networks and in Muon; weights and averages are always float32. `bfloat16` is mixed
+    precision, `tf32` the shortened float32 of CUDA devices, `auto` bfloat16 where it is fast and float32 elsewhere."""
     mel_weight: float = 15.0
     """Weight of the multi-scale log-mel distance."""
     feature_weight: float = 2.0

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import io
 import math
+import os
 import shutil
 import subprocess
 import warnings
@@ -313,7 +314,7 @@ def _find_model(text: str, device: str, effort: int | None) -> Peer:
 def _find_dac(device: str, effort: int | None) -> Peer:
     from ...runtime.torch import choose_device
 
-    weights = Path.home() / DAC_WEIGHTS
+    weights = Path(os.path.expanduser("~"), DAC_WEIGHTS)  # stays ~ where there is no home
     if _installed("dac") and weights.is_file():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own dependencies' deprecations

@@ -11,9 +11,11 @@ from typing import Any, NoReturn, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from ...account import name_user
 from ...errors import DeviceError, SdcError
 from ...recipe import TrainingFields
 from ..torchrun import PATIENCE
+from .precision import Choice, Precision, choose_precision
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
@@ -42,25 +44,33 @@ class Processes:
 
     Args:
         device: where to compute: `cpu`, `cuda` or `mps`
-        fields: precision of the run
+        fields: precision of the run; `auto` becomes that of the first process
+        so_far: precision of the run that is continued
     """
 
-    def __init__(self, device: str, fields: TrainingFields) -> None:
-        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-        from accelerate.state import AcceleratorState
+    def __init__(self, device: str, fields: TrainingFields, so_far: Precision | None = None) -> None:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate.state import AcceleratorState, PartialState
+        from accelerate.utils import broadcast_object_list
+
+        name_user()
+        # The others wait, so that the first one measures a processor that is not busy with them.
+        first = PartialState(cpu=device == "cpu", timeout=PATIENCE).is_main_process
+        chosen = [choose_precision(fields.precision, device, so_far) if first else None]
+        self.chosen = cast(Choice, broadcast_object_list(chosen)[0])
+        self.precision = self.chosen.precision
 
         # Accelerate keeps one state per program; a second run in the same one may want another precision.
         AcceleratorState._reset_state()
         self._accelerator = Accelerator(
             cpu=device == "cpu",
-            mixed_precision="bf16" if fields.precision == "bfloat16" else "no",
+            mixed_precision="bf16" if self.precision == "bfloat16" else "no",
             kwargs_handlers=[
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=PATIENCE),
             ],
         )
         # Under bfloat16 what is left in 32 bits, the quantizers above all, is there because it needs them.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fields.precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world_size: int = self._accelerator.num_processes

@@ -47,6 +47,8 @@ class TrainResult:
     """Seconds of audio per second of time, in all processes together."""
     processes: int
     """That trained together, one per GPU."""
+    precision: str
+    """Of the products in the networks; with `training.precision = auto` the one that was chosen."""
 
 
 def train(
@@ -85,7 +87,9 @@ def train(
     options = options or RunOptions()
     with _spoken_once():
         check_run(recipe, run, initial, resume)
-    processes = Processes(device, recipe.training)
+        kept = checkpoint.read(checkpoint.newest(run)) if resume else {}
+    # Older checkpoints do not say it: their recipes did.
+    processes = Processes(device, recipe.training, kept.get("precision"))
     if not processes.is_first:
         report, progress = _nobody, None
     try:
@@ -94,7 +98,10 @@ def train(
             if share.micro_batch % 2 and recipe.training.swap_probability:
                 report(f"examples at a time: {share.micro_batch}; the last one has none to exchange domains with")
             trainer = Trainer(recipe, processes, initial=initial, compiled=options.compiled)
-            kept = _continue(trainer, run, report) if resume else {}
+            if resume:
+                _continue(trainer, run, kept, report)
+            if processes.chosen.line is not None:
+                report(processes.chosen.line)
         pool, held_out = processes.after_first(
             lambda: open_run(recipe, data_root, run, resume, processes, options, report)
         )
@@ -128,19 +135,16 @@ def _spoken_once() -> Iterator[None]:
         raise
 
 
-def _continue(trainer: Trainer, run: Path, report: Callable[[str], None]) -> dict[str, Any]:
-    """Take over from the newest checkpoint, and say what is not as it was."""
-    path = checkpoint.newest(run)
-    state = checkpoint.read(path)
+def _continue(trainer: Trainer, run: Path, state: dict[str, Any], report: Callable[[str], None]) -> None:
+    """Take over from a checkpoint, and say what is not as it was."""
     trainer.load_state(state)
     recipe = trainer.recipe
     if trainer.step > recipe.training.steps:
         raise RecipeError(f"training.steps {recipe.training.steps}: the run has come to step {trainer.step} already")
-    report(f"{path}: continuing after step {trainer.step}")
+    report(f"{checkpoint.path_of(run, trainer.step)}: continuing after step {trainer.step}")
     if (run / zoo.RECIPE).is_file():
         for change in changes(read_recipe(run / zoo.RECIPE), recipe):
             report(f"{run}: {change}")
-    return state
 
 
 def _nobody(message: str) -> None:
@@ -216,6 +220,7 @@ class _Loop:
             self.trainer.step >= self.fields.steps,
             self._speed(),
             self.processes.world_size,
+            self.processes.precision,
         )
 
     def _on_device(self, loaded: Iterator[Batch]) -> Generator[Batch, None, None]:

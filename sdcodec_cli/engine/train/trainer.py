@@ -27,6 +27,7 @@ from .adversarial import deceiving_loss, discriminator_loss, feature_distance
 from .batches import Batch, level
 from .codebooks import CodebookWatch
 from .distributed import Processes
+from .muon import Muon
 from .objective import Generator, draw_scales, objective, targets
 
 SCALE_RATE = 0.05
@@ -140,7 +141,8 @@ class Trainer:
         if scales:
             optimizers["scales"] = torch.optim.AdamW(scales, betas=fields.betas, weight_decay=decay, fused=True)
         if matrices:
-            optimizers["muon"] = torch.optim.Muon(matrices, weight_decay=decay, adjust_lr_fn="match_rms_adamw")
+            dtype = torch.bfloat16 if self.processes.precision == "bfloat16" else torch.float32
+            optimizers["muon"] = Muon(matrices, weight_decay=decay, dtype=dtype)
         if self.critic:
             optimizers["discriminators"] = torch.optim.AdamW(
                 self.critic.parameters(), betas=discriminator.betas, weight_decay=decay, fused=True
@@ -242,6 +244,7 @@ class Trainer:
         """All that a checkpoint needs; to be called by all processes, of which the first one's is complete."""
         return {
             "step": self.step,
+            "precision": self.processes.precision,
             "from_scratch": self.from_scratch,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),

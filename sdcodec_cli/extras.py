@@ -1,0 +1,33 @@
+"""Extras: what some commands need beyond what every installation has, and how to get it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+from .errors import MissingExtra
+
+MODULES = {
+    "train": ("torch", "onnx", "onnxscript", "accelerate", "tensorboard", "pyarrow", "PIL", "scipy"),
+    # Without ViSQOL there are scores, too; --visqol decides.
+    "eval": ("scipy", "PIL", "pyarrow"),
+}
+"""What each extra of pyproject.toml brings, by the names under which it is imported."""
+
+
+def require(extra: Literal["train", "eval"], what: str) -> None:
+    """Nothing if an extra is installed; costs nothing, as nothing is imported.
+
+    Args:
+        extra: in pyproject.toml
+        what: needs it, such as a command
+
+    Raises:
+        MissingExtra: something of it is not installed
+    """
+    missing = [name for name in MODULES[extra] if find_spec(name) is None]
+    if missing:
+        raise MissingExtra(
+            f"{what}: needs {', '.join(missing)}; pip install 'sdcodec-cli[{extra}]', or in a clone "
+            f"pip install '.[{extra}]'"
+        )
