@@ -20,7 +20,9 @@ class PartTime:
     """What one part of a model takes for a block of audio with the context around it."""
 
     part: str
+    """What the model does in it."""
     seconds: float
+    """The best of several times."""
     torch_seconds: float | None
     """In torch, in the same run; None where that is not installed, or is what the model runs in."""
 
@@ -31,8 +33,10 @@ class BenchResult:
 
     model: str
     runtime: str
+    """`onnx` or `torch`."""
     device: str
     processor: str
+    """Its name, as the system has it."""
     threads: int
     seconds: float
     """Length of the signal."""
@@ -48,6 +52,7 @@ class BenchResult:
     decode_all: float
     """All stems in one go."""
     parts: tuple[PartTime, ...]
+    """Each part of the model by itself."""
 
 
 def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
