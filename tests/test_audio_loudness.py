@@ -85,7 +85,7 @@ def test_sections_above_half_the_sample_rate_do_nothing() -> None:
 def test_how_audio_is_cut_changes_no_bit_of_the_result(rate: int) -> None:
     wav = noise(3.337, rate, channels=2)
     sizes = np.random.default_rng(0).integers(1, 9000, size=200)
-    meter, begin = LoudnessMeter(rate, 2), 0
+    meter, begin = LoudnessMeter(rate, (1.0, 1.0)), 0
     for size in sizes:
         meter.push(wav[:, begin : begin + size])
         begin += size

@@ -200,9 +200,9 @@ def test_effort_is_that_of_all_models_and_measurements_at_another_are_kept_apart
 def test_a_bitrate_is_that_of_models_with_these_domains_and_leaves_masks_alone(codec, root, tmp_path):
     other = write_tiny(tmp_path / "other", dataclasses.replace(tiny_recipe(), name="other"), seed=1)
     asked = dataclasses.replace(request_for(root, limit=1), against=(str(other), "mixture"))
-    half = codec.recipe.bitrate / 2
+    half = codec.bitrate / 2
     full, tried = (evaluate(codec, dataclasses.replace(asked, bitrate=bitrate)) for bitrate in (None, half))
-    assert (full.bitrate, tried.bitrate) == (codec.recipe.bitrate, half)
+    assert (full.bitrate, tried.bitrate) == (codec.bitrate, half)
     levels = codec.codebooks_for(half)
     assert {len(use.perplexity) for use in tried.codebooks} == {len(use.unused) for use in tried.codebooks} == {levels}
     assert tried.file_bitrate < 0.75 * full.file_bitrate
@@ -236,7 +236,7 @@ def test_a_bitrate_that_a_model_does_not_have_is_refused_before_any_work(codec, 
         evaluate(codec, dataclasses.replace(request_for(root), bitrate=100.0))
     training = dataclasses.replace(tiny_recipe().training, quantizer_dropout=0.0)
     whole = write_tiny(tmp_path / "whole", dataclasses.replace(tiny_recipe(), name="whole", training=training), seed=1)
-    asked = dataclasses.replace(request_for(root), bitrate=codec.recipe.bitrate / 2, against=(str(whole),))
+    asked = dataclasses.replace(request_for(root), bitrate=codec.bitrate / 2, against=(str(whole),))
     with pytest.raises(ModelError, match="^--against whole: whole was trained without quantizer dropout"):
         evaluate(codec, asked)
 
@@ -603,7 +603,7 @@ def test_wrong_requests_are_one_line(folder, root, tmp_path):
     assert "tt: no tracks" in line
 
 
-def test_a_benchmark_gives_speeds_and_their_ratio_to_the_plain_network(codec):
+def test_a_benchmark_gives_speeds_and_what_each_part_takes_beside_the_same_in_torch(codec):
     result = bench(codec.at_effort(2), seconds=2.0, repeats=1)
     for value in (result.encode, result.decode_mix, result.decode_one, result.decode_all):
         assert value > 0
@@ -611,12 +611,17 @@ def test_a_benchmark_gives_speeds_and_their_ratio_to_the_plain_network(codec):
     assert result.encode_refined > 0
     plain = bench(codec.at_effort(0), seconds=1.0, repeats=1)
     assert plain.encode_refined == plain.encode
+    assert [part.part for part in plain.parts] == [part.part for part in result.parts]
+    assert all(part.seconds > 0 and part.torch_seconds is None for part in plain.parts)
+    beside = bench(codec.at_effort(0), peer=codec, seconds=1.0, repeats=1)
+    assert all(part.torch_seconds > 0 for part in beside.parts)
 
 
-def test_ratios_of_a_benchmark_say_how_much_faster_than_the_plain_network(codec, monkeypatch):
-    # Seconds of: encode, decode all, decode the mix, decode one, encode plainly, decode plainly.
-    clock = itertools.accumulate(itertools.chain.from_iterable((0.0, took) for took in (1, 2, 1, 1, 4, 6)))
+def test_a_benchmark_counts_the_best_of_several_times_against_the_length_of_the_signal(codec, monkeypatch):
+    # Of 2 s: encoding in 1 and 0.5 s, the mix in 2 and 4, one stem in 1, all stems in 0.25; then parts, in 1 s each.
+    took = itertools.chain((1, 0.5, 2, 4, 1, 1, 0.25, 0.25), itertools.repeat(1))
+    clock = itertools.accumulate(itertools.chain.from_iterable((0.0, seconds) for seconds in took))
     monkeypatch.setattr("sdcodec_cli.engine.bench.time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
-    result = bench(codec.at_effort(0), seconds=2.0, repeats=1)
-    assert (result.encode, result.decode_all, result.decode_mix) == (2, 1, 2)
-    assert (result.encode_ratio, result.decode_ratio) == (4, 3)
+    result = bench(codec.at_effort(0), seconds=2.0, repeats=2)
+    assert (result.encode, result.decode_mix, result.decode_one, result.decode_all) == (4, 1, 2, 8)
+    assert {part.seconds for part in result.parts} == {1}

@@ -173,6 +173,11 @@ class Codec:
         return self.model.num_codebooks
 
     @property
+    def bitrate(self) -> float:
+        """Of one domain at full quality, in kbit/s, codes alone."""
+        return self.model.codebook_bitrate * self.num_codebooks
+
+    @property
     def context_frames(self) -> int:
         """Frames on each side that a decoder needs to decode a frame exactly."""
         return self.model.synthesis_context
@@ -189,8 +194,7 @@ class Codec:
         """
         if bitrate is None:
             return self.num_codebooks
-        each = self.model.codebook_bitrate
-        full = each * self.num_codebooks
+        each, full = self.model.codebook_bitrate, self.bitrate
         if not each <= bitrate <= full + 1e-9:
             raise ValueError(f"bitrate must be between {each:g} and {full:g} kbit/s per domain, got {bitrate:g}")
         count = min(self.num_codebooks, int(bitrate / each + 1e-9))

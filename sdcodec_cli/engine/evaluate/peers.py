@@ -240,8 +240,7 @@ class _Model:
         decoded = np.asarray(self._codec.decode(codes))
         stored = sum(float(np.asarray(active).mean()) for active in codes.active.values())
         back = _resampled(decoded, self._codec.sample_rate, sample_rate)
-        full = self._codec.model.codebook_bitrate * self._codec.num_codebooks
-        return _fitted(back, len(wav)), full * stored
+        return _fitted(back, len(wav)), self._codec.bitrate * stored
 
     def close(self) -> None:
         """See `Peer`."""
