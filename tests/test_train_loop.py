@@ -29,6 +29,8 @@ from cli_examples import sdc
 from tiny_models import tiny_recipe, write_tiny
 from training_examples import QUICK, adversarial, losses, make_corpus, short, validations
 
+pytestmark = pytest.mark.usefixtures("without_graphs")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Path:
