@@ -79,6 +79,12 @@ def test_imports_go_one_way(path: Path) -> None:
         assert root not in ("torchaudio", "audiotools"), f"{part} imports {module}"
 
 
+@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "cli"], ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_command_line_prints(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
 ENGINE, RUNTIME = PACKAGE / "engine", PACKAGE / "runtime"
 IN_TORCH = [RUNTIME / "torch.py", RUNTIME / "graphs.py"]
 """What a runtime needs torch for; the rest of the package gets at these inside of functions."""
@@ -111,12 +117,6 @@ def test_what_runs_models_in_torch_or_writes_graphs_is_imported_when_it_is_neede
         if part_of(path) == "runtime":
             assert not (eager and module.split(".")[0] == "torch"), f"{path} imports {module}"
             assert not (eager and module.startswith("sdcodec_cli.nn")), f"{path} imports {module}"
-
-
-@pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "cli"], ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_the_command_line_prints(path: Path) -> None:
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
 
 
 def modules_loaded_by(*arguments: str, **environment: str) -> set[str]:
@@ -155,18 +155,6 @@ def test_help_does_not_even_need_numpy() -> None:
     assert "numpy" not in modules_loaded_by("--help")
 
 
-def test_the_shell_completes_names_of_models_without_torch() -> None:
-    loaded = modules_loaded_by(_SDC_COMPLETE="complete_bash", COMP_WORDS="sdc compress --model sdcodec", COMP_CWORD="3")
-    assert not HEAVY & loaded
-
-
-def test_the_package_itself_loads_nothing_heavy() -> None:
-    code = "import sys, sdcodec_cli; print(*sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    assert not {*HEAVY, "numpy", "typer"} & set(loaded.stdout.split())
-
-
 NOT_FOR_CODING = {"torch", "onnx", "scipy", "pyloudnorm", "pyarrow", "PIL", "accelerate", "sdcodec_cli.nn"}
 
 
@@ -191,3 +179,15 @@ def test_without_a_model_no_runtime_is_loaded(tmp_path: Path, monkeypatch: pytes
     Path("a.sdc").write_bytes(small_example().data)
     for arguments in (["--help"], ["info", "a.sdc"], ["models", "list"], ["models", "show", "sdcodec-16k-mini"]):
         assert "onnxruntime" not in modules_loaded_by(*arguments)
+
+
+def test_the_shell_completes_names_of_models_without_torch() -> None:
+    loaded = modules_loaded_by(_SDC_COMPLETE="complete_bash", COMP_WORDS="sdc compress --model sdcodec", COMP_CWORD="3")
+    assert not HEAVY & loaded
+
+
+def test_the_package_itself_loads_nothing_heavy() -> None:
+    code = "import sys, sdcodec_cli; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert not {*HEAVY, "numpy", "typer"} & set(loaded.stdout.split())

@@ -132,7 +132,9 @@ def test_domains_are_heard_in_the_same_places(codecs, scene):
     assert all(np.array_equal(one[domain], other[domain]) for domain in one)
 
 
-@pytest.mark.parametrize("gated", ["everything is heard", "a domain is not", "an end is silent", "a beginning is silent"])
+@pytest.mark.parametrize(
+    "gated", ["everything is heard", "a domain is not", "an end is silent", "a beginning is silent"]
+)
 def test_distance_and_gradient_of_refinement_are_the_same_in_either_runtime(codecs, scene, gated):
     """Silence is where a root of zero may turn up, whose gradient is no number.
 
@@ -378,7 +380,9 @@ def test_a_broken_graph_is_named_with_what_to_do(folder, part, damage):
     else:
         path.write_bytes({"empty": b"", "cut": data[: len(data) // 2], "garbage": b"\x00garbage" * 99}[damage])
     refused(
-        re.escape(f"{path}: cannot be used (") + ".*; make the graphs again: " + re.escape(f"sdc models export {folder}"),
+        re.escape(f"{path}: cannot be used (")
+        + ".*; make the graphs again: "
+        + re.escape(f"sdc models export {folder}"),
         ModelError,
         folder,
         effort=0,
@@ -421,9 +425,7 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest)
-    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "torch" else find(name, *rest))
 
 
 def test_every_part_is_run_by_either_runtime(codecs, scene):

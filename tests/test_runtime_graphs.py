@@ -34,9 +34,7 @@ OPEN = None
 def inputs(model: onnx.ModelProto) -> dict[str, list[int | None]]:
     """Their names and shapes."""
     return {
-        entry.name: [
-            dim.dim_value if dim.HasField("dim_value") else OPEN for dim in entry.type.tensor_type.shape.dim
-        ]
+        entry.name: [dim.dim_value if dim.HasField("dim_value") else OPEN for dim in entry.type.tensor_type.shape.dim]
         for entry in model.graph.input
     }
 
@@ -185,9 +183,7 @@ def test_their_distance_and_gradient_are_torchs(made, frames, past, silent):
     if silent:
         gates[:, frames // 2 + 1 :] = 0
         gates[0] = 0
-    found, expected = (
-        model.refiner(wav, codes, gates, 3).attempt(latent[:, past:], gradient=True) for model in models
-    )
+    found, expected = (model.refiner(wav, codes, gates, 3).attempt(latent[:, past:], gradient=True) for model in models)
     assert found.distance == pytest.approx(expected.distance, abs=1e-3)
     assert np.isfinite(found.gradient).all()
     error = np.linalg.norm(found.gradient - expected.gradient)
