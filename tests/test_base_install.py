@@ -94,7 +94,7 @@ def test_a_second_is_compressed_decoded_separated_and_looked_at(folder: Path) ->
 
 @pytest.mark.parametrize("arguments", ["--runtime torch", "--device cuda"])
 def test_what_needs_torch_says_how_to_get_it_in_one_line(folder: Path, arguments: str) -> None:
-    done = sdc(*"compress scene.flac -f -o b.sdc".split(), *arguments.split(), folder=folder)
+    done = sdc(*["compress", "scene.flac", "-f", "-o", "b.sdc"], *arguments.split(), folder=folder)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert "needs torch, which is not installed; install it with pip install 'sdcodec-cli[train]'" in line

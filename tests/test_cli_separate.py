@@ -29,7 +29,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_every_stem_of_the_model_is_written_by_default(engine: Engine) -> None:
-    result = sdc("separate", "film.wav", "-o", "stems/", *"--device cpu --runtime onnx --threads 1".split())
+    result = sdc("separate", "film.wav", "-o", "stems/", *["--device", "cpu", "--runtime", "onnx", "--threads", "1"])
     assert result.exit_code == 0
     names = [f"stems/film.{stem}.wav" for stem in ("speech", "music", "sfx")]
     assert sorted(map(str, Path("stems").iterdir())) == sorted(names)

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+from audio_examples import si_sdr
 
 from sdcodec_cli import load_codec
 from sdcodec_cli.engine.codec import Codec
-
-from audio_examples import si_sdr
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = ROOT / "docs" / "scene.flac"

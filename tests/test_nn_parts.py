@@ -127,7 +127,6 @@ def test_the_same_audio_is_as_near_as_can_be_and_where_nothing_is_heard_nothing_
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_refinement_is_the_distance_and_its_gradient_by_the_straight_through_estimate(kind):
-    """Along a direction that quantization does not see: what decoding does with an offset added behind the codebooks."""
     codec = network(kind)
     latent, *others = refine_inputs(codec)
     distance, codes, gradient = parts.Refine(codec, 16_000)(latent, *others)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import soxr
 import torch
+from audio_examples import si_sdr
 
 from sdcodec_cli import load_codec
 from sdcodec_cli.engine.codec import Codec
@@ -18,7 +19,6 @@ from sdcodec_cli.nn.distances import mel_distance, negative_snr
 from sdcodec_cli.recipe import MAX_EFFORT
 from sdcodec_cli.runtime import Refinement
 
-from audio_examples import si_sdr
 from cli_examples import errors, sdc
 from tiny_models import tiny_recipe, write_tiny
 
@@ -52,7 +52,9 @@ def distance(decoded: np.ndarray, wanted: np.ndarray) -> float:
     """What refinement makes small, put together from training's distances."""
     num_seconds = max(1, round(len(wanted) / 16_000))
     ours, theirs = (np.array_split(wav, num_seconds) for wav in (decoded, wanted))
-    pairs = [(torch.from_numpy(one)[None], torch.from_numpy(other)[None]) for one, other in zip(ours, theirs)]
+    pairs = [
+        (torch.from_numpy(one)[None], torch.from_numpy(other)[None]) for one, other in zip(ours, theirs, strict=True)
+    ]
     ratios = [float(negative_snr(one, other)) for one, other in pairs]
     whole = torch.from_numpy(decoded)[None], torch.from_numpy(wanted)[None]
     return sum(ratios) / num_seconds + 1.2 * float(
