@@ -1,4 +1,4 @@
-"""Networks written down as graphs: the embedded model's are those of its recipe, and new ones compute what torch does."""
+"""Networks written down as graphs: those of the embedded model, and what new ones compute."""
 
 from __future__ import annotations
 
@@ -109,8 +109,10 @@ def test_their_inputs_are_those_of_the_contract():
 
 
 def test_no_root_is_taken_of_what_may_be_zero():
-    """The exporter takes a constant below 1e-8 for zero and leaves out adding it; the gradient of such a root of silence
-    is no number, and refinement then keeps the encoder's codes."""
+    """The exporter takes a constant below 1e-8 for zero and leaves out adding it.
+
+    The gradient of such a root of silence is no number, and refinement then keeps the encoder's codes.
+    """
     for part in PARTS:
         model = graph(part).graph
         constants = {entry.name: entry for entry in model.initializer}
