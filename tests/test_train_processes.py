@@ -63,7 +63,8 @@ class Cluster:
 
     def start(self, recipe: Recipe, name: str, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
         command = self.command(recipe, name, *arguments, processes=processes)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        root = str(Path(__file__).resolve().parents[1])
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
         )
