@@ -80,7 +80,7 @@ def sha256(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """The hash by which a `.sdc` names the weights it was made with: of names, types, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name])
+        tensor = np.asarray(tensors[name], order="C")
         digest.update(f"{name} {tensor.dtype.name} {list(tensor.shape)}\n".encode())
         digest.update(tensor.data if tensor.ndim else tensor.tobytes())
     return digest.digest()

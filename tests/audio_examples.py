@@ -81,3 +81,10 @@ def write(target: Path | str, wav: Wav, rate: int = RATE, *, overwrite: bool = F
         for begin in range(0, wav.shape[1], 5_000):
             writer.write(wav[:, begin : begin + 5_000])
     return writer
+
+
+def si_sdr(estimate: np.ndarray, reference: np.ndarray) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB (arXiv:1811.02508), written out."""
+    estimate, reference = estimate - estimate.mean(dtype=np.float64), reference - reference.mean(dtype=np.float64)
+    target = (estimate @ reference) / (reference @ reference) * reference
+    return float(10 * np.log10(np.square(target).sum() / np.square(estimate - target).sum()))

@@ -22,8 +22,6 @@ from sdcodec_cli.errors import SdcError
 
 from bitstream_examples import small_example
 
-WEIGHTS = bytes(range(32))  # those of `example_header`
-
 
 @dataclass(frozen=True)
 class CompressResult:
@@ -67,19 +65,28 @@ class DecodeResult(StemsResult):
 
 @dataclass
 class Engine:
-    """Stand-in for the modules that need torch. Fields named `result` change what is returned."""
+    """Stand-in for the modules that need a model. Fields named `result` change what is returned."""
 
     calls: list[dict[str, Any]] = field(default_factory=list)
     loaded: list[tuple[Any, str]] = field(default_factory=list)
+    computed: list[tuple[str, int | None]] = field(default_factory=list)
+    """In which runtime, on how many threads."""
     efforts: list[int | None] = field(default_factory=list)
+    prepared: list[dict[str, bool]] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
-    weights: bytes = WEIGHTS
 
     def load_codec(
-        self, model: str | None = None, *, device: str = "auto", effort: int | None = None
+        self,
+        model: str | None = None,
+        *,
+        runtime: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        effort: int | None = None,
     ) -> SimpleNamespace:
         self.loaded.append((model, device))
+        self.computed.append((runtime, threads))
         self.efforts.append(effort)
 
         def codebooks_for(bitrate: float) -> int:
@@ -87,7 +94,10 @@ class Engine:
                 raise ValueError(f"bitrate must be between 0.5 and 6 kbit/s per domain, got {bitrate:g}")
             return 12
 
-        return SimpleNamespace(name=model or "toy", weights_sha256=self.weights, codebooks_for=codebooks_for)
+        def prepare(**wanted: bool) -> None:
+            self.prepared.append(wanted)
+
+        return SimpleNamespace(name=model or "toy", codebooks_for=codebooks_for, prepare=prepare)
 
     def compress(self, source: str, target: str, *, progress: Any, **options: Any) -> CompressResult:
         self.calls.append({"source": source, "target": target, **options})

@@ -25,3 +25,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow; run with --slow"))
         if "shared" in item.keywords and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason="needs ../shared, which a user's clone does not have"))
+
+
+@pytest.fixture
+def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that training makes have no graphs, which take minutes; test_runtime_graphs.py makes some."""
+    monkeypatch.setattr("sdcodec_cli.engine.train.export.make_graphs", lambda recipe: {})

@@ -19,6 +19,7 @@ from cli_examples import Engine, errors, install, sdc
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SDC_DEVICE", raising=False)
+    monkeypatch.delenv("SDC_RUNTIME", raising=False)
     soundfile.write("talk.wav", np.zeros(1600), 16_000)
     return tmp_path
 
@@ -48,23 +49,31 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "overwrite": False,
     }
     assert engine.loaded == [(None, "auto")]
+    assert engine.computed == [("auto", None)]
     assert engine.efforts == [None]
+    assert engine.prepared == [{"decode": False}]
 
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
     arguments = "compress talk.wav -o x.sdc --model sdcodec-16k-mini --bitrate 3 --domains speech,music --channels keep"
-    assert sdc(*arguments.split(), "--effort", "0", "--device", "cpu", "--force").exit_code == 0
+    more = "--effort 0 --runtime onnx --device cpu --threads 3 --force"
+    assert sdc(*arguments.split(), *more.split()).exit_code == 0
     (call,) = engine.calls
     assert (call["target"], call["bitrate"], call["domains"]) == ("x.sdc", 3.0, ["speech", "music"])
     assert (call["channels"], call["overwrite"]) == ("keep", True)
     assert engine.loaded == [("sdcodec-16k-mini", "cpu")]
+    assert engine.computed == [("onnx", 3)]
     assert engine.efforts == [0]
 
 
-def test_the_device_can_come_from_the_environment(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_and_the_runtime_can_come_from_the_environment(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SDC_DEVICE", "cpu")
+    monkeypatch.setenv("SDC_RUNTIME", "torch")
     assert sdc("compress", "talk.wav").exit_code == 0
     assert engine.loaded == [(None, "cpu")]
+    assert engine.computed == [("torch", None)]
 
 
 def test_options_may_stand_anywhere(engine: Engine) -> None:
@@ -196,6 +205,8 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
         ["talk.wav", "--effort", "101"],
         ["talk.wav", "--effort", "most"],
         ["talk.wav", "--device", "tpu"],
+        ["talk.wav", "--runtime", "jax"],
+        ["talk.wav", "--threads", "0"],
         ["talk.wav", "--unknown"],
     ],
 )

@@ -13,9 +13,12 @@ import torch
 from sdcodec_cli import zoo
 from sdcodec_cli.cli.console import table
 from sdcodec_cli.cli.options import complete_model
+from sdcodec_cli.recipe import Recipe
 
 from cli_examples import errors, sdc
 from tiny_models import tiny_recipe
+
+pytestmark = pytest.mark.usefixtures("without_graphs")
 
 
 @pytest.fixture(autouse=True)
@@ -127,12 +130,28 @@ def test_the_mean_of_models_is_a_model() -> None:
     result = sdc("models", "average", "./m0", "./m1", "./m1", "-o", "mean", "--bits", "16", "--json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["name"] == "mean"
-    assert result.stderr.startswith("mean: mean, mean of 3 models, ")
+    assert result.stderr.splitlines()[-1].startswith("mean: mean, mean of 3 models, ")
     weights = zoo.load(zoo.find("./mean"))[0].state_dict()
     one = zoo.load(zoo.find("./m0"))[0].state_dict()
     for name, tensor in weights.items():
         assert torch.allclose(tensor, torch.tensor(3.0) if name == "decoder.project.bias" else one[name], atol=1e-3)
     assert "Mean of the weights of `m0`, `m1`, `m1`" in sdc("models", "show", "./mean").stdout
+
+
+def test_graphs_of_its_recipe_are_beside_the_weights_of_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def make_graphs(recipe: Recipe) -> dict[str, bytes]:
+        made.append(recipe)
+        return {"manifest.json": b"{}", "analyse.onnx": b"graph"}
+
+    monkeypatch.setattr("sdcodec_cli.engine.train.export.make_graphs", make_graphs)
+    models_of_known_weights(1.0, 4.0)
+    assert sdc("models", "average", "./m0", "./m1", "-o", "mean").exit_code == 0
+    (recipe,) = made
+    assert recipe == zoo.find("./mean").recipe
+    found = {path.name: path.read_bytes() for path in Path("mean/graphs").iterdir()}
+    assert found == {"manifest.json": b"{}", "analyse.onnx": b"graph"}
 
 
 def test_models_that_have_no_mean_are_refused() -> None:

@@ -16,6 +16,7 @@ from cli_examples import Engine, errors, install, sdc
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SDC_DEVICE", raising=False)
+    monkeypatch.delenv("SDC_RUNTIME", raising=False)
     Path("film.wav").touch()
     return tmp_path
 
@@ -28,12 +29,15 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_every_stem_of_the_model_is_written_by_default(engine: Engine) -> None:
-    result = sdc("separate", "film.wav", "-o", "stems/", "--device", "cpu")
+    result = sdc("separate", "film.wav", "-o", "stems/", *["--device", "cpu", "--runtime", "onnx", "--threads", "1"])
     assert result.exit_code == 0
     names = [f"stems/film.{stem}.wav" for stem in ("speech", "music", "sfx")]
     assert sorted(map(str, Path("stems").iterdir())) == sorted(names)
     assert result.stderr == f"{', '.join(names)}: 61.2 s, 78x real time on cpu\n"
     assert engine.loaded == [(None, "cpu")]
+    assert engine.computed == [("onnx", 1)]
+    assert engine.efforts == [0]
+    assert engine.prepared == [{}]
 
 
 def test_one_stem_can_go_to_a_named_file_or_to_standard_output(engine: Engine) -> None:

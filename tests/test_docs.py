@@ -25,6 +25,7 @@ COMMAND: Any = typer.main.get_command(app)
 
 def test_the_page_about_the_command_line_is_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SDC_DEVICE", raising=False)
+    monkeypatch.delenv("SDC_RUNTIME", raising=False)
     page = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
     assert page == reference(), "run: python -m sdcodec_cli.cli.reference > docs/cli.md"
 

@@ -28,22 +28,32 @@ def codec(request, tmp_path_factory) -> Codec:
     )
 
 
-def signal(length: int = LENGTH) -> torch.Tensor:
+def signal(length: int = LENGTH) -> np.ndarray:
     """Noise whose level wanders, at the level that the models expect, so that its gain is near 0 dB."""
-    torch.manual_seed(1)
-    time = torch.arange(length) / 16_000
-    return torch.randn(length) * 0.04 * (1.2 + torch.sin(2 * math.pi * 0.3 * time))
+    noise = np.random.default_rng(1).standard_normal(length)
+    wav = noise * 0.04 * (1.2 + np.sin(2 * np.pi * 0.3 * np.arange(length) / 16_000))
+    return wav.astype(np.float32)
 
 
-def whole(codec: Codec, wav: torch.Tensor) -> torch.Tensor:
+def whole(codec: Codec, wav: np.ndarray) -> np.ndarray:
     """Codes of the whole signal in one pass of the network, `[N, K, F]`."""
+    network = codec.model.runtime.network
     with torch.inference_mode():
-        return codec.network.quantize(codec.network.encode(wav[None, None])).codes[:, 0]
+        return network.quantize(network.encode(torch.from_numpy(wav)[None, None])).codes[:, 0].numpy()
 
 
 def test_codes_in_blocks_are_those_of_the_whole_file_at_once(codec):
     codes = codec.encode(signal(), normalize=False)
-    assert torch.equal(torch.stack(list(codes.codes.values()))[:, 0], whole(codec, signal()))
+    assert np.array_equal(np.stack(list(codes.codes.values()))[:, 0], whole(codec, signal()))
+
+
+def test_codes_and_audio_are_arrays(codec):
+    codes = codec.encode(signal(4000))
+    assert {found.dtype for found in codes.codes.values()} == {np.dtype(np.int64)}
+    assert {found.dtype for found in codes.active.values()} == {np.dtype(bool)}
+    decoded = codec.decode(codes)
+    assert isinstance(decoded, np.ndarray)
+    assert decoded.dtype == np.float32
 
 
 @pytest.mark.parametrize("size", [1000, 4001, 16_000, 99_999, LENGTH])
@@ -53,7 +63,7 @@ def test_codes_do_not_depend_on_how_the_audio_arrives(codec, size):
     for start in range(0, LENGTH, size):
         blocks += encoder.push(wav[start : start + size])
     blocks += encoder.finish()
-    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, wav).numpy())
+    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, wav))
     starts = [block.start_frame for block in blocks]
     assert starts == list(range(0, math.ceil(LENGTH / HOP), BLOCK_FRAMES))
 
@@ -67,23 +77,24 @@ def test_audio_does_not_depend_on_how_the_codes_arrive(codec, size):
         span = slice(start, min(start + size, frames))
         pieces += decoder.push(dict(zip(codec.domains, codes[..., span], strict=True)), span.stop - start)
     pieces += decoder.finish()
-    wav = torch.cat(pieces, dim=-1)
+    wav = np.concatenate(pieces, axis=-1)
+    network = codec.model.runtime.network
     with torch.inference_mode():
-        latents = codec.network.quantizer.decode(codes[:, None], range(3))
-        expected = codec.network.decode(torch.cat([latents[0], latents.sum(0)]))[:, 0]
+        latents = network.quantizer.dequantize(torch.from_numpy(codes))
+        expected = network.decode(torch.stack([latents[0], latents.sum(0)]))[:, 0].numpy()
     assert wav.shape == (2, frames * HOP)
-    assert float((wav - expected).abs().max()) < 1e-4
+    assert np.abs(wav - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("length", [1, HOP - 1, HOP, HOP + 1, 5000, SEGMENT_FRAMES * HOP, BLOCK_FRAMES * HOP + 1])
 def test_audio_of_any_length_comes_back_at_that_length(codec, length):
-    wav = torch.randn(length) * 0.05
+    wav = np.random.default_rng(0).standard_normal(length) * 0.05
     codes = codec.encode(wav)
     assert codes.num_samples == length
     for stem in ("mix", *codec.domains):
         decoded = codec.decode(codes, stem=stem)
         assert decoded.shape == (length,)
-        assert bool(torch.isfinite(decoded).all())
+        assert np.isfinite(decoded).all()
 
 
 def test_rows_of_a_batch_are_signals_by_themselves_and_keep_their_shape(codec):
@@ -92,23 +103,23 @@ def test_rows_of_a_batch_are_signals_by_themselves_and_keep_their_shape(codec):
     assert codes.codes["music"].shape == (2, 4, math.ceil(10_000 / HOP))
     decoded = codec.decode(codes)
     assert decoded.shape == wav.shape
-    assert torch.equal(decoded[1, 0], codec.decode(codec.encode(wav[1, 0])))
+    assert np.array_equal(decoded[1, 0], codec.decode(codec.encode(wav[1, 0])))
 
 
 def test_level_does_not_change_the_codes(codec):
     wav = signal(40_000)
     loud, soft = codec.encode(wav), codec.encode(wav / 16)
-    assert float(soft.gain_db - loud.gain_db) == pytest.approx(20 * math.log10(16), abs=1 / 128)
-    same = [float((loud.codes[d] == soft.codes[d]).float().mean()) for d in codec.domains]
+    assert soft.gain_db[0] - loud.gain_db[0] == pytest.approx(20 * math.log10(16), abs=1 / 128)
+    same = [(loud.codes[d] == soft.codes[d]).mean() for d in codec.domains]
     assert min(same) > 0.95
-    ratio = codec.decode(loud).square().mean() / codec.decode(soft).square().mean()
-    assert 10 * math.log10(float(ratio)) == pytest.approx(20 * math.log10(16), abs=0.2)
+    ratio = np.square(codec.decode(loud)).mean() / np.square(codec.decode(soft)).mean()
+    assert 10 * math.log10(ratio) == pytest.approx(20 * math.log10(16), abs=0.2)
 
 
 def test_silence_is_active_nowhere_and_decodes_to_exact_silence(codec):
-    codes = codec.encode(torch.zeros(50_000))
-    assert not any(bool(active.any()) for active in codes.active.values())
-    assert float(codec.decode(codes).abs().max()) == 0
+    codes = codec.encode(np.zeros(50_000))
+    assert not any(active.any() for active in codes.active.values())
+    assert not codec.decode(codes).any()
 
 
 def test_a_segment_of_silence_between_sounds_is_left_out_and_fades_over_a_frame(codec):
@@ -117,26 +128,26 @@ def test_a_segment_of_silence_between_sounds_is_left_out_and_fades_over_a_frame(
     wav[quiet] = 0
     codes = codec.encode(wav)
     for domain in codec.domains:
-        assert not bool(codes.active[domain][0, 2 * SEGMENT_FRAMES : 3 * SEGMENT_FRAMES].any())
+        assert not codes.active[domain][0, 2 * SEGMENT_FRAMES : 3 * SEGMENT_FRAMES].any()
     decoded = codec.decode(codes)
-    assert float(decoded[quiet.start + 3 * HOP : quiet.stop - 3 * HOP].abs().max()) == 0
-    assert float(decoded[: quiet.start].abs().max()) > 0
+    assert not decoded[quiet.start + 3 * HOP : quiet.stop - 3 * HOP].any()
+    assert decoded[: quiet.start].any()
 
 
 def test_what_is_heard_always_goes_to_some_domain(codec):
     codes = codec.encode(signal(100_000))
-    assert bool(torch.stack([active[0] for active in codes.active.values()]).any(0).all())
+    assert np.stack([active[0] for active in codes.active.values()]).any(0).all()
 
 
 def test_domains_that_are_said_to_be_present_are_active_everywhere(codec):
-    codes = codec.encode(torch.zeros(10_000), present=codec.domains)
-    assert all(bool(active.all()) for active in codes.active.values())
+    codes = codec.encode(np.zeros(10_000), present=codec.domains)
+    assert all(active.all() for active in codes.active.values())
 
 
 def test_fewer_codebooks_are_the_first_of_all(codec):
     full, two = codec.encode(signal(9000)), codec.encode(signal(9000), num_codebooks=2)
     for domain in codec.domains:
-        assert torch.equal(two.codes[domain], full.codes[domain][:, :2])
+        assert np.array_equal(two.codes[domain], full.codes[domain][:, :2])
     assert codec.decode(two).shape == (9000,)
 
 
@@ -161,9 +172,14 @@ def test_a_model_without_quantizer_dropout_refuses_lower_bitrates_by_name(tmp_pa
 @pytest.mark.parametrize(
     ("wav", "message"),
     [
-        (torch.zeros(0), "at least one sample"),
-        (torch.tensor(0.5), "at least one sample"),
-        (torch.tensor([0.0, math.nan]), "not finite"),
+        (np.zeros(0), r"at least one sample, got shape \[0\]"),
+        (np.float64(0.5), r"at least one sample, got shape \[\]"),
+        (torch.tensor(0.5), r"at least one sample, got shape \[\]"),
+        (np.array([0.0, math.nan]), "not finite"),
+        (torch.tensor([0.0, math.inf]), "not finite"),
+        (np.zeros(100, np.int16), "wav must be floats in −1…1, got int16; divide integers by their full scale"),
+        (torch.zeros(100, dtype=torch.int16), "wav must be floats in −1…1, got int16"),
+        (np.zeros(100, np.complex64), "wav must be floats in −1…1, got complex64"),
     ],
 )
 def test_audio_that_cannot_be_coded_is_refused(codec, wav, message):
@@ -200,7 +216,7 @@ def test_weights_of_another_recipe_are_noticed(tmp_path):
 
 
 def test_the_caller_may_use_its_memory_again(codec):
-    wav, memory, blocks = signal().numpy(), np.empty(16_000, np.float32), []
+    wav, memory, blocks = signal(), np.empty(16_000, np.float32), []
     encoder = codec.stream_encoder()
     for start in range(0, LENGTH, len(memory)):
         piece = wav[start : start + len(memory)]
@@ -208,27 +224,28 @@ def test_the_caller_may_use_its_memory_again(codec):
         blocks += encoder.push(memory[: len(piece)])
     memory[:] = 0
     blocks += encoder.finish()
-    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, signal()).numpy())
+    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, signal()))
 
 
 def test_what_is_heard_in_blocks_is_what_is_heard_in_the_whole_file(codec, monkeypatch):
     seen = []
 
-    def record(self, wav, logits):
-        seen.append(logits)
-        return np.ones((3, logits.shape[-1]), dtype=bool)
+    def record(self, wav, activity):
+        seen.append(activity)
+        return np.ones((3, activity.shape[-1]), dtype=bool)
 
     monkeypatch.setattr("sdcodec_cli.engine.stream.StreamEncoder._active", record)
     codec.encode(signal(), normalize=False)
+    network = codec.model.runtime.network
     with torch.no_grad():
-        expected = codec.network.activity_logits(codec.network.encode(signal()[None, None]))[0]
+        logits = network.activity_logits(network.encode(torch.from_numpy(signal())[None, None]))[0]
     assert len(seen) > 1
-    torch.testing.assert_close(torch.cat(seen, dim=-1), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(np.concatenate(seen, axis=-1), logits.sigmoid().numpy(), atol=2.5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("level", [0.1, 1e-3, 3e-4])
 def test_quiet_audio_is_brought_to_the_level_of_the_model_however_quiet(codec, level):
     codes = codec.encode(signal(32_000) / 0.04 * level)
     loud = codec.encode(signal(32_000))
-    assert float(codes.gain_db) == pytest.approx(float(loud.gain_db) + 20 * math.log10(0.04 / level), abs=0.2)
-    assert float((codes.codes["speech"] == loud.codes["speech"]).float().mean()) > 0.9
+    assert codes.gain_db[0] == pytest.approx(loud.gain_db[0] + 20 * math.log10(0.04 / level), abs=0.2)
+    assert (codes.codes["speech"] == loud.codes["speech"]).mean() > 0.9

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import soundfile
 
 from bitstream_examples import small_example
 
@@ -24,15 +25,29 @@ MAY_IMPORT = {
     "nn": "audio",
     "recipe": "errors bitstream",
     "audio": "errors",
-    "zoo": "errors recipe (nn)",
+    "weights": "errors",
+    "zoo": "errors recipe weights (nn)",
+    "runtime": "errors recipe weights zoo nn",
     "checkpoints": "errors recipe zoo nn",
     "data": "errors recipe audio",
-    "engine": "errors account bitstream nn recipe audio zoo checkpoints data",
-    "cli": "errors extras account (engine) (zoo) (checkpoints) (recipe) (data) (bitstream)",
+    "engine": "errors account bitstream nn recipe audio weights zoo runtime checkpoints data",
+    "cli": "errors extras account (engine) (runtime) (zoo) (checkpoints) (recipe) (data) (bitstream)",
     "__init__": "(engine) (errors)",
     "__main__": "cli",
 }
-WITHOUT_TORCH = {"errors", "extras", "account", "bitstream", "recipe", "audio", "zoo", "cli", "__init__", "__main__"}
+WITHOUT_TORCH = [
+    "errors",
+    "extras",
+    "account",
+    "bitstream",
+    "recipe",
+    "audio",
+    "weights",
+    "zoo",
+    "cli",
+    "__init__",
+    "__main__",
+]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -103,6 +118,40 @@ def test_only_the_command_line_prints(path: Path) -> None:
     assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
 
 
+ENGINE, RUNTIME = PACKAGE / "engine", PACKAGE / "runtime"
+IN_TORCH = [RUNTIME / "torch.py", RUNTIME / "graphs.py"]
+"""What a runtime needs torch for; the rest of the package gets at these inside of functions."""
+OF_TRAINING = [ENGINE / "train", ENGINE / "bench_training.py"]
+
+
+def is_in(path: Path, places: list[Path]) -> bool:
+    return any(path.is_relative_to(place) for place in places)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in FILES if part_of(p) == "engine" and not is_in(p, [*OF_TRAINING, ENGINE / "evaluate"])],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_the_engine_knows_models_by_their_contract_and_no_network(path: Path) -> None:
+    """Not even inside of functions: what it does is done in any runtime."""
+    for module, _ in imports(path):
+        assert module.split(".")[0] not in ("torch", "onnx", "onnxruntime"), f"{path} imports {module}"
+        assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.runtime.torch", "sdcodec_cli.runtime.graphs"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_runs_models_in_torch_or_writes_graphs_is_imported_when_it_is_needed(path: Path) -> None:
+    if is_in(path, [*IN_TORCH, *OF_TRAINING]):
+        return
+    for module, eager in imports(path):
+        assert not (eager and module.startswith(("sdcodec_cli.runtime.torch", "sdcodec_cli.runtime.graphs"))), module
+        assert not (eager and module.split(".")[0] in ("onnx", "onnxruntime")), f"{path} imports {module}"
+        if part_of(path) == "runtime":
+            assert not (eager and module.split(".")[0] == "torch"), f"{path} imports {module}"
+            assert not (eager and module.startswith("sdcodec_cli.nn")), f"{path} imports {module}"
+
+
 def modules_loaded_by(*arguments: str, **environment: str) -> set[str]:
     code = (
         "import sys, atexit\n"
@@ -146,6 +195,32 @@ def test_metrics_and_pages_load_neither_torch_nor_scipy() -> None:
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert not HEAVY & set(loaded.stdout.split())
+
+
+NOT_FOR_CODING = {"torch", "onnx", "scipy", "pyloudnorm", "pyarrow", "PIL", "accelerate", "sdcodec_cli.nn"}
+
+
+def test_coding_with_the_embedded_model_loads_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SDC_DEVICE", "SDC_RUNTIME"):
+        monkeypatch.delenv(name, raising=False)
+    wav, rate = soundfile.read(PACKAGE.parent / "docs" / "scene.flac", frames=48_000)
+    soundfile.write("a.wav", wav, rate)
+    for command in (
+        "compress a.wav -o a.sdc --json -q",
+        "decode a.sdc -o b.wav --json -q",
+        "separate a.wav -o stems/ --json -q",
+    ):
+        loaded = modules_loaded_by(*command.split(), "--device", "cpu")
+        assert "onnxruntime" in loaded
+        assert not NOT_FOR_CODING & loaded, command
+
+
+def test_without_a_model_no_runtime_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.sdc").write_bytes(small_example().data)
+    for arguments in (["--help"], ["info", "a.sdc"], ["models", "list"], ["models", "show", "sdcodec-16k-mini"]):
+        assert "onnxruntime" not in modules_loaded_by(*arguments)
 
 
 def test_the_shell_completes_names_of_models_without_torch() -> None:

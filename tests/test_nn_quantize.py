@@ -29,8 +29,42 @@ def test_codes_lead_back_to_the_quantized_latent(num_shared):
     quantized = quantizer(latent)
     assert quantized.codes.shape == (3, 2, LEVELS, 10)
     assert quantized.codes.dtype == torch.int64
-    torch.testing.assert_close(quantizer.decode(quantized.codes, [0, 1, 2]), quantized.latents, atol=1e-5, rtol=0)
-    torch.testing.assert_close(quantizer.decode(quantized.codes[2:], [2]), quantized.latents[2:], atol=1e-5, rtol=0)
+    for example in range(2):
+        found = quantizer.dequantize(quantized.codes[:, example])
+        torch.testing.assert_close(found, quantized.latents[:, example], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("num_shared", range(LEVELS + 1))
+@torch.no_grad()
+def test_codes_of_nothing_add_exactly_nothing_and_leave_what_is_beside_them(num_shared):
+    """Biases of the way back included, which are no zeros here."""
+    quantizer, latent = rvq(num_shared), torch.randn(1, 16, 10)
+    for part in (quantizer.own, quantizer.shared):
+        part.out_bias.normal_()
+    codes = quantizer(latent).codes[:, 0]
+    assert float(quantizer.dequantize(torch.full_like(codes, -1)).abs().max()) == 0
+    gaps = codes.clone()
+    gaps[1] = -1
+    gaps[0, :, 3] = -1
+    found, whole = quantizer.dequantize(gaps), quantizer.dequantize(codes)
+    assert float(found[1].abs().max()) == 0
+    assert float(found[0, :, 3].abs().max()) == 0
+    torch.testing.assert_close(found[2], whole[2], atol=1e-6, rtol=0)
+    kept = [frame for frame in range(10) if frame != 3]
+    torch.testing.assert_close(found[0, :, kept], whole[0, :, kept], atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_each_level_adds_its_entry_as_the_way_back_has_it():
+    """A single code at a time, by hand."""
+    quantizer = rvq(1)
+    for index in range(LEVELS):
+        codes = torch.full((3, LEVELS, 1), -1)
+        codes[2, index] = 7
+        part, stream, level = (quantizer.own, 2, index) if index < 3 else (quantizer.shared, 0, 0)
+        part.out_bias.normal_()
+        expected = part.out_weight[stream, level] @ part.codebook[stream, level, 7] + part.out_bias[stream, level]
+        torch.testing.assert_close(quantizer.dequantize(codes)[2, :, 0], expected)
 
 
 @torch.no_grad()
@@ -48,11 +82,14 @@ def test_leading_levels_decode_alone_as_if_quantizer_dropout_had_kept_them():
     codes = quantizer(latent).codes
     for kept in range(LEVELS + 1):
         dropped = quantizer(latent, keep=torch.full((3, 2), kept)).latents
-        torch.testing.assert_close(quantizer.decode(codes[:, :, :kept], [0, 1, 2]), dropped, atol=1e-5, rtol=0)
-        if kept:
-            alone = quantizer(latent, num_codebooks=kept)
-            assert torch.equal(alone.codes, codes[:, :, :kept])
-            torch.testing.assert_close(alone.latents, dropped, atol=1e-5, rtol=0)
+        leading = codes.clone()
+        leading[:, :, kept:] = -1
+        for example in range(2):
+            found = quantizer.dequantize(leading[:, example])
+            torch.testing.assert_close(found, dropped[:, example], atol=1e-5, rtol=0)
+        alone = quantizer(latent, weights=(torch.arange(LEVELS) < kept).float())
+        assert torch.equal(alone.codes, codes)
+        torch.testing.assert_close(alone.latents, dropped, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -99,6 +99,50 @@ def test_a_model_is_written_whole_and_never_over_something_else(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model"]
 
 
+def test_graphs_are_part_of_a_model_and_go_with_it(tmp_path):
+    recipe = tiny_recipe()
+    tensors = zoo.build(recipe).state_dict()
+    zoo.write_model(tmp_path / "model", recipe, tensors, card="", graphs={"manifest.json": b"{}", "a.onnx": b"1"})
+    assert {path.name for path in (tmp_path / "model" / "graphs").iterdir()} == {"manifest.json", "a.onnx"}
+    zoo.write_model(tmp_path / "model", recipe, tensors, card="", overwrite=True)
+    assert not (tmp_path / "model" / "graphs").exists()
+
+
+def test_graphs_are_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    model = write_tiny(tmp_path / "model", tiny_recipe())
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    zoo.replace_graphs(model, {"manifest.json": b"{}", "a.onnx": b"1"})
+    zoo.replace_graphs(model, {"manifest.json": b"{}", "b.onnx": b"2"})
+
+    def graphs() -> set[str]:
+        return {path.name for path in (model / "graphs").iterdir()}
+
+    assert graphs() == {"manifest.json", "b.onnx"}
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if target == model / "graphs" and not path.name.endswith("-before"):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(OutputError, match=r"model: No space left on device; give a folder that can be written"):
+        zoo.replace_graphs(model, {"c.onnx": b"3"})
+    assert graphs() == {"manifest.json", "b.onnx"}
+    assert {path.name: path.read_bytes() for path in model.iterdir() if path.is_file()} == before
+    assert {path.name for path in model.iterdir()} == {*before, "graphs"}
+
+
+def test_something_else_among_the_graphs_keeps_a_model_from_being_replaced(tmp_path):
+    recipe = tiny_recipe()
+    model = write_tiny(tmp_path / "model", recipe)
+    zoo.replace_graphs(model, {"manifest.json": b"{}"})
+    (model / "graphs" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"has graphs/notes.txt in it, which would be lost"):
+        zoo.write_model(model, recipe, zoo.build(recipe).state_dict(), card="", overwrite=True)
+    assert (model / "graphs" / "notes.txt").read_text() == "mine"
+
+
 def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     recipe = tiny_recipe()
     tensors = zoo.build(recipe).state_dict()
