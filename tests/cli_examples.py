@@ -76,7 +76,7 @@ class Engine:
     result: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
 
-    def load_codec(
+    def open_codec(
         self,
         model: str | None = None,
         *,
@@ -97,7 +97,9 @@ class Engine:
         def prepare(**wanted: bool) -> None:
             self.prepared.append(wanted)
 
-        return SimpleNamespace(name=model or "toy", codebooks_for=codebooks_for, prepare=prepare)
+        return SimpleNamespace(
+            name=model or "toy", runtime="onnx", device="cpu", codebooks_for=codebooks_for, prepare=prepare
+        )
 
     def compress(self, source: str, target: str, *, progress: Any, **options: Any) -> CompressResult:
         self.calls.append({"source": source, "target": target, **options})
@@ -141,7 +143,7 @@ def install(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stand-in where the commands import the engine from."""
     for name in ("codec", "compress", "decode", "separate"):
         module = ModuleType(f"sdcodec_cli.engine.{name}")
-        for function in ("load_codec", "compress", "decode", "separate"):
+        for function in ("open_codec", "compress", "decode", "separate"):
             setattr(module, function, getattr(engine, function))
         monkeypatch.setitem(sys.modules, module.__name__, module)
 

@@ -30,9 +30,6 @@ Name = Annotated[
 ]
 
 
-MAKING_GRAPHS = "writing the network down as graphs for ONNX Runtime, which takes a minute or two"
-
-
 def parse_bits(text: str | int) -> int:
     """How wide weights are stored; the default comes along here, too."""
     if str(text) not in ("32", "16", "8"):
@@ -219,12 +216,11 @@ def import_(
 
     imported = read_checkpoint(source, name=title, sample_rate=sample_rate)
     console = Console(quiet=quiet, json=json)
-    console.say(MAKING_GRAPHS)
 
     from ..engine.train.export import write
 
     card = _card(imported, source)
-    entry = write(folder, imported.recipe, imported.tensors, bits=32, card=card, overwrite=force)
+    entry = write(folder, imported.recipe, imported.tensors, bits=32, card=card, overwrite=force, report=console.say)
     report = _report(entry)
     console.say(
         f"{output}: {imported.layout}, {report.sample_rate} Hz, {', '.join(report.domains)}, "
@@ -277,22 +273,20 @@ def export(
             if given:
                 wrong(f"{option} is for making a model of a run; leave it out to write graphs into {source}")
         entry = find(Path(source).absolute())
-        console.say(MAKING_GRAPHS)
 
         from ..engine.train.export import add_graphs
 
-        add_graphs(entry)
+        add_graphs(entry, report=console.say)
         console.say(f"{source}: has graphs now")
         console.result(_report(entry))
         return
     folder = Path(output)
     title = _title(name, folder)
     check_new_model(folder, overwrite=force)
-    console.say(MAKING_GRAPHS)
 
     from ..engine.train.export import export as write
 
-    entry = write(Path(source), folder, name=title, bits=bits, best=best, overwrite=force)
+    entry = write(Path(source), folder, name=title, bits=bits, best=best, overwrite=force, report=console.say)
     report = _report(entry)
     console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")
     console.result(report)
@@ -329,11 +323,10 @@ def average(
     check_new_model(folder, overwrite=force)
     entries = [find(model) for model in models]
     console = Console(quiet=quiet, json=json)
-    console.say(MAKING_GRAPHS)
 
     from ..engine.train.export import average as write
 
-    entry = write(entries, folder, name=title, bits=bits, overwrite=force)
+    entry = write(entries, folder, name=title, bits=bits, overwrite=force, report=console.say)
     report = _report(entry)
     console.say(f"{output}: {report.name}, mean of {len(entries)} models, {num_bytes(report.size_bytes or 0)}")
     console.result(report)

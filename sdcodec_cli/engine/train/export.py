@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,12 @@ from .trainer import make_trainable
 
 TO_FILL_IN = "To be filled in:"
 
+MAKING_GRAPHS = "writing the network down as graphs for ONNX Runtime, which takes a minute or two"
+
+
+def _nothing(line: str) -> None:
+    pass
+
 
 def export(
     run: Path,
@@ -29,6 +35,7 @@ def export(
     bits: int = 32,
     best: bool = False,
     overwrite: bool = False,
+    report: Callable[[str], None] = _nothing,
 ) -> zoo.ModelEntry:
     """Write the averaged weights of a run as a model folder.
 
@@ -39,6 +46,7 @@ def export(
         best: take the checkpoint that scored best on validation, not the last one
         bits: of each weight in the file, see `weights.pack`
         overwrite: replace an existing model folder, but keep its card
+        report: gets a line about what takes long
 
     Raises:
         ModelError: no run in the folder, none that was validated, or a damaged one
@@ -58,18 +66,26 @@ def export(
     card = kept.read_text(encoding="utf-8") if kept.is_file() else ""
     if not card or TO_FILL_IN in card:
         card = _card(recipe.name, f"Trained by `sdc train` for {state['step']} steps")
-    return write(folder, recipe, network.state_dict(), bits=bits, card=card, overwrite=overwrite)
+    return write(folder, recipe, network.state_dict(), bits=bits, card=card, overwrite=overwrite, report=report)
 
 
 def write(
-    folder: Path, recipe: Recipe, tensors: Mapping[str, Any], *, bits: int, card: str, overwrite: bool
+    folder: Path,
+    recipe: Recipe,
+    tensors: Mapping[str, Any],
+    *,
+    bits: int,
+    card: str,
+    overwrite: bool,
+    report: Callable[[str], None] = _nothing,
 ) -> zoo.ModelEntry:
     """Write a model folder with the graphs of its recipe; `tensors` are of numpy or torch."""
+    report(MAKING_GRAPHS)
     packed = weights.pack({name: np.asarray(tensor) for name, tensor in tensors.items()}, bits)
     return zoo.write_model(folder, recipe, packed, card=card, graphs=make_graphs(recipe), overwrite=overwrite)
 
 
-def add_graphs(entry: zoo.ModelEntry) -> None:
+def add_graphs(entry: zoo.ModelEntry, *, report: Callable[[str], None] = _nothing) -> None:
     """Write graphs into a model folder, in place of those that it may have.
 
     Raises:
@@ -77,11 +93,18 @@ def add_graphs(entry: zoo.ModelEntry) -> None:
         OutputError: it cannot be written
     """
     zoo.weights_path(entry)
+    report(MAKING_GRAPHS)
     zoo.replace_graphs(entry.folder, make_graphs(entry.recipe))
 
 
 def average(
-    entries: Sequence[zoo.ModelEntry], folder: Path, *, name: str, bits: int = 32, overwrite: bool = False
+    entries: Sequence[zoo.ModelEntry],
+    folder: Path,
+    *,
+    name: str,
+    bits: int = 32,
+    overwrite: bool = False,
+    report: Callable[[str], None] = _nothing,
 ) -> zoo.ModelEntry:
     """Write the mean of the weights of several models as a model folder, with the recipe of the last one.
 
@@ -94,6 +117,7 @@ def average(
         name: of the model
         bits: of each weight in the file, see `weights.pack`
         overwrite: replace an existing model folder
+        report: gets a line about what takes long
 
     Raises:
         ModelError: a model has no weights, or others have other shapes
@@ -110,7 +134,7 @@ def average(
     means = {key: value / len(entries) for key, value in sums.items()}
     parts = ", ".join(f"`{entry.folder}`" for entry in entries)
     card = _card(name, f"Mean of the weights of {parts}")
-    return write(folder, recipe, means, bits=bits, card=card, overwrite=overwrite)
+    return write(folder, recipe, means, bits=bits, card=card, overwrite=overwrite, report=report)
 
 
 def _card(name: str, origin: str) -> str:
