@@ -55,8 +55,11 @@ def part_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Absolute names of imported modules, and whether they are imported when the file is."""
+def imports(path: Path, *, for_types: bool = True) -> Iterator[tuple[str, bool]]:
+    """Absolute names of imported modules, and whether they are imported when the file is.
+
+    Those that only a type checker sees count as imported later, or not at all.
+    """
     parents = ["sdcodec_cli", *path.relative_to(PACKAGE).parts[:-1]]
 
     def walk(node: ast.AST, eager: bool) -> Iterator[tuple[str, bool]]:
@@ -69,8 +72,9 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                 yield from ((f"{module}.{name.name}", eager) for name in child.names)
             else:
                 lazy = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-                lazy = lazy or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test))
-                yield from walk(child, eager and not lazy)
+                types = isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+                if for_types or not types:
+                    yield from walk(child, eager and not lazy and not types)
 
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
 
@@ -135,7 +139,7 @@ def is_in(path: Path, places: list[Path]) -> bool:
 )
 def test_the_engine_knows_models_by_their_contract_and_no_network(path: Path) -> None:
     """Not even inside of functions: what it does is done in any runtime."""
-    for module, _ in imports(path):
+    for module, _ in imports(path, for_types=False):
         assert module.split(".")[0] not in ("torch", "onnx", "onnxruntime"), f"{path} imports {module}"
         assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.runtime.torch", "sdcodec_cli.runtime.graphs"))
 

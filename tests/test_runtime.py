@@ -360,7 +360,7 @@ def test_graphs_of_another_version_are_refused(folder):
     refused(re.escape(f"{folder}: its graphs are of version 99, this sdc reads "), ModelError, folder)
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "{}", "null", "not JSON", '{"version": '])
+@pytest.mark.parametrize("text", ["", "[1, 2]", "{}", "null", "not JSON", '{"version": ', '{"version": 1}'])
 def test_a_damaged_manifest_is_named_by_its_folder(folder, text):
     (folder / "graphs" / "manifest.json").write_text(text)
     refused(
