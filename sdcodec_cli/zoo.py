@@ -4,7 +4,7 @@ A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight
 for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps it, `EXPERIMENTS.md`. The zoo is the folder
 `models/` of the repository, which a wheel carries inside the package.
 
-Finding and listing need no torch, so that `sdc models list` and shell completion are quick.
+Finding and listing need neither torch nor numpy, so that `sdc models list` and shell completion are quick.
 """
 
 from __future__ import annotations
@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from . import weights
 from .errors import ModelError, OutputError, RecipeError
 from .recipe import NetworkFields, Recipe, read_recipe, write_recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from . import weights
     from .nn.autoencoder import ConvDecoder, ConvEncoder
     from .nn.discriminator import Discriminators
     from .nn.sdcodec import SDCodec
@@ -137,6 +135,8 @@ def load(entry: ModelEntry) -> tuple[SDCodec, bytes]:
     Raises:
         ModelError: no weights, unreadable ones, or ones of another recipe
     """
+    from . import weights
+
     stored = weights.read(weights_path(entry))
     return network_with(entry, weights.unpack(stored)), weights.sha256(stored)
 
@@ -183,6 +183,7 @@ def write_model(
     Raises:
         OutputError: it exists and `overwrite` is off, or it cannot be written
     """
+    import numpy as np
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -192,7 +193,7 @@ def write_model(
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             write_recipe(recipe, partial / RECIPE)
-            save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, partial / WEIGHTS)
+            save_file({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, partial / WEIGHTS)
             (partial / CARD).write_text(card, encoding="utf-8")
             if (folder / EXPERIMENTS).is_file():
                 shutil.copyfile(folder / EXPERIMENTS, partial / EXPERIMENTS)

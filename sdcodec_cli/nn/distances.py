@@ -72,7 +72,8 @@ def magnitudes(wav: Tensor, window_length: int, hop_length: int, *, offset: floa
     window = _hann(window_length, wav.dtype, wav.device)
     if is_for_graph():
         real, imag = rfft(cut_frames(_reflected(wav, window_length), window_length, hop_length) * window)
-        return (real.square() + imag.square() + offset).sqrt()
+        # The exporter leaves out adding a constant below 1e-8; the gradient of a root of zero is no number.
+        return (real.square() + imag.square()).clamp_min(offset).sqrt()
     magnitude: Tensor = _Magnitudes.apply(_reflected(wav, window_length), window, hop_length, offset)
     return magnitude
 

@@ -35,8 +35,11 @@ def _blocks(width: int, dilations: Sequence[int]) -> nn.Sequential:
 
 
 def _magnitude(real: Tensor, imag: Tensor) -> Tensor:
-    """Of a spectrum; the tiny offset keeps the gradient of the root finite at exact zeros."""
-    return (real.square() + imag.square() + 1e-20).sqrt()
+    """Of a spectrum; the bound keeps the gradient of the root finite at exact zeros.
+
+    No offset: the exporter of graphs leaves out adding a constant below 1e-8.
+    """
+    return (real.square() + imag.square()).clamp_min(1e-20).sqrt()
 
 
 def _reach(blocks: nn.Sequential) -> int:
@@ -75,11 +78,13 @@ class SpectralEncoder(nn.Module):
         super().__init__()
         self.window_length, self.hop_length = window_length, hop_length
         self.context_window_length = context_window_length
-        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        self.register_buffer("window", torch.hann_window(window_length, dtype=torch.float32), persistent=False)
         self.window: Tensor
         self.embed = nn.Linear(window_length + 2, width)
         if context_window_length:
-            self.register_buffer("context_window", torch.hann_window(context_window_length), persistent=False)
+            self.register_buffer(
+                "context_window", torch.hann_window(context_window_length, dtype=torch.float32), persistent=False
+            )
             self.context_window: Tensor
             self.embed_context = nn.Linear(context_window_length // 2 + 1, width, bias=False)
         self.norm_in = nn.LayerNorm(width)
@@ -124,7 +129,7 @@ class SpectralDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.window_length, self.hop_length = window_length, hop_length
-        self.register_buffer("window", torch.hann_window(window_length), persistent=False)
+        self.register_buffer("window", torch.hann_window(window_length, dtype=torch.float32), persistent=False)
         self.window: Tensor
         self.embed = nn.Linear(latent_dim, width)
         self.norm_in = nn.LayerNorm(width)

@@ -49,6 +49,11 @@ class OnnxRuntime:
         self.analysis_context: int = manifest["analysis_context"]
         self.synthesis_context: int = manifest["synthesis_context"]
         self._weights_of: dict[str, list[str]] = manifest["weights"]
+        if not {name for names in self._weights_of.values() for name in names} <= weights.keys():
+            raise ModelError(
+                f"{folder}: its graphs are not of the recipe of its weights; restore them, or make the graphs again: "
+                f"sdc models export {folder}"
+            )
         self._sessions: dict[Part, Any] = {}
         self._locks = {part: threading.Lock() for part in PARTS}
         self._pid = os.getpid()
@@ -75,8 +80,8 @@ class OnnxRuntime:
     def _session(self, part: Part) -> Any:
         if self._pid != os.getpid():
             _OF_PARENTS.append(self._sessions)
-            self._sessions, self._pid = {}, os.getpid()
-            self._locks = {each: threading.Lock() for each in PARTS}
+            self._sessions, self._locks = {}, {each: threading.Lock() for each in PARTS}
+            self._pid = os.getpid()
         with self._locks[part]:
             if part not in self._sessions:
                 self._sessions[part] = self._made(part)
@@ -127,4 +132,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: its graphs cannot be read ({error}); {again}") from error
     if version != VERSION:
         raise ModelError(f"{folder}: its graphs are of version {version}, this sdc reads {VERSION}; {again}")
+    missing = [field for field in ("analysis_context", "synthesis_context", "weights") if field not in manifest]
+    missing += [part for part in PARTS if part not in manifest.get("weights", PARTS)]
+    if missing:
+        raise ModelError(f"{folder}: its graphs cannot be read (no {missing[0]} in {MANIFEST}); {again}")
     return manifest
