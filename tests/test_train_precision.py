@@ -150,7 +150,8 @@ fast = torch.bfloat16 if os.environ["RANK"] == "0" else torch.float32
 precision.product_seconds = lambda dtype: 0.001 if dtype == fast else 0.01
 processes = Processes("cpu", TrainingFields(precision="auto"))
 with processes.autocast():
-    print(processes.rank, processes.precision, torch.ones(2, 2).mm(torch.ones(2, 2)).dtype, flush=True)
+    # In one piece: two processes write at once.
+    os.write(1, f'{processes.rank} {processes.precision} {torch.ones(2, 2).mm(torch.ones(2, 2)).dtype}\\n'.encode())
 processes.end()
 """
 
