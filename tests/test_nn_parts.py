@@ -36,7 +36,7 @@ def refine_inputs(codec: SDCodec, frames: int = 40, past: int = 10) -> tuple[Ten
     wav = noise((frames + past) * HOP) * 0.05
     latent = codec.encode(wav[None, None])
     codes = codec.quantize(latent).codes[:, 0]
-    seconds = torch.ones(1, len(wav))
+    seconds = torch.ones(1, frames + past)
     mels = parts.Target(16_000)(wav)
     gates, levels = torch.ones(3, frames), torch.ones(4)
     return latent[0, :, past:], codes[..., :past], gates, levels, torch.ones(len(wav)), wav, seconds, *mels
@@ -89,7 +89,7 @@ def playback_distance(decoded: Tensor, wanted: Tensor, audible: Tensor | None = 
     """What `Distance` says of two signals of whole seconds."""
     frames = len(decoded) // HOP
     audible = torch.ones_like(wanted) if audible is None else audible
-    seconds = torch.eye(len(wanted) // 16_000).repeat_interleave(16_000, dim=1)
+    seconds = torch.eye(len(wanted) // 16_000).repeat_interleave(16_000 // HOP, dim=1)
     wanted = wanted * audible
     mels = parts.Target(16_000)(wanted)
     latent = decoded.view(frames, HOP).T

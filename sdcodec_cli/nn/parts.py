@@ -102,9 +102,9 @@ class Distance(nn.Module):
         past: codes of the frames before, int64 `[N, K, P]`
         gates: one where a domain adds to the mix, `[N, F]`
         levels: one for each codebook that will be stored, `[K]`
-        audible: one where anything is heard, else zero, `[T]`; T is no less than (P + F) hops
+        audible: one where anything is heard, else zero, `[T]`; T is a number of hops, no less than P + F
         wanted: the audio where it is, `[T]`
-        seconds: one where a sample belongs to a second, `[n, T]`
+        seconds: one where a hop belongs to a second, `[n, T / hop]`
         mels: what `Target` makes of `wanted`
         returns: distance `[]` and codes `[N, K, F]`
     """
@@ -129,11 +129,17 @@ class Distance(nn.Module):
         before = self.codec.quantizer.dequantize(past).sum(0)[None]
         decoded = self.codec.decode(torch.cat([before, mix], dim=-1))[0, 0]
         decoded = F.pad(decoded, (0, wanted.shape[0] - decoded.shape[0])) * audible
-        snr = decibels(seconds @ (decoded - wanted).square(), seconds @ wanted.square(), -CEILING).mean()
+        error, reference = (self._per_second(wav, seconds) for wav in (decoded - wanted, wanted))
+        snr = decibels(error, reference, -CEILING).mean()
         mel = torch.zeros_like(snr)
         for ours, theirs in zip(self.target(decoded), mels, strict=True):
             mel = mel + (ours - theirs).abs().mean()
         return snr + MEL_WEIGHT * len(MEL_SCALES) / len(REFINE_SCALES) * mel, quantized.codes[:, 0]
+
+
+    def _per_second(self, wav: Tensor, seconds: Tensor) -> Tensor:
+        """Energy of each second: `[T]` to `[n]`."""
+        return seconds @ wav.square().unflatten(0, (-1, self.codec.hop_length)).sum(1)
 
 
 class Refine(nn.Module):

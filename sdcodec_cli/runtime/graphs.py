@@ -78,7 +78,7 @@ def _examples(network: SDCodec, recipe: Recipe) -> dict[Part, tuple[dict[str, Te
         "levels": torch.ones(levels),
         "audible": torch.ones(length),
         "wanted": wav,
-        "seconds": torch.ones(SECONDS, length),
+        "seconds": torch.ones(SECONDS, FRAMES + PAST),
         **{f"mel{index}": mel for index, mel in enumerate(mels)},
     }
     axes: Axes = {
@@ -86,7 +86,7 @@ def _examples(network: SDCodec, recipe: Recipe) -> dict[Part, tuple[dict[str, Te
         "gates": {1: "frames"},
         "audible": {0: "samples"},
         "wanted": {0: "samples"},
-        "seconds": {0: "seconds", 1: "samples"},
+        "seconds": {0: "seconds", 1: "hops"},
         **{f"mel{index}": {0: f"mel_frames{index}"} for index in range(len(mels))},
     }
     latents = {"latent": latent}, {"latent": {1: "frames"}}
@@ -195,8 +195,13 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
     aten = torch.ops.aten
     known = get_decompositions([aten.native_layer_norm_backward, aten.tanh_backward])
 
-    def squared(x: Tensor, exponent: float) -> Any:
+    def power(x: Tensor, exponent: float) -> Any:
+        if exponent == 1:  # of the gradient of a square
+            return x
         return x * x if exponent == 2 else NotImplemented
+
+    def square(x: Tensor) -> Tensor:
+        return x * x
 
     def threshold_backward(gradient: Tensor, x: Tensor, threshold: float) -> Tensor:
         # A choice between two arrays takes ten times as long as a product.
@@ -234,7 +239,8 @@ def _decompositions() -> dict[Any, Callable[..., Any]]:
 
     return {
         **known,
-        aten.pow.Tensor_Scalar: squared,
+        aten.pow.Tensor_Scalar: power,
+        aten.square.default: square,
         aten.threshold_backward.default: threshold_backward,
         aten.slice_backward.default: slice_backward,
         aten.select_backward.default: select_backward,

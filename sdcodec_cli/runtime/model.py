@@ -146,11 +146,12 @@ class Refiner:
         self._runtime = model.runtime
         levels = (np.arange(model.num_codebooks) < num_codebooks).astype(np.float32)
         active = np.concatenate([(past != NOTHING).any((0, 1)), gates.any(0)]).repeat(model.hop_length)
-        length = max(SHORTEST_REFINED, len(active))
+        hop = model.hop_length
+        length = max(-(-SHORTEST_REFINED // hop) * hop, len(active))
         audible = np.pad(active, (0, length - len(active))).astype(np.float32)
         wanted = np.pad(wav, (0, length - len(wav))) * audible
-        seconds = np.zeros((max(1, round(length / model.sample_rate)), length), dtype=np.float32)
-        for row, span in zip(seconds, np.array_split(np.arange(length), len(seconds)), strict=True):
+        seconds = np.zeros((max(1, round(length / model.sample_rate)), length // hop), dtype=np.float32)
+        for row, span in zip(seconds, np.array_split(np.arange(length // hop), len(seconds)), strict=True):
             row[span] = 1
         self._others: tuple[NDArray[Any], ...] = (
             past,
