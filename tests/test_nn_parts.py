@@ -75,6 +75,8 @@ def test_stems_are_decoded_from_the_latents_of_their_domains_added_up(kind):
 class Playback(nn.Module):
     """Stands in for a codec whose latent is the audio itself, a frame to a column, in one domain and one codebook."""
 
+    hop_length = HOP
+
     def quantizer(self, latent: Tensor, *, weights: Tensor) -> SimpleNamespace:
         return SimpleNamespace(latents=latent[None] * weights.sum(), codes=latent.new_zeros(1, 1, 1, latent.shape[-1]))
 
