@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +24,7 @@ from sdcodec_cli import load_codec, weights, zoo
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
-from sdcodec_cli.errors import DeviceError, ModelError
+from sdcodec_cli.errors import DeviceError, MissingExtra, ModelError
 from sdcodec_cli.runtime import PARTS, Model, load_model
 from sdcodec_cli.runtime.model import NOTHING
 
@@ -409,14 +413,14 @@ def test_weights_of_another_recipe_beside_graphs_are_noticed(folder, difference)
 )
 def test_without_torch_what_needs_it_says_how_to_get_it(monkeypatch, options, expected):
     without_torch(monkeypatch)
-    refused(expected, ModelError, **options)
+    refused(expected, MissingExtra, **options)
 
 
 def test_without_torch_a_folder_without_graphs_says_how_to_make_them(monkeypatch, tmp_path):
     bare = write_tiny(tmp_path / "bare", tiny_recipe())
     without_torch(monkeypatch)
-    refused(re.escape(f"{bare}: has no graphs, so it needs torch, which is not installed"), ModelError, bare)
-    refused(re.escape(f"{bare}: has no graphs, so it needs torch"), ModelError, bare, device="auto")
+    refused(re.escape(f"{bare}: has no graphs, so it needs torch, which is not installed"), MissingExtra, bare)
+    refused(re.escape(f"{bare}: has no graphs, so it needs torch"), MissingExtra, bare, device="auto")
 
 
 def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -450,3 +454,54 @@ def test_every_part_is_run_by_either_runtime(codecs, scene):
 def test_a_model_is_loaded_with_the_hash_of_its_weights():
     entry = zoo.find()
     assert load_model(entry, device="cpu").weights_sha256 == zoo.load(entry)[1]
+
+
+def command(folder, *arguments, **environment):
+    """A program of its own, in a home of its own, which computes in ONNX Runtime."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).resolve().parents[1]), **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sdcodec_cli", *arguments, "--runtime", "onnx"],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_program_that_fails_while_it_gets_ready_ends_as_any_other(tmp_path):
+    """A daemon thread inside of ONNX Runtime would abort it."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+    for _ in range(3):
+        process = command(tmp_path, "compress", "a.wav", "--track", "9")
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("after", [0.4, 0.6, 0.8])
+def test_a_program_that_is_stopped_while_it_gets_ready_ends_as_any_other(tmp_path, after):
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(16_000 * 60) * 0.05, 16_000)
+    process = command(tmp_path, "compress", "a.wav")
+    time.sleep(after)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (143, -signal.SIGTERM), said
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_nothing_is_left_in_a_home_or_among_temporary_files(tmp_path):
+    """ONNX Runtime's telemetry would write there, and look for an address on the network."""
+    for name in ("home", "temporary", "work"):
+        (tmp_path / name).mkdir()
+    shutil.copy(SCENE, tmp_path / "work" / "a.flac")
+    process = command(
+        tmp_path / "work",
+        *("compress", "a.flac", "--effort", "0"),
+        HOME=str(tmp_path / "home"),
+        TMPDIR=str(tmp_path / "temporary"),
+    )
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert not list((tmp_path / "home").rglob("*"))
+    assert not list((tmp_path / "temporary").rglob("*"))

@@ -82,7 +82,10 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
     try:
         app(prog_name="sdc")
-    except Exception:
+    except Exception as error:
+        if "home directory" in str(error):  # pathlib's, to whom completion leads
+            report("no home directory is known; set HOME")
+            sys.exit(1)
         traceback.print_exc()
         report("this is a bug; please report it, with the lines above, at the project's issue page")
         sys.exit(1)

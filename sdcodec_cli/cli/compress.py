@@ -84,8 +84,8 @@ def compress(
 
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
         say_runtime(console, codec, runtime)
-        codec.prepare(decode=False)
         check_bitrate(codec, bitrate)
+        codec.prepare(decode=False)
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:

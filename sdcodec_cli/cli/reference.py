@@ -53,7 +53,8 @@ one; others to their mean. Where channels are kept, what each of them is for is 
 
 Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`; a WAV
 file beyond 4 GiB is RF64. An output appears under its name only when it is complete, and those of one input all
-together: on an error, Ctrl-C or a full disk, nothing is left behind. Existing outputs are refused, before any model is
+together: on an error, Ctrl-C or a full disk, nothing is left behind. Where a program is killed outright, the unfinished
+`.NAME.sdc-part` goes when the same output is written again. Existing outputs are refused, before any model is
 loaded; `--force` replaces them. An input is never replaced.
 
 **Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a

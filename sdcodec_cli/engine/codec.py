@@ -62,7 +62,8 @@ def load_codec(
         effort: see `Codec.effort`; the model's own by default
 
     Raises:
-        ModelError: no such model, no weights, or no graphs and no torch
+        ModelError: no such model, or no weights
+        MissingExtra: torch is needed and not installed
         DeviceError: no such device
         ValueError: another argument out of its range
     """

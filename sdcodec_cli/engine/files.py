@@ -40,6 +40,8 @@ class StemsResult:
 
 def check_targets(targets: Mapping[str, str | Path]) -> None:
     """Raise a `ValueError` unless each stem has a file of its own, and there is one."""
+    if not isinstance(targets, Mapping):
+        raise ValueError(f'targets must be a file for each stem, such as {{"mix": "a.wav"}}, got {targets!r}')
     files = {"-" if str(target) == "-" else os.path.realpath(target) for target in targets.values()}
     if not targets or len(files) < len(targets):
         raise ValueError("targets must name a file of its own for each stem, and at least one")

@@ -136,7 +136,6 @@ class Distance(nn.Module):
             mel = mel + (ours - theirs).abs().mean()
         return snr + MEL_WEIGHT * len(MEL_SCALES) / len(REFINE_SCALES) * mel, quantized.codes[:, 0]
 
-
     def _per_second(self, wav: Tensor, seconds: Tensor) -> Tensor:
         """Energy of each second: `[T]` to `[n]`."""
         return seconds @ wav.square().unflatten(0, (-1, self.codec.hop_length)).sum(1)

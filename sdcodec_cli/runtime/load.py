@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from .. import weights as weights_of
-from ..errors import DeviceError, ModelError
+from ..errors import DeviceError, MissingExtra
 from ..zoo import ModelEntry, weights_path
 from .model import Model
 
@@ -32,7 +32,8 @@ def load_model(
         threads: to compute with on a CPU; by default as many as there are free cores
 
     Raises:
-        ModelError: no weights, unreadable ones, or ones of another recipe; no graphs, and no torch either
+        ModelError: no weights, unreadable ones, or ones of another recipe
+        MissingExtra: torch is needed, for the device or because there are no graphs, and not installed
         DeviceError: no such device
         ValueError: no such runtime, or fewer than one thread
     """
@@ -46,7 +47,7 @@ def load_model(
     chosen: Runtime
     if _takes_torch(entry, runtime, device):
         if importlib.util.find_spec("torch") is None:
-            raise ModelError(_without_torch(entry, runtime, device))
+            raise MissingExtra(_without_torch(entry, runtime, device))
         chosen = _torch(entry, unpacked, device, threads)
     else:
         from .onnx import OnnxRuntime

@@ -67,7 +67,8 @@ class OnnxRuntime:
 
     def prepare(self, parts: Sequence[Part], *, wait: bool) -> None:
         """Make sessions, several at a time."""
-        threads = [threading.Thread(target=self._tried, args=(part,), daemon=True) for part in parts]
+        # No daemons: a program that ends while one of those is inside of ONNX Runtime is aborted.
+        threads = [threading.Thread(target=self._tried, args=(part,)) for part in parts]
         for thread in threads:
             thread.start()
         for thread in threads if wait else ():
@@ -88,8 +89,7 @@ class OnnxRuntime:
             return self._sessions[part]
 
     def _made(self, part: Part) -> Any:
-        import onnxruntime
-
+        onnxruntime = _imported()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = self.threads
@@ -109,6 +109,15 @@ class OnnxRuntime:
                 f"{path}: cannot be used ({' '.join(str(error).split())[:200]}); make the graphs again: "
                 f"sdc models export {self._folder}"
             ) from error
+
+
+def _imported() -> Any:
+    """ONNX Runtime, without its telemetry: that asks for addresses on the network, and writes into homes."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 def has_graphs(folder: Path) -> bool:
