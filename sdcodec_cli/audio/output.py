@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from ..errors import OutputError
+from .signals import signals_wait
 
 if sys.platform != "win32":
     import fcntl
@@ -87,13 +88,16 @@ def atomic_output(target: str | Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         with device, io.BufferedWriter(_Named(device, target)) as stream:
             yield cast(BinaryIO, stream)
         return
-    output = AtomicFile(target, overwrite=overwrite)
+    output: AtomicFile | None = None
     try:
+        with signals_wait():
+            output = AtomicFile(target, overwrite=overwrite)
         with io.BufferedWriter(_Named(output.file, target)) as stream:
             yield cast(BinaryIO, stream)
         output.commit()
     finally:
-        output.discard()
+        if output is not None:
+            output.discard()
 
 
 class AtomicFile:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import struct
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 import numpy as np
@@ -22,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import OutputError
 from .channels import layout_name, means_default, roles_of, to_vorbis_order
 from .output import AtomicFile, cannot_write, check_target, commit_together, is_special, refuse_terminal
+from .signals import signals_wait
 from .wav import Wav
 
 _WRITE_FORMATS = {
@@ -110,14 +108,17 @@ class AudioWriter:
     def _open(self) -> None:
         if self._target == "-":
             refuse_terminal()
-        self._file = AtomicFile(self._target, overwrite=self._overwrite)
-        self._sink = _Sink(self._file.file)
+        file: AtomicFile | None = None
         try:
-            with _signals_wait():
+            with signals_wait():
+                self._file = file = AtomicFile(self._target, overwrite=self._overwrite)
+                self._sink = _Sink(file.file)
                 self._sound = soundfile.SoundFile(
                     self._sink, "w", self._sample_rate, self._channels, self._subtype, format=self._format
                 )
         except BaseException as error:
+            if file is None:
+                raise
             self._discard()
             if self._sink.error is not None:
                 raise cannot_write(self._target, self._sink.error) from error
@@ -167,7 +168,7 @@ class AudioWriter:
         """Take the file away, after the encoder: one that is closed later complains that it cannot write its end."""
         try:
             if self._sound is not None:
-                with contextlib.suppress(soundfile.LibsndfileError, AssertionError), _signals_wait():
+                with contextlib.suppress(soundfile.LibsndfileError, AssertionError), signals_wait():
                     self._sound.close()
         finally:
             self._file.discard()
@@ -176,7 +177,7 @@ class AudioWriter:
         """Run a call into libsndfile; if the file behind it failed meanwhile, say so in the system's words."""
         problem: Exception | None = None
         try:
-            with _signals_wait():
+            with signals_wait():
                 call()
         except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile, on a short write
             problem = error
@@ -230,45 +231,6 @@ def written_together(writers: Sequence[AudioWriter]) -> Iterator[None]:
         for writer in writers:
             writer._finish()
         commit_together([writer._file for writer in writers])
-
-
-@contextlib.contextmanager
-def _signals_wait() -> Iterator[None]:
-    """Let signals wait for the end of a call into libsndfile.
-
-    It calls back to write. An exception in there, such as Ctrl-C, is dropped on its way through the C code, and
-    with it both the wish to stop and the bytes that were to be written.
-    """
-    if threading.current_thread() is not threading.main_thread():  # no other thread runs handlers
-        yield
-        return
-    handlers: dict[int, Callable[[int, FrameType | None], object]] = {
-        number: handler for number in signal.valid_signals() if callable(handler := signal.getsignal(number))
-    }
-    waiting: list[tuple[int, FrameType | None]] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        waiting.append((number, frame))
-
-    try:
-        for number in handlers:
-            signal.signal(number, note)
-        yield
-    finally:
-        raised: BaseException | None = None
-        left = dict(handlers)
-        while left:
-            # A handler that is back already may raise while the others are still to come.
-            try:
-                for number in list(left):
-                    signal.signal(number, left[number])
-                    del left[number]
-            except BaseException as error:
-                raised = error
-        for number, frame in waiting:
-            handlers[number](number, frame)
-        if raised is not None:
-            raise raised
 
 
 class _Sink:
