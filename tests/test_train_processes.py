@@ -124,6 +124,7 @@ def together(cluster) -> tuple[Path, str]:
     return cluster.folder / "together", said
 
 
+@pytest.mark.slow
 def test_two_processes_of_four_examples_lose_what_one_of_eight_loses(whole, together):
     one, two = losses(whole), losses(together[0])
     assert len(one) == STEPS
@@ -132,6 +133,7 @@ def test_two_processes_of_four_examples_lose_what_one_of_eight_loses(whole, toge
     assert validations(together[0])[0] == pytest.approx(validations(whole)[0], abs=1e-2)
 
 
+@pytest.mark.slow
 def test_only_one_of_two_processes_speaks(together):
     _, said = together
     assert len(re.findall("^step 2:", said, re.MULTILINE)) == 1
@@ -149,6 +151,7 @@ def test_a_run_that_was_killed_repeats_its_losses_bit_for_bit(cluster, whole, ki
             assert torch.equal(tensor, last[1][part][name]), name
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_in_one_process_goes_on_in_two(cluster, whole, killed):
     shutil.copytree(killed, cluster.folder / "wider")
     cluster.run(RECIPE, "wider", "--resume", *OFTEN, processes=2)
@@ -158,6 +161,7 @@ def test_a_run_that_was_killed_in_one_process_goes_on_in_two(cluster, whole, kil
         assert both == pytest.approx(alone, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigterm_saves_and_a_resumed_run_repeats_the_losses(cluster, whole, together, processes):
     name = f"stopped-{processes}"
