@@ -15,6 +15,11 @@ MODULES = {
 """What each extra of pyproject.toml brings, by the names under which it is imported."""
 
 
+def command(extra: Literal["train", "eval"]) -> str:
+    """What installs an extra."""
+    return f"pip install 'sdcodec-cli[{extra}]'"
+
+
 def require(extra: Literal["train", "eval"], what: str) -> None:
     """Nothing if an extra is installed; costs nothing, as nothing is imported.
 
@@ -28,6 +33,5 @@ def require(extra: Literal["train", "eval"], what: str) -> None:
     missing = [name for name in MODULES[extra] if find_spec(name) is None]
     if missing:
         raise MissingExtra(
-            f"{what}: needs {', '.join(missing)}; pip install 'sdcodec-cli[{extra}]', or in a clone "
-            f"pip install '.[{extra}]'"
+            f"{what}: needs {', '.join(missing)}; {command(extra)}, or in a clone pip install '.[{extra}]'"
         )

@@ -27,6 +27,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs ../shared, which a user's clone does not have"))
 
 
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second of each domain, see training_examples.py."""
+    from training_examples import make_corpus
+
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture
+def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation of two examples of a second."""
+    monkeypatch.setattr("sdcodec_cli.engine.train.validation.EXAMPLES", 2)
+    monkeypatch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 1.0)
+
+
 @pytest.fixture
 def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that training makes have no graphs, which take minutes; test_runtime_graphs.py makes some."""

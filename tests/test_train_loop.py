@@ -26,18 +26,7 @@ from cli_examples import sdc
 from tiny_models import tiny_recipe, write_tiny
 from training_examples import QUICK, adversarial, losses, make_corpus, short, train_and_stop, validations
 
-pytestmark = pytest.mark.usefixtures("without_graphs")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def small_validation(monkeypatch):
-    monkeypatch.setattr("sdcodec_cli.engine.train.validation.EXAMPLES", 2)
-    monkeypatch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 1.0)
+pytestmark = pytest.mark.usefixtures("without_graphs", "small_validation")
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

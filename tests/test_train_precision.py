@@ -18,9 +18,11 @@ from sdcodec_cli.engine.train.precision import Choice, choose_precision, product
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.recipe import override, read_recipe
 
-from training_examples import QUICK, losses, make_corpus, short, train_and_stop
+from training_examples import QUICK, losses, short, train_and_stop
 
 FAST, SLOW = "bfloat16", "float32"
+
+pytestmark = pytest.mark.usefixtures("small_validation")
 
 
 @pytest.fixture
@@ -32,17 +34,6 @@ def processor(monkeypatch):
         monkeypatch.setattr(precision, "product_seconds", seconds.__getitem__)
 
     return is_times_as_fast
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(autouse=True)
-def small_validation(monkeypatch):
-    monkeypatch.setattr("sdcodec_cli.engine.train.validation.EXAMPLES", 2)
-    monkeypatch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 1.0)
 
 
 @pytest.mark.parametrize(("times", "chosen"), [(2.0, FAST), (1.3, FAST), (1.1, SLOW), (0.125, SLOW)])

@@ -241,10 +241,20 @@ def table(
     put("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
-def say_audio(console: Console, result: StemsResult) -> None:
-    """One summary line for audio that was written."""
+def say_audio(console: Console, result: StemsResult, *, softer: str = "") -> None:
+    """A summary line for audio that was written, and one for each stem that clips.
+
+    Args:
+        console: to say it
+        result: what was written
+        softer: what helps against clipping, with `{stem}` where the stem's name belongs
+    """
     names = ", ".join(target_name(name) for name in result.outputs.values())
     console.say(f"{names}: {duration(result.seconds)}, {speed(result.times_real_time, result.device)}")
+    for stem, count in result.clipped.items():
+        if count:
+            name = target_name(result.outputs[stem])
+            console.say(f"{name}: {count} samples beyond full scale were limited to it{softer.format(stem=stem)}")
 
 
 def num_bytes(count: int) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ModelError
-from .console import Console, say_audio, source_name, target_name, wrong
+from .console import Console, say_audio, source_name, wrong
 from .options import (
     AudioOutput,
     DeviceOption,
@@ -130,13 +130,7 @@ def decode(
                         overwrite=force,
                         progress=progress,
                     )
-                say_audio(console, result)
-                for stem_name, count in result.clipped.items():
-                    if count:
-                        console.say(
-                            f"{target_name(result.outputs[stem_name])}: {count} samples beyond full scale were "
-                            f"limited to it; make it softer, e.g. with --gain {stem_name}=-3"
-                        )
+                say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
                 for problem in result.problems:
                     console.fail(f"{source_name(result.input)}: {problem}")
                 console.result(result)

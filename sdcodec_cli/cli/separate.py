@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .console import Console, say_audio, source_name, target_name, wrong
+from .console import Console, say_audio, source_name, wrong
 from .options import (
     DEFAULT_VIEWS,
     AudioInputs,
@@ -84,11 +84,5 @@ def separate(
                 for note in result.notes:
                     console.say(f"{source_name(result.input)}: {note}")
                 say_audio(console, result)
-                for stem_name, count in result.clipped.items():
-                    if count:
-                        console.say(
-                            f"{target_name(result.outputs[stem_name])}: {count} samples beyond full scale were "
-                            "limited to it"
-                        )
                 console.result(result)
     console.finish()

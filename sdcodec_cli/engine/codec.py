@@ -178,6 +178,11 @@ class Codec:
         """Of one domain at full quality, in kbit/s, codes alone."""
         return self.model.codebook_bitrate * self.num_codebooks
 
+    def stored_bitrate(self, codes: Codes) -> float:
+        """Of codes where they are active, which are those that a file stores, in kbit/s."""
+        levels: int = next(iter(codes.codes.values())).shape[-2]
+        return levels * self.model.codebook_bitrate * sum(float(active.mean()) for active in codes.active.values())
+
     @property
     def context_frames(self) -> int:
         """Frames on each side that a decoder needs to decode a frame exactly."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .. import weights as weights_of
 from ..errors import DeviceError, MissingExtra
+from ..extras import command
 from ..zoo import ModelEntry, weights_path
 from .model import Model
 
@@ -78,7 +79,7 @@ def _sees_gpu() -> bool:
 
 
 def _without_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> str:
-    install = "pip install 'sdcodec-cli[train]'"
+    install = command("train")
     if runtime == "auto" and device.split(":")[0] in ("auto", "cpu"):
         return (
             f"{entry.folder}: has no graphs, so it needs torch, which is not installed; install it with {install}, or "

@@ -237,10 +237,8 @@ class _Model:
     def resynthesize(self, wav: Wav, sample_rate: int) -> tuple[Wav, float]:
         """See `Peer`."""
         codes = self._codec.encode(_resampled(wav, sample_rate, self._codec.sample_rate))
-        decoded = np.asarray(self._codec.decode(codes))
-        stored = sum(float(np.asarray(active).mean()) for active in codes.active.values())
-        back = _resampled(decoded, self._codec.sample_rate, sample_rate)
-        return _fitted(back, len(wav)), self._codec.bitrate * stored
+        back = _resampled(self._codec.decode(codes), self._codec.sample_rate, sample_rate)
+        return _fitted(back, len(wav)), self._codec.stored_bitrate(codes)
 
     def close(self) -> None:
         """See `Peer`."""

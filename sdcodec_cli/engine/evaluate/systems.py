@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ..codec import Codec, Codes
 from ..compress import compress
@@ -94,9 +94,9 @@ def estimates_of_model(
     levels = codec.codebooks_for(bitrate)
     codes = codec.encode(mix, num_codebooks=levels)
     decoded = codec.decode(codes)
-    yield Estimate("resynthesis", name, "mix", _plain(decoded), clip.mix, bitrate=_bitrate(codec, codes))
-    stems = [_plain(codec.decode(codes, stem=domain)) for domain in codec.domains]
-    masked = _plain(separate_wav(mix[None], codec=codec, views=views))[:, 0]
+    yield Estimate("resynthesis", name, "mix", decoded, clip.mix, bitrate=codec.stored_bitrate(codes))
+    stems = [codec.decode(codes, stem=domain) for domain in codec.domains]
+    masked = separate_wav(mix[None], codec=codec, views=views)[:, 0]
     for index, domain in enumerate(codec.domains):
         for task, found in (("separation", stems), ("masked separation", masked)):
             yield Estimate(task, name, domain, found[index], clip.stems[domain], mixture=clip.mix)  # type: ignore[arg-type]
@@ -105,18 +105,18 @@ def estimates_of_model(
         if is_silent(reference):
             continue
         only = codec.encode(reference, num_codebooks=levels, present=[domain])
-        estimate = _plain(codec.decode(only, stem=domain))
-        yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=_bitrate(codec, only))
+        estimate = codec.decode(only, stem=domain)
+        yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=codec.stored_bitrate(only))
         if own:
             # What a quantizer lets through by itself: analysis by synthesis would force the wrong ones.
             plain = codec.at_effort(0)
             everywhere = plain.encode(reference, num_codebooks=levels, present=codec.domains)
             for through in codec.domains:
-                estimate = _plain(codec.decode(everywhere, stem=through))
+                estimate = codec.decode(everywhere, stem=through)
                 yield Estimate("cross", name, domain, estimate, reference, through=through)
             alone = codec.encode(reference, num_codebooks=levels)
-            whole = _plain(codec.decode(alone))
-            yield Estimate("whole", name, domain, whole, reference, bitrate=_bitrate(codec, alone))
+            whole = codec.decode(alone)
+            yield Estimate("whole", name, domain, whole, reference, bitrate=codec.stored_bitrate(alone))
             if seen is not None:
                 nothing = np.zeros_like(reference)
                 _observe_activity(
@@ -148,17 +148,6 @@ def is_silent(wav: Wav) -> bool:
     return float(np.square(wav).mean()) < SILENT
 
 
-def _plain(wav: ArrayLike) -> Wav:
-    return np.asarray(wav, dtype=np.float32)
-
-
-def _bitrate(codec: Codec, codes: Codes) -> float:
-    """Of the codes that are stored, in kbit/s."""
-    levels: int = next(iter(codes.codes.values())).shape[-2]
-    stored = sum(float(active.mean()) for active in codes.active.values())
-    return levels * codec.model.codebook_bitrate * stored
-
-
 def _file_size(codec: Codec, wav: Wav, bitrate: float | None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "mix.wav", Path(folder) / "mix.sdc"
@@ -169,7 +158,7 @@ def _file_size(codec: Codec, wav: Wav, bitrate: float | None) -> int:
 
 def _observe_usage(seen: Observations, codec: Codec, codes: Codes) -> None:
     for index, domain in enumerate(codec.domains):
-        kept = np.asarray(codes.codes[domain][0])[:, np.asarray(codes.active[domain][0])]
+        kept = codes.codes[domain][0][:, codes.active[domain][0]]
         for level, found in enumerate(kept):
             seen.usage[index, level] += np.bincount(found, minlength=seen.usage.shape[-1])
 
