@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from sdcodec_cli import zoo
+from sdcodec_cli.families import build
+from sdcodec_cli.families.sdcodec import SDCodecRecipe
 from sdcodec_cli.recipe import (
+    CodecModelFields,
+    CodecTrainingFields,
     DiscriminatorFields,
     MixingFields,
-    ModelFields,
     NetworkFields,
     QuantizerFields,
     Recipe,
-    TrainingFields,
 )
 
 
@@ -27,15 +29,15 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
     else:
         encoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)
         decoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)
-    return Recipe(
+    return SDCodecRecipe(
         name=f"tiny-{kind}",
-        model=ModelFields(description="for tests", latent_dim=16, activity=activity),
+        model=CodecModelFields(description="for tests", latent_dim=16, activity=activity),
         encoder=encoder,
         decoder=decoder,
         quantizer=QuantizerFields(num_codebooks=4, num_shared=1, codebook_size=64, codebook_dim=4),
         mixing=MixingFields(seconds=0.5),
         discriminator=DiscriminatorFields(periods=(2, 3), window_lengths=(256,), band_edges=(0.5,), width=2),
-        training=TrainingFields(
+        training=CodecTrainingFields(
             quantizer_dropout=0.5,
             batch_size=2,
             steps=4,
@@ -50,7 +52,7 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
 def write_tiny(folder: Path, recipe: Recipe, *, seed: int = 0) -> Path:
     """A model folder with random weights, the same for the same seed."""
     torch.manual_seed(seed)
-    zoo.write_model(folder, recipe, zoo.build(recipe).state_dict(), card="# tiny\n")
+    zoo.write_model(folder, recipe, build(recipe).state_dict(), card="# tiny\n")
     return folder
 
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import integrated_loudness
+from ..errors import ModelError
 from ..recipe import MAX_EFFORT
-from ..runtime import Model, load_model
+from ..runtime import CodecModel, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
 from .stream import SEGMENT_FRAMES, StreamDecoder, StreamEncoder
@@ -76,7 +77,10 @@ def open_codec(
     model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None, effort: int | None = None
 ) -> Codec:
     """`load_codec`, but nothing is ready yet: for one command, which says what it will want."""
-    codec = Codec(load_model(find(model), runtime=runtime, device=str(device), threads=threads))
+    loaded = load_model(find(model), runtime=runtime, device=str(device), threads=threads)
+    if not isinstance(loaded, CodecModel):
+        raise ModelError(f"{loaded.name} has no codes, it only separates; choose another model, see sdc models list")
+    codec = Codec(loaded)
     return codec if effort is None else codec.at_effort(effort)
 
 
@@ -111,7 +115,7 @@ class Codec:
     (32000,)
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: CodecModel) -> None:
         self.model = model
         self.name = model.name
         self._effort = model.effort

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness, written_together
+from ..audio.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .codec import Codec, checked_audio
 from .compress import Level, Progress, cancelled, measure_level
 from .files import StemsResult, check_targets
-from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import CodedBlock, split_segments
 
 Wav = NDArray[np.float32]
