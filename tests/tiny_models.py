@@ -10,6 +10,7 @@ import torch
 from sdcodec_cli import zoo
 from sdcodec_cli.families import build
 from sdcodec_cli.families.sdcodec import SDCodecRecipe
+from sdcodec_cli.families.tdanet import SeparatorFields, TDANetRecipe
 from sdcodec_cli.recipe import (
     CodecModelFields,
     CodecTrainingFields,
@@ -18,6 +19,8 @@ from sdcodec_cli.recipe import (
     NetworkFields,
     QuantizerFields,
     Recipe,
+    SeparatorModelFields,
+    SeparatorTrainingFields,
 )
 
 
@@ -45,6 +48,19 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
             snr_weight=0.1,
             feature_weight=0.0,
             adversarial_weight=0.0,
+        ),
+    )
+
+
+def tiny_separator() -> TDANetRecipe:
+    """A TDANet of some ten thousand weights, in blocks of a second."""
+    return TDANetRecipe(
+        name="tiny-tdanet",
+        model=SeparatorModelFields(description="for tests", block_seconds=1.0, overlap_seconds=0.25),
+        separator=SeparatorFields(channels=16, width=32, depth=3, num_heads=2, num_iterations=2),
+        mixing=MixingFields(seconds=0.5),
+        training=SeparatorTrainingFields(
+            batch_size=4, steps=6, learning_rate=1e-2, warmup_steps=2, precision="float32", average_decay=0.9
         ),
     )
 

@@ -6,7 +6,6 @@ Legend: B batch, T samples, F frames, K codebooks.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,12 @@ from numpy.typing import NDArray
 
 from ..audio import integrated_loudness
 from ..errors import ModelError
+from ..families import of
 from ..recipe import MAX_EFFORT
 from ..runtime import CodecModel, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
 from .stream import SEGMENT_FRAMES, StreamDecoder, StreamEncoder
-
-MAX_GAIN_DB = 60.0
-"""Quiet audio is amplified by no more than this."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,11 @@ def open_codec(
     model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None, effort: int | None = None
 ) -> Codec:
     """`load_codec`, but nothing is ready yet: for one command, which says what it will want."""
-    loaded = load_model(find(model), runtime=runtime, device=str(device), threads=threads)
-    if not isinstance(loaded, CodecModel):
-        raise ModelError(f"{loaded.name} has no codes, it only separates; choose another model, see sdc models list")
+    entry = find(model)
+    if not of(entry.recipe).streams(entry.recipe):
+        raise ModelError(f"{entry.name}: has no codes, it only separates; choose another model, see sdc models list")
+    loaded = load_model(entry, runtime=runtime, device=str(device), threads=threads)
+    assert isinstance(loaded, CodecModel)
     codec = Codec(loaded)
     return codec if effort is None else codec.at_effort(effort)
 
@@ -225,10 +224,7 @@ class Codec:
 
         A multiple of 1/256, as the stream stores it; 0 for silence.
         """
-        if loudness == -math.inf:
-            return 0.0
-        gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.model.loudness - loudness))
-        return round(gain * 256) / 256
+        return self.model.gain_for(loudness)
 
     def stream_encoder(
         self, *, num_codebooks: int | None = None, present: Sequence[str] | None = None

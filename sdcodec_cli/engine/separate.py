@@ -1,4 +1,4 @@
-"""Audio to stems: the codec's stems as masks on the input, see `masks`.
+"""Audio to stems: those of a separator as they are, or a codec's as masks on the input, see `audio.masks`.
 
 Test-time augmentation: the codec hears the audio in several views, with its polarity inverted or delayed by a part of a
 frame, which change nothing about what is in it. What the codec makes of them differs by chance, so the mean of their
@@ -25,6 +25,7 @@ from ..audio.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .codec import Codec, checked_audio
 from .compress import Level, Progress, cancelled, measure_level
 from .files import StemsResult, check_targets
+from .separator import Separator, StreamSeparator
 from .stream import CodedBlock, split_segments
 
 Wav = NDArray[np.float32]
@@ -47,8 +48,8 @@ MAX_VIEWS = 16
 class SeparateResult(StemsResult):
     """What became of one input."""
 
-    views: int
-    """How many views of the audio its masks are the mean of."""
+    views: int | None
+    """How many views of the audio its masks are the mean of; null for a model without masks."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
 
@@ -57,23 +58,23 @@ def separate(
     source: str | Path,
     targets: Mapping[str, str | Path],
     *,
-    codec: Codec,
-    views: int = DEFAULT_VIEWS,
+    codec: Codec | Separator,
+    views: int | None = None,
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparateResult:
     """Write stems of one audio file, in memory that does not grow with its length.
 
-    The model hears a mono down-mix; its masks are applied to every channel. Stems of all domains add up to the input
-    as far as the model's sample rate carries it.
+    A codec hears a mono down-mix; its masks are applied to every channel. A separator hears every channel by itself.
+    Stems of all domains add up to the input as far as the model's sample rate carries it.
 
     Args:
         source: any file that libsndfile or FFmpeg reads, or `-` for standard input
         targets: where each domain goes, or `-` for standard output
         codec: the model
-        views: how many views of the audio masks are the mean of; one is the paper's single mask, and time grows in
-            proportion
+        views: how many views of the audio a codec's masks are the mean of, `DEFAULT_VIEWS` if it is left out; one is
+            the paper's single mask, and time grows in proportion
         track: which audio track of a film, from 1
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
@@ -84,7 +85,7 @@ def separate(
             of range
     """
     check_targets(targets)
-    views = checked_views(views)
+    views = checked_views(views, codec)
     for stem in targets:
         if stem not in codec.domains:
             raise ValueError(f"{codec.name} has no domain {stem}; it has {', '.join(codec.domains)}")
@@ -93,7 +94,7 @@ def separate(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(source, track=track))
         info = reader.info
-        level = measure_level(reader, mono=True)
+        level = measure_level(reader, mono=isinstance(codec, Codec))
         writers = [
             AudioWriter(
                 target,
@@ -106,7 +107,7 @@ def separate(
             for target in targets.values()
         ]
         stack.enter_context(written_together(writers))
-        separator = _Separator(codec, info.channels, level, views, info.channel_mask)
+        separator = _stream(codec, info.channels, level, views, info.channel_mask)
         to_model = StreamResampler(info.sample_rate, codec.sample_rate, info.channels)
         to_file = StreamResampler(codec.sample_rate, info.sample_rate, len(wanted) * info.channels)
         read = written = 0
@@ -153,7 +154,7 @@ def separate(
     )
 
 
-def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
+def separate_wav(wav: Any, *, codec: Codec | Separator, views: int | None = None) -> Wav:
     """Separate audio in memory, as `separate` does a file.
 
     Args:
@@ -170,23 +171,40 @@ def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
     signal = checked_audio(wav)
     if signal.ndim != 2:
         raise ValueError(f"wav must be [C, T], got shape {list(signal.shape)}")
-    mono = downmix(signal)
-    offset = mono.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    level = Level(integrated_loudness(mono - offset, codec.sample_rate), offset, None)
-    separator = _Separator(codec, len(signal), level, checked_views(views))
+    seen = downmix(signal) if isinstance(codec, Codec) else signal
+    offset = seen.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    level = Level(integrated_loudness(seen - offset, codec.sample_rate), offset, None)
+    separator = _stream(codec, len(signal), level, checked_views(views, codec))
     starts = range(0, signal.shape[-1], BLOCK)
     pieces = [wavs for start in starts for wavs in separator.push(signal[:, start : start + BLOCK])]
     return np.concatenate([*pieces, *separator.finish()], axis=-1)
 
 
-def checked_views(views: int) -> int:
-    """A number of views, or a `ValueError`."""
+def checked_views(views: int | None, codec: Codec | Separator) -> int | None:
+    """A number of views that fits the model, or a `ValueError`."""
+    if isinstance(codec, Separator):
+        if views is not None:
+            raise ValueError(f"views are of masks, and {codec.name} has none; leave them out")
+        return None
+    views = DEFAULT_VIEWS if views is None else views
     if views not in range(1, MAX_VIEWS + 1):
         raise ValueError(f"views must be a whole number from 1 to {MAX_VIEWS}, got {views!r}")
     return int(views)
 
 
-class _Separator:
+def _stream(
+    codec: Codec | Separator, channels: int, level: Level, views: int | None, channel_mask: int | None = None
+) -> _MaskSeparator | StreamSeparator:
+    """What separates audio as it arrives, by masks or directly."""
+    if isinstance(codec, Separator):
+        # Loudness adds up over channels, each of which is heard by itself.
+        loudness = level.loudness - 10 * math.log10(channels)
+        return StreamSeparator(codec.model, channels, codec.model.gain_for(loudness), level.offset)
+    assert views is not None
+    return _MaskSeparator(codec, channels, level, views, channel_mask)
+
+
+class _MaskSeparator:
     """Encodes and decodes views of the down-mix, and masks the channels with what comes out, all as it arrives.
 
     Views come in pairs of either polarity, because the other polarity gains more than another delay; where their number

@@ -56,6 +56,8 @@ class Family(ABC, Generic[R]):
 
     recipe: type[R]
     """Its recipes."""
+    weight_norm: ClassVar[bool] = False
+    """Whether convolutions are trained in magnitude and direction (arXiv:1602.07868)."""
     parts: ClassVar[tuple[str, ...]]
     """Parts of its networks that runtimes run, see `GraphPart`."""
     sizes: ClassVar[tuple[str, ...]]
@@ -115,5 +117,5 @@ class Family(ABC, Generic[R]):
         return (network,)
 
     @abstractmethod
-    def estimates(self, network: Any, stems: Tensor) -> list[Estimate]:
+    def estimates(self, network: Any, recipe: R, stems: Tensor) -> list[Estimate]:
         """What validation compares: stems `[B, N, T]`, and what the network makes of them."""

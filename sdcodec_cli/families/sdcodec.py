@@ -106,6 +106,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     """See `Family`."""
 
     recipe = SDCodecRecipe
+    weight_norm = True
     parts = ("analyse", "quantize", "synthesize", "target", "refine", "distance")
     sizes = ("analysis_context", "synthesis_context")
 
@@ -248,7 +249,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         """Encoder and decoder: Snake's four passes over memory become one."""
         return (network.encoder, network.decoder)
 
-    def estimates(self, network: SDCodec, stems: Tensor) -> list[Estimate]:
+    def estimates(self, network: SDCodec, recipe: SDCodecRecipe, stems: Tensor) -> list[Estimate]:
         """See `nn.objectives.sdcodec.estimates`."""
         from ..nn.objectives.sdcodec import estimates
 

@@ -21,6 +21,7 @@ from .fields import (
     StageFields,
     TrainingFields,
 )
+from .separator import SeparatorModelFields, SeparatorTrainingFields
 from .toml import make_recipe, override, read_recipe, write_recipe
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "NetworkFields",
     "QuantizerFields",
     "Recipe",
+    "SeparatorModelFields",
+    "SeparatorTrainingFields",
     "StageFields",
     "TrainingFields",
     "make_recipe",

@@ -5,6 +5,7 @@ Legend: T samples, F frames, P frames before them, D latent width, N streams, K 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..families import Stream, of
-from ..recipe import CodecModelFields, CodecTrainingFields, Recipe
+from ..recipe import CodecModelFields, CodecTrainingFields, Recipe, SeparatorModelFields
 from .parts import Runtime
 
 Wav = NDArray[np.float32]
@@ -21,6 +22,9 @@ Codes = NDArray[np.int64]
 
 NOTHING = -1
 """A code that stands for none: of a codebook that is missing, or of a stream that is silent."""
+
+MAX_GAIN_DB = 60.0
+"""Quiet audio is amplified by no more than this."""
 
 ENCODING, REFINING, DECODING = ("analyse", "quantize"), ("target", "refine", "distance"), ("synthesize",)
 """Parts that go together."""
@@ -67,9 +71,30 @@ class Model:
         """What it codes audio into; none if it only separates."""
         self.stems: tuple[str, ...] = recipe.model.domains
 
+    def gain_for(self, loudness: float) -> float:
+        """Gain in dB that brings audio of this loudness (LUFS) to the level the model was trained on.
+
+        A multiple of 1/256, as a `.sdc` file stores it; 0 for silence.
+        """
+        if loudness == -math.inf:
+            return 0.0
+        gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.loudness - loudness))
+        return round(gain * 256) / 256
+
 
 class SeparatorModel(Model):
     """A network that takes stems out of a mixture, and has no codes."""
+
+    def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, runtime: Runtime) -> None:
+        super().__init__(name, recipe, weights_sha256, runtime)
+        model = recipe.model
+        assert isinstance(model, SeparatorModelFields)
+        self.hop_length: int = runtime.sizes["hop_length"]
+        """Samples that a block is filled up to a multiple of."""
+        self.block_length: int = round(model.block_seconds * model.sample_rate)
+        """Samples that the network sees at once."""
+        self.overlap_length: int = round(model.overlap_seconds * model.sample_rate)
+        """Samples over which one block fades into the next."""
 
     def prepare(self, *, wait: bool) -> None:
         """Get ready, in the background or at once."""
@@ -77,8 +102,8 @@ class SeparatorModel(Model):
 
     def separate(self, wav: Wav) -> Wav:
         """Stems of a block of audio: `[T]` to `[N, T]`."""
-        (stems,) = self.runtime.run("separate", wav)
-        return stems
+        (stems,) = self.runtime.run("separate", np.pad(wav, (0, -len(wav) % self.hop_length)))
+        return stems[:, : len(wav)]
 
 
 class CodecModel(Model):

@@ -40,7 +40,9 @@ def schedule(fields: TrainingFields, step: int, steps: int) -> float:
 
 
 def make_trainable(network: nn.Module, recipe: Recipe) -> None:
-    """Put weight norm on what any stage trains, and leave the rest as it is, bit for bit."""
+    """Put weight norm on what any stage trains, where the family wants it; the rest stays as it is, bit for bit."""
+    if not of(recipe).weight_norm:
+        return
     for name, part in network.named_children():
         if any(not stage.parts or name in stage.parts for stage in recipe.plan):
             add_weight_norm(part)

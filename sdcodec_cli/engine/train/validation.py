@@ -71,7 +71,7 @@ class Validator:
     def __call__(self, network: nn.Module, *, recordings: int = 2) -> Validation:
         """Scores of a network, and its output for the first `recordings` mixtures."""
         stems = self.stems.to(next(network.parameters()).device)
-        found: list[Estimate] = of(self.recipe).estimates(network, stems)
+        found: list[Estimate] = of(self.recipe).estimates(network, self.recipe, stems)
         shown = [estimate for estimate in found if estimate.shown]
         kept = [
             Recording(f"{number} {each.name}", each.reference[number], each.estimate[number])
