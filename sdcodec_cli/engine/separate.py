@@ -40,7 +40,7 @@ DEFAULT_VIEWS = 4
 """How many views masks are the mean of."""
 
 MAX_VIEWS = 16
-"""More than eight gain nothing that could be measured, see docs/experiments.md."""
+"""More than eight gain nothing that could be measured, see `models/sdcodec-16k-mini/EXPERIMENTS.md`."""
 
 
 @dataclass(frozen=True)
