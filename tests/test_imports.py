@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "audio": "errors",
     "weights": "errors",
     "zoo": "errors recipe weights (nn)",
-    "runtime": "errors extras recipe weights zoo nn",
+    "runtime": "errors extras recipe weights zoo nn (audio)",
     "checkpoints": "errors recipe zoo nn",
     "data": "errors recipe audio",
     "engine": "errors account bitstream nn recipe audio weights zoo runtime checkpoints data",

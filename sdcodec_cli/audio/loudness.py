@@ -11,11 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .decibels import db_to_amplitude
 from .filters import CHUNK, ChunkFilter
 from .wav import Wav
 
 SILENCE = 1e-4
 """Peak of audio that counts as silent, −80 dBFS."""
+
+LUFS_OFFSET = -0.691
+"""What BS.1770-4 adds to the level of weighted samples in dB, so that a sine of 1 kHz keeps its level."""
 
 SHELF_FREQUENCY, SHELF_GAIN, SHELF_Q = 1500.0, 4.0, 1 / math.sqrt(2)
 """Hz, dB and quality of the high shelf of the K-weighting."""
@@ -85,7 +89,7 @@ class LoudnessMeter:
         energies = np.pad(energies, (0, num_blocks + 3 - len(energies)))
         power = np.convolve(energies, np.ones(4), mode="valid") / (0.4 * self._sample_rate)
         with np.errstate(divide="ignore"):
-            loudness = -0.691 + 10 * np.log10(power)
+            loudness = LUFS_OFFSET + 10 * np.log10(power)
         audible = loudness >= -70
         if not audible.any():
             return ungated
@@ -124,7 +128,7 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
 def _high_shelf(sample_rate: int) -> list[float]:
     if (angle := _angle(SHELF_FREQUENCY, sample_rate)) >= math.pi:
         return NOTHING
-    gain, cosine = 10 ** (SHELF_GAIN / 40), math.cos(angle)
+    gain, cosine = db_to_amplitude(SHELF_GAIN / 2), math.cos(angle)
     width = 2 * math.sqrt(gain) * math.sin(angle) / (2 * SHELF_Q)
     scale = (gain + 1) - (gain - 1) * cosine + width
     return [
@@ -159,4 +163,4 @@ def integrated_loudness(wav: Wav, sample_rate: int) -> float:
 
 
 def _lufs(power: float) -> float:
-    return -0.691 + 10 * math.log10(power) if power > 0 else -math.inf
+    return LUFS_OFFSET + 10 * math.log10(power) if power > 0 else -math.inf

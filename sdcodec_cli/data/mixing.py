@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import k_weighting
+from ..audio import LUFS_OFFSET, Wav, db_to_amplitude, db_to_power, k_weighting
 from ..errors import InputError
 from ..recipe import AugmentationFields, MixingFields
 from .augment import augment, change_speed, gain_db, layer, speed_factor
@@ -56,7 +56,7 @@ class Trouble:
 class Example:
     """The crops of a mixture, and the levels they should get."""
 
-    crops: NDArray[np.float32]
+    crops: Wav
     """`[N, T]` as they are in the files; an absent domain is all zeros."""
     present: NDArray[np.bool_]
     """`[N]`."""
@@ -111,7 +111,7 @@ def draw(
 
 def _audible_crop(
     pool: Pool, domain: str, length: int, augmentation: AugmentationFields, rng: np.random.Generator
-) -> tuple[NDArray[np.float32] | None, Trouble, str | None]:
+) -> tuple[Wav | None, Trouble, str | None]:
     """A crop `[T]` with something to hear in it, or None and the reason."""
     trouble = Trouble()
     problem = f"{domain}: {TRIES} draws in a row were silent; check its audio files"
@@ -132,7 +132,7 @@ def _audible_crop(
     return None, trouble, problem
 
 
-def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], bool]:
+def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tuple[Wav, bool]:
     """A stretch of one clip; every second of the pool is equally likely, and short clips are placed in silence."""
     clips: Clips = pool.clips[domain]
     clip = int(np.searchsorted(clips.ends, rng.integers(clips.ends[-1]), side="right"))
@@ -145,7 +145,7 @@ def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tup
     return crop, available < SHORT * pool.sample_rate
 
 
-def _is_audible(crop: NDArray[np.float32], sample_rate: int) -> bool:
+def _is_audible(crop: Wav, sample_rate: int) -> bool:
     step = sample_rate // 10
     blocks = crop[: len(crop) // step * step].reshape(-1, step).astype(np.float64)
     return bool((blocks.var(axis=1) > AUDIBLE).any())
@@ -170,7 +170,7 @@ def mix(
     """
     rows = crops.flatten(0, 1)
     gain = _gain(targets.flatten() - loudness(rows, sample_rate))
-    ceiling = 10 ** (peak / 20) / rows.abs().amax(-1).clamp_min(1e-9)
+    ceiling = db_to_amplitude(peak) / rows.abs().amax(-1).clamp_min(1e-9)
     gain = torch.minimum(gain, ceiling).view_as(present) * present
     stems = crops * gain[..., None]
     return stems * _gain(mix_targets - loudness(stems.sum(1), sample_rate))[:, None, None]
@@ -193,10 +193,10 @@ def loudness(wav: Tensor, sample_rate: int) -> Tensor:
     spectrum = torch.fft.rfft(wav[..., :length].float(), n=points) * _k_response(sample_rate, points).to(wav.device)
     weighted = torch.fft.irfft(spectrum, n=points)[..., :length]
     power = weighted.square().unflatten(-1, (-1, step)).mean(-1).unfold(-1, 4, 1).mean(-1)
-    gate = 10 ** ((-70 + 0.691) / 10)
+    gate = db_to_power(-70 - LUFS_OFFSET)
     ungated = _mean_above(power, torch.full_like(power[:, :1], gate))
     gated = _mean_above(power, (0.1 * ungated).clamp_min(gate)[:, None])
-    return (-0.691 + 10 * gated.clamp_min(gate).log10()).clamp_min(-70)
+    return (LUFS_OFFSET + 10 * gated.clamp_min(gate).log10()).clamp_min(-70)
 
 
 def _mean_above(power: Tensor, threshold: Tensor) -> Tensor:

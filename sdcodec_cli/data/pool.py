@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from ..audio import downmix
+from ..audio import Wav, downmix
 from ..errors import InputError, OutputError
 from .manifest import SHORTEST, Manifest
 from .parallel import exclusive
@@ -42,7 +42,7 @@ class Clips(Protocol):
     def ends(self) -> NDArray[np.int64]:
         """Lengths added up, in samples: clip i is from `ends[i - 1]` to `ends[i]`."""
 
-    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+    def read(self, clip: int, start: int, length: int) -> Wav:
         """`[length]`, mono, from `start` of a clip.
 
         Raises:
@@ -75,7 +75,7 @@ class ArrayClips:
     """`[T]`"""
     ends: NDArray[np.int64]
 
-    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+    def read(self, clip: int, start: int, length: int) -> Wav:
         """See `Clips`."""
         _check(self, clip, start, length)
         first = (int(self.ends[clip - 1]) if clip else 0) + start
@@ -120,7 +120,7 @@ class FileClips:
         """The file of a clip."""
         return self._manifest.file(int(self.rows[clip]))
 
-    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+    def read(self, clip: int, start: int, length: int) -> Wav:
         """See `Clips`."""
         _check(self, clip, start, length)
         row = int(self.rows[clip])
@@ -147,7 +147,7 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def _read(path: Path, sample_rate: int, start: int, length: int) -> NDArray[np.float32]:
+def _read(path: Path, sample_rate: int, start: int, length: int) -> Wav:
     """Part of a file, mixed down: `[length]`."""
     try:
         with _Forward(path) as sound:
@@ -156,12 +156,12 @@ def _read(path: Path, sample_rate: int, start: int, length: int) -> NDArray[np.f
             if known and start > lead:
                 sound.seek(start - lead)
             count = lead + length if known else 0
-            wav: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True)[lead:]
+            wav: Wav = sound.read(count, dtype="float32", always_2d=True)[lead:]
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path}: cannot be read; restore it, or run sdc data scan again") from error
     if len(wav) != length:
         raise InputError(f"{path}: is cut short, or not what it was when scanned; run sdc data scan again")
-    mono: NDArray[np.float32] = downmix(wav.T)[0]
+    mono: Wav = downmix(wav.T)[0]
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: has samples that are not numbers; remove it, and run sdc data scan again")
     return mono

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import integrated_loudness
+from ..audio import Wav, db_to_amplitude, integrated_loudness
 from ..recipe import MAX_EFFORT
 from ..runtime import Model, load_model
 from ..runtime.load import RuntimeName
@@ -80,7 +80,7 @@ def open_codec(
     return codec if effort is None else codec.at_effort(effort)
 
 
-def checked_audio(wav: Any) -> NDArray[np.float32]:
+def checked_audio(wav: Any) -> Wav:
     """Audio `[..., T]` as 32-bit floats, whatever kind of array or tensor it came in.
 
     Raises:
@@ -286,7 +286,7 @@ class Codec:
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
             gain = self.gain_for(integrated_loudness(row[None], self.sample_rate)) if normalize else 0.0
             encoder = self.stream_encoder(num_codebooks=num_codebooks, present=present)
-            blocks = [*encoder.push(row * np.float32(10 ** (gain / 20))), *encoder.finish()]
+            blocks = [*encoder.push(row * np.float32(db_to_amplitude(gain))), *encoder.finish()]
             gains.append(gain)
             codes.append(np.concatenate([block.codes for block in blocks], axis=-1))
             active.append(np.concatenate([block.active for block in blocks], axis=-1))
@@ -299,7 +299,7 @@ class Codec:
             leading=tuple(signal.shape[:-1]),
         )
 
-    def decode(self, codes: Codes, *, stem: str = "mix") -> NDArray[np.float32]:
+    def decode(self, codes: Codes, *, stem: str = "mix") -> Wav:
         """Decode one stem, or the mix of all domains that `codes` has.
 
         Returns:
@@ -325,5 +325,5 @@ class Codec:
                 pieces += decoder.push(segment, span.stop - span.start)
             pieces += decoder.finish()
             whole = np.concatenate([piece[0] for piece in pieces])
-            wavs.append(whole[: codes.num_samples] * np.float32(10 ** (-gain / 20)))
+            wavs.append(whole[: codes.num_samples] * np.float32(db_to_amplitude(-gain)))
         return np.stack(wavs).reshape(*codes.leading, codes.num_samples)

@@ -23,7 +23,10 @@ from ..audio import (
     AudioReader,
     LoudnessMeter,
     StreamResampler,
+    Wav,
     atomic_output,
+    db_to_amplitude,
+    db_to_power,
     downmix,
     layout_name,
     loudness_weights,
@@ -240,7 +243,7 @@ def cancelled(info: AudioInfo) -> str:
     return f"hardly anything is left in the down-mix, because its channels cancel each other{or_lfe}"
 
 
-def _blocks(reader: AudioReader, *, mono: bool) -> Iterator[NDArray[np.float32]]:
+def _blocks(reader: AudioReader, *, mono: bool) -> Iterator[Wav]:
     for block in reader.blocks():
         yield downmix(block, reader.info.channel_mask) if mono else block
 
@@ -251,7 +254,7 @@ class Level:
 
     loudness: float
     """Of what the model gets to hear, in LUFS."""
-    offset: NDArray[np.float32]
+    offset: Wav
     """Mean of each channel of that, `[C, 1]`: to be taken out, because training data has none."""
     problem: Literal["silent", "cancelled"] | None
     """Why that may not be what people hear: there is nothing, or the down-mix has lost it."""
@@ -276,7 +279,7 @@ def measure_level(reader: AudioReader, *, mono: bool) -> Level:
         total += wav.sum(axis=1, keepdims=True, dtype=np.float64)
         count += wav.shape[1]
     assert first is not None  # a reader without blocks has raised an error
-    lost = heard < given * 10 ** (-CANCELLED_DB / 10)
+    lost = heard < given * db_to_power(-CANCELLED_DB)
     return Level(
         meter.integrated(),
         (downmix(first, info.channel_mask) if mono else first) + (total / count).astype(np.float32),
@@ -314,12 +317,12 @@ class _Coder:
         self.num_frames = 0
         self._model_rate = codec.sample_rate
         self._pushed = 0  # samples per channel at the model's rate
-        self._rate, self._gain = rate, np.float32(10 ** (gain_db / 20))
+        self._rate, self._gain = rate, np.float32(db_to_amplitude(gain_db))
         self._resampler = StreamResampler(rate, codec.sample_rate, channels)
         self._encoders = [codec.stream_encoder(num_codebooks=num_codebooks, present=present) for _ in range(channels)]
 
     def run(
-        self, blocks: Iterator[NDArray[np.float32]], progress: Progress | None, total: float | None
+        self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
     ) -> Iterator[tuple[CodedBlock, ...]]:
         """The same segment of every channel, one after the other."""
         for block in blocks:
@@ -332,7 +335,7 @@ class _Coder:
         missing = math.ceil(self.num_samples * self._model_rate / self._rate) - self._pushed - rest.shape[-1]
         yield from self._push(np.pad(rest, ((0, 0), (0, max(0, missing)))), last=True)
 
-    def _push(self, wav: NDArray[np.float32], *, last: bool) -> Iterator[tuple[CodedBlock, ...]]:
+    def _push(self, wav: Wav, *, last: bool) -> Iterator[tuple[CodedBlock, ...]]:
         self._pushed += wav.shape[-1]
         channels = []
         for row, encoder in zip(wav * self._gain, self._encoders, strict=True):

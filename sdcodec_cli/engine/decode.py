@@ -17,15 +17,13 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import AudioWriter, StreamResampler, parse_mask, written_together
+from ..audio import AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
 from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
 from .codec import Codec
 from .compress import MASK_TAG, Progress
 from .files import StemsResult, check_targets
 from .stream import SEGMENT_FRAMES, StreamDecoder
-
-Wav = NDArray[np.float32]
 
 MAX_GAP_FRAMES = 180_000
 """Longest stretch of lost segments that is filled with silence in a stream without an end: an hour at 50 frames/s."""
@@ -147,7 +145,7 @@ def decode(
 
 
 def _factor(gains: Mapping[str, float], stem: str) -> np.float32:
-    return np.float32(10 ** (gains.get(stem, 0.0) / 20))
+    return np.float32(db_to_amplitude(gains.get(stem, 0.0)))
 
 
 @contextlib.contextmanager
@@ -228,7 +226,7 @@ def _decoded_stems(
     if excerpt.num_samples is not None:
         seconds = (excerpt.skip_samples + excerpt.num_samples) / header.original_rate + LEAD_SECONDS
         stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + codec.context_frames
-    level = np.float32(10 ** (-header.gain_db / 20))
+    level = np.float32(db_to_amplitude(-header.gain_db))
     trim = (excerpt.first_frame - begin) * header.hop_length
     for wav in _run_decoders(reader, decoders, domains, begin, stop):
         if wav.shape[-1] > trim:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Wav = NDArray[np.float32]
+from ..audio import Wav
 
 WINDOW_LENGTH, HOP_LENGTH = 1024, 256
 """Of the mask's Hann-windowed spectrum, in samples (arXiv:2409.11228)."""

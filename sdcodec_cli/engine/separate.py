@@ -18,16 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness, written_together
+from ..audio import (
+    AudioReader,
+    AudioWriter,
+    StreamResampler,
+    Wav,
+    db_to_amplitude,
+    downmix,
+    integrated_loudness,
+    written_together,
+)
 from .codec import Codec, checked_audio
 from .compress import Level, Progress, cancelled, measure_level
 from .files import StemsResult, check_targets
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import CodedBlock, split_segments
-
-Wav = NDArray[np.float32]
 
 BLOCK = 500 * HOP_LENGTH
 """Samples that are masked at a time; 8 s at 16 kHz."""
@@ -243,7 +249,7 @@ class _View:
 
     def __init__(self, codec: Codec, gain_db: float, *, inverted: bool, delay: int) -> None:
         self._domains = codec.domains
-        self._gain = np.float32((-1 if inverted else 1) * 10 ** (gain_db / 20))
+        self._gain = np.float32((-1 if inverted else 1) * db_to_amplitude(gain_db))
         # Steps towards the mix would take a little away from what tells the stems apart.
         self._encoder = codec.at_effort(0).stream_encoder()
         self._decoder = codec.stream_decoder(codec.domains)

@@ -17,8 +17,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import SILENCE
-from ..runtime.model import NOTHING, Analysis, Codes, Model, Wav
+from ..audio import SILENCE, Wav
+from ..runtime.model import NOTHING, Analysis, Codes, Model
 from .refine import refine
 
 SEGMENT_FRAMES = 100

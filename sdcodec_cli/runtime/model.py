@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from ..recipe import Recipe
 from .parts import DECODING, ENCODING, REFINING, Part, Runtime
 
-Wav = NDArray[np.float32]
+if TYPE_CHECKING:
+    from ..audio import Wav
+
 Codes = NDArray[np.int64]
 
 NOTHING = -1
