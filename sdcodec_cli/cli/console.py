@@ -18,13 +18,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from ..errors import OutputError, SdcError
+from ..progress import Progress
 
 if TYPE_CHECKING:
     from ..engine.files import Job, Plan, StemsResult
     from ..engine.train.log import TrainingProgress
-
-Progress = Callable[[float, float | None], None]
-"""Called by the engine with seconds of audio done and, if known, in all."""
 
 REDRAW_SECONDS = 0.2
 """Time between two pictures of a bar for training, whose steps may be much faster."""

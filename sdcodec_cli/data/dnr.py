@@ -20,6 +20,7 @@ import soundfile
 
 from ..audio import Wav, db_to_amplitude, integrated_loudness, read_mono
 from ..errors import InputError, OutputError
+from ..progress import Progress
 from ..recipe import MixingFields
 from .parallel import in_processes
 from .pool import Clips, Pool, clip_length
@@ -164,7 +165,7 @@ def write_tracks(
     seconds: float,
     seed: int,
     jobs: int = 1,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
     """Write `count` mixtures of all domains as a DnR split, in 16 bit. All or nothing.

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from ..audio import Wav, downmix
 from ..errors import InputError, OutputError
+from ..progress import Progress
 from .manifest import SHORTEST, Manifest
 from .parallel import exclusive
-from .scan import Progress, scan
+from .scan import scan
 
 MANIFEST = "manifest.parquet"
 """Name of the manifest of a data root."""
@@ -193,7 +194,7 @@ def find_manifest(
         domains: what to look for.
         kept: existing folder for a manifest that is made; None if none is to be made.
         jobs: processes that read headers.
-        progress: hears of files.
+        progress: hears of files, not of seconds.
         report: takes a line when files are about to be read and when they are, and about those that cannot be.
 
     Raises:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..audio import UNKNOWN_FRAMES, AudioReader, LoudnessMeter, Wav, atomic_output, check_target, downmix
 from ..errors import InputError, OutputError
+from ..progress import Progress
 from .corpora import find_audio
 from .manifest import META, Manifest, is_usable
 from .parallel import exclusive, in_processes
@@ -27,9 +28,6 @@ _KEYS = ["path", "size", "mtime_ns"]
 _FACTS = ["sample_rate", "channels", "frames", "loudness", "active"]
 _COLUMNS = ["path", "domain", "split", *_FACTS, "size", "mtime_ns"]
 _CHUNK_FILES, _CHUNK_BYTES = 64, 64_000_000  # what a worker does at a time, and an interrupted scan does again
-
-Progress = Callable[[float, float | None], None]
-"""Called with files done and, if known, in all."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def scan(
         domains: what to look for.
         jobs: processes that read files.
         measure: decode everything, for loudness and activity; otherwise only headers are read.
-        progress: hears of files.
+        progress: hears of files, not of seconds.
         report: takes a line when files are about to be read, and when an interrupted scan goes on.
 
     Raises:

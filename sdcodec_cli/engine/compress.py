@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,7 @@ from ..audio import (
 from ..bitstream import DomainEntry, Header, StreamKey, Writer
 from ..bitstream.header import MAX_RATE
 from ..errors import InputError
+from ..progress import Progress
 from .codec import Codec
 from .stream import SEGMENT_FRAMES, CodedBlock, split_segments
 
@@ -45,9 +46,6 @@ MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
 
 CANCELLED_DB = 20.0
 """A down-mix so far below its channels has lost them: one of two alone is 3 dB below, the worst of 7.1 is 10."""
-
-Progress = Callable[[float, float | None], None]
-"""Gets the seconds done and, where known, the seconds in all."""
 
 
 @dataclass(frozen=True)

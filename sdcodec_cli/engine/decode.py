@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from ..audio import AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
 from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
+from ..progress import Progress
 from .codec import Codec
-from .compress import MASK_TAG, Progress
+from .compress import MASK_TAG
 from .files import StemsResult, check_targets
 from .stream import SEGMENT_FRAMES, StreamDecoder
 

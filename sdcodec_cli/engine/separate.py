@@ -29,8 +29,9 @@ from ..audio import (
     integrated_loudness,
     written_together,
 )
+from ..progress import Progress
 from .codec import Codec, checked_audio
-from .compress import Level, Progress, cancelled, measure_level
+from .compress import Level, cancelled, measure_level
 from .files import StemsResult, check_targets
 from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from .stream import CodedBlock, split_segments
