@@ -25,19 +25,19 @@ EQUALIZER_GAIN = 6.0
 """Largest gain of a shelf or peak, in dB to either side."""
 
 LAYER_RANGE = 12.0
-"""By how much the second of two layers is weaker at most, in dB."""
+"""The second of two layers is weaker than the first by 0 dB to this, in dB."""
 
 REVERB_SECONDS = (0.15, 1.2)
-"""In which a room's tail falls by 60 dB, from a furnished room to a hall."""
+"""Seconds in which a room's tail falls by 60 dB, from a furnished room to a hall."""
 
 REVERB_GAP = (0.002, 0.03)
 """Seconds before the tail begins."""
 
 REVERB_RANGE = 18.0
-"""By how much the tail is weaker than the sound itself at most, in dB; as strong at least."""
+"""The tail is weaker than the sound itself by 0 dB to this, in dB."""
 
 LOWPASS_TAPS = 255
-"""Odd, so that the filter's delay is a whole number of samples; its slope takes 1.3 % of the sample rate."""
+"""Length of the low pass; odd, so that its delay is a whole number of samples. Its slope takes 1.3 % of the rate."""
 
 _CODING_PEAK = 0.9
 
@@ -172,17 +172,17 @@ def _lowpassed(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
 
 @dataclass(frozen=True)
 class _Coding:
-    """A way to lose quality."""
+    """A lossy coding that libsndfile writes."""
 
     format: str
     subtype: str
-    level: float | None = None
+    compression: float | None = None
     """libsndfile's compression level, from 0 to 1."""
     rates: tuple[int, ...] = ()
     """Sample rates that the codec takes, rising; none given: all."""
 
     def rate(self, sample_rate: int) -> int:
-        """At which audio of a sample rate is coded."""
+        """Sample rate at which audio of a given one is coded: the next that the codec takes."""
         if not self.rates:
             return sample_rate
         return next((rate for rate in self.rates if rate >= sample_rate), self.rates[-1])
@@ -249,7 +249,7 @@ def _through(coding: _Coding, wav: Wav, sample_rate: int, delay: int) -> Wav:
         channels=1,
         format=coding.format,
         subtype=coding.subtype,
-        compression_level=coding.level,
+        compression_level=coding.compression,
         bitrate_mode="CONSTANT" if coding.format == "MP3" else None,
     ) as sound:
         # libsndfile's Vorbis encoder takes stack space in proportion to what it gets at once.

@@ -71,7 +71,7 @@ def find_tracks(
 
 
 def _where_else(root: Path, split: Split) -> str:
-    """Advice to who looks for tracks where there are none."""
+    """Advice for an error: where tracks are, if not in this folder."""
     others = {name: len(list((root / folder).glob("*/mix.wav"))) for name, folder in FOLDERS.items() if name != split}
     found = [f"{FOLDERS[name]} has {count}: --dnr {name}" for name, count in others.items() if count]
     if found:
@@ -210,7 +210,7 @@ def write_tracks(
 
 
 def _write_track(pool: Pool, fields: MixingFields, folder: Path, seconds: float, seed: int, index: int) -> list[str]:
-    """Write one mixture; what was wrong with the files that were drawn."""
+    """Write one mixture, and return a line for each damaged file that was drawn."""
     problems: list[str] = []
     track = folder / _name(index)
     track.mkdir()

@@ -84,7 +84,7 @@ class ArrayClips:
 
 
 class DecodedClips(ArrayClips):
-    """Clips in a file of 16 bit samples, which all processes of a machine share; pickled as its name."""
+    """Clips in a file of 16-bit samples that all processes of a machine share; pickled as the name of the file."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -98,7 +98,7 @@ class DecodedClips(ArrayClips):
 
 
 class FileClips:
-    """Clips in the files of a manifest, of which only what is needed is read. Pickled as the manifest's name."""
+    """Clips in the files of a manifest, of which only what is needed is read; pickled as the name of the manifest."""
 
     def __init__(self, manifest: Manifest, domain: str, split: str | None, sample_rate: int) -> None:
         self._manifest, self._domain, self._split, self._sample_rate = manifest, domain, split, sample_rate
@@ -142,7 +142,7 @@ class FileClips:
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A SoundFile that stays where reading has ended: soundfile would seek there, which decoders take long for."""
+    """A SoundFile without soundfile's seek to where reading has ended, which takes decoders long."""
 
     def seekable(self) -> bool:
         return False
@@ -303,7 +303,7 @@ def _all_decoded(
 
 
 def _stamp(files: FileClips, manifest: Manifest, sample_rate: int) -> str:
-    """Tells files, as they are now, and a rate from all others."""
+    """A digest of the files as they are now and of the rate, for the name of the decoded file."""
     rows = manifest.table(files.rows).select(["path", "size", "mtime_ns", "frames", "sample_rate"])
     stamp = json.dumps([sample_rate, str(manifest.root), rows.to_pydict()])
     return hashlib.sha256(stamp.encode()).hexdigest()[:16]
@@ -365,7 +365,7 @@ def _decode(
 
 
 def _append(files: FileClips, clip: int, sample_rate: int, file: BinaryIO) -> int:
-    """Write a clip, all or nothing; its length."""
+    """Write a clip whole or, if it cannot be read, nothing of it; return its length."""
     begin, length = file.tell(), clip_length(files, clip)
     step = _PIECE * sample_rate
     try:
