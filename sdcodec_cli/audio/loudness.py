@@ -90,19 +90,19 @@ class LoudnessMeter:
         power = np.convolve(energies, np.ones(4), mode="valid") / (0.4 * self._sample_rate)
         with np.errstate(divide="ignore"):
             loudness = LUFS_OFFSET + 10 * np.log10(power)
-        audible = loudness >= -70
-        if not audible.any():
+        above_gate = loudness >= -70
+        if not above_gate.any():
             return ungated
-        threshold = _lufs(float(power[audible].mean())) - 10
-        return _lufs(float(power[audible & (loudness > threshold)].mean()))
+        threshold = _lufs(float(power[above_gate].mean())) - 10
+        return _lufs(float(power[above_gate & (loudness > threshold)].mean()))
 
     def _filtered_power(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of what is pending, channels weighted and summed `[CHUNK]`, and the filter's state after it."""
+        """Weighted squares of the pending samples, summed over channels, `[CHUNK]`, and the filter's state then."""
         filtered, state = self._filter(self._pending, self._state)
         return self._weights @ np.square(filtered, out=filtered), state
 
     def _steps(self, power: NDArray[np.float64]) -> tuple[list[float], float]:
-        """Energies of the 100 ms that end with these samples, and of those that stay open."""
+        """Energies of each 100 ms that these samples complete, and of the 100 ms that they only begin."""
         # Boundaries at whole samples: with 11,025 Hz a step is 1,102 or 1,103 samples.
         edges: list[int] = []
         while (edge := self._edge(len(self._energies) + len(edges) + 1) - self._count) <= len(power):
@@ -151,7 +151,7 @@ def _high_pass(sample_rate: int) -> list[float]:
 
 
 def _angle(frequency: float, sample_rate: int) -> float:
-    """Of a frequency in Hz, in radians per sample."""
+    """A frequency in Hz, in radians per sample."""
     return 2 * math.pi * frequency / sample_rate
 
 
