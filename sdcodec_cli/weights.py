@@ -18,7 +18,7 @@ from .errors import ModelError
 Weights = dict[str, NDArray[Any]]
 
 SCALE = ".row_scale"
-"""Suffix of the name of a tensor of scales: each row of the 8-bit tensor of that name is to be multiplied by its one."""
+"""Suffix of the name of a tensor of scales, by which the rows of the 8-bit tensor of that name are multiplied."""
 
 SHORTEST_ROW = 64
 """Values in the shortest rows that are stored in 8 bits; shorter ones would save little and lose more."""

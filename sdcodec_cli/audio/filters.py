@@ -50,8 +50,8 @@ class ChunkFilter:
         self._left = [part.after[:-size] for part in parts]
         self._outputs = [part.outputs for part in parts]
         self._step = chunk.after[-size:]
-        # Inputs and the state before them, of all blocks, groups and the chunk, with an axis for the larger part they are
-        # in: BLAS shares larger products among threads, which takes longer than it saves.
+        # Inputs and the state before them, of all blocks, all groups and the chunk. The parts that a larger one has
+        # are an axis of their own: BLAS shares larger products among threads, which takes longer than it saves.
         shapes = (channels * GROUPS, BLOCKS), (channels, GROUPS), (channels, 1)
         self._rows = [np.empty((*shape, len(part.after))) for shape, part in zip(shapes, parts, strict=True)]
 
