@@ -1,4 +1,4 @@
-"""Find a model by name or folder, check and load its weights; import other projects' checkpoints.
+"""Find a model by name or folder, and write one.
 
 A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight norm folded), `graphs/` (its network
 for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps it, `EXPERIMENTS.md`. The zoo is the folder
