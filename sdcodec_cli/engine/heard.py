@@ -1,4 +1,4 @@
-"""Where a domain can be heard, in tensors that train and in arrays that are evaluated.
+"""In which frames domains are active, as their audio tells: of tensors in training, of arrays in evaluation.
 
 Legend: N domains, F frames, H hop length.
 """
@@ -17,9 +17,9 @@ Array = TypeVar("Array", "Tensor", NDArray[np.generic])
 
 
 def heard(frames: Array) -> Array:
-    """In which frames each domain can be heard: stems cut into frames, `[..., N, F, H]`, to bool `[..., N, F]`.
+    """In which frames each domain is active: stems cut into frames, `[..., N, F, H]`, to bool `[..., N, F]`.
 
-    That is where it is above −60 dBFS and within 40 dB of the mixture.
+    That is where its stem is above −60 dBFS and within 40 dB of the mixture.
     """
     given: Any = frames
     energy = (given**2).mean(-1)
