@@ -1,25 +1,20 @@
-"""Where a domain can be heard, in tensors that train and in arrays that are evaluated.
+"""In which frames domains are active, as their audio tells: of tensors in training, of arrays in evaluation.
 
 Legend: N domains, F frames, H hop length.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Array = TypeVar("Array", "Tensor", NDArray[np.generic])
+Array = TypeVar("Array")
+"""An array of numpy, or a tensor of torch."""
 
 
 def heard(frames: Array) -> Array:
-    """In which frames each domain can be heard: stems cut into frames, `[..., N, F, H]`, to bool `[..., N, F]`.
+    """In which frames each domain is active: stems cut into frames, `[..., N, F, H]`, to bool `[..., N, F]`.
 
-    That is where it is above −60 dBFS and within 40 dB of the mixture.
+    That is where its stem is above −60 dBFS and within 40 dB of the mixture.
     """
     given: Any = frames
     energy = (given**2).mean(-1)

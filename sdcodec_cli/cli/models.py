@@ -31,7 +31,7 @@ Name = Annotated[
 
 
 def parse_bits(text: str | int) -> int:
-    """How wide weights are stored; the default comes along here, too."""
+    """32, 16 or 8, as text or, where it is the default, as a number."""
     if str(text) not in ("32", "16", "8"):
         raise typer.BadParameter(f"{text!r} is not 32, 16 or 8")
     return int(text)
@@ -54,7 +54,7 @@ BitsOption = Annotated[
 
 
 def _title(name: str | None, folder: Path) -> str:
-    """The name of a new model, checked: it goes into the header of every stream."""
+    """The name of a new model, or an error if the header of a stream cannot hold it."""
     from ..bitstream.header import check_model_name
 
     title = name or folder.resolve().name
@@ -85,7 +85,7 @@ class ModelReport:
     bitrate: float | None
     """Payload of one domain at full quality, in kbit/s."""
     effort: int | None
-    """What it suggests for `--effort`."""
+    """Steps of analysis by synthesis that it suggests, see `--effort`."""
     size_bytes: int | None
     """Size of the weights; null if the model has none yet."""
 

@@ -18,11 +18,11 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Runtime = Literal["auto", "onnx", "torch"]
 
 LARGEST = 1e9
-"""Of any number given: as seconds some thirty years, as samples still a whole number that floats can tell apart."""
+"""Largest number that an option takes: as seconds some thirty years, and a float still tells samples apart there."""
 
 
 def say_runtime(console: Console, codec: Codec | Separator, asked: Runtime) -> None:
-    """A line where a model runs in torch only because it has no graphs."""
+    """Say that a model runs in torch because it has no graphs, where nobody asked for torch."""
     if asked == "auto" and codec.runtime == "torch" and codec.device == "cpu":
         console.say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
 
@@ -170,7 +170,7 @@ Bitrate = Annotated[
         "--bitrate",
         metavar="KBPS",
         parser=parse_positive,
-        help="Bitrate of each domain that is present, in kbit/s: the model's full rate by default, and down to "
+        help="Bitrate of each active domain, in kbit/s: the model's full rate by default, and down to "
         "that of one codebook where it was trained for less than all of them.",
         show_default=False,
     ),

@@ -66,7 +66,7 @@ def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, rep
     """
     wav = np.random.default_rng(0).standard_normal(round(seconds * codec.sample_rate), dtype=np.float32) * 0.05
     plain = codec.at_effort(0)
-    codes = plain.encode(wav, present=codec.domains)
+    codes = plain.encode(wav, active=codec.domains)
     streams = {domain: found[0] for domain, found in codes.codes.items()}
     num_frames = next(iter(streams.values())).shape[-1]
 
@@ -78,7 +78,7 @@ def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, rep
         return seconds / min(_seconds(run) for _ in range(repeats))
 
     def encode(at: Codec) -> float:
-        return speed(lambda: at.encode(wav, present=codec.domains, normalize=False))
+        return speed(lambda: at.encode(wav, active=codec.domains, normalize=False))
 
     encoded = encode(plain)
     return BenchResult(

@@ -1,8 +1,8 @@
-"""Audio to stems: those of a separator as they are, or a codec's as masks on the input, see `audio.masks`.
+"""Audio to stems: those of a separator as they are, or the input under masks that are made of a codec's stems.
 
-Test-time augmentation: the codec hears the audio in several views, with its polarity inverted or delayed by a part of a
-frame, which change nothing about what is in it. What the codec makes of them differs by chance, so the mean of their
-masks is better than each (Demucs averages over delays, arXiv:1911.13254).
+Test-time augmentation: the codec is given several views of the audio, with its polarity inverted or delayed by part of
+a frame. They sound alike, and the stems that the codec finds in them differ by chance, so the mean of their masks is
+better than each (Demucs averages over delays, arXiv:1911.13254).
 
 Legend: N domains, C channels, T samples.
 """
@@ -18,30 +18,37 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness, written_together
+from ..audio import (
+    AudioReader,
+    AudioWriter,
+    StreamResampler,
+    Wav,
+    db_to_amplitude,
+    downmix,
+    integrated_loudness,
+    written_together,
+)
 from ..audio.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
+from ..progress import Progress
 from .codec import Codec, checked_audio
-from .compress import Level, Progress, cancelled, measure_level
+from .compress import Level, cancelled, measure_level
 from .files import StemsResult, check_targets
 from .separator import Separator, StreamSeparator
 from .stream import CodedBlock, split_segments
 
-Wav = NDArray[np.float32]
-
 BLOCK = 500 * HOP_LENGTH
-"""Samples that are masked at a time; 8 s at 16 kHz."""
+"""Samples that are masked at once; 8 s at 16 kHz."""
 
 MARGIN = 2 * WINDOW_LENGTH
 """Samples on each side of a block that its spectrum also sees; a whole number of hops."""
 
 
 DEFAULT_VIEWS = 4
-"""How many views masks are the mean of."""
+"""Views whose masks are averaged."""
 
 MAX_VIEWS = 16
-"""More than eight gain nothing that could be measured, see docs/experiments.md."""
+"""More than eight gain nothing that could be measured, see `models/sdcodec-16k-mini/EXPERIMENTS.md`."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class SeparateResult(StemsResult):
     """What became of one input."""
 
     views: int | None
-    """How many views of the audio its masks are the mean of; null for a model without masks."""
+    """Views of the audio whose masks were averaged; null for a model that makes none."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
 
@@ -66,15 +73,15 @@ def separate(
 ) -> SeparateResult:
     """Write stems of one audio file, in memory that does not grow with its length.
 
-    A codec hears a mono down-mix; its masks are applied to every channel. A separator hears every channel by itself.
-    Stems of all domains add up to the input as far as the model's sample rate carries it.
+    Masks of a codec are made from a mono down-mix and applied to every channel; a separator separates every channel by
+    itself. Stems of all domains add up to the input, up to half of the model's sample rate.
 
     Args:
         source: any file that libsndfile or FFmpeg reads, or `-` for standard input
         targets: where each domain goes, or `-` for standard output
         codec: the model
-        views: how many views of the audio a codec's masks are the mean of, `DEFAULT_VIEWS` if it is left out; one is
-            the paper's single mask, and time grows in proportion
+        views: how many views of the audio to average the masks of; by default `DEFAULT_VIEWS`, one is the paper's
+            single mask, and time grows in proportion
         track: which audio track of a film, from 1
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
@@ -197,7 +204,7 @@ def _stream(
 ) -> _MaskSeparator | StreamSeparator:
     """What separates audio as it arrives, by masks or directly."""
     if isinstance(codec, Separator):
-        # Loudness adds up over channels, each of which is heard by itself.
+        # Loudness adds up over channels, each of which the network is given by itself.
         loudness = level.loudness - 10 * math.log10(channels)
         return StreamSeparator(codec.model, channels, codec.model.gain_for(loudness), level.offset)
     assert views is not None
@@ -205,7 +212,7 @@ def _stream(
 
 
 class _MaskSeparator:
-    """Encodes and decodes views of the down-mix, and masks the channels with what comes out, all as it arrives.
+    """Encodes and decodes views of the down-mix and masks the channels with the stems, as the audio arrives.
 
     Views come in pairs of either polarity, because the other polarity gains more than another delay; where their number
     is odd, the last has none beside it. The pairs' delays divide a frame into equal parts.
@@ -241,7 +248,7 @@ class _MaskSeparator:
             yield mask_mixture(self._mixture, *stems)[..., self._lead :]
 
     def _masked(self) -> Iterator[Wav]:
-        """Blocks that every view has, with the margin behind them."""
+        """Masked blocks, as far as every view has them and the margin behind them."""
         while min(wav.shape[-1] for wav in self._wavs()) >= self._lead + BLOCK + MARGIN:
             stop = self._lead + BLOCK
             mixture, *stems = [wav[:, : stop + MARGIN] for wav in self._wavs()]
@@ -257,18 +264,18 @@ class _MaskSeparator:
 
 
 class _View:
-    """Stems of the down-mix as the codec finds them in one view of it."""
+    """The codec's stems of one view of the down-mix."""
 
     def __init__(self, codec: Codec, gain_db: float, *, inverted: bool, delay: int) -> None:
         self._domains = codec.domains
-        self._gain = np.float32((-1 if inverted else 1) * 10 ** (gain_db / 20))
-        # Steps towards the mix would take a little away from what tells the stems apart.
+        self._gain = np.float32((-1 if inverted else 1) * db_to_amplitude(gain_db))
+        # Refined codes bring the mix closer to the audio, but make masks a little worse.
         self._encoder = codec.at_effort(0).stream_encoder()
         self._decoder = codec.stream_decoder(codec.domains)
         self._encoder.push(np.zeros(delay, dtype=np.float32))  # less than a frame, so no block is complete
-        self._to_drop = delay  # samples that are decoded of it
+        self._to_drop = delay  # samples of the delay that are still to come out of the decoder
         self.stems = np.zeros((len(codec.domains), 0), dtype=np.float32)
-        """What is decoded and not dropped, in time with the mixture, `[N, T]`; masks do not ask for its sign."""
+        """Decoded stems, in time with the mixture, `[N, T]`; inverted with their view, which masks do not mind."""
 
     def push(self, mono: Wav) -> None:
         """Take `[T]` in."""

@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ..audio import Wav, db_to_amplitude
 from ..families import of
 from ..runtime import SeparatorModel, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
 from .codec import Codec, open_codec
-
-Wav = NDArray[np.float32]
 
 
 class Separator:
@@ -83,7 +81,7 @@ class StreamSeparator:
     """
 
     def __init__(self, model: SeparatorModel, channels: int, gain_db: float, offset: Wav) -> None:
-        self._model, self._gain, self._offset = model, np.float32(10 ** (gain_db / 20)), offset
+        self._model, self._gain, self._offset = model, np.float32(db_to_amplitude(gain_db)), offset
         self._length, self._overlap = model.block_length, model.overlap_length
         self._rise = (np.arange(self._overlap, dtype=np.float32) + np.float32(0.5)) / np.float32(self._overlap)
         self._buffer = np.zeros((channels, 0), dtype=np.float32)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from ..families import Stream, of
 from ..recipe import CodecModelFields, CodecTrainingFields, Recipe, SeparatorModelFields
 from .parts import Runtime
 
-Wav = NDArray[np.float32]
+if TYPE_CHECKING:
+    from ..audio import Wav
+
 Codes = NDArray[np.int64]
 
 NOTHING = -1

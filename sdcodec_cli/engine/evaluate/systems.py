@@ -104,13 +104,13 @@ def estimates_of_model(
         reference = clip.stems[domain]
         if is_silent(reference):
             continue
-        only = codec.encode(reference, num_codebooks=levels, present=[domain])
+        only = codec.encode(reference, num_codebooks=levels, active=[domain])
         estimate = codec.decode(only, stem=domain)
         yield Estimate("resynthesis", name, domain, estimate, reference, bitrate=codec.stored_bitrate(only))
         if own:
             # What a quantizer lets through by itself: analysis by synthesis would force the wrong ones.
             plain = codec.at_effort(0)
-            everywhere = plain.encode(reference, num_codebooks=levels, present=codec.domains)
+            everywhere = plain.encode(reference, num_codebooks=levels, active=codec.domains)
             for through in codec.domains:
                 estimate = codec.decode(everywhere, stem=through)
                 yield Estimate("cross", name, domain, estimate, reference, through=through)

@@ -126,7 +126,7 @@ def train(
 
 @contextlib.contextmanager
 def _spoken_once() -> Iterator[None]:
-    """For what fails in all processes of a machine alike: the first one of them says it."""
+    """Let the first process of a machine raise an error that all of its processes meet; the others just end."""
     try:
         yield
     except SdcError:
