@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Tiny networks are slower on several threads, and much slower when something else uses the other cores.
@@ -35,11 +36,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-@pytest.fixture
-def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def small_validation() -> Iterator[None]:
     """Validation of two examples of a second."""
-    monkeypatch.setattr("sdcodec_cli.engine.train.validation.EXAMPLES", 2)
-    monkeypatch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdcodec_cli.engine.train.validation.EXAMPLES", 2)
+        patch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 1.0)
+        yield
 
 
 @pytest.fixture
