@@ -27,10 +27,8 @@ def test_the_sample_survives_at_eighteen_kilobits(embedded, coded, scene):
 def test_the_card_is_that_of_these_weights(embedded):
     card = (ROOT / "models" / embedded.name / "CARD.md").read_text()
     size = (ROOT / "models" / embedded.name / "weights.safetensors").stat().st_size / 2**20
-    assert (
-        f"| weights | {size:.1f} MiB in 16 bits; SHA-256 of the tensors `{embedded.weights_sha256.hex()[:16]}…` |"
-        in card
-    )
+    digest = embedded.weights_sha256.hex()[:16]
+    assert f"| weights | {size:.1f} MiB in 16 bits; SHA-256 of the tensors `{digest}…` |" in card
 
 
 def test_more_codebooks_come_closer(embedded, coded, scene):
