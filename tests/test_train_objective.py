@@ -133,7 +133,7 @@ def test_losses_add_up_over_outputs_and_average_over_examples(pool):
     stems = trainer.mix(batch)
     total = 0.0
     for row in range(6):
-        alone = of(recipe).choose(batch.present[row : row + 1].numpy(), recipe, range(row, row + 1))
+        alone = of(recipe).choose(batch.active[row : row + 1].numpy(), recipe, range(row, row + 1))
         outputs = trainer.objective(stems[row : row + 1], alone)
         for wanted, decoded in zip(*trainer.objective.compared(outputs, stems[row : row + 1], alone), strict=True):
             decoded = decoded.detach()
@@ -182,7 +182,7 @@ def test_only_domains_that_are_present_are_added_to_a_mixture(pool):
     stems = trainer.mix(batch)
     outputs = trainer.objective(stems, batch.choices)
     latents = trainer.model.quantize(trainer.model.encode(stems.sum(1)[:, None]), keep=batch.choices.keep).latents
-    mixture = trainer.model.decode(latents[batch.present[0]].sum(0))[:, 0]
+    mixture = trainer.model.decode(latents[batch.active[0]].sum(0))[:, 0]
     torch.testing.assert_close(outputs["decoded"][-1:], mixture, atol=1e-4, rtol=1e-3)
 
 

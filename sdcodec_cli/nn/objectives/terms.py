@@ -54,9 +54,9 @@ def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tenso
 
 
 def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
-    """Which domains can be heard: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
+    """Where domains are active: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
 
-    A domain counts as present up to ten frames before and after `heard_frames`.
+    A domain counts as active up to ten frames before and after `heard_frames`.
     """
     return F.max_pool1d(heard_frames(stems, hop_length).float(), kernel_size=21, stride=1, padding=10)
 
