@@ -5,7 +5,7 @@ The baseline of SD-Codec's paper in separation: a network that takes stems out o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from ..nn.objectives import Choices, Estimate
+    from ..nn.objectives import Choices, Estimate, ParameterGroup
     from ..nn.objectives.tdanet import SeparatorObjective
     from ..nn.tdanet import TDANet
     from ..nn.tracing import GraphPart
+
+
+FILTER_RATE = 0.3
+"""Learning rate of the filters to and from frames, as a share of all others'."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,8 @@ class SeparatorFields:
     """How often the block is run."""
     joint_decoder: bool = True
     """Whether a stem is made of the masked frames of all stems, as in the published code, or of its own alone."""
+    magnitudes: bool = False
+    """Whether the block sees the log power of pairs of filters, which begin as cosines and sines (not in the paper)."""
 
     def __post_init__(self) -> None:
         for name in ("window_length", "stride", "num_filters", "channels", "width", "depth", "num_iterations"):
@@ -56,6 +62,10 @@ class SeparatorFields:
         require(
             self.num_heads > 0 and self.width % (2 * self.num_heads) == 0,
             f"separator.width must be a multiple of twice num_heads, got {self.width}",
+        )
+        require(
+            not self.magnitudes or (self.num_filters % 2 == 0 and self.num_filters <= self.window_length),
+            f"separator.num_filters must be even and at most window_length with magnitudes, got {self.num_filters}",
         )
 
 
@@ -117,6 +127,7 @@ class TDANetFamily(Family[TDANetRecipe]):
             num_heads=fields.num_heads,
             num_iterations=fields.num_iterations,
             joint_decoder=fields.joint_decoder,
+            magnitudes=fields.magnitudes,
         )
 
     def modules(self, network: TDANet, recipe: TDANetRecipe) -> dict[str, nn.Module]:
@@ -157,6 +168,17 @@ class TDANetFamily(Family[TDANetRecipe]):
 
         weights = {name: getattr(recipe.training, f"{name}_weight") for name in recipe.losses}
         return SeparatorObjective(network, weights, stage)
+
+    def parameter_groups(self, network: TDANet) -> Sequence[ParameterGroup]:
+        """Filters, which move slowly, and matrices between them, which are Muon's."""
+        from ..nn.objectives import ParameterGroup
+
+        filters = (*network.encoder.parameters(), *network.decoder.parameters())
+        inner = [p for name, p in network.named_parameters() if not name.startswith(("encoder.", "decoder."))]
+        return (
+            ParameterGroup("filters", filters, learning_rate=FILTER_RATE),
+            ParameterGroup("muon", tuple(p for p in inner if p.dim() == 2), muon=True),
+        )
 
     def estimates(self, network: TDANet, recipe: TDANetRecipe, stems: Tensor) -> list[Estimate]:
         """Each stem out of the mixture."""

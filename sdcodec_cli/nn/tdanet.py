@@ -15,8 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fourier import cut_frames, overlap_add
+
 KERNEL_SIZE = 5
 """Frames that depthwise convolutions see."""
+QUIET = 1e-8
+"""Power below which a pair of filters is taken to hear nothing."""
 POSITION_PERIOD = 10_000
 """Of the slowest of the sinusoids that tell positions apart, over 2π."""
 
@@ -36,6 +40,8 @@ class TDANet(nn.Module):
         num_iterations: how often the block is run
         joint_decoder: whether a stem is made of the masked frames of all stems, as in the published code, or of its
             own alone and by the same filters for all; with long windows the former would have most of the weights
+        magnitudes: whether the block sees logarithms of the power of pairs of filters, which begin as cosines and
+            sines, in place of what the filters give, and the decoder begins as their inverse; ours, for long windows
 
     Shape: `[B, T]` to `[B, N, T]`, for any T
     """
@@ -53,27 +59,41 @@ class TDANet(nn.Module):
         num_heads: int,
         num_iterations: int,
         joint_decoder: bool,
+        magnitudes: bool,
     ) -> None:
         super().__init__()
         if window_length % stride or (window_length - stride) % 2:
             raise ValueError(f"window_length: {window_length} and stride {stride} differ by no even number of strides")
-        self.num_stems, self.num_iterations, self.joint_decoder = num_stems, num_iterations, joint_decoder
+        if magnitudes and (num_filters % 2 or num_filters > window_length):
+            raise ValueError(
+                f"num_filters: must be even and at most {window_length} with magnitudes, got {num_filters}"
+            )
+        self.num_stems, self.num_iterations = num_stems, num_iterations
+        self.joint_decoder, self.magnitudes = joint_decoder, magnitudes
         self.stride, self.overlap = stride, (window_length - stride) // 2
         self.hop_length = stride * 2 ** (depth - 1)
         self.encoder = nn.Linear(window_length, num_filters, bias=False)
-        self.norm = GlobalNorm(num_filters)
-        self.bottleneck = nn.Linear(num_filters, channels)
+        num_seen = num_filters // 2 if magnitudes else num_filters
+        self.norm = GlobalNorm(num_seen)
+        self.bottleneck = nn.Linear(num_seen, channels)
         self.block = UConvBlock(channels, width, depth, num_heads)
         self.again = nn.Conv1d(channels, channels, 1, groups=channels)
         self.again_activation, self.mask_activation = nn.PReLU(), nn.PReLU()
         self.masks = nn.Linear(channels, num_stems * num_filters)
         together = num_stems if joint_decoder else 1
         self.decoder = nn.Linear(together * num_filters, together * window_length, bias=False)
+        with torch.no_grad():
+            self.masks.bias.fill_(1 / num_stems)  # begins with equal shares; at 0 a ReLU would be shut half the time
+            if magnitudes:
+                filters = _fourier_filters(num_filters, window_length, stride)
+                self.encoder.weight.copy_(filters)
+                self.decoder.weight.copy_(torch.block_diag(*[filters.T] * together))
 
     def forward(self, wav: Tensor) -> Tensor:
         length = wav.shape[-1]
         frames = self.encoder(self._framed(F.pad(wav, (0, -length % self.hop_length))))
-        features = self._iterate(self.bottleneck(self.norm(frames)))
+        seen = _log_power(frames.float()) if self.magnitudes else frames
+        features = self._iterate(self.bottleneck(self.norm(seen)))
         masks = F.relu(self.masks(self.mask_activation(features)))
         masked = masks.unflatten(-1, (self.num_stems, -1)) * frames[:, :, None]
         decoded = self.decoder(masked.flatten(2) if self.joint_decoder else masked).float()
@@ -81,14 +101,11 @@ class TDANet(nn.Module):
 
     def _framed(self, wav: Tensor) -> Tensor:
         """`[B, F stride]`, with zeros before and after, cut into overlapping frames: `[B, F, window_length]`."""
-        window_length = self.stride + 2 * self.overlap
-        return F.pad(wav, (self.overlap, self.overlap)).unfold(-1, window_length, self.stride)
+        return cut_frames(F.pad(wav, (self.overlap, self.overlap)), self.encoder.in_features, self.stride)
 
     def _added(self, frames: Tensor) -> Tensor:
         """Overlapping frames added up where they are: `[B, N, F, window_length]` to `[B, N, F stride]`."""
-        parts = frames.unflatten(-1, (-1, self.stride)).unbind(3)
-        last = len(parts) - 1
-        wav = torch.stack([F.pad(part, (0, 0, k, last - k)) for k, part in enumerate(parts)]).sum(0).flatten(2)
+        wav = overlap_add(frames, self.stride)
         return wav[..., self.overlap : wav.shape[-1] - self.overlap]
 
     def _iterate(self, features: Tensor) -> Tensor:
@@ -151,7 +168,8 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames = self.norm_in(x)
         frames = frames + _positions(frames)
-        heads = self.query_key_value(frames).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        # In 32 bits: over the few frames of the coarsest level bfloat16 is no faster.
+        heads = self.query_key_value(frames).float().unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
         x = x + self.norm_out(frames + self.project(attended.transpose(1, 2).flatten(2)))
         return x + self.narrow(F.relu(self.near(self.widen(x))))
@@ -213,6 +231,24 @@ class GlobalNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         picture = x.float().transpose(1, 2).unsqueeze(2)
         return F.group_norm(picture, 1, self.weight, self.bias, eps=1e-8).squeeze(2).transpose(1, 2)
+
+
+def _log_power(frames: Tensor) -> Tensor:
+    """Log of the power of every two filters: `[..., C]` to `[..., C / 2]`."""
+    even, odd = frames.unflatten(-1, (-1, 2)).unbind(-1)
+    return (even.square() + odd.square() + QUIET).log()
+
+
+def _fourier_filters(num_filters: int, window_length: int, stride: int) -> Tensor:
+    """Cosines and sines in turn, under the root of a Hann window: `[num_filters, window_length]`.
+
+    As many filters as samples are their own inverse, but for a signal's mean.
+    """
+    cycles = torch.arange(num_filters)[:, None] // 2 + 1
+    angles = 2 * torch.pi / window_length * cycles * (torch.arange(window_length) + 0.5 - window_length / 2)
+    filters = torch.where(torch.arange(num_filters)[:, None] % 2 == 0, angles.cos(), angles.sin())
+    filters = torch.where(2 * cycles == window_length, filters * 0.5**0.5, filters)  # would count twice
+    return filters * torch.hann_window(window_length).sqrt() * (2 * stride**0.5 / window_length)
 
 
 def _pooled(x: Tensor, length: int) -> Tensor:
