@@ -112,7 +112,7 @@ def test_imports_go_the_ways_of_the_table(path: Path) -> None:
 
 EVALUATION = PACKAGE / "engine" / "evaluate"
 # What it takes of the engine beside the models themselves.
-BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("heard.py", "colours.py", "torchrun.py")]
+BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("colours.py", "torchrun.py")]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from .console import Console, wrong
 
 if TYPE_CHECKING:
     from ..engine.codec import Codec
+    from ..engine.separator import Separator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Runtime = Literal["auto", "onnx", "torch"]
@@ -20,7 +21,7 @@ LARGEST = 1e9
 """Largest number that an option takes: as seconds some thirty years, and a float still tells samples apart there."""
 
 
-def say_runtime(console: Console, codec: Codec, asked: Runtime) -> None:
+def say_runtime(console: Console, codec: Codec | Separator, asked: Runtime) -> None:
     """Say that a model runs in torch because it has no graphs, where nobody asked for torch."""
     if asked == "auto" and codec.runtime == "torch" and codec.device == "cpu":
         console.say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
@@ -191,14 +192,16 @@ Track = Annotated[
     typer.Option("--track", metavar="N", min=1, help="Audio track of a film that has several, counted from 1."),
 ]
 Views = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--views",
         metavar="N",
         min=1,
         max=16,  # engine.separate.MAX_VIEWS
-        help="Average the masks of so many views of the audio, with polarity inverted or delayed by part of a frame. "
-        "1 is the paper's single mask; the time that separation takes grows in proportion.",
+        help="Average the masks that a codec makes of so many views of the audio, with polarity inverted or delayed by "
+        "part of a frame; 4 by default. 1 is the paper's single mask; the time that separation takes grows in "
+        "proportion.",
+        show_default=False,
     ),
 ]
 DEFAULT_VIEWS = 4  # engine.separate.DEFAULT_VIEWS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime import Model
+from ..runtime import CodecModel
 from .codec import Codec
 from .stream import BLOCK_FRAMES
 
@@ -98,7 +98,7 @@ def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, rep
     )
 
 
-def _part_times(model: Model, peer: Model | None, repeats: int) -> tuple[PartTime, ...]:
+def _part_times(model: CodecModel, peer: CodecModel | None, repeats: int) -> tuple[PartTime, ...]:
     ours = _runs(model)
     theirs = {} if peer is None else _runs(peer)
     times = []
@@ -112,7 +112,7 @@ def _part_times(model: Model, peer: Model | None, repeats: int) -> tuple[PartTim
     return tuple(times)
 
 
-def _runs(model: Model) -> dict[str, Callable[[], object]]:
+def _runs(model: CodecModel) -> dict[str, Callable[[], object]]:
     """Every part on the same block of noise."""
     context, hop = model.analysis_context, model.hop_length
     noise = np.random.default_rng(0).standard_normal((BLOCK_FRAMES + 2 * context) * hop, dtype=np.float32) * 0.05

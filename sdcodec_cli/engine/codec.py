@@ -6,7 +6,6 @@ Legend: B batch, T samples, F frames, K codebooks.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Wav, db_to_amplitude, integrated_loudness
+from ..errors import ModelError
+from ..families import of
 from ..recipe import MAX_EFFORT
-from ..runtime import Model, load_model
+from ..runtime import CodecModel, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
 from .stream import SEGMENT_FRAMES, StreamDecoder, StreamEncoder
-
-MAX_GAIN_DB = 60.0
-"""Quiet audio is amplified by no more than this."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,12 @@ def open_codec(
     model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None, effort: int | None = None
 ) -> Codec:
     """As `load_codec`, but without `Codec.prepare`, for a command that prepares only what it will use."""
-    codec = Codec(load_model(find(model), runtime=runtime, device=str(device), threads=threads))
+    entry = find(model)
+    if not of(entry.recipe).streams(entry.recipe):
+        raise ModelError(f"{entry.name}: has no codes, it only separates; choose another model, see sdc models list")
+    loaded = load_model(entry, runtime=runtime, device=str(device), threads=threads)
+    assert isinstance(loaded, CodecModel)
+    codec = Codec(loaded)
     return codec if effort is None else codec.at_effort(effort)
 
 
@@ -111,7 +114,7 @@ class Codec:
     (32000,)
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: CodecModel) -> None:
         self.model = model
         self.name = model.name
         self._effort = model.effort
@@ -223,10 +226,7 @@ class Codec:
 
         A multiple of 1/256, as the stream stores it; 0 for silence.
         """
-        if loudness == -math.inf:
-            return 0.0
-        gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.model.loudness - loudness))
-        return round(gain * 256) / 256
+        return self.model.gain_for(loudness)
 
     def stream_encoder(self, *, num_codebooks: int | None = None, active: Sequence[str] | None = None) -> StreamEncoder:
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.

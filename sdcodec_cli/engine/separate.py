@@ -1,4 +1,4 @@
-"""Audio to stems: the input under masks that are made of the codec's stems, see `masks`.
+"""Audio to stems: those of a separator as they are, or the input under masks that are made of a codec's stems.
 
 Test-time augmentation: the codec is given several views of the audio, with its polarity inverted or delayed by part of
 a frame. They sound alike, and the stems that the codec finds in them differ by chance, so the mean of their masks is
@@ -29,11 +29,12 @@ from ..audio import (
     integrated_loudness,
     written_together,
 )
+from ..audio.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
 from ..progress import Progress
 from .codec import Codec, checked_audio
 from .compress import Level, cancelled, measure_level
 from .files import StemsResult, check_targets
-from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
+from .separator import Separator, StreamSeparator
 from .stream import CodedBlock, split_segments
 
 BLOCK = 500 * HOP_LENGTH
@@ -54,8 +55,8 @@ MAX_VIEWS = 16
 class SeparateResult(StemsResult):
     """What became of one input."""
 
-    views: int
-    """Views of the audio whose masks were averaged."""
+    views: int | None
+    """Views of the audio whose masks were averaged; null for a model that makes none."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
 
@@ -64,23 +65,23 @@ def separate(
     source: str | Path,
     targets: Mapping[str, str | Path],
     *,
-    codec: Codec,
-    views: int = DEFAULT_VIEWS,
+    codec: Codec | Separator,
+    views: int | None = None,
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparateResult:
     """Write stems of one audio file, in memory that does not grow with its length.
 
-    Masks are made from a mono down-mix and applied to every channel. Stems of all domains add up to the input, up to
-    half of the model's sample rate.
+    Masks of a codec are made from a mono down-mix and applied to every channel; a separator separates every channel by
+    itself. Stems of all domains add up to the input, up to half of the model's sample rate.
 
     Args:
         source: any file that libsndfile or FFmpeg reads, or `-` for standard input
         targets: where each domain goes, or `-` for standard output
         codec: the model
-        views: how many views of the audio to average the masks of; one is the paper's single mask, and time grows in
-            proportion
+        views: how many views of the audio to average the masks of; by default `DEFAULT_VIEWS`, one is the paper's
+            single mask, and time grows in proportion
         track: which audio track of a film, from 1
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
@@ -91,7 +92,7 @@ def separate(
             of range
     """
     check_targets(targets)
-    views = checked_views(views)
+    views = checked_views(views, codec)
     for stem in targets:
         if stem not in codec.domains:
             raise ValueError(f"{codec.name} has no domain {stem}; it has {', '.join(codec.domains)}")
@@ -100,7 +101,7 @@ def separate(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(source, track=track))
         info = reader.info
-        level = measure_level(reader, mono=True)
+        level = measure_level(reader, mono=isinstance(codec, Codec))
         writers = [
             AudioWriter(
                 target,
@@ -113,7 +114,7 @@ def separate(
             for target in targets.values()
         ]
         stack.enter_context(written_together(writers))
-        separator = _Separator(codec, info.channels, level, views, info.channel_mask)
+        separator = _stream(codec, info.channels, level, views, info.channel_mask)
         to_model = StreamResampler(info.sample_rate, codec.sample_rate, info.channels)
         to_file = StreamResampler(codec.sample_rate, info.sample_rate, len(wanted) * info.channels)
         read = written = 0
@@ -160,7 +161,7 @@ def separate(
     )
 
 
-def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
+def separate_wav(wav: Any, *, codec: Codec | Separator, views: int | None = None) -> Wav:
     """Separate audio in memory, as `separate` does a file.
 
     Args:
@@ -177,23 +178,40 @@ def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
     signal = checked_audio(wav)
     if signal.ndim != 2:
         raise ValueError(f"wav must be [C, T], got shape {list(signal.shape)}")
-    mono = downmix(signal)
-    offset = mono.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    level = Level(integrated_loudness(mono - offset, codec.sample_rate), offset, None)
-    separator = _Separator(codec, len(signal), level, checked_views(views))
+    seen = downmix(signal) if isinstance(codec, Codec) else signal
+    offset = seen.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    level = Level(integrated_loudness(seen - offset, codec.sample_rate), offset, None)
+    separator = _stream(codec, len(signal), level, checked_views(views, codec))
     starts = range(0, signal.shape[-1], BLOCK)
     pieces = [wavs for start in starts for wavs in separator.push(signal[:, start : start + BLOCK])]
     return np.concatenate([*pieces, *separator.finish()], axis=-1)
 
 
-def checked_views(views: int) -> int:
-    """`views`, or a `ValueError` if it is out of range."""
+def checked_views(views: int | None, codec: Codec | Separator) -> int | None:
+    """A number of views that fits the model, or a `ValueError`."""
+    if isinstance(codec, Separator):
+        if views is not None:
+            raise ValueError(f"views are of masks, and {codec.name} has none; leave them out")
+        return None
+    views = DEFAULT_VIEWS if views is None else views
     if views not in range(1, MAX_VIEWS + 1):
         raise ValueError(f"views must be a whole number from 1 to {MAX_VIEWS}, got {views!r}")
     return int(views)
 
 
-class _Separator:
+def _stream(
+    codec: Codec | Separator, channels: int, level: Level, views: int | None, channel_mask: int | None = None
+) -> _MaskSeparator | StreamSeparator:
+    """What separates audio as it arrives, by masks or directly."""
+    if isinstance(codec, Separator):
+        # Loudness adds up over channels, each of which the network is given by itself.
+        loudness = level.loudness - 10 * math.log10(channels)
+        return StreamSeparator(codec.model, channels, codec.model.gain_for(loudness), level.offset)
+    assert views is not None
+    return _MaskSeparator(codec, channels, level, views, channel_mask)
+
+
+class _MaskSeparator:
     """Encodes and decodes views of the down-mix and masks the channels with the stems, as the audio arrives.
 
     Views come in pairs of either polarity, because the other polarity gains more than another delay; where their number

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import SILENCE, Wav
-from ..runtime.model import NOTHING, Analysis, Codes, Model
+from ..runtime.model import NOTHING, Analysis, CodecModel, Codes
 from .refine import refine
 
 SEGMENT_FRAMES = 100
@@ -67,7 +67,7 @@ class StreamEncoder:
         effort: steps of refinement
     """
 
-    def __init__(self, model: Model, *, num_codebooks: int, known: Sequence[int] | None, effort: int) -> None:
+    def __init__(self, model: CodecModel, *, num_codebooks: int, known: Sequence[int] | None, effort: int) -> None:
         self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
         self._pieces: list[Wav] = []
         self._buffered = 0
@@ -183,7 +183,7 @@ class StreamDecoder:
         stems: names, or `mix`
     """
 
-    def __init__(self, model: Model, stems: Sequence[str]) -> None:
+    def __init__(self, model: CodecModel, stems: Sequence[str]) -> None:
         self._model = model
         everything = range(len(model.streams))
         self._picked = [[index for index in everything if stem in ("mix", model.streams[index].stem)] for stem in stems]

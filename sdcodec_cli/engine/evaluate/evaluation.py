@@ -18,7 +18,8 @@ import numpy as np
 from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, ModelError, OutputError, SdcError
-from ...runtime import Model
+from ...families import build
+from ...runtime import CodecModel
 from ..codec import Codec, load_codec
 from ..separate import DEFAULT_VIEWS, checked_views
 from ..torchrun import is_first_process, under_torchrun
@@ -269,9 +270,9 @@ def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
         from ...runtime.torch import TorchRuntime, choose_device
 
         recipe = zoo.find("dac-16k").recipe
-        network = zoo.build(recipe)
-        runtime = TorchRuntime(network, recipe.model.sample_rate, choose_device(codec.device), None)
-        costs.append(_cost(Codec(Model("dac-16k (random weights)", recipe, b"", runtime)), None))
+        network = build(recipe)
+        runtime = TorchRuntime(network, recipe, choose_device(codec.device), None)
+        costs.append(_cost(Codec(CodecModel("dac-16k (random weights)", recipe, b"", runtime)), None))
     return costs
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from ...audio.heard import heard
 from ..codec import Codec, Codes
 from ..compress import compress
-from ..heard import heard
 from ..separate import DEFAULT_VIEWS, separate_wav
 from ..stream import SEGMENT_FRAMES
 from .peers import Peer

@@ -5,15 +5,10 @@ Legend: N domains, F frames, H hop length.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Array = TypeVar("Array", "Tensor", NDArray[np.generic])
+Array = TypeVar("Array")
+"""An array of numpy, or a tensor of torch."""
 
 
 def heard(frames: Array) -> Array:
