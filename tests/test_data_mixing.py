@@ -31,7 +31,7 @@ def pool(seconds: float = 30.0, count: int = 6) -> Pool:
 def mixed(example: Example, peak: float = -0.5) -> np.ndarray:
     stems = mix(
         torch.from_numpy(example.crops)[None],
-        torch.from_numpy(example.present)[None],
+        torch.from_numpy(example.active)[None],
         torch.from_numpy(example.targets)[None],
         torch.tensor([example.mix_target], dtype=torch.float32),
         sample_rate=RATE,
@@ -56,14 +56,14 @@ def test_an_example_is_a_pure_function_of_seed_and_index():
 def test_mixtures_have_as_many_domains_as_the_recipe_says_and_are_as_loud():
     fields = MixingFields(track_probabilities=(0.0, 0.5, 0.5), loudness_range=1.0)
     examples = [draw(pool(), fields, seed=0, index=index) for index in range(60)]
-    counts = [int(example.present.sum()) for example in examples]
+    counts = [int(example.active.sum()) for example in examples]
     assert set(counts) == {2, 3}
     assert 15 < counts.count(3) < 45
     for example in examples:
         stems = mixed(example)
-        assert np.array_equal(np.abs(stems).max(1) > 0, example.present)
+        assert np.array_equal(np.abs(stems).max(1) > 0, example.active)
         assert -28.05 <= level(stems.sum(0)) <= -25.95
-    assert all(any(example.present[n] for example in examples) for n in range(3))
+    assert all(any(example.active[n] for example in examples) for n in range(3))
 
 
 def test_layers_are_added_as_often_as_the_recipe_says_and_nothing_else_changes():
@@ -87,7 +87,7 @@ def test_layers_and_what_the_objective_chooses_are_drawn_apart():
         plain = draw(pool(), FIXED, seed=0, index=index)
         example = draw(pool(), FIXED, seed=0, index=index, augmentation=layered)
         added.append((plain.crops != example.crops).any(axis=1))
-        choices = FAMILY.choose(example.present[None], recipe, range(index, index + 1))
+        choices = FAMILY.choose(example.active[None], recipe, range(index, index + 1))
         dropped.append([int(choices.keep[domain, 0]) < recipe.quantizer.num_codebooks for domain in range(3)])
     for domain in range(3):
         assert abs(np.corrcoef(np.array(added)[:, domain], np.array(dropped)[:, domain])[0, 1]) < 0.4
@@ -95,7 +95,7 @@ def test_layers_and_what_the_objective_chooses_are_drawn_apart():
 
 def test_probabilities_that_are_rounded_in_the_recipe_are_drawn_from():
     third = dataclasses.replace(FIXED, track_probabilities=(0.3333333, 0.3333333, 0.3333333))
-    counts = [int(draw(pool(), third, seed=0, index=index).present.sum()) for index in range(60)]
+    counts = [int(draw(pool(), third, seed=0, index=index).active.sum()) for index in range(60)]
     assert set(counts) == {1, 2, 3}
 
 
@@ -103,7 +103,7 @@ def test_a_stem_stays_as_it_is_where_nothing_is_found_to_lay_over_it():
     once = MemoryClips([np.sin(np.arange(2 * RATE) * 0.1), *[np.zeros(2 * RATE)] * 400])
     source = Pool(RATE, {**pool().clips, "sfx": once})
     layered = AugmentationFields(layering=(0.0, 0.0, 1.0))
-    index = next(n for n in range(10_000) if draw(source, FIXED, seed=0, index=n).present.all())
+    index = next(n for n in range(10_000) if draw(source, FIXED, seed=0, index=n).active.all())
     plain = draw(source, FIXED, seed=0, index=index)
     assert np.array_equal(draw(source, FIXED, seed=0, index=index, augmentation=layered).crops, plain.crops)
 
@@ -120,7 +120,7 @@ def test_a_stem_with_peaks_is_turned_down_to_the_ceiling_before_mixing():
     source = Pool(RATE, {**pool().clips, "speech": MemoryClips([clicks])})
     example = draw(source, FIXED, seed=0, index=0)
     # The mixture is leveled afterwards; what the ceiling did shows against a stem that it leaves alone.
-    both = dataclasses.replace(example, present=np.array([True, True, False]))
+    both = dataclasses.replace(example, active=np.array([True, True, False]))
     ratio = [np.abs(mixed(both, peak=peak)[0]).max() / np.abs(mixed(both, peak=peak)[1]).max() for peak in (0.0, -20.0)]
     assert ratio[0] > 1.5 * ratio[1]
 
@@ -151,7 +151,7 @@ def test_the_loudness_of_silence_is_the_gate_and_not_a_nan():
 def test_a_domain_of_silence_is_absent_and_counted():
     source = Pool(RATE, {**pool().clips, "sfx": MemoryClips([np.zeros(RATE * 10)])})
     example = draw(source, FIXED, seed=0, index=0)
-    assert example.present.tolist() == [True, True, False]
+    assert example.active.tolist() == [True, True, False]
     assert example.trouble == Trouble(silent=TRIES)
     assert example.problem == f"sfx: {TRIES} draws in a row were silent; check its audio files"
     assert bool(np.isfinite(mixed(example)).all())
@@ -179,14 +179,14 @@ def test_files_that_cannot_be_read_are_counted_and_others_drawn():
     broken = BrokenClips(noise_clips(seconds=30, count=10, seed=0).clips)
     source = Pool(RATE, {**pool().clips, "music": broken})
     examples = [draw(source, FIXED, seed=0, index=index) for index in range(20)]
-    assert all(example.present.all() for example in examples)
+    assert all(example.active.all() for example in examples)
     assert 8 < sum((example.trouble for example in examples), Trouble()).broken < 45
 
 
 def test_a_domain_of_which_nothing_can_be_read_says_why():
     source = Pool(RATE, {**pool().clips, "music": BrokenClips([np.ones(RATE * 3)])})
     example = draw(source, FIXED, seed=0, index=0)
-    assert example.present.tolist() == [True, False, True]
+    assert example.active.tolist() == [True, False, True]
     assert example.problem == "clip-0.wav: is damaged; restore it"
 
 

@@ -53,7 +53,7 @@ class Example:
 
     crops: Wav
     """`[N, T]`, as in the files; zeros for domains that are not in the example."""
-    present: NDArray[np.bool_]
+    active: NDArray[np.bool_]
     """Which domains are in the example, `[N]`."""
     targets: NDArray[np.float32]
     """Loudness of each domain before mixing, in LUFS: `[N]`."""
@@ -81,7 +81,7 @@ def draw(
     count = 1 + int(rng.choice(len(probabilities), p=probabilities))
     chosen = rng.permutation(len(domains))[:count]
     crops = np.zeros((len(domains), round(fields.seconds * pool.sample_rate)), dtype=np.float32)
-    present = np.zeros(len(domains), dtype=bool)
+    active = np.zeros(len(domains), dtype=bool)
     targets = np.zeros(len(domains), dtype=np.float32)
     trouble, problem = Trouble(), None
     for domain in sorted(chosen):
@@ -97,11 +97,11 @@ def draw(
                 trouble += met
                 crop = crop if other is None else layer(crop, other, own)
         if crop is not None:
-            crops[domain], present[domain] = crop, True
+            crops[domain], active[domain] = crop, True
     mix_target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
     if rng.random() < fields.quiet_probability:
         mix_target -= rng.uniform(0, fields.quiet_range)
-    return Example(crops, present, targets, mix_target, trouble, problem)
+    return Example(crops, active, targets, mix_target, trouble, problem)
 
 
 def _active_crop(
@@ -148,13 +148,13 @@ def _is_active(crop: Wav, sample_rate: int) -> bool:
 
 @torch.no_grad()
 def mix(
-    crops: Tensor, present: Tensor, targets: Tensor, mix_targets: Tensor, *, sample_rate: int, peak: float
+    crops: Tensor, active: Tensor, targets: Tensor, mix_targets: Tensor, *, sample_rate: int, peak: float
 ) -> Tensor:
     """Bring each crop to its loudness target, then all of an example together, for that of the mixture.
 
     Args:
         crops: `[B, N, T]`
-        present: which domains are in each example, bool `[B, N]`; the others come out as zeros
+        active: which domains are in each example, bool `[B, N]`; the others come out as zeros
         targets: LUFS, `[B, N]`
         mix_targets: LUFS, `[B]`
         sample_rate: in Hz
@@ -166,7 +166,7 @@ def mix(
     rows = crops.flatten(0, 1)
     gain = _gain(targets.flatten() - loudness(rows, sample_rate))
     ceiling = db_to_amplitude(peak) / rows.abs().amax(-1).clamp_min(1e-9)
-    gain = torch.minimum(gain, ceiling).view_as(present) * present
+    gain = torch.minimum(gain, ceiling).view_as(active) * active
     stems = crops * gain[..., None]
     return stems * _gain(mix_targets - loudness(stems.sum(1), sample_rate))[:, None, None]
 

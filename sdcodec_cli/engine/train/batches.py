@@ -33,7 +33,7 @@ class Batch:
 
     crops: Tensor
     """`[B, C, T]`"""
-    present: Tensor
+    active: Tensor
     """Bool `[B, C]`."""
     targets: Tensor
     """LUFS of each crop, `[B, C]`."""
@@ -49,7 +49,7 @@ class Batch:
         return dataclasses.replace(
             self,
             crops=self.crops.to(device, non_blocking=True),
-            present=self.present.to(device, non_blocking=True),
+            active=self.active.to(device, non_blocking=True),
             targets=self.targets.to(device, non_blocking=True),
             mix_targets=self.mix_targets.to(device, non_blocking=True),
             choices=self.choices.to(device),
@@ -60,7 +60,7 @@ class Batch:
         return dataclasses.replace(
             self,
             crops=self.crops.pin_memory(),
-            present=self.present.pin_memory(),
+            active=self.active.pin_memory(),
             targets=self.targets.pin_memory(),
             mix_targets=self.mix_targets.pin_memory(),
             choices=self.choices.pin_memory(),
@@ -73,14 +73,14 @@ def make_batch(pool: Pool, recipe: Recipe, indices: range) -> Batch:
     examples = [
         draw(pool, recipe.mixing, augmentation=recipe.augmentation, seed=seed, index=index) for index in indices
     ]
-    present = np.stack([example.present for example in examples])
-    empty = [example.problem for example in examples if not example.present.any()]
+    active = np.stack([example.active for example in examples])
+    empty = [example.problem for example in examples if not example.active.any()]
     return Batch(
         crops=torch.from_numpy(np.stack([example.crops for example in examples])),
-        present=torch.from_numpy(present),
+        active=torch.from_numpy(active),
         targets=torch.from_numpy(np.stack([example.targets for example in examples])),
         mix_targets=torch.tensor([example.mix_target for example in examples], dtype=torch.float32),
-        choices=of(recipe).choose(_merged(present, recipe), recipe, indices),
+        choices=of(recipe).choose(_merged(active, recipe), recipe, indices),
         trouble=sum((example.trouble for example in examples), Trouble()),
         problem=empty[0] if empty else None,
     )
@@ -90,7 +90,7 @@ def level(batch: Batch, recipe: Recipe) -> Tensor:
     """Stems `[B, N, T]` of a batch on the levels that were drawn for it, on its device."""
     stems = mix(
         batch.crops,
-        batch.present,
+        batch.active,
         batch.targets,
         batch.mix_targets,
         sample_rate=recipe.model.sample_rate,
@@ -99,9 +99,9 @@ def level(batch: Batch, recipe: Recipe) -> Tensor:
     return stems if recipe.sources == recipe.model.domains else stems.sum(1, keepdim=True)
 
 
-def _merged(present: np.ndarray, recipe: Recipe) -> np.ndarray:
+def _merged(active: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Of which of the model's domains there is something: `[B, C]` to `[B, N]`."""
-    return present if recipe.sources == recipe.model.domains else np.asarray(present.any(1, keepdims=True))
+    return active if recipe.sources == recipe.model.domains else np.asarray(active.any(1, keepdims=True))
 
 
 @dataclass(frozen=True)
