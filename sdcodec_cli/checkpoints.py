@@ -155,10 +155,10 @@ def _stage_part(half: str, rest: list[str]) -> list[str]:
 
 
 def _quantizer(plain: Mapping[str, Tensor], domains: tuple[str, ...]) -> dict[str, Tensor]:
-    """Quantizers, stacked over domains and levels."""
+    """Quantizers, stacked over domains and codebooks."""
     prefixes = {"own": [f"quantizer.rvq_dict.{domain}" for domain in domains], "shared": ["quantizer.shared_rvq"]}
     if domains == DAC_DOMAINS:
-        # One quantizer for everything is SD-Codec with all levels shared.
+        # One quantizer for everything is SD-Codec with all codebooks shared.
         prefixes = {"shared": ["quantizer"], "own": ["quantizer.rvq_dict.audio"]}
     tensors = {}
     example: dict[str, Tensor] = {}
@@ -166,7 +166,7 @@ def _quantizer(plain: Mapping[str, Tensor], domains: tuple[str, ...]) -> dict[st
         counts = {_count(plain, stream) for stream in streams}
         if len(counts) != 1:
             raise ValueError(f"the domains have different numbers of codebooks: {sorted(counts)}")
-        levels = counts.pop()
+        num_codebooks = counts.pop()
         for ours, theirs in (
             ("in_weight", "in_proj.weight"),
             ("in_bias", "in_proj.bias"),
@@ -175,9 +175,11 @@ def _quantizer(plain: Mapping[str, Tensor], domains: tuple[str, ...]) -> dict[st
             ("out_bias", "out_proj.bias"),
         ):
             rows = [
-                torch.stack([_pointwise(plain[f"{stream}.quantizers.{level}.{theirs}"]) for level in range(levels)])
+                torch.stack(
+                    [_pointwise(plain[f"{stream}.quantizers.{index}.{theirs}"]) for index in range(num_codebooks)]
+                )
                 for stream in streams
-                if levels
+                if num_codebooks
             ]
             if rows:
                 example[ours] = rows[0]

@@ -101,6 +101,9 @@ class Engine:
             name=model or "toy", runtime="onnx", device="cpu", codebooks_for=codebooks_for, prepare=prepare
         )
 
+    def open_separator(self, model: str | None = None, **options: Any) -> SimpleNamespace:
+        return self.open_codec(model, effort=0, **options)
+
     def compress(self, source: str, target: str, *, progress: Any, **options: Any) -> CompressResult:
         self.calls.append({"source": source, "target": target, **options})
         with AudioReader(source) as reader, atomic_output(target, overwrite=options["overwrite"]) as file:
@@ -141,9 +144,9 @@ class Engine:
 
 def install(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the stand-in where the commands import the engine from."""
-    for name in ("codec", "compress", "decode", "separate"):
+    for name in ("codec", "compress", "decode", "separate", "separator"):
         module = ModuleType(f"sdcodec_cli.engine.{name}")
-        for function in ("open_codec", "compress", "decode", "separate"):
+        for function in ("open_codec", "open_separator", "compress", "decode", "separate"):
             setattr(module, function, getattr(engine, function))
         monkeypatch.setitem(sys.modules, module.__name__, module)
 

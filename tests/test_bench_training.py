@@ -44,8 +44,8 @@ def test_the_plain_step_trains_both_sides():
     ]
     before = [[p.clone() for p in part] for part in parts]
     batch = bench_training._noise_batch(recipe)
-    stems = mix(batch.crops, batch.active, batch.targets, batch.mix_targets, sample_rate=16_000, peak=-0.5)
-    bench_training._plain_step(model, discriminators, optimizers, stems, batch.active, recipe)
+    stems = mix(batch.crops, batch.present, batch.targets, batch.mix_targets, sample_rate=16_000, peak=-0.5)
+    bench_training._plain_step(model, discriminators, optimizers, stems, batch.present, recipe)
     for part, old in zip(parts, before, strict=True):
         moved = [not torch.equal(p, q) for p, q in zip(part, old, strict=True)]
         assert sum(moved) > 0.9 * len(moved)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcodec_cli.engine.separate import DEFAULT_VIEWS, MAX_VIEWS
+from sdcodec_cli.engine.separate import MAX_VIEWS
 
 from cli_examples import Engine, errors, install, sdc
 
@@ -55,7 +55,7 @@ def test_stems_are_written_beside_the_input_without_an_output(engine: Engine) ->
 
 
 def test_the_number_of_views_is_handed_on_and_is_the_engines_by_default(engine: Engine) -> None:
-    for given, expected in (([], DEFAULT_VIEWS), (["--views", "1"], 1), (["--views", str(MAX_VIEWS)], MAX_VIEWS)):
+    for given, expected in (([], None), (["--views", "1"], 1), (["--views", str(MAX_VIEWS)], MAX_VIEWS)):
         assert sdc("separate", "film.wav", "-f", *given).exit_code == 0
         assert engine.calls[-1]["views"] == expected
     for wrong in ("0", str(MAX_VIEWS + 1), "many"):

@@ -12,51 +12,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-import soxr
 from audio_examples import si_sdr
-
-from sdcodec_cli import load_codec
-from sdcodec_cli.engine.codec import Codec
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = ROOT / "docs" / "scene.flac"
 
 
-@pytest.fixture(scope="module")
-def codec() -> Codec:
-    return load_codec(device="cpu")
-
-
-@pytest.fixture(scope="module")
-def scene() -> np.ndarray:
-    wav, rate = soundfile.read(SCENE, dtype="float32")
-    return soxr.resample(wav, rate, 16_000)
-
-
-def test_the_sample_survives_at_eighteen_kilobits(codec, scene):
-    decoded = codec.decode(codec.encode(scene))
+def test_the_sample_survives_at_eighteen_kilobits(embedded, coded, scene):
+    _, decoded = coded(embedded.effort)
     assert si_sdr(decoded, scene) > 4
     assert np.square(decoded).mean() / np.square(scene).mean() == pytest.approx(1, abs=0.4)
 
 
-def test_the_card_is_that_of_these_weights(codec):
-    card = (ROOT / "models" / codec.name / "CARD.md").read_text()
-    size = (ROOT / "models" / codec.name / "weights.safetensors").stat().st_size / 2**20
-    assert (
-        f"| weights | {size:.1f} MiB in 16 bits; SHA-256 of the tensors `{codec.weights_sha256.hex()[:16]}…` |" in card
-    )
+def test_the_card_is_that_of_these_weights(embedded):
+    card = (ROOT / "models" / embedded.name / "CARD.md").read_text()
+    size = (ROOT / "models" / embedded.name / "weights.safetensors").stat().st_size / 2**20
+    digest = embedded.weights_sha256.hex()[:16]
+    assert f"| weights | {size:.1f} MiB in 16 bits; SHA-256 of the tensors `{digest}…` |" in card
 
 
-def test_more_codebooks_come_closer(codec, scene):
-    scores = [si_sdr(codec.decode(codec.encode(scene, num_codebooks=count)), scene) for count in (1, 3, 6, 12)]
+def test_more_codebooks_come_closer(embedded, coded, scene):
+    scores = [si_sdr(coded(embedded.effort, count)[1], scene) for count in (1, 3, 6, None)]
     assert scores == sorted(scores)
     assert scores[-1] > scores[0] + 2
 
 
-def test_the_voice_is_where_it_is_heard(codec, scene):
+def test_the_voice_is_where_it_is_heard(embedded, coded):
     """It speaks from 3.5 to 11.5 s of 14."""
-    speech = np.square(codec.decode(codec.encode(scene), stem="speech")).reshape(14, -1).mean(-1)
+    codes, _ = coded(embedded.effort)
+    speech = np.square(embedded.decode(codes, stem="speech")).reshape(14, -1).mean(-1)
     inside, outside = speech[4:11].mean(), np.concatenate([speech[:3], speech[12:]]).mean()
     assert 10 * math.log10(inside / (outside + 1e-12)) > 6
 

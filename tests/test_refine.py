@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import soundfile
-import soxr
 import torch
 from audio_examples import si_sdr
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.codec import Codec, Codes
 from sdcodec_cli.engine.refine import refine
 from sdcodec_cli.engine.stream import BLOCK_FRAMES
 from sdcodec_cli.nn.distances import mel_distance, negative_snr
@@ -22,26 +18,25 @@ from sdcodec_cli.runtime import Refinement
 from cli_examples import errors, sdc
 from tiny_models import tiny_recipe, write_tiny
 
-SCENE = Path(__file__).resolve().parents[1] / "docs" / "scene.flac"
 LENGTH = 3 * BLOCK_FRAMES * 320 // 2 + 77
 """One and a half blocks and a bit."""
-
-
-@pytest.fixture(scope="module")
-def scene() -> np.ndarray:
-    wav, rate = soundfile.read(SCENE, dtype="float32")
-    return soxr.resample(wav, rate, 16_000)
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Codec:
-    return load_codec(device="cpu")
 
 
 @pytest.fixture(scope="module", params=["spectral", "conv"])
 def tiny(request, tmp_path_factory) -> Codec:
     folder = write_tiny(tmp_path_factory.mktemp("model") / request.param, tiny_recipe(request.param))
     return load_codec(folder, device="cpu", effort=2)
+
+
+@pytest.fixture(scope="module")
+def refined(tiny) -> np.ndarray:
+    """Codes of noise, `[N, K, F]`."""
+    return stacked(tiny.encode(noise(), normalize=False))
+
+
+def stacked(codes: Codes) -> np.ndarray:
+    """Codes of all domains, `[N, K, F]`."""
+    return np.stack(list(codes.codes.values()))[:, 0]
 
 
 def noise(length: int = LENGTH) -> np.ndarray:
@@ -75,29 +70,26 @@ def snr(decoded: np.ndarray, wav: np.ndarray) -> float:
     return float(10 * np.log10(np.square(wav).sum() / np.square(decoded - wav).sum()))
 
 
-def test_effort_brings_the_decoded_scene_closer_to_the_scene(embedded, scene):
-    scores = [si_sdr(codec.decode(codec.encode(scene)), scene) for codec in map(embedded.at_effort, (0, 4, 12))]
+def test_effort_brings_the_decoded_scene_closer_to_the_scene(coded, scene):
+    scores = [si_sdr(coded(effort)[1], scene) for effort in (0, 4, 8)]
     assert scores[0] + 0.7 < scores[1] < scores[2]
 
 
-def test_effort_helps_at_lower_bitrates_too(embedded, scene):
+def test_effort_helps_at_lower_bitrates_too(coded, scene):
     for count in (3, 6):
-        plain, tried = (
-            si_sdr(codec.decode(codec.encode(scene, num_codebooks=count)), scene)
-            for codec in (embedded.at_effort(0), embedded.at_effort(4))
-        )
+        plain, tried = (si_sdr(coded(effort, count)[1], scene) for effort in (0, 4))
         assert tried > plain + 0.3
 
 
-def test_the_seam_between_blocks_gains_like_the_rest(embedded, scene):
+def test_the_seam_between_blocks_gains_like_the_rest(coded, scene):
     near = slice(int((8 - 0.25) * 16_000), int((8 + 0.25) * 16_000))
-    plain, tried = (codec.decode(codec.encode(scene)) for codec in (embedded.at_effort(0), embedded.at_effort(4)))
+    plain, tried = (coded(effort)[1] for effort in (0, 4))
     assert np.square((tried - scene)[near]).sum() < np.square((plain - scene)[near]).sum()
 
 
-def test_the_stems_stay_in_their_streams(embedded, scene):
+def test_the_stems_stay_in_their_streams(embedded, coded):
     """They are no further from those of the encoder's own codes than a part of what quantization changed in them."""
-    plain, tried = embedded.at_effort(0).encode(scene), embedded.encode(scene)
+    (plain, _), (tried, _) = coded(0), coded(embedded.effort)
     for domain in embedded.domains:
         before, after = embedded.decode(plain, stem=domain), embedded.decode(tried, stem=domain)
         assert np.square(after - before).sum() < np.square(before).sum()
@@ -195,23 +187,21 @@ def test_quiet_passages_gain_beside_loud_ones(embedded, scene):
         assert snr(tried[part], wav[part]) > snr(plain[part], wav[part])
 
 
-def test_without_effort_codes_are_the_encoders_own(tiny):
+def test_without_effort_codes_are_the_encoders_own(tiny, refined):
     codes = tiny.at_effort(0).encode(noise(), normalize=False)
     network = tiny.model.runtime.network
     with torch.inference_mode():
         own = network.quantize(network.encode(torch.from_numpy(noise())[None, None])).codes[:, 0].numpy()
-    assert np.array_equal(np.stack(list(codes.codes.values()))[:, 0], own)
-    refined = tiny.encode(noise(), normalize=False)
-    assert not np.array_equal(np.stack(list(refined.codes.values()))[:, 0], own)
+    assert np.array_equal(stacked(codes), own)
+    assert not np.array_equal(refined, own)
 
 
 @pytest.mark.parametrize("size", [1000, 16_000, 99_999])
-def test_codes_do_not_depend_on_how_the_audio_arrives(tiny, size):
+def test_codes_do_not_depend_on_how_the_audio_arrives(tiny, refined, size):
     encoder = tiny.stream_encoder()
     blocks = [block for start in range(0, LENGTH, size) for block in encoder.push(noise()[start : start + size])]
     blocks += encoder.finish()
-    whole = np.stack(list(tiny.encode(noise(), normalize=False).codes.values()))[:, 0]
-    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole)
+    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), refined)
 
 
 def test_only_domains_that_are_present_are_tried(tiny):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import types
 from pathlib import Path
 
@@ -32,15 +33,44 @@ from training_examples import QUICK, adversarial, losses, make_corpus, rows, sho
 pytestmark = pytest.mark.usefixtures("without_graphs", "small_validation")
 
 
+@pytest.fixture(scope="module")
+def whole(corpus, small_validation, tmp_path_factory) -> Path:
+    """The run of a recipe of six steps that nothing happened to; not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train(short(), data_root=corpus, run=run, options=QUICK)
+    return run
+
+
+@pytest.fixture(scope="module")
+def after_one_step(corpus, small_validation, tmp_path_factory) -> Path:
+    """See `run`."""
+    run = tmp_path_factory.mktemp("runs") / "one"
+    train(short(steps=1), data_root=corpus, run=run, options=QUICK)
+    return run
+
+
+@pytest.fixture
+def run(after_one_step, tmp_path) -> Path:
+    """A run that has come to the end of its only step."""
+    return Path(shutil.copytree(after_one_step, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_loss_falls_and_the_run_can_be_exported_and_used(corpus, tmp_path, optimizer):
-    recipe = short(steps=200, batch_size=2, optimizer=optimizer, schedule="cosine", silence_probability=0.5)
-    options = dataclasses.replace(QUICK, log_every=100, validate_every=100)
+    recipe = short(
+        steps=60,
+        batch_size=2,
+        learning_rate=1e-2,
+        optimizer=optimizer,
+        schedule="cosine",
+        silence_probability=0.5,
+    )
+    options = dataclasses.replace(QUICK, log_every=30, validate_every=30)
     result = train(recipe, data_root=corpus, run=tmp_path / "run", options=options)
     assert (result.finished, result.processes) == (True, 1)
     rows = losses(tmp_path / "run")
-    assert [row["step"] for row in rows] == [100, 200]
-    assert rows[1]["mel"] < 0.95 * rows[0]["mel"]
+    assert [row["step"] for row in rows] == [30, 60]
+    assert rows[1]["mel"] < 0.8 * rows[0]["mel"]
     (first, _) = validations(tmp_path / "run")
     assert {"mix", "speech", "speech separated", "mean"} <= first.keys()
     done = sdc(
@@ -63,7 +93,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corpus, tmp_path, monkeypatch, make):
     # Codebooks are renewed in step 4, from what was counted before and after the break; rows are means of two steps.
     monkeypatch.setattr(Trainer, "renews_codebooks", property(lambda trainer: trainer.step == 4))
-    options = dataclasses.replace(QUICK, log_every=2, validate_every=2)
+    options = dataclasses.replace(QUICK, workers=1, log_every=2, validate_every=2)
     train(make(), data_root=corpus, run=tmp_path / "whole", options=options)
     stopped = train_and_stop(make(), corpus, tmp_path / "parts", options, during=3)
     assert (stopped.step, stopped.finished) == (3, False)
@@ -71,29 +101,35 @@ def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corp
     assert (resumed.step, resumed.finished) == (6, True)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     assert validations(tmp_path / "parts") == validations(tmp_path / "whole")
-    for name, tensor in weights(tmp_path / "whole").items():
-        assert torch.equal(tensor, weights(tmp_path / "parts")[name]), name
+    ours, theirs = weights(tmp_path / "parts"), weights(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(tensor, ours[name]), name
 
 
-def test_files_that_came_later_do_not_change_what_a_resumed_run_draws(corpus, tmp_path):
+def test_files_that_came_later_do_not_change_what_a_resumed_run_draws(whole, tmp_path):
     root = make_corpus(tmp_path / "growing")
-    train(short(), data_root=root, run=tmp_path / "whole", options=QUICK)
     train_and_stop(short(), root, tmp_path / "parts", QUICK, during=3)
     soundfile.write(root / "train" / "speech" / "b.wav", np.random.default_rng(1).standard_normal(16_000) * 0.1, 16_000)
     train(short(), data_root=root, run=tmp_path / "parts", resume=True, options=QUICK)
-    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == losses(whole)
 
 
-def test_the_recipe_in_the_run_folder_repeats_the_run(corpus, tmp_path):
-    train(short(seed=3), data_root=corpus, run=tmp_path / "first", options=QUICK)
-    again = read_recipe(tmp_path / "first" / "recipe.toml")
+def test_the_recipe_in_the_run_folder_repeats_the_run(corpus, whole, tmp_path):
+    again = read_recipe(whole / "recipe.toml")
     train(again, data_root=corpus, run=tmp_path / "again", options=QUICK)
     train(short(seed=4), data_root=corpus, run=tmp_path / "other", options=QUICK)
-    assert losses(tmp_path / "again") == losses(tmp_path / "first")
-    assert losses(tmp_path / "other") != losses(tmp_path / "first")
+    assert losses(tmp_path / "again") == losses(whole)
+    assert losses(tmp_path / "other") != losses(whole)
 
 
-@pytest.mark.parametrize("options", [{"workers": 0}, {"workers": 2}, {"cache_hours": 0.0}, {"micro_batch": 2}])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_reads_examples_does_not_change_the_losses(corpus, whole, tmp_path, workers):
+    train(short(), data_root=corpus, run=tmp_path / "other", options=dataclasses.replace(QUICK, workers=workers))
+    assert losses(tmp_path / "other") == losses(whole)
+
+
+@pytest.mark.parametrize("options", [{"cache_hours": 0.0}, {"micro_batch": 2}])
 def test_how_a_run_is_done_does_not_change_its_losses(corpus, tmp_path, options):
     # Micro-batches see other codebook rows at the start; everything else is the same to rounding.
     recipe = short(codebook_renewal="micro_batch" not in options, learning_rate=1e-4)
@@ -144,12 +180,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_names_it_and_leaves_som
     assert train(short(learning_rate=1e-4), data_root=corpus, run=run, resume=True, options=QUICK).finished
 
 
-def test_a_run_folder_is_neither_overwritten_nor_resumed_by_mistake(corpus, tmp_path):
+def test_a_run_folder_is_neither_overwritten_nor_resumed_by_mistake(corpus, run, tmp_path):
     with pytest.raises(ModelError, match="there is no run in this folder; leave --resume out"):
-        train(short(), data_root=corpus, run=tmp_path / "run", resume=True)
-    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK)
+        train(short(), data_root=corpus, run=tmp_path / "elsewhere", resume=True)
     with pytest.raises(ModelError, match="there is a run in this folder; pass --resume"):
-        train(short(), data_root=corpus, run=tmp_path / "run")
+        train(short(), data_root=corpus, run=run)
     with pytest.raises(ModelError, match="there is no run in this folder; make one"):
         export(tmp_path / "elsewhere", tmp_path / "model")
 
@@ -189,17 +224,16 @@ def test_a_conv_recipe_trains_too_in_half_precision(corpus, tmp_path, make):
     assert set(stored) == set(build(recipe).state_dict())
 
 
-def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(corpus, tmp_path):
-    train(short(steps=1), data_root=corpus, run=tmp_path / "all", options=QUICK)
-    first = export(tmp_path / "all", tmp_path / "first")
+def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(corpus, run, tmp_path):
+    first = export(run, tmp_path / "first")
     # Discriminators, of a recipe that has them, have nothing to learn from here.
-    tables = dataclasses.asdict(adversarial(steps=200))
+    tables = dataclasses.asdict(adversarial(steps=60, learning_rate=1e-2))
     tables["training"]["parts"] = "activity"  # as it was written before there were stages
     alone = make_recipe(tables, where="test")
     with pytest.raises(ModelError, match="no stage trains encoder, quantizer, decoder, .* with --init"):
         train(alone, data_root=corpus, run=tmp_path / "none")
     train(alone, data_root=corpus, run=tmp_path / "head", initial=first, options=QUICK)
-    assert losses(tmp_path / "head")[-1]["activity"] < 0.5
+    assert np.mean([row["activity"] for row in losses(tmp_path / "head")[-20:]]) < 0.5
     before = load_network(first).state_dict()
     after = load_network(export(tmp_path / "head", tmp_path / "second")).state_dict()
     for name, tensor in before.items():
@@ -284,9 +318,7 @@ def test_what_was_measured_before_a_break_does_not_depend_on_the_number_of_proce
     assert means == pytest.approx({"loss": 3.0, "input_wait": 1.5 / 4})
 
 
-def test_a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused_by_name(corpus, tmp_path):
-    run = tmp_path / "run"
-    train(short(steps=1), data_root=corpus, run=run, options=QUICK)
+def test_a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused_by_name(corpus, run, tmp_path):
     wider = dataclasses.replace(short(steps=1), quantizer=QuantizerFields(num_codebooks=2, codebook_size=32))
     with pytest.raises(ModelError, match="the checkpoint does not fit the recipe"):
         train(wider, data_root=corpus, run=run, resume=True)
@@ -298,9 +330,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_recipe_is_refused_by_name(co
         export(run, tmp_path / "model")
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_no_half_one(corpus, tmp_path, monkeypatch):
-    run = tmp_path / "run"
-    train(short(steps=1), data_root=corpus, run=run, options=QUICK)
+def test_a_full_disk_keeps_the_checkpoint_before_and_leaves_no_half_one(corpus, run, monkeypatch):
     before = checkpoint.newest(run).read_bytes()
 
     def full(number):
@@ -322,9 +352,8 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(corpus, tmp_path, options,
         train(short(), data_root=corpus, run=tmp_path / "run", options=RunOptions(**options))
 
 
-def test_a_model_of_other_sizes_is_no_start(corpus, tmp_path):
-    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK)
-    entry = export(tmp_path / "run", tmp_path / "model")
+def test_a_model_of_other_sizes_is_no_start(corpus, run, tmp_path):
+    entry = export(run, tmp_path / "model")
     with pytest.raises(ModelError, match="cannot be a start for this recipe"):
         train(tiny_recipe("conv"), data_root=corpus, run=tmp_path / "other", initial=entry)
 
@@ -358,15 +387,13 @@ def test_a_run_goes_on_with_data_that_were_moved(tmp_path):
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
 
 
-def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(corpus, tmp_path, monkeypatch):
-    train(short(steps=1), data_root=corpus, run=tmp_path / "run", options=QUICK)
-
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(corpus, run, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(ModelError, match="cannot be read: Permission denied; restore it, or its permissions"):
-        train(short(steps=2), data_root=corpus, run=tmp_path / "run", resume=True, options=QUICK)
+        train(short(steps=2), data_root=corpus, run=run, resume=True, options=QUICK)
 
 
 def test_a_run_that_is_stopped_before_its_first_step_keeps_the_codebooks_it_was_given(corpus, tmp_path, monkeypatch):

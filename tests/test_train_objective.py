@@ -253,9 +253,9 @@ def test_discriminators_learn_to_tell_decoded_from_real(pool):
         {"discriminator.learning_rate": "3e-3"},
     )
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
-    found = []
+    batch, found = make_batch(pool, recipe, range(4)), []
     for _ in range(40):
-        values = trainer.backward([make_batch(pool, recipe, range(4))])
+        values = trainer.backward([batch])
         found.append(float(values["discriminator"]))
         trainer.take_step()
     assert found[-1] < 0.5 * found[0]

@@ -83,12 +83,12 @@ class Cluster:
             time.sleep(0.01)
 
 
-STEPS = 20
+STEPS = 14
 RECIPE = override(
-    adversarial(batch_size=8, steps=STEPS, learning_rate=1e-4, warmup_steps=10, silence_probability=0.5),
+    adversarial(batch_size=8, steps=STEPS, learning_rate=1e-4, warmup_steps=7, silence_probability=0.5),
     {"mixing.seconds": "0.4"},
 )
-OFTEN = ("--checkpoint-every", "2", "--validate-every", "10")
+OFTEN = ("--checkpoint-every", "2", "--validate-every", "7")
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def whole(cluster) -> Path:
 def killed(cluster) -> Path:
     """A run of one process that was killed in the middle."""
     process = cluster.start(RECIPE, "killed", *OFTEN)
-    step = random.Random(time.time()).randrange(3, 12)
+    step = random.Random(time.time()).randrange(3, 9)
     print(f"killed after step {step}")  # shown by pytest when something fails
     cluster.wait_for_step(process, "killed", step)
     os.killpg(process.pid, signal.SIGKILL)
@@ -137,7 +137,7 @@ def test_two_processes_of_four_examples_lose_what_one_of_eight_loses(whole, toge
 def test_only_one_of_two_processes_speaks(together):
     _, said = together
     assert len(re.findall("^step 2:", said, re.MULTILINE)) == 1
-    assert len(re.findall("20 steps, .* finished$", said, re.MULTILINE)) == 1
+    assert len(re.findall(f"{STEPS} steps, .* finished$", said, re.MULTILINE)) == 1
 
 
 def test_a_run_that_was_killed_repeats_its_losses_bit_for_bit(cluster, whole, killed):
@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_in_one_process_goes_on_in_two(cluster, whole, kil
 @pytest.mark.parametrize("processes", [1, 2])
 def test_sigterm_saves_and_a_resumed_run_repeats_the_losses(cluster, whole, together, processes):
     name = f"stopped-{processes}"
-    process = cluster.start(RECIPE, name, "--validate-every", "10", processes=processes)
+    process = cluster.start(RECIPE, name, "--validate-every", "7", processes=processes)
     cluster.wait_for_step(process, name, 3)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
@@ -175,7 +175,7 @@ def test_sigterm_saves_and_a_resumed_run_repeats_the_losses(cluster, whole, toge
     stopped_at = checkpoint.step_of(checkpoint.newest(cluster.folder / name))
     assert stopped_at is not None
     assert 3 <= stopped_at < STEPS
-    cluster.run(RECIPE, name, "--resume", "--validate-every", "10", processes=processes)
+    cluster.run(RECIPE, name, "--resume", "--validate-every", "7", processes=processes)
     assert losses(cluster.folder / name) == losses(whole if processes == 1 else together[0])
 
 

@@ -21,7 +21,7 @@ from sdcodec_cli.recipe import Recipe
 
 from tiny_models import tiny_recipe
 
-QUICK = RunOptions(workers=1, log_every=1, validate_every=1000, checkpoint_every=1000)
+QUICK = RunOptions(workers=0, log_every=1, validate_every=1000, checkpoint_every=1000)
 
 
 def make_corpus(root: Path) -> Path:

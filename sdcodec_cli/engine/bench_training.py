@@ -209,7 +209,7 @@ def _measure_plain(recipe: Recipe, device: str, steps: int) -> StepCost:
         optimizers.append(torch.optim.AdamW(discriminators.parameters(), lr=1e-5))
     trainer = Trainer(recipe, Processes(device, recipe.training))
     batch = _noise_batch(recipe).to(torch.device(device))
-    stems, present = trainer.mix(batch), batch.choices.active
+    stems, present = trainer.mix(batch), batch.choices.present
     del trainer
     seconds = _timed(
         lambda: _plain_step(model, discriminators, optimizers, stems, present, recipe), device, max(1, steps // 2)

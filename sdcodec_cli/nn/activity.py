@@ -1,4 +1,4 @@
-"""A head on the latent that tells which domains are present.
+"""A head on the latent that tells which domains are active.
 
 Legend: B batch, D latent width, F frames, N domains.
 """

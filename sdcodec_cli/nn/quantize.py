@@ -33,14 +33,14 @@ class Quantized:
 
 
 class ParallelRVQ(nn.Module):
-    """N residual vector quantizers of equal shape side by side, so that each level is one batched product.
+    """N residual vector quantizers of equal shape side by side, so that each codebook is one batched product.
 
-    Each level projects the residual to a few dimensions, takes the entry of largest cosine similarity and projects it
-    back (DAC, arXiv:2306.06546).
+    For each codebook the residual is projected to a few dimensions, the entry of largest cosine similarity is taken and
+    projected back (DAC, arXiv:2306.06546).
 
     Args:
         num_streams: N
-        num_codebooks: levels
+        num_codebooks: K
         codebook_size: V
         codebook_dim: d
         latent_dim: D
@@ -61,57 +61,57 @@ class ParallelRVQ(nn.Module):
                 bound = 1 / math.sqrt(weight.shape[-1])
                 weight.uniform_(-bound, bound)
 
-    def project_in(self, level: int, residual: Tensor) -> Tensor:
+    def project_in(self, index: int, residual: Tensor) -> Tensor:
         """`[N, M, D]` to `[N, M, d]`."""
-        return torch.baddbmm(self.in_bias[:, level, None], residual, self.in_weight[:, level].transpose(1, 2))
+        return torch.baddbmm(self.in_bias[:, index, None], residual, self.in_weight[:, index].transpose(1, 2))
 
-    def project_out(self, level: int, entries: Tensor) -> Tensor:
+    def project_out(self, index: int, entries: Tensor) -> Tensor:
         """`[N, M, d]` to `[N, M, D]`."""
-        return torch.baddbmm(self.out_bias[:, level, None], entries, self.out_weight[:, level].transpose(1, 2))
+        return torch.baddbmm(self.out_bias[:, index, None], entries, self.out_weight[:, index].transpose(1, 2))
 
     @torch.no_grad()
-    def nearest(self, level: int, projected: Tensor) -> Tensor:
+    def nearest(self, index: int, projected: Tensor) -> Tensor:
         """Index of the entry of largest cosine similarity: `[N, M, d]` to int64 `[N, M]`."""
         # Both sides are normalized although the left one's length does not change the winner: published weights are
         # then reproduced to the last bit of a tie.
-        entries = F.normalize(self.codebook[:, level], dim=-1)
+        entries = F.normalize(self.codebook[:, index], dim=-1)
         similarity = torch.bmm(F.normalize(projected, dim=-1), entries.transpose(1, 2))
         # The same index as argmax, of the first if there are several; on a CPU torch finds it twelve times faster.
         return similarity.argmax(-1) if is_for_graph() else similarity.max(-1).indices
 
-    def look_up(self, level: int, indices: Tensor, stream: Tensor) -> Tensor:
-        """Entries of a level: int64 `[N, M]` and the stream of each row `[N, 1]`, to `[N, M, d]`."""
-        entries = self.codebook[:, level]
+    def look_up(self, index: int, indices: Tensor, stream: Tensor) -> Tensor:
+        """Entries of a codebook: int64 `[N, M]` and the stream of each row `[N, 1]`, to `[N, M, d]`."""
+        entries = self.codebook[:, index]
         if is_for_graph():
             return F.embedding(indices + stream * entries.shape[1], entries.flatten(0, 1))
         return entries[stream, indices]
 
     def dequantize(self, codes: Tensor) -> Tensor:
-        """Latents `[N, M, D]` from codes of all levels, int64 `[N, K, M]`, -1 for those left out."""
-        num_streams, levels, _ = codes.shape
-        first = torch.arange(num_streams * levels, device=codes.device).view(num_streams, levels, 1)
+        """Latents `[N, M, D]` from codes of all codebooks, int64 `[N, K, M]`, -1 for those left out."""
+        num_streams, num_codebooks, _ = codes.shape
+        first = torch.arange(num_streams * num_codebooks, device=codes.device).view(num_streams, num_codebooks, 1)
         present = (codes >= 0).to(self.codebook.dtype).transpose(1, 2)
         rows = codes.clamp_min(0) + first * self.codebook.shape[2]
         entries = F.embedding(rows, self.codebook.flatten(0, 2)).transpose(1, 2) * present[..., None]
-        # All levels in one product: entries side by side, matrices one below the other.
+        # All codebooks in one product: entries side by side, matrices one below the other.
         matrices = self.out_weight.transpose(2, 3).flatten(1, 2)
         return torch.baddbmm(present @ self.out_bias, entries.flatten(2), matrices)
 
 
 Observer = Callable[[ParallelRVQ, int, Tensor, Tensor], None]
-"""Gets a quantizer, a level of it, what was looked up `[N, M, d]` and what was found `[N, M]`."""
+"""Gets a quantizer, the number of a codebook, what was looked up `[N, M, d]` and what was found `[N, M]`."""
 
 
 class MultiSourceRVQ(nn.Module):
-    """One residual vector quantizer per domain, all fed the same latent; the last levels may be shared.
+    """One residual vector quantizer per domain, all fed the same latent; the last codebooks may be shared.
 
     From "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228. With `num_shared` equal to
     `num_codebooks` there is one quantizer for everything, and this is DAC.
 
     Args:
         num_domains: N
-        num_codebooks: K, levels per domain, shared ones included
-        num_shared: how many of the last levels all domains have in common, 0 to K
+        num_codebooks: K, per domain, shared ones included
+        num_shared: how many of the last ones all domains have in common, 0 to K
         codebook_size: V
         codebook_dim: d
         latent_dim: D
@@ -133,10 +133,10 @@ class MultiSourceRVQ(nn.Module):
         self.num_domains, self.num_codebooks, self.num_shared = num_domains, num_codebooks, num_shared
         self.codebook_size = codebook_size
 
-        def rvq(num_streams: int, levels: int) -> ParallelRVQ:
+        def rvq(num_streams: int, num_codebooks: int) -> ParallelRVQ:
             return ParallelRVQ(
                 num_streams=num_streams,
-                num_codebooks=levels,
+                num_codebooks=num_codebooks,
                 codebook_size=codebook_size,
                 codebook_dim=codebook_dim,
                 latent_dim=latent_dim,
@@ -145,7 +145,7 @@ class MultiSourceRVQ(nn.Module):
         self.own = rvq(num_domains, num_codebooks - num_shared)
         self.shared = rvq(1, num_shared)
 
-    def _level(self, index: int) -> tuple[ParallelRVQ, int]:
+    def _codebook(self, index: int) -> tuple[ParallelRVQ, int]:
         own = self.num_codebooks - self.num_shared
         return (self.own, index) if index < own else (self.shared, index - own)
 
@@ -161,9 +161,9 @@ class MultiSourceRVQ(nn.Module):
 
         Args:
             latent: `[B, D, F]`
-            weights: what each level adds to the latents is multiplied by this, `[K]`, or None for one
-            keep: int64 `[N, B]`, how many levels each domain of each example uses (quantizer dropout), or None for all
-            observe: called for every level, for statistics on the codebooks
+            weights: what each codebook adds to the latents is multiplied by this, `[K]`, or None for one
+            keep: int64 `[N, B]`, how many codebooks each domain of each example uses (quantizer dropout); None is all
+            observe: called for every codebook, for statistics on the codebooks
         """
         batch, width, frames = latent.shape
         domains, rows = self.num_domains, batch * frames
@@ -174,14 +174,14 @@ class MultiSourceRVQ(nn.Module):
             total = torch.zeros_like(residual)
             codes, commitment, codebook = [], [], []
             for index in range(self.num_codebooks):
-                rvq, level = self._level(index)
-                # A shared level treats the rows of all domains as one long stream.
+                rvq, number = self._codebook(index)
+                # A shared codebook treats the rows of all domains as one long stream.
                 merged = residual.reshape(rvq.in_weight.shape[0], -1, width)
-                projected = rvq.project_in(level, merged)
-                indices = rvq.nearest(level, projected)
-                entries = rvq.look_up(level, indices, torch.arange(len(merged), device=latent.device)[:, None])
+                projected = rvq.project_in(number, merged)
+                indices = rvq.nearest(number, projected)
+                entries = rvq.look_up(number, indices, torch.arange(len(merged), device=latent.device)[:, None])
                 if observe is not None:
-                    observe(rvq, level, projected.detach(), indices)
+                    observe(rvq, number, projected.detach(), indices)
                 codes.append(indices.view(domains, batch, frames))
                 if torch.is_grad_enabled() and self.training:
                     used = torch.ones(()) if keep is None else (keep > index).float()[..., None]
@@ -192,11 +192,11 @@ class MultiSourceRVQ(nn.Module):
                 if torch.is_grad_enabled():
                     # Straight-through: the gradient passes the look-up as if it were not there.
                     entries = projected + (entries - projected).detach()
-                quantized = rvq.project_out(level, entries).view(domains, rows, width)
+                quantized = rvq.project_out(number, entries).view(domains, rows, width)
                 if keep is not None:
                     quantized = quantized * (keep > index).repeat_interleave(frames, dim=1)[..., None]
                 total = total + (quantized if weights is None else quantized * weights[index])
-                # No gradient from level to level: over many levels (36 make 18 kbit/s) the product of all explodes.
+                # No gradient from codebook to codebook: over many (36 make 18 kbit/s) the product of all explodes.
                 residual = residual - quantized.detach()
         zero = latent.new_zeros(domains, batch, dtype=torch.float32)
         return Quantized(
@@ -211,7 +211,7 @@ class MultiSourceRVQ(nn.Module):
         own = self.num_codebooks - self.num_shared
         latents = self.own.dequantize(codes[:, :own])
         if self.num_shared:
-            # A shared level treats the frames of all domains as one long stream.
+            # A shared codebook treats the frames of all domains as one long stream.
             long = codes[:, own:].transpose(0, 1).flatten(1)[None]
             latents = latents + self.shared.dequantize(long).unflatten(1, (len(codes), -1))[0]
         return latents.transpose(1, 2)

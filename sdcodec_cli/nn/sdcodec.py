@@ -26,7 +26,7 @@ class SDCodec(nn.Module):
         encoder, decoder: a pair that agrees on the hop length and the latent width
         quantizer: one residual quantizer per domain
         latent_dim: D
-        activity: whether a head on the latent tells which domains are present (not in the paper)
+        activity: whether a head on the latent tells which domains are active (not in the paper)
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SDCodec(nn.Module):
         return self.encoder(pad_to_multiple(wav, self.hop_length))
 
     def activity_logits(self, latent: Tensor) -> Tensor | None:
-        """Whether each domain is present, as logits `[B, N, F]`; None for a model without the head."""
+        """Whether each domain is active, as logits `[B, N, F]`; None for a model without the head."""
         return None if self.activity is None else self.activity(latent)
 
     def quantize(

@@ -89,9 +89,9 @@ class QuantizerFields:
     """The residual quantizers, one per domain."""
 
     num_codebooks: int = 12
-    """Levels per domain, shared ones included."""
+    """Per domain, shared ones included."""
     num_shared: int = 0
-    """How many of the last levels all domains have in common."""
+    """How many of the last ones all domains have in common."""
     codebook_size: int = 1024
     """Entries of a codebook."""
     codebook_dim: int = 8
@@ -172,7 +172,7 @@ class CodecTrainingFields(TrainingFields):
     swap_probability: float = 0.5
     """How often two neighbouring examples exchange some of their domains before their latents are added up."""
     quantizer_dropout: float = 0.0
-    """How often a domain of an example is coded with a random number of levels."""
+    """How often a domain of an example is coded with a random number of codebooks."""
     codebook_renewal: bool = False
     """Whether codebooks start from data and their unused entries are put to work (not in the paper)."""
 

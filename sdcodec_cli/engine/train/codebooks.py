@@ -1,6 +1,6 @@
 """Watch which codebook entries are used, and put unused ones to work.
 
-Legend: N streams, M rows, V entries, d codebook width, K levels.
+Legend: N streams, M rows, V entries, d codebook width, K codebooks.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class CodebookWatch:
 
         self._since_renewal, self._since_report = zeros(), zeros()
 
-    def __call__(self, rvq: ParallelRVQ, level: int, projected: Tensor, indices: Tensor) -> None:
-        """Count the look-ups of one level; an observer of `MultiSourceRVQ.forward`."""
+    def __call__(self, rvq: ParallelRVQ, index: int, projected: Tensor, indices: Tensor) -> None:
+        """Count the look-ups of one codebook; an observer of `MultiSourceRVQ.forward`."""
         name = self._name(rvq)
         ones = torch.ones_like(indices, dtype=torch.float32)
-        self._since_renewal[name][:, level].scatter_add_(1, indices, ones)
-        self._since_report[name][:, level].scatter_add_(1, indices, ones)
+        self._since_renewal[name][:, index].scatter_add_(1, indices, ones)
+        self._since_report[name][:, index].scatter_add_(1, indices, ones)
 
     def _name(self, rvq: ParallelRVQ) -> str:
         return "own" if rvq is self.quantizer.own else "shared"
@@ -65,7 +65,7 @@ class CodebookWatch:
                     counts.zero_()
 
     def report(self) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
-        """Perplexity and number of unused entries of each level since the last report, by part and stream.
+        """Perplexity and number of unused entries of each codebook since the last report, by part and stream.
 
         Where nothing was looked up the perplexity is NaN.
 
@@ -73,13 +73,13 @@ class CodebookWatch:
         """
         perplexity, dead = {}, {}
         for name, counts in self._collect(self._since_report).items():
-            for stream, levels in enumerate(counts):
-                share = levels / levels.sum(-1, keepdim=True).clamp_min(1)
+            for stream, codebooks in enumerate(counts):
+                share = codebooks / codebooks.sum(-1, keepdim=True).clamp_min(1)
                 entropy = -(share * share.clamp_min(1e-12).log()).sum(-1)
-                if len(levels):
-                    looked_at = levels.sum(-1) > 0
+                if len(codebooks):
+                    looked_at = codebooks.sum(-1) > 0
                     perplexity[f"{name} {stream}"] = torch.where(looked_at, entropy.exp(), math.nan).tolist()
-                    dead[f"{name} {stream}"] = (levels == 0).sum(-1).tolist()
+                    dead[f"{name} {stream}"] = (codebooks == 0).sum(-1).tolist()
         for counts in self._since_report.values():
             counts.zero_()
         return perplexity, dead
@@ -110,15 +110,15 @@ class CodebookWatch:
         domains = self.quantizer.num_domains
         replaced = 0
 
-        def replace(rvq: ParallelRVQ, level: int, projected: Tensor, indices: Tensor) -> None:
+        def replace(rvq: ParallelRVQ, index: int, projected: Tensor, indices: Tensor) -> None:
             nonlocal replaced
             # Rows are domain by domain; those of all processes are joined within each domain, example by example.
             rows = projected.reshape(domains, -1, projected.shape[-1]).transpose(0, 1)
             rows = self.processes.join(rows).transpose(0, 1).reshape(len(projected), -1, projected.shape[-1])
             for stream, candidates in enumerate(rows):
-                dead = (counts[self._name(rvq)][stream, level] == 0).nonzero()[:, 0]
+                dead = (counts[self._name(rvq)][stream, index] == 0).nonzero()[:, 0]
                 picked = torch.randint(0, len(candidates), (len(dead),), generator=generator).to(candidates.device)
-                rvq.codebook[stream, level, dead] = candidates[picked].to(rvq.codebook.dtype)
+                rvq.codebook[stream, index, dead] = candidates[picked].to(rvq.codebook.dtype)
                 replaced += len(dead)
 
         run(replace)

@@ -298,8 +298,8 @@ class _Loop:
                 names["shared 0"] = "shared"
                 self.log.codebooks(
                     step,
-                    {names[name]: levels for name, levels in perplexity.items()},
-                    {names[name]: levels for name, levels in dead.items()},
+                    {names[name]: values for name, values in perplexity.items()},
+                    {names[name]: values for name, values in dead.items()},
                 )
             if self.validator is not None:
                 found = self.validator(self.trainer.average)
