@@ -69,9 +69,9 @@ def test_halves_of_a_batch_make_the_same_choices_as_the_whole(pool):
         assert torch.equal(getattr(whole, name), torch.cat(rows, dim=1))
 
 
-def choices_of(present: list[list[bool]], **changes):
+def choices_of(active: list[list[bool]], **changes):
     recipe = short(**changes)
-    return of(recipe).choose(np.array(present), recipe, range(len(present)))
+    return of(recipe).choose(np.array(active), recipe, range(len(active)))
 
 
 def test_stems_and_mixtures_of_two_domains_or_more_are_decoded():
@@ -83,8 +83,8 @@ def test_stems_and_mixtures_of_two_domains_or_more_are_decoded():
 
 
 def test_absent_domains_are_decoded_as_silence_as_often_as_the_recipe_says():
-    present = [[True, False, False]] * 400
-    silent = choices_of(present, silence_probability=0.25).silent
+    active = [[True, False, False]] * 400
+    silent = choices_of(active, silence_probability=0.25).silent
     assert 150 < silent.shape[1] < 250
     assert 0 not in silent[1].tolist()
 
@@ -173,7 +173,7 @@ def test_a_model_of_one_domain_codes_the_sum_of_those_it_is_trained_on(pool):
     assert Validator(pool, recipe)(trainer.model).scores.keys() == {"mix", "audio", "audio separated"}
 
 
-def test_only_domains_that_are_present_are_added_to_a_mixture(pool):
+def test_only_domains_that_are_active_are_added_to_a_mixture(pool):
     recipe = override(
         short(swap_probability=0.0, codebook_renewal=False), {"mixing.track_probabilities": "[0.0, 1.0, 0.0]"}
     )

@@ -5,12 +5,12 @@ Everything here works on numpy arrays and needs no torch.
 
 from .channels import downmix, layout_name, loudness_weights, parse_mask
 from .decibels import db_to_amplitude, db_to_power
-from .libsndfile import UNKNOWN_FRAMES
+from .libsndfile import UNKNOWN_FRAMES, SequentialFile
 from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, k_weighting
 from .output import atomic_output, check_name, check_target, is_special, refuse_terminal
 from .reader import LIBSNDFILE_SUFFIXES, READ_SUFFIXES, AudioReader, read_mono
 from .source import AudioInfo
-from .wav import StreamResampler, Wav
+from .wav import StreamResampler, Wav, to_16_bit
 from .writer import AudioWriter, audio_format, written_together
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "AudioReader",
     "AudioWriter",
     "LoudnessMeter",
+    "SequentialFile",
     "StreamResampler",
     "Wav",
     "atomic_output",
@@ -40,5 +41,6 @@ __all__ = [
     "parse_mask",
     "read_mono",
     "refuse_terminal",
+    "to_16_bit",
     "written_together",
 ]

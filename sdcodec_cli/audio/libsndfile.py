@@ -101,8 +101,8 @@ class LibsndfileDecoder:
             raise self._source.damaged(f"after {position / rate:.3f} s")
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[_Sequential]:
-        with _Sequential(_named(self._source.path)) as sound:
+    def _opened(self) -> Iterator[SequentialFile]:
+        with SequentialFile(_named(self._source.path)) as sound:
             yield sound
 
     def _check_cut(self, sound: soundfile.SoundFile) -> None:
@@ -140,10 +140,11 @@ class LibsndfileDecoder:
             raise NotForLibsndfile(recognised=False)
 
 
-class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """A SoundFile that is read from front to back: it takes all there is, whatever length the header claims.
+class SequentialFile(soundfile.SoundFile):  # type: ignore[misc]
+    """A SoundFile that is read from front to back, and takes all there is, whatever length the header claims.
 
-    soundfile otherwise seeks after every read, which fails on a FLAC file that was written to a pipe.
+    soundfile otherwise seeks after every read to where that has ended, which fails on a FLAC file that was written to a
+    pipe, and takes some decoders long.
     """
 
     def seekable(self) -> bool:

@@ -13,6 +13,11 @@ Wav = NDArray[np.float32]
 """Waveforms: `[..., T]`, mostly `[C, T]`, full scale ±1."""
 
 
+def to_16_bit(wav: Wav) -> NDArray[np.int16]:
+    """Samples as 16-bit numbers, rounded to the nearest; what is beyond full scale is limited to it."""
+    return np.clip(np.rint(wav * 32768), -32768, 32767).astype(np.int16)
+
+
 class StreamResampler:
     """Change the sample rate of audio that arrives in blocks; the result does not depend on how it was cut.
 

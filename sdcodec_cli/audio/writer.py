@@ -20,7 +20,7 @@ from ..errors import OutputError
 from .channels import layout_name, means_default, roles_of, to_vorbis_order
 from .output import AtomicFile, cannot_write, check_target, commit_together, is_special, refuse_terminal
 from .signals import signals_wait
-from .wav import Wav
+from .wav import Wav, to_16_bit
 
 _WRITE_FORMATS = {
     ".wav": ("WAV", "PCM_16"),
@@ -140,7 +140,7 @@ class AudioWriter:
         block: NDArray[Any] = np.ascontiguousarray(wav[self._order].T)
         if self._subtype == "PCM_16":
             # Not left to libsndfile, whose conversion rounds towards −inf; so a 16-bit file comes back bit for bit.
-            block = np.clip(np.rint(block * 32768.0), -32768, 32767).astype(np.int16)
+            block = to_16_bit(block)
         # libsndfile's Vorbis encoder takes stack space in proportion to what it gets at once.
         for begin in range(0, len(block), 1 << 16):
             self._guard(lambda part=block[begin : begin + (1 << 16)]: self._sound.write(part))  # type: ignore[misc]

@@ -23,14 +23,11 @@ from ..errors import InputError, OutputError
 from ..progress import Progress
 from ..recipe import MixingFields
 from .parallel import in_processes
-from .pool import Clips, Pool, clip_length
+from .pool import TRIES, Clips, Pool, clip_length
 
 Split = Literal["train", "val", "test"]
 
 FOLDERS: dict[Split, str] = {"train": "tr", "val": "cv", "test": "tt"}
-
-TRIES = 20
-"""Draws after which a domain is taken to have nothing but silence, or nothing but damaged files."""
 
 
 @dataclass(frozen=True)

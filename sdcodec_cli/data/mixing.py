@@ -23,10 +23,7 @@ from ..errors import InputError
 from ..recipe import AugmentationFields, MixingFields
 from .augment import augment, change_speed, gain_db, layer, speed_factor
 from .manifest import ACTIVE
-from .pool import Clips, Pool
-
-TRIES = 20
-"""Crops that are drawn before a domain is taken to have nothing but silence."""
+from .pool import TRIES, Clips, Pool, clip_length
 
 LAYERS = 2
 """Number of the first generator for second layers, of which each domain has one; 0 and 1 are taken, see `batches`."""
@@ -134,7 +131,7 @@ def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tup
     """A stretch of one clip; every second of the pool is equally likely, and short clips are placed in silence."""
     clips: Clips = pool.clips[domain]
     clip = int(np.searchsorted(clips.ends, rng.integers(clips.ends[-1]), side="right"))
-    available = int(clips.ends[clip]) - (int(clips.ends[clip - 1]) if clip else 0)
+    available = clip_length(clips, clip)
     if available >= length:
         return clips.read(clip, int(rng.integers(available - length + 1)), length), False
     crop = np.zeros(length, dtype=np.float32)

@@ -19,7 +19,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from ..audio import Wav, downmix
+from ..audio import SequentialFile, Wav, downmix, to_16_bit
 from ..errors import InputError, OutputError
 from ..progress import Progress
 from .manifest import SHORTEST, Manifest
@@ -28,6 +28,9 @@ from .scan import scan
 
 MANIFEST = "manifest.parquet"
 """Name of the manifest of a data root."""
+
+TRIES = 20
+"""Draws from a domain that may fail in a row: then it counts as having nothing but silence, or damaged files."""
 
 # Of samples at the lower of the two rates: what the resampler's filter reaches to either side, to 16 bits and beyond.
 _MARGIN = 256
@@ -141,17 +144,10 @@ class FileClips:
         return np.asarray(wav[begin : begin + length], dtype=np.float32)
 
 
-class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A SoundFile without soundfile's seek to where reading has ended, which takes decoders long."""
-
-    def seekable(self) -> bool:
-        return False
-
-
 def _read(path: Path, sample_rate: int, start: int, length: int) -> Wav:
     """Part of a file, mixed down: `[length]`."""
     try:
-        with _Forward(path) as sound:
+        with SequentialFile(path) as sound:
             known = (sound.samplerate, sound.frames >= start + length) == (sample_rate, True)
             lead = min(start, _MP3_LEAD) if sound.format == "MP3" else 0
             if known and start > lead:
@@ -371,7 +367,7 @@ def _append(files: FileClips, clip: int, sample_rate: int, file: BinaryIO) -> in
     try:
         for start in range(0, length, step):
             wav = files.read(clip, start, min(step, length - start))
-            file.write(np.clip(np.rint(wav * 32768), -32768, 32767).astype(np.int16).tobytes())
+            file.write(to_16_bit(wav).tobytes())
     except InputError:
         file.seek(begin)
         raise

@@ -302,7 +302,7 @@ def bench_loader(recipe: Recipe, data_root: Path, *, workers: int, batches: int 
             batch = next(loader)
             if batch.problem is not None:
                 raise InputError(batch.problem)
-            crops += int(batch.present.sum())
+            crops += int(batch.active.sum())
         elapsed = time.perf_counter() - began
     read = crops * recipe.mixing.seconds / elapsed
     return LoaderBenchResult(

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from ...audio.heard import heard
+from ...audio.activity import active_frames
 from ..codec import Codec, Codes
 from ..compress import compress
 from ..separate import DEFAULT_VIEWS, separate_wav
@@ -169,7 +169,7 @@ def _observe_activity(seen: Observations, codec: Codec, signal: str, codes: Code
     stacked = np.stack([stems[domain] for domain in codec.domains]) * np.float32(gain)
     # The last frame may be begun only.
     stacked = np.pad(stacked, ((0, 0), (0, -stacked.shape[-1] % codec.hop_length)))
-    present = heard(stacked.reshape(len(stacked), -1, codec.hop_length))
+    present = active_frames(stacked.reshape(len(stacked), -1, codec.hop_length))
     for index, domain in enumerate(codec.domains):
         counts = seen.activity.setdefault(f"{signal} {domain}", [0, 0, 0, 0])
         for start in range(0, present.shape[-1], SEGMENT_FRAMES):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...audio.heard import heard
+from ...audio.activity import active_frames
 from ...audio.masks import HOP_LENGTH, WINDOW_LENGTH
 from ..distances import MEL_SCALES, decibels, magnitudes, power, spectrum
 
@@ -45,7 +45,7 @@ def masked_negative_snr(
 
 
 def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tensor:
-    """Level in dB of what an absent domain puts out, relative to the mixture: two `[B, T]` to `[B]`.
+    """Level in dB of what a domain that is not active puts out, relative to the mixture: two `[B, T]` to `[B]`.
 
     The loss for silent targets, softly limited at `floor` (as in "What's all the fuss about free universal sound
     separation data?", arXiv:2011.00803).
@@ -54,20 +54,20 @@ def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tenso
 
 
 def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
-    """Where domains are active: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
+    """Targets of the activity head: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
 
-    A domain counts as active up to ten frames before and after `heard_frames`.
+    A domain counts as active up to ten frames before and after those of `frame_activity`.
     """
-    return F.max_pool1d(heard_frames(stems, hop_length).float(), kernel_size=21, stride=1, padding=10)
+    return F.max_pool1d(frame_activity(stems, hop_length).float(), kernel_size=21, stride=1, padding=10)
 
 
-def heard_frames(stems: Tensor, hop_length: int) -> Tensor:
-    """In which frames each domain is `heard`: stems `[B, N, T]` to bool `[B, N, F]`.
+def frame_activity(stems: Tensor, hop_length: int) -> Tensor:
+    """In which frames each domain is active, by `active_frames`: stems `[B, N, T]` to bool `[B, N, F]`.
 
-    The last frame may be begun only.
+    Zeros are added to make the last frame whole.
     """
     stems = F.pad(stems, (0, -stems.shape[-1] % hop_length))
-    return heard(stems.unfold(-1, hop_length, hop_length))
+    return active_frames(stems.unfold(-1, hop_length, hop_length))
 
 
 def draw_scales(count: int, *, seed: int, step: int) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ Array = TypeVar("Array")
 """An array of numpy, or a tensor of torch."""
 
 
-def heard(frames: Array) -> Array:
+def active_frames(frames: Array) -> Array:
     """In which frames each domain is active: stems cut into frames, `[..., N, F, H]`, to bool `[..., N, F]`.
 
     That is where its stem is above −60 dBFS and within 40 dB of the mixture.
