@@ -18,49 +18,16 @@ from typer.testing import CliRunner, Result
 
 from sdcodec_cli.audio import AudioReader, AudioWriter, atomic_output
 from sdcodec_cli.bitstream import Reader
+from sdcodec_cli.engine.compress import CompressResult
+from sdcodec_cli.engine.decode import DecodeResult
+from sdcodec_cli.engine.separate import SeparateResult
 from sdcodec_cli.errors import SdcError
 
 from bitstream_examples import small_example
 
-
-@dataclass(frozen=True)
-class CompressResult:
-    input: str
-    output: str
-    seconds: float = 61.23
-    bytes: int = 46_300
-    bitrate: float = 6.05
-    payload_bitrate: float = 6.0
-    overhead_percent: float = 0.8
-    times_real_time: float = 38.4
-    effort: int = 4
-    model: str = "toy"
-    device: str = "cpu"
-    channels_note: str | None = None
-    activity: dict[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class StemsResult:
-    input: str
-    outputs: dict[str, str]
-    seconds: float = 61.23
-    times_real_time: float = 77.7
-    model: str = "toy"
-    device: str = "cpu"
-    clipped: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SeparateResult(StemsResult):
-    views: int = 4
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class DecodeResult(StemsResult):
-    problems: tuple[str, ...] = ()
+SPOKEN = {"seconds": 61.23, "model": "toy", "device": "cpu"}
+"""What the stand-in says of everything it makes, unless a test wants it otherwise."""
+STEMS = {**SPOKEN, "times_real_time": 77.7, "clipped": {}}
 
 
 @dataclass
@@ -113,7 +80,18 @@ class Engine:
                     progress(2.0, 61.23)
             self._fail()
             file.write(small_example().data)
-        return CompressResult(source, target, **self.result)
+        said = {
+            "bytes": 46_300,
+            "bitrate": 6.05,
+            "payload_bitrate": 6.0,
+            "overhead_percent": 0.8,
+            "times_real_time": 38.4,
+            "effort": 4,
+            "channels_note": None,
+            "activity": {},
+            "notes": (),
+        }
+        return CompressResult(source, target, **{**SPOKEN, **said, **self.result})
 
     def decode(
         self, source: str, targets: Mapping[str, str], *, codec: Any, progress: Any, **options: Any
@@ -123,12 +101,12 @@ class Engine:
         with file:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
-        return DecodeResult(source, dict(targets), **self.result)
+        return DecodeResult(source, dict(targets), **{**STEMS, "problems": (), **self.result})
 
     def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> SeparateResult:
         self.calls.append({"source": source, "targets": dict(targets), **options})
         self._write(targets, options["overwrite"])
-        return SeparateResult(source, dict(targets), **self.result)
+        return SeparateResult(source, dict(targets), **{**STEMS, "views": 4, "notes": (), **self.result})
 
     def _write(self, targets: Mapping[str, str], overwrite: bool) -> None:
         self._fail()

@@ -80,10 +80,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small_validation() -> Iterator[None]:
-    """Validation of two examples of a second."""
+    """Validation of two examples of half a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sdcodec_cli.engine.train.validation.EXAMPLES", 2)
-        patch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 1.0)
+        patch.setattr("sdcodec_cli.engine.train.validation.SECONDS", 0.5)
         yield
 
 
