@@ -15,7 +15,7 @@ from ...data.pool import Pool
 from ...errors import InputError
 from ...nn.sdcodec import SDCodec
 from ...recipe import Recipe
-from ..evaluate.metrics import si_sdr
+from ..metrics import si_sdr
 from .batches import level, make_batch
 from .log import Recording
 
