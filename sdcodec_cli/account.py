@@ -1,4 +1,4 @@
-"""The user as the system knows them; in containers, often not at all."""
+"""A name for users whom the system does not know, as in many containers."""
 
 from __future__ import annotations
 

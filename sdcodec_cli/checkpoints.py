@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from .errors import ModelError, RecipeError
-from .recipe import MixingFields, ModelFields, NetworkFields, QuantizerFields, Recipe
-from .zoo import build
+from .families import build
+from .families.sdcodec import SDCodecRecipe
+from .recipe import CodecModelFields, MixingFields, NetworkFields, QuantizerFields
 
 DAC_DOMAINS = ("audio",)
 """Name of the one domain of a DAC model."""
@@ -30,7 +31,7 @@ DAC_DOMAINS = ("audio",)
 class Imported:
     """A checkpoint in our layout."""
 
-    recipe: Recipe
+    recipe: SDCodecRecipe
     tensors: dict[str, Tensor]
     layout: str
     """`DAC` or `SD-Codec`."""
@@ -204,7 +205,7 @@ def _recipe(
     domains: tuple[str, ...],
     upsampling: Any,
     sample_rate: int,
-) -> Recipe:
+) -> SDCodecRecipe:
     def strides(half: str, part: str) -> tuple[int, ...]:
         stages = sum(key.startswith(f"{half}.stages.") and key.endswith(f".{part}.bias") for key in tensors)
         return tuple(tensors[f"{half}.stages.{i}.{part}.weight"].shape[-1] // 2 for i in range(stages))
@@ -215,9 +216,9 @@ def _recipe(
     for stride in down:
         hop_length *= stride
     several = len(domains) > 1
-    return Recipe(
+    return SDCodecRecipe(
         name=name,
-        model=ModelFields(
+        model=CodecModelFields(
             description=description,
             sample_rate=sample_rate,
             hop_length=hop_length,

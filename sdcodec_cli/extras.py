@@ -1,4 +1,4 @@
-"""Extras: what some commands need beyond what every installation has, and how to get it."""
+"""Extras: packages that only some commands need, and how to install them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MODULES = {
 
 
 def command(extra: Literal["train", "eval"]) -> str:
-    """What installs an extra."""
+    """The command that installs an extra."""
     return f"pip install 'sdcodec-cli[{extra}]'"
 
 
 def require(extra: Literal["train", "eval"], what: str) -> None:
-    """Nothing if an extra is installed; costs nothing, as nothing is imported.
+    """Raise an error unless an extra is installed. Nothing is imported for that.
 
     Args:
-        extra: in pyproject.toml
-        what: needs it, such as a command
+        extra: its name in pyproject.toml
+        what: what needs it, such as a command
 
     Raises:
         MissingExtra: something of it is not installed

@@ -18,10 +18,10 @@ from .errors import ModelError
 Weights = dict[str, NDArray[Any]]
 
 SCALE = ".row_scale"
-"""Ends the name of the tensor that holds what the rows of an 8-bit one are to be multiplied by."""
+"""Suffix of the name of a tensor of scales, by which the rows of the 8-bit tensor of that name are multiplied."""
 
 SHORTEST_ROW = 64
-"""Rows of fewer values would save little and lose more."""
+"""Values in the shortest rows that are stored in 8 bits; shorter ones would save little and lose more."""
 
 
 def pack(tensors: Mapping[str, NDArray[Any]], bits: int) -> Weights:
@@ -62,7 +62,7 @@ def unpack(tensors: Mapping[str, NDArray[Any]]) -> Weights:
 
 
 def read(path: Path) -> Weights:
-    """What a file holds, as it holds it.
+    """Tensors of a file, in the types in which they are stored.
 
     Raises:
         ModelError: it cannot be read, or is damaged
@@ -77,7 +77,7 @@ def read(path: Path) -> Weights:
 
 
 def sha256(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """The hash by which a `.sdc` names the weights it was made with: of names, types, shapes and values."""
+    """SHA-256 of the names, types, shapes and values of weights, by which a `.sdc` names those it was made with."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = np.asarray(tensors[name], order="C")

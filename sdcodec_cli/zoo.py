@@ -1,4 +1,4 @@
-"""Find a model by name or folder, check and load its weights; import other projects' checkpoints.
+"""Find a model by name or folder, and write one.
 
 A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight norm folded), `graphs/` (its network
 for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps it, `EXPERIMENTS.md`. The zoo is the folder
@@ -15,19 +15,10 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .errors import ModelError, OutputError, RecipeError
-from .recipe import NetworkFields, Recipe, read_recipe, write_recipe
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from . import weights
-    from .nn.autoencoder import ConvDecoder, ConvEncoder
-    from .nn.discriminator import Discriminators
-    from .nn.sdcodec import SDCodec
-    from .nn.spectral import SpectralDecoder, SpectralEncoder
+from .errors import ModelError, OutputError
+from .recipe import Recipe, read_recipe, write_recipe
 
 DEFAULT_MODEL = "sdcodec-16k-mini"
 RECIPE, WEIGHTS, GRAPHS, CARD = "recipe.toml", "weights.safetensors", "graphs", "CARD.md"
@@ -129,38 +120,6 @@ def weights_path(entry: ModelEntry) -> Path:
     return entry.folder / WEIGHTS
 
 
-def load(entry: ModelEntry) -> tuple[SDCodec, bytes]:
-    """The network with its weights, in 32-bit floats, ready for inference, and the weights' hash.
-
-    Raises:
-        ModelError: no weights, unreadable ones, or ones of another recipe
-    """
-    from . import weights
-
-    stored = weights.read(weights_path(entry))
-    return network_with(entry, weights.unpack(stored)), weights.sha256(stored)
-
-
-def network_with(entry: ModelEntry, tensors: weights.Weights) -> SDCodec:
-    """The network of a model, with weights that were read before, ready for inference.
-
-    Raises:
-        ModelError: weights of another recipe
-    """
-    import torch
-
-    # What a caller loads in inference mode is to encode outside of it, too.
-    with torch.inference_mode(False):
-        network = build(entry.recipe).float()
-    try:
-        network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
-    except RuntimeError as error:
-        raise ModelError(
-            f"{entry.folder / WEIGHTS}: the weights are not of the recipe beside them; restore or re-import them"
-        ) from error
-    return network.eval().requires_grad_(False)
-
-
 def write_model(
     folder: Path,
     recipe: Recipe,
@@ -254,64 +213,6 @@ def _put_in_place(partial: Path, folder: Path) -> None:
     shutil.rmtree(before, ignore_errors=True)
 
 
-def start_from(network: SDCodec, entry: ModelEntry) -> None:
-    """Give a network the weights of another model, as a start for training.
-
-    Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has, every
-    domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one and share
-    its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are of little use
-    for thousands of steps. An encoder's long windows do begin so.
-
-    Raises:
-        ModelError: the other model has no weights, or other sizes
-    """
-    import torch
-
-    given, _ = load(entry)
-    tensors = given.state_dict()
-    if len(given.domains) == 1:
-        own = network.quantizer.own.codebook.shape[:2]
-        for key in [key.removeprefix("quantizer.own.") for key in tensors if key.startswith("quantizer.own.")]:
-            levels = torch.cat([tensors[f"quantizer.own.{key}"], tensors[f"quantizer.shared.{key}"]], dim=1)
-            tensors[f"quantizer.own.{key}"] = levels[:, : own[1]].repeat(own[0], *[1] * (levels.dim() - 1))
-            tensors[f"quantizer.shared.{key}"] = levels[:, own[1] :]
-    for part in ("encoder", "decoder"):
-        tensors = _with_blocks(tensors, f"{part}.blocks.", _num_blocks(network.state_dict(), f"{part}.blocks."))
-    for key, value in network.state_dict().items():
-        if key not in tensors and key.startswith("activity."):
-            tensors[key] = value
-        elif key not in tensors and key.endswith(".embed_context.weight"):
-            tensors[key] = torch.zeros_like(value)
-    wanted = {key: value.shape for key, value in network.state_dict().items()}
-    for key in [*wanted, *(key for key in tensors if not key.startswith("activity."))]:
-        if key not in wanted or key not in tensors or tensors[key].shape != wanted[key]:
-            raise ModelError(
-                f"{entry.name}: cannot be a start for this recipe, {key} differs in size; choose another --init"
-            )
-    network.load_state_dict({key: tensors[key] for key in wanted})
-
-
-def _num_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """How many blocks of a spectral network tensors are of; 0 for a convolutional one."""
-    return sum(key.startswith(prefix) and key.endswith(".scale") for key in tensors)
-
-
-def _with_blocks(tensors: Mapping[str, Tensor], prefix: str, count: int) -> dict[str, Tensor]:
-    """Tensors of a network of `count` blocks, if that is more than these have: some or all are there several times."""
-    given = _num_blocks(tensors, prefix)
-    if count <= given or given == 0:
-        return dict(tensors)
-    sources = [number * given // count for number in range(count)]
-    more = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
-    for key, value in tensors.items():
-        if key.startswith(prefix):
-            number, _, name = key.removeprefix(prefix).partition(".")
-            copies = [copy for copy, source in enumerate(sources) if source == int(number)]
-            for copy in copies:
-                more[f"{prefix}{copy}.{name}"] = value / len(copies) if name == "scale" else value
-    return more
-
-
 def check_new_model(folder: Path, *, overwrite: bool) -> None:
     """Raise an `OutputError` unless a model folder may be written there."""
     if folder.exists() and not overwrite:
@@ -330,81 +231,3 @@ def check_new_model(folder: Path, *, overwrite: bool) -> None:
 
 def _is_graph(path: Path) -> bool:
     return path.suffix in (".onnx", ".json")
-
-
-def build(recipe: Recipe) -> SDCodec:
-    """The network that a recipe describes, with random weights."""
-    from .nn.quantize import MultiSourceRVQ
-    from .nn.sdcodec import SDCodec
-
-    model, quantizer = recipe.model, recipe.quantizer
-    return SDCodec(
-        domains=model.domains,
-        hop_length=model.hop_length,
-        latent_dim=model.latent_dim,
-        activity=model.activity,
-        encoder=_encoder(recipe.encoder, recipe),
-        decoder=_decoder(recipe.decoder, recipe),
-        quantizer=MultiSourceRVQ(
-            num_domains=len(model.domains),
-            num_codebooks=quantizer.num_codebooks,
-            num_shared=quantizer.num_shared,
-            codebook_size=quantizer.codebook_size,
-            codebook_dim=quantizer.codebook_dim,
-            latent_dim=model.latent_dim,
-        ),
-    )
-
-
-def build_discriminators(recipe: Recipe) -> Discriminators:
-    """The discriminators that a recipe trains with, with random weights.
-
-    Raises:
-        RecipeError: sizes that make no network
-    """
-    from .nn.discriminator import Discriminators
-
-    fields = recipe.discriminator
-    try:
-        return Discriminators(
-            periods=fields.periods,
-            window_lengths=fields.window_lengths,
-            band_edges=fields.band_edges,
-            width=fields.width,
-        )
-    except ValueError as error:
-        raise RecipeError(f"{recipe.name}: discriminator.{error}") from error
-
-
-def _encoder(fields: NetworkFields, recipe: Recipe) -> ConvEncoder | SpectralEncoder:
-    from .nn.autoencoder import ConvEncoder
-    from .nn.spectral import SpectralEncoder
-
-    if fields.kind == "conv":
-        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=recipe.model.latent_dim)
-    return SpectralEncoder(
-        window_length=fields.window_length,
-        context_window_length=fields.context_window_length,
-        hop_length=recipe.model.hop_length,
-        width=fields.width,
-        dilations=fields.block_dilations,
-        latent_dim=recipe.model.latent_dim,
-    )
-
-
-def _decoder(fields: NetworkFields, recipe: Recipe) -> ConvDecoder | SpectralDecoder:
-    from .nn.autoencoder import ConvDecoder
-    from .nn.spectral import SpectralDecoder
-
-    latent_dim = recipe.model.latent_dim
-    if fields.kind == "conv":
-        return ConvDecoder(
-            width=fields.width, strides=fields.strides, latent_dim=latent_dim, upsampling=fields.upsampling
-        )
-    return SpectralDecoder(
-        window_length=fields.window_length,
-        hop_length=recipe.model.hop_length,
-        width=fields.width,
-        dilations=fields.block_dilations,
-        latent_dim=latent_dim,
-    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdcodec_cli.engine.train.adversarial import deceiving_loss, discriminator_loss, feature_distance
 from sdcodec_cli.nn.discriminator import Discriminators
+from sdcodec_cli.nn.objectives.adversarial import deceiving_loss, discriminator_loss, feature_distance
 
 
 def maps(*, shift: float) -> list[list[torch.Tensor]]:

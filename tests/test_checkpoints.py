@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from sdcodec_cli import zoo
 from sdcodec_cli.checkpoints import Imported, read_checkpoint
 from sdcodec_cli.errors import ModelError
+from sdcodec_cli.families import build
 from sdcodec_cli.nn.sdcodec import SDCodec
+from sdcodec_cli.runtime.torch import load_network
 
 DATA = Path(__file__).parent / "data"
 SDCODEC = ["official_sdcodec_tiny_shared0", "official_sdcodec_tiny_shared2"]
@@ -23,7 +25,7 @@ AUDIO, LATENT = 1.6e-4, 1e-4
 
 def load(name: str, dtype: torch.dtype = torch.float32) -> tuple[Imported, SDCodec, dict[str, torch.Tensor]]:
     imported = read_checkpoint(DATA / f"{name}.pth")
-    network = zoo.build(imported.recipe).eval().requires_grad_(False).to(dtype)
+    network = build(imported.recipe).eval().requires_grad_(False).to(dtype)
     network.load_state_dict({key: tensor.to(dtype) for key, tensor in imported.tensors.items()})
     return imported, network, load_file(DATA / f"{name}.io.safetensors")
 
@@ -83,7 +85,7 @@ def test_sizes_are_read_off_the_tensors():
 def test_an_imported_model_is_written_and_found_again(tmp_path):
     imported = read_checkpoint(DATA / "official_dac_tiny.pth")
     zoo.write_model(tmp_path / "dac", imported.recipe, imported.tensors, card="# imported\n")
-    network, _ = zoo.load(zoo.find(tmp_path / "dac"))
+    network = load_network(zoo.find(tmp_path / "dac"))
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, imported.tensors[name]), name
 

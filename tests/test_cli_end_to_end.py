@@ -13,8 +13,10 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from sdcodec_cli.recipe import ModelFields, NetworkFields, QuantizerFields, Recipe, TrainingFields
-from sdcodec_cli.zoo import build, write_model
+from sdcodec_cli.families import build
+from sdcodec_cli.families.sdcodec import SDCodecRecipe
+from sdcodec_cli.recipe import CodecModelFields, CodecTrainingFields, NetworkFields, QuantizerFields
+from sdcodec_cli.zoo import write_model
 
 from cli_examples import errors, sdc
 
@@ -25,13 +27,13 @@ SECONDS = 3.3
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = NetworkFields(kind="spectral", window_length=640, width=16, depth=1)
-    recipe = Recipe(
+    recipe = SDCodecRecipe(
         name="tiny",
-        model=ModelFields(latent_dim=16),
+        model=CodecModelFields(latent_dim=16),
         encoder=network,
         decoder=network,
         quantizer=QuantizerFields(num_codebooks=4, codebook_size=16, codebook_dim=4),
-        training=TrainingFields(quantizer_dropout=0.5),
+        training=CodecTrainingFields(quantizer_dropout=0.5),
     )
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("models") / "tiny"

@@ -13,7 +13,9 @@ import torch
 from sdcodec_cli import zoo
 from sdcodec_cli.cli.console import table
 from sdcodec_cli.cli.options import complete_model
+from sdcodec_cli.families import build
 from sdcodec_cli.recipe import Recipe
+from sdcodec_cli.runtime.torch import load_network
 
 from cli_examples import errors, sdc
 from tiny_models import tiny_recipe
@@ -119,7 +121,7 @@ def test_names_stay_whole_in_a_narrow_terminal(
 
 def models_of_known_weights(*values: float) -> None:
     """Folders `m0`, `m1`, … of models that are alike but for one bias."""
-    weights = zoo.build(tiny_recipe()).state_dict()
+    weights = build(tiny_recipe()).state_dict()
     for number, value in enumerate(values):
         weights["decoder.project.bias"] = torch.full_like(weights["decoder.project.bias"], value)
         zoo.write_model(Path(f"m{number}"), tiny_recipe(), weights, card="")
@@ -131,8 +133,8 @@ def test_the_mean_of_models_is_a_model() -> None:
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["name"] == "mean"
     assert result.stderr.splitlines()[-1].startswith("mean: mean, mean of 3 models, ")
-    weights = zoo.load(zoo.find("./mean"))[0].state_dict()
-    one = zoo.load(zoo.find("./m0"))[0].state_dict()
+    weights = load_network(zoo.find("./mean")).state_dict()
+    one = load_network(zoo.find("./m0")).state_dict()
     for name, tensor in weights.items():
         assert torch.allclose(tensor, torch.tensor(3.0) if name == "decoder.project.bias" else one[name], atol=1e-3)
     assert "Mean of the weights of `m0`, `m1`, `m1`" in sdc("models", "show", "./mean").stdout
@@ -157,7 +159,7 @@ def test_graphs_of_its_recipe_are_beside_the_weights_of_the_mean(monkeypatch: py
 def test_models_that_have_no_mean_are_refused() -> None:
     models_of_known_weights(1.0)
     conv = tiny_recipe("conv")
-    zoo.write_model(Path("conv"), conv, zoo.build(conv).state_dict(), card="")
+    zoo.write_model(Path("conv"), conv, build(conv).state_dict(), card="")
     assert errors(sdc("models", "average", "./m0", "-o", "mean"), exit_code=2) == [
         "one model is its own mean; name two or more"
     ]

@@ -12,9 +12,9 @@ import torch
 from sdcodec_cli.audio import integrated_loudness
 from sdcodec_cli.data.mixing import TRIES, Example, Trouble, draw, loudness, mix
 from sdcodec_cli.data.pool import Pool
-from sdcodec_cli.engine.train.batches import choose
 from sdcodec_cli.errors import InputError
-from sdcodec_cli.recipe import AugmentationFields, MixingFields, Recipe, TrainingFields
+from sdcodec_cli.families.sdcodec import FAMILY, SDCodecRecipe
+from sdcodec_cli.recipe import AugmentationFields, CodecTrainingFields, MixingFields
 
 from tiny_models import MemoryClips, noise_clips
 
@@ -81,13 +81,13 @@ def test_layers_are_added_as_often_as_the_recipe_says_and_nothing_else_changes()
 
 def test_layers_and_what_the_objective_chooses_are_drawn_apart():
     layered = AugmentationFields(layering=(0.5, 0.5, 0.5))
-    recipe = Recipe(name="x", training=TrainingFields(quantizer_dropout=0.5))
+    recipe = SDCodecRecipe(name="x", training=CodecTrainingFields(quantizer_dropout=0.5))
     added, dropped = [], []
     for index in range(80):
         plain = draw(pool(), FIXED, seed=0, index=index)
         example = draw(pool(), FIXED, seed=0, index=index, augmentation=layered)
         added.append((plain.crops != example.crops).any(axis=1))
-        choices = choose(example.present[None], recipe, range(index, index + 1))
+        choices = FAMILY.choose(example.present[None], recipe, range(index, index + 1))
         dropped.append([int(choices.keep[domain, 0]) < recipe.quantizer.num_codebooks for domain in range(3)])
     for domain in range(3):
         assert abs(np.corrcoef(np.array(added)[:, domain], np.array(dropped)[:, domain])[0, 1]) < 0.4

@@ -140,7 +140,7 @@ def test_what_is_heard_always_goes_to_some_domain(codec):
 
 
 def test_domains_that_are_said_to_be_present_are_active_everywhere(codec):
-    codes = codec.encode(np.zeros(10_000), present=codec.domains)
+    codes = codec.encode(np.zeros(10_000), active=codec.domains)
     assert all(active.all() for active in codes.active.values())
 
 

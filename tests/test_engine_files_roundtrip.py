@@ -15,11 +15,11 @@ import torch
 
 from sdcodec_cli import load_codec
 from sdcodec_cli.audio import integrated_loudness
+from sdcodec_cli.audio.masks import mask_mixture
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
-from sdcodec_cli.engine.masks import mask_mixture
 from sdcodec_cli.engine.separate import MAX_VIEWS, separate, separate_wav
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES
 from sdcodec_cli.errors import InputError, ModelError, OutputError

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sdcodec_cli.engine.heard import heard
-from sdcodec_cli.engine.train.losses import heard_frames
+from sdcodec_cli.audio.heard import heard
+from sdcodec_cli.nn.objectives.terms import heard_frames
 
 
 def levels(*decibels: float) -> np.ndarray:

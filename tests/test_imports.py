@@ -1,12 +1,14 @@
-"""Which part may import which: the table of `docs/design.md`, and what must start without torch."""
+"""Imports go the ways of the table in `docs/design.md`, and commands start without what they do not need."""
 
 from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,38 +18,7 @@ from bitstream_examples import small_example
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sdcodec_cli"
 
-# Every part may also import itself and the version. Those in brackets only inside of functions, or for type checking.
-MAY_IMPORT = {
-    "errors": "",
-    "extras": "errors",
-    "account": "",
-    "bitstream": "errors",
-    "nn": "audio",
-    "recipe": "errors bitstream",
-    "audio": "errors",
-    "weights": "errors",
-    "zoo": "errors recipe weights (nn)",
-    "runtime": "errors extras recipe weights zoo nn",
-    "checkpoints": "errors recipe zoo nn",
-    "data": "errors recipe audio",
-    "engine": "errors account bitstream nn recipe audio weights zoo runtime checkpoints data",
-    "cli": "errors extras account (engine) (runtime) (zoo) (checkpoints) (recipe) (data) (bitstream)",
-    "__init__": "(engine) (errors)",
-    "__main__": "cli",
-}
-WITHOUT_TORCH = [
-    "errors",
-    "extras",
-    "account",
-    "bitstream",
-    "recipe",
-    "audio",
-    "weights",
-    "zoo",
-    "cli",
-    "__init__",
-    "__main__",
-]
+DESIGN = PACKAGE.parent / "docs" / "design.md"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -79,30 +50,69 @@ def imports(path: Path, *, for_types: bool = True) -> Iterator[tuple[str, bool]]
     yield from walk(ast.parse(path.read_text(encoding="utf-8")), True)
 
 
+@dataclass(frozen=True)
+class Allowed:
+    """What a part may import of ours, and what of others; `later` only inside of functions or for type checking."""
+
+    parts: frozenset[str]
+    parts_later: frozenset[str]
+    libraries: frozenset[str]
+    libraries_later: frozenset[str]
+
+
+def table() -> dict[str, Allowed]:
+    """The table of the design; every part may also import itself and the version."""
+    section = DESIGN.read_text(encoding="utf-8").split("## Which way imports go")[1].split("\n## ")[0]
+    allowed: dict[str, Allowed] = {
+        "__init__": Allowed(frozenset(), frozenset({"engine", "errors"}), frozenset(), frozenset()),
+        "__main__": Allowed(frozenset({"cli"}), frozenset(), frozenset(), frozenset()),
+    }
+    above: set[str] = set()
+    for row in re.findall(r"^\| (`.*) \|$", section, re.MULTILINE):
+        names, ours, theirs = row.split(" | ")
+        parts, parts_later = set(named(ours, later=False)), set(named(ours, later=True))
+        if "all of the above" in ours:
+            parts |= above
+        for name in named(names, later=False):
+            allowed[name] = Allowed(
+                frozenset(parts),
+                frozenset(parts | parts_later),
+                frozenset(named(theirs, later=False)),
+                frozenset(named(theirs.replace("(", "").replace(")", ""), later=False)),
+            )
+            above.add(name)
+    return allowed
+
+
+def named(cell: str, *, later: bool) -> list[str]:
+    """Names in a cell: those in brackets, or the others."""
+    bracketed = "".join(re.findall(r"\((.*?)\)", cell))
+    return re.findall(r"`(\w+)`", bracketed if later else re.sub(r"\(.*?\)", "", cell))
+
+
+ALLOWED = table()
+
+
+def test_the_table_names_every_part() -> None:
+    assert {part_of(path) for path in FILES} <= set(ALLOWED)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path: Path) -> None:
+def test_imports_go_the_ways_of_the_table(path: Path) -> None:
     part = part_of(path)
-    allowed = MAY_IMPORT[part].split()
+    allowed = ALLOWED[part]
     for module, eager in imports(path):
         root, *rest = module.split(".")
         if root == "sdcodec_cli":
-            target = rest[0]
-            ours = target in (part, "__version__") or target in allowed or (not eager and f"({target})" in allowed)
-            assert ours, f"{part} imports {module}"
-        if root in ("typer", "rich", "tqdm", "click"):
-            assert part == "cli", f"{part} imports {module}; only cli talks to people"
-        if root == "torch" and eager:
-            assert part not in WITHOUT_TORCH, f"{part} imports {module}"
-        # For tests, and for what only training and evaluation do: it takes longer to import than a file to decode.
-        assert root != "pyloudnorm", f"{part} imports {module}"
-        assert root != "scipy" or part in ("data", "engine"), f"{part} imports {module}"
-        # Its wheels fit only some releases of torch, and what does not fit cannot be imported.
-        assert root not in ("torchaudio", "audiotools"), f"{part} imports {module}"
+            parts = allowed.parts if eager else allowed.parts_later
+            assert rest[0] in (part, "__version__") or rest[0] in parts, f"{part} imports {module}"
+        elif root not in sys.stdlib_module_names:
+            assert root in (allowed.libraries if eager else allowed.libraries_later), f"{part} imports {module}"
 
 
 EVALUATION = PACKAGE / "engine" / "evaluate"
 # What it takes of the engine beside the models themselves.
-BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("heard.py", "colours.py", "torchrun.py")]
+BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("colours.py", "torchrun.py")]
 
 
 @pytest.mark.parametrize(

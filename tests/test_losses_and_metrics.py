@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sdcodec_cli.engine import masks
-from sdcodec_cli.engine.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture, ratio_masks
-from sdcodec_cli.engine.train.losses import activity_targets, leakage, masked_negative_snr
+from sdcodec_cli.audio import masks
+from sdcodec_cli.audio.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture, ratio_masks
 from sdcodec_cli.nn.distances import magnitudes, mel_distance, negative_snr, spectrum
+from sdcodec_cli.nn.objectives.terms import activity_targets, leakage, masked_negative_snr
 
 from audiotools_values import VALUES
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdcodec_cli import zoo
+from sdcodec_cli.families import build
 from sdcodec_cli.nn import parts
 from sdcodec_cli.nn.distances import mel_distance
 from sdcodec_cli.nn.layers import ConvNeXtBlock
@@ -24,7 +24,7 @@ KINDS = ["spectral", "conv"]
 
 def network(kind: str, **options: object) -> SDCodec:
     torch.manual_seed(0)
-    return zoo.build(tiny_recipe(kind, **options)).eval().requires_grad_(False)
+    return build(tiny_recipe(kind, **options)).eval().requires_grad_(False)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -45,7 +45,7 @@ def refine_inputs(codec: SDCodec, frames: int = 40, past: int = 10) -> tuple[Ten
 @pytest.mark.parametrize("kind", KINDS)
 def test_analysis_is_the_encoder_and_the_heads_probabilities(kind):
     codec, wav = network(kind), noise(50 * HOP)
-    latent, activity = parts.of(codec, 16_000)["analyse"](wav)
+    latent, activity = parts.modules(codec, 16_000)["analyse"](wav)
     torch.testing.assert_close(latent, codec.encode(wav[None, None])[0])
     logits = codec.activity_logits(latent[None])
     assert logits is not None
@@ -176,7 +176,7 @@ def test_parts_made_for_graphs_compute_the_same(kind, silent):
         "refine": (latent, past, gates, levels, audible, wanted, seconds, *mels),
         "distance": (latent, past, gates, levels, audible, wanted, seconds, *mels),
     }
-    modules = parts.of(codec, 16_000)
+    modules = parts.modules(codec, 16_000)
     assert set(modules) == set(calls)
     for part, inputs in calls.items():
         expected = modules[part](*inputs)

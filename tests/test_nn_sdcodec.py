@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdcodec_cli import zoo
+from sdcodec_cli.families import build
 
 from tiny_models import tiny_recipe
 
@@ -15,7 +15,7 @@ from tiny_models import tiny_recipe
 @torch.no_grad()
 def test_every_output_is_as_long_as_the_input(kind, length):
     torch.manual_seed(0)
-    network = zoo.build(tiny_recipe(kind))
+    network = build(tiny_recipe(kind))
     outputs = network(torch.randn(2, 1, length))
     assert list(outputs) == ["mix", "speech", "music", "sfx"]
     assert {wav.shape for wav in outputs.values()} == {(2, 1, length)}
@@ -24,7 +24,7 @@ def test_every_output_is_as_long_as_the_input(kind, length):
 @torch.no_grad()
 def test_the_mix_is_decoded_from_the_sum_of_the_latents():
     torch.manual_seed(0)
-    network, wav = zoo.build(tiny_recipe()), torch.randn(1, 1, 6400)
+    network, wav = build(tiny_recipe()), torch.randn(1, 1, 6400)
     latents = network.quantize(network.encode(wav)).latents
     torch.testing.assert_close(network(wav)["mix"], network.decode(latents.sum(0)), atol=1e-6, rtol=0)
     torch.testing.assert_close(network(wav)["sfx"], network.decode(latents[2]), atol=1e-6, rtol=0)
@@ -33,7 +33,7 @@ def test_the_mix_is_decoded_from_the_sum_of_the_latents():
 @torch.no_grad()
 def test_the_activity_head_gives_a_logit_per_domain_and_frame_and_may_be_left_out():
     torch.manual_seed(0)
-    network = zoo.build(tiny_recipe())
+    network = build(tiny_recipe())
     latent = network.encode(torch.randn(2, 1, 320 * 200))
     logits = network.activity_logits(latent)
     assert logits is not None
@@ -45,4 +45,4 @@ def test_the_activity_head_gives_a_logit_per_domain_and_frame_and_may_be_left_ou
     assert other is not None
     torch.testing.assert_close(other[..., :100], logits[..., :100])
     assert not torch.equal(other[..., 100], logits[..., 100])
-    assert zoo.build(tiny_recipe(activity=False)).activity_logits(latent) is None
+    assert build(tiny_recipe(activity=False)).activity_logits(latent) is None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import pytest
 
 from sdcodec_cli.errors import RecipeError
-from sdcodec_cli.recipe import Recipe, make_recipe, override, read_recipe, write_recipe
+from sdcodec_cli.families.sdcodec import FAMILY, SDCodecRecipe
+from sdcodec_cli.recipe import StageFields, make_recipe, override, read_recipe, write_recipe
 from sdcodec_cli.zoo import list_models
 
 
 def test_the_defaults_are_the_papers():
-    recipe = Recipe(name="paper")
-    assert (recipe.frame_rate, recipe.bitrate, recipe.codebook_bitrate) == (50.0, 6.0, 0.5)
+    recipe = SDCodecRecipe(name="paper")
+    (stream, *_) = FAMILY.streams(recipe)
+    assert (stream.frame_rate, stream.bitrate, stream.codebook_bitrate) == (50.0, 6.0, 0.5)
     assert recipe.mixing.track_probabilities == (0.6, 0.2, 0.2)
     assert recipe.mixing.loudness == (-17.0, -24.0, -21.0)
     assert recipe.training.steps == 400_000
@@ -23,7 +26,7 @@ def test_the_defaults_are_the_papers():
 def test_the_papers_recipe_of_the_zoo_says_what_the_defaults_say():
     entry = next(entry for entry in list_models() if entry.name == "sdcodec-16k")
     described = dataclasses.replace(entry.recipe.model, description="")
-    assert dataclasses.replace(entry.recipe, model=described) == Recipe(name="sdcodec-16k")
+    assert dataclasses.replace(entry.recipe, model=described) == SDCodecRecipe(name="sdcodec-16k")
 
 
 @pytest.mark.parametrize("entry", list_models(), ids=lambda entry: entry.name)
@@ -140,8 +143,8 @@ def test_what_a_stream_could_not_say_of_a_model_is_refused_before_it_is_trained(
 
 
 def test_a_codebook_of_a_thousand_entries_costs_the_bits_of_1024():
-    recipe = override(Recipe(name="x"), {"quantizer.codebook_size": "1000"})
-    assert recipe.bitrate == Recipe(name="x").bitrate == 6.0
+    recipe = override(SDCodecRecipe(name="x"), {"quantizer.codebook_size": "1000"})
+    assert FAMILY.streams(recipe)[0].bitrate == FAMILY.streams(SDCodecRecipe(name="x"))[0].bitrate == 6.0
 
 
 def test_a_missing_file_and_a_broken_one_are_named(tmp_path):
@@ -154,7 +157,8 @@ def test_a_missing_file_and_a_broken_one_are_named(tmp_path):
 
 def test_overrides_are_written_as_in_toml_and_checked():
     recipe = override(
-        Recipe(name="x"), {"training.steps": "10", "mixing.loudness": "[-1, -2, -3]", "training.schedule": "cosine"}
+        SDCodecRecipe(name="x"),
+        {"training.steps": "10", "mixing.loudness": "[-1, -2, -3]", "training.schedule": "cosine"},
     )
     assert (recipe.training.steps, recipe.mixing.loudness, recipe.training.schedule) == (
         10,
@@ -167,3 +171,57 @@ def test_overrides_are_written_as_in_toml_and_checked():
         override(recipe, {"training.steps": "0"})
     with pytest.raises(RecipeError, match="name has no fields"):
         override(recipe, {"name.x": "0"})
+
+
+def staged(*stages, **training):
+    return make_recipe({"name": "x", "stages": list(stages), "training": {"steps": 10, **training}}, where="mine.toml")
+
+
+def test_stages_share_out_the_steps_and_the_last_one_takes_the_rest():
+    recipe = staged({"steps": 3, "parts": ["encoder"]}, {"steps": 2}, {"losses": ["mel"]})
+    assert [stage.steps for stage in recipe.plan] == [3, 2, 5]
+    assert [recipe.stage_of(step) for step in (0, 2, 3, 4, 5, 9, 10)] == [0, 0, 1, 1, 2, 2, 2]
+    assert [stage.steps for stage in SDCodecRecipe(name="x").plan] == [400_000]
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([{"parts": ["head"]}], "stages.parts: there is no 'head'; choose among encoder, quantizer, decoder"),
+        ([{"parts": ["activity"]}], "stages.parts: there is no 'activity'; choose among encoder, quantizer, decoder"),
+        ([{"losses": ["melody"]}], "stages.losses: there is no 'melody'; choose among mel, snr"),
+        ([{"steps": 0}, {"steps": 10}], "stages.steps: stage 0 has none; only the last may leave it out"),
+        ([{"steps": 4}, {"steps": 5}], "stages.steps add up to 9, which does not fit training.steps, 10"),
+        ([{"steps": 10}, {}], "stages.steps add up to 10, which does not fit training.steps, 10"),
+        ([{"step": 4}], "unknown field stages.step; did you mean stages.steps?"),
+        ([{"learning_rate": 0.0}], "stages.learning_rate must be positive"),
+    ],
+)
+def test_stages_that_make_no_sense_are_refused(stages, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        staged(*stages)
+
+
+def test_a_family_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(RecipeError, match="mine.toml: family must be one of sdcodec.*; got 'wavenet'"):
+        make_recipe({"name": "x", "family": "wavenet"}, where="mine.toml")
+
+
+def test_stages_and_family_survive_writing_and_reading(tmp_path):
+    recipe = staged({"steps": 3, "parts": ["encoder", "decoder"], "learning_rate": 0.5}, {"losses": ["mel"]})
+    write_recipe(recipe, tmp_path / "recipe.toml")
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
+
+
+def test_training_parts_of_former_recipes_are_a_stage_now():
+    model = {"activity": True}
+    former = make_recipe({"name": "x", "model": model, "training": {"parts": "activity"}}, where="mine.toml")
+    assert former.stages == (StageFields(parts=("activity",), losses=("activity",)),)
+    assert make_recipe({"name": "x", "training": {"parts": "all"}}, where="mine.toml") == SDCodecRecipe(name="x")
+
+
+def test_fields_of_a_stage_are_set_by_its_number():
+    recipe = staged({"steps": 3}, {})
+    assert override(recipe, {"stages.0.steps": "4"}).plan[1].steps == 6
+    with pytest.raises(RecipeError, match=r"--set stages.steps: say which of the 2, from 0, such as stages.0.steps"):
+        override(recipe, {"stages.steps": "4"})

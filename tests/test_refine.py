@@ -67,7 +67,7 @@ def distance(decoded: np.ndarray, wanted: np.ndarray) -> float:
 
 def distance_of(codec: Codec, wav: np.ndarray) -> float:
     """Of what is decoded, when everything goes to all domains."""
-    codes = codec.encode(wav, normalize=False, present=codec.domains)
+    codes = codec.encode(wav, normalize=False, active=codec.domains)
     return distance(codec.decode(codes), wav)
 
 
@@ -215,7 +215,7 @@ def test_codes_do_not_depend_on_how_the_audio_arrives(tiny, size):
 
 
 def test_only_domains_that_are_present_are_tried(tiny):
-    codes = tiny.encode(noise(20_000), present=["music"])
+    codes = tiny.encode(noise(20_000), active=["music"])
     assert {domain for domain, active in codes.active.items() if active.any()} == {"music"}
     assert np.array_equal(tiny.decode(codes), tiny.decode(codes, stem="music"))
 
@@ -270,12 +270,12 @@ def test_a_default_of_64_bits_changes_nothing(tiny):
 
 def test_a_domain_that_is_not_there_cannot_be_present(tiny):
     with pytest.raises(ValueError, match="no domain vocals"):
-        tiny.encode(noise(1000), present=["vocals"])
+        tiny.encode(noise(1000), active=["vocals"])
 
 
 def test_a_wrong_call_is_refused_before_the_first_piece_arrives(tiny):
     with pytest.raises(ValueError, match="no domain vocals"):
-        tiny.stream_encoder(present=["vocals"])
+        tiny.stream_encoder(active=["vocals"])
     for count in (0, 5):
         with pytest.raises(ValueError, match=f"num_codebooks must be between 1 and 4, got {count}"):
             tiny.stream_encoder(num_codebooks=count)

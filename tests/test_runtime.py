@@ -25,7 +25,8 @@ from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.errors import DeviceError, MissingExtra, ModelError
-from sdcodec_cli.runtime import PARTS, Model, load_model
+from sdcodec_cli.families.sdcodec import FAMILY
+from sdcodec_cli.runtime import CodecModel, load_model
 from sdcodec_cli.runtime.model import NOTHING
 
 from tiny_models import tiny_recipe, write_tiny
@@ -446,14 +447,14 @@ def test_every_part_is_run_by_either_runtime(codecs, scene):
 
         entry = zoo.find()
         for effort in (0, 1):
-            codec = Codec(Model(entry.name, entry.recipe, bytes(32), Spy())).at_effort(effort)
+            codec = Codec(CodecModel(entry.name, entry.recipe, bytes(32), Spy())).at_effort(effort)
             codec.decode(codec.encode(scene[60_000:70_000]))
-        assert set(ran) == set(PARTS)
+        assert set(ran) == set(FAMILY.parts)
 
 
 def test_a_model_is_loaded_with_the_hash_of_its_weights():
     entry = zoo.find()
-    assert load_model(entry, device="cpu").weights_sha256 == zoo.load(entry)[1]
+    assert load_model(entry, device="cpu").weights_sha256 == weights.sha256(weights.read(zoo.weights_path(entry)))
 
 
 def command(folder, *arguments, **environment):

@@ -12,10 +12,10 @@ from onnx import numpy_helper
 
 from sdcodec_cli import load_codec, weights, zoo
 from sdcodec_cli.engine.codec import Codec
-from sdcodec_cli.runtime import PARTS
+from sdcodec_cli.families import build
+from sdcodec_cli.families.sdcodec import FAMILY
 from sdcodec_cli.runtime.graphs import IR_VERSION, OPSET, make_graphs
 from sdcodec_cli.runtime.onnx import MANIFEST, VERSION, read_manifest
-from sdcodec_cli.runtime.torch import contexts
 from sdcodec_cli.zoo import GRAPHS, WEIGHTS
 
 from tiny_models import tiny_recipe, write_tiny
@@ -43,21 +43,24 @@ def inputs(model: onnx.ModelProto) -> dict[str, list[int | None]]:
 
 
 def test_the_embedded_model_has_a_graph_of_every_part_and_nothing_else():
-    assert {path.name for path in (EMBEDDED / GRAPHS).iterdir()} == {MANIFEST, *(f"{part}.onnx" for part in PARTS)}
-    manifest = read_manifest(EMBEDDED)
+    graphs = {f"{part}.onnx" for part in FAMILY.parts}
+    assert {path.name for path in (EMBEDDED / GRAPHS).iterdir()} == {MANIFEST, *graphs}
+    manifest = read_manifest(EMBEDDED, FAMILY)
     assert manifest["version"] == VERSION
-    assert list(manifest["weights"]) == list(PARTS)
+    assert list(manifest["weights"]) == list(FAMILY.parts)
 
 
 def test_their_contexts_are_the_networks():
-    manifest = read_manifest(EMBEDDED)
-    assert (manifest["analysis_context"], manifest["synthesis_context"]) == contexts(zoo.build(zoo.find().recipe))
+    manifest = read_manifest(EMBEDDED, FAMILY)
+    assert {name: manifest[name] for name in FAMILY.sizes} == FAMILY.measured(
+        build(recipe := zoo.find().recipe), recipe
+    )
 
 
 def test_the_manifest_names_the_weights_that_each_graph_takes_from_the_file():
     shapes = {name: list(tensor.shape) for name, tensor in weights.unpack(weights.read(EMBEDDED / WEIGHTS)).items()}
     used = set()
-    for part, names in read_manifest(EMBEDDED)["weights"].items():
+    for part, names in read_manifest(EMBEDDED, FAMILY)["weights"].items():
         external = {
             entry.name: list(entry.dims)
             for entry in graph(part).graph.initializer
@@ -71,7 +74,7 @@ def test_the_manifest_names_the_weights_that_each_graph_takes_from_the_file():
 
 def test_all_weights_come_from_the_file_and_graphs_stay_small():
     """A weight that was written into a graph would be there when the file's has changed."""
-    for part in PARTS:
+    for part in FAMILY.parts:
         model = graph(part)
         inside = [entry for entry in model.graph.initializer if entry.data_location != onnx.TensorProto.EXTERNAL]
         # The largest tables are those of a transform in two steps.
@@ -80,7 +83,7 @@ def test_all_weights_come_from_the_file_and_graphs_stay_small():
 
 
 def test_they_are_of_a_version_that_old_runtimes_read():
-    for part in PARTS:
+    for part in FAMILY.parts:
         model = graph(part)
         assert model.ir_version == IR_VERSION
         assert {entry.domain: entry.version for entry in model.opset_import}[""] == OPSET
@@ -113,7 +116,7 @@ def test_no_root_is_taken_of_what_may_be_zero():
 
     The gradient of such a root of silence is no number, and refinement then keeps the encoder's codes.
     """
-    for part in PARTS:
+    for part in FAMILY.parts:
         model = graph(part).graph
         constants = {entry.name: entry for entry in model.initializer}
         made_by = {name: node for node in model.node for name in node.output}
@@ -154,7 +157,7 @@ def noise(length: int, seed: int = 0) -> np.ndarray:
 def test_a_folder_with_graphs_is_still_a_model_folder_that_may_be_replaced(made):
     assert load_codec(made, device="cpu").runtime == "onnx"
     manifest = json.loads((made / GRAPHS / MANIFEST).read_text())
-    assert set(manifest["weights"]) == set(PARTS)
+    assert set(manifest["weights"]) == set(FAMILY.parts)
     zoo.check_new_model(made, overwrite=True)
 
 

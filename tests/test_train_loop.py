@@ -20,11 +20,14 @@ from sdcodec_cli.engine.train.means import Means
 from sdcodec_cli.engine.train.setup import RunOptions
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
-from sdcodec_cli.recipe import QuantizerFields, override, read_recipe
+from sdcodec_cli.families import build
+from sdcodec_cli.nn.objectives.sdcodec import CodecObjective
+from sdcodec_cli.recipe import QuantizerFields, StageFields, make_recipe, override, read_recipe
+from sdcodec_cli.runtime.torch import load_network
 
 from cli_examples import sdc
 from tiny_models import tiny_recipe, write_tiny
-from training_examples import QUICK, adversarial, losses, make_corpus, short, train_and_stop, validations
+from training_examples import QUICK, adversarial, losses, make_corpus, rows, short, train_and_stop, validations
 
 pytestmark = pytest.mark.usefixtures("without_graphs", "small_validation")
 
@@ -59,7 +62,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("make", [short, adversarial])
 def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corpus, tmp_path, monkeypatch, make):
     # Codebooks are renewed in step 4, from what was counted before and after the break; rows are means of two steps.
-    monkeypatch.setattr("sdcodec_cli.engine.train.loop.renews_codebooks", lambda fields, step: step == 4)
+    monkeypatch.setattr(Trainer, "renews_codebooks", property(lambda trainer: trainer.step == 4))
     options = dataclasses.replace(QUICK, log_every=2, validate_every=2)
     train(make(), data_root=corpus, run=tmp_path / "whole", options=options)
     stopped = train_and_stop(make(), corpus, tmp_path / "parts", options, during=3)
@@ -115,31 +118,29 @@ def test_the_last_checkpoints_and_the_best_are_kept(corpus, tmp_path, monkeypatc
     train(short(), data_root=corpus, run=tmp_path / "run", options=options)
     assert [path.name for path in checkpoint.checkpoints(tmp_path / "run")] == ["step-00000005.pt", "step-00000006.pt"]
     assert checkpoint.read(tmp_path / "run" / "best.pt")["step"] == 2
-    best = zoo.load(export(tmp_path / "run", tmp_path / "best", best=True))[0].state_dict()
-    last = zoo.load(export(tmp_path / "run", tmp_path / "last"))[0].state_dict()
+    best = load_network(export(tmp_path / "run", tmp_path / "best", best=True)).state_dict()
+    last = load_network(export(tmp_path / "run", tmp_path / "last")).state_dict()
     assert any(not torch.equal(best[name], last[name]) for name in best)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step_names_it_and_leaves_something_to_look_at(
     corpus, tmp_path, monkeypatch
 ):
-    from sdcodec_cli.engine.train import trainer
-
-    original = trainer.objective
+    original = CodecObjective.losses
 
     def broken(*args, **kwargs):
         found = original(*args, **kwargs)
         return {**found, "total": found["total"] * float("nan"), "mel": found["mel"] * float("nan")}
 
     run = tmp_path / "run"
-    monkeypatch.setattr(trainer, "objective", broken)
+    monkeypatch.setattr(CodecObjective, "losses", broken)
     with pytest.raises(SdcError, match="step 0: total, mel, gradient_norm not finite; the step was not taken"):
         train(short(), data_root=corpus, run=run, options=QUICK)
     left = torch.load(run / "not-finite.pt", weights_only=True)
     assert left["step"] == 0
     assert left["stems"].shape == (4, 3, 8000)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in left["model"].values())
-    monkeypatch.setattr(trainer, "objective", original)
+    monkeypatch.setattr(CodecObjective, "losses", original)
     assert train(short(learning_rate=1e-4), data_root=corpus, run=run, resume=True, options=QUICK).finished
 
 
@@ -185,22 +186,56 @@ def test_a_conv_recipe_trains_too_in_half_precision(corpus, tmp_path, make):
     assert train(recipe, data_root=corpus, run=tmp_path / "run", options=QUICK).finished
     export(tmp_path / "run", tmp_path / "model")
     stored = load_codec(tmp_path / "model").model.runtime.network.state_dict()
-    assert set(stored) == set(zoo.build(recipe).state_dict())
+    assert set(stored) == set(build(recipe).state_dict())
 
 
 def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(corpus, tmp_path):
     train(short(steps=1), data_root=corpus, run=tmp_path / "all", options=QUICK)
     first = export(tmp_path / "all", tmp_path / "first")
     # Discriminators, of a recipe that has them, have nothing to learn from here.
-    alone = adversarial(steps=200, parts="activity")
-    with pytest.raises(ModelError, match="needs model.activity, and --init"):
+    tables = dataclasses.asdict(adversarial(steps=200))
+    tables["training"]["parts"] = "activity"  # as it was written before there were stages
+    alone = make_recipe(tables, where="test")
+    with pytest.raises(ModelError, match="no stage trains encoder, quantizer, decoder, .* with --init"):
         train(alone, data_root=corpus, run=tmp_path / "none")
     train(alone, data_root=corpus, run=tmp_path / "head", initial=first, options=QUICK)
     assert losses(tmp_path / "head")[-1]["activity"] < 0.5
-    before = zoo.load(first)[0].state_dict()
-    after = zoo.load(export(tmp_path / "head", tmp_path / "second"))[0].state_dict()
+    before = load_network(first).state_dict()
+    after = load_network(export(tmp_path / "head", tmp_path / "second")).state_dict()
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) != name.startswith("activity."), name
+
+
+def staged():
+    """Two steps of everything, then four of the decoder alone, half as fast."""
+    stages = (StageFields(steps=2), StageFields(parts=("decoder",), losses=("mel", "snr"), learning_rate=0.5))
+    return dataclasses.replace(short(), stages=stages)
+
+
+def test_stages_follow_one_another_and_train_only_their_parts(corpus, tmp_path):
+    options = dataclasses.replace(QUICK, checkpoint_every=2, keep=9)
+    train(staged(), data_root=corpus, run=tmp_path / "run", options=options)
+    second, last = (checkpoint.read(checkpoint.path_of(tmp_path / "run", step))["model"] for step in (2, 6))
+    assert {name.split(".")[0] for name in second if not torch.equal(second[name], last[name])} == {"decoder"}
+    rates = [row["learning_rate"]["adamw"] for row in rows(tmp_path / "run", "learning_rate")]
+    peak = short().training.learning_rate
+    assert rates[:4] == pytest.approx([peak / 2, peak, peak / 4, peak / 2])  # each stage rises over two steps
+    assert losses(tmp_path / "run")[-1]["total"] == pytest.approx(
+        sum(
+            getattr(short().training, weight) * losses(tmp_path / "run")[-1][name]
+            for name, weight in {"mel": "mel_weight", "snr": "snr_weight", "leakage": "snr_weight"}.items()
+        ),
+        rel=1e-5,
+    )
+
+
+@pytest.mark.parametrize("during", [1, 2, 3])
+def test_stages_that_are_interrupted_end_as_if_they_were_not(corpus, tmp_path, during):
+    train(staged(), data_root=corpus, run=tmp_path / "whole", options=QUICK)
+    assert train_and_stop(staged(), corpus, tmp_path / "parts", QUICK, during=during).step == during
+    assert train(staged(), data_root=corpus, run=tmp_path / "parts", resume=True, options=QUICK).finished
+    one, other = (checkpoint.read(checkpoint.newest(tmp_path / name))["average"] for name in ("whole", "parts"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -343,7 +378,7 @@ def test_a_run_that_is_stopped_before_its_first_step_keeps_the_codebooks_it_was_
     monkeypatch.undo()
     recipe = short(steps=1, learning_rate=1e-9)
     train(recipe, data_root=corpus, run=run, resume=True, options=QUICK)
-    before, after = zoo.load(given)[0].quantizer.own.codebook, weights(run)["quantizer.own.codebook"]
+    before, after = load_network(given).quantizer.own.codebook, weights(run)["quantizer.own.codebook"]
     torch.testing.assert_close(after, before)
 
 

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from sdcodec_cli import zoo
 from sdcodec_cli.data.pool import Pool
-from sdcodec_cli.engine.train.batches import Batch, Share, choose, level, load_batches, make_batch
+from sdcodec_cli.engine.train.batches import Batch, Share, level, load_batches, make_batch
 from sdcodec_cli.engine.train.codebooks import CodebookWatch
 from sdcodec_cli.engine.train.distributed import Processes
-from sdcodec_cli.engine.train.objective import Generator, draw_scales, objective, targets
-from sdcodec_cli.engine.train.trainer import Critic, Trainer, schedule
+from sdcodec_cli.engine.train.trainer import Trainer, schedule
 from sdcodec_cli.engine.train.validation import Validator
+from sdcodec_cli.families import build, of
 from sdcodec_cli.nn.distances import MEL_SCALES
-from sdcodec_cli.recipe import Recipe, TrainingFields, override
+from sdcodec_cli.nn.objectives.terms import draw_scales
+from sdcodec_cli.recipe import CodecTrainingFields, Recipe, override
 
 from tiny_models import noise_clips, tiny_recipe
 from training_examples import adversarial, short
@@ -70,7 +70,8 @@ def test_halves_of_a_batch_make_the_same_choices_as_the_whole(pool):
 
 
 def choices_of(present: list[list[bool]], **changes):
-    return choose(np.array(present), short(**changes), range(len(present)))
+    recipe = short(**changes)
+    return of(recipe).choose(np.array(present), recipe, range(len(present)))
 
 
 def test_stems_and_mixtures_of_two_domains_or_more_are_decoded():
@@ -94,8 +95,9 @@ def test_neighbours_exchange_domains_and_the_targets_follow():
     exchanged = choices.sources != own
     assert torch.equal(torch.where(exchanged, own ^ 1, own), choices.sources)
     assert 0.35 < float(exchanged.float().mean()) < 0.65
-    stems = torch.randn(200, 3, 10)
-    wanted = targets(stems, choices)[600:]
+    stems, recipe = torch.randn(200, 3, 10), short()
+    objective = of(recipe).objective(build(recipe), recipe, recipe.plan[0])
+    wanted = objective.compared({"decoded": torch.zeros(800, 10)}, stems, choices)[0][600:]
     expected = sum(stems[choices.sources[n], n] for n in range(3))
     torch.testing.assert_close(wanted, expected)
 
@@ -131,9 +133,10 @@ def test_losses_add_up_over_outputs_and_average_over_examples(pool):
     stems = trainer.mix(batch)
     total = 0.0
     for row in range(6):
-        alone = choose(batch.present[row : row + 1].numpy(), recipe, range(row, row + 1))
-        outputs = trainer.generator(stems[row : row + 1], alone)
-        for decoded, wanted in zip(outputs["decoded"].detach(), targets(stems[row : row + 1], alone), strict=True):
+        alone = of(recipe).choose(batch.present[row : row + 1].numpy(), recipe, range(row, row + 1))
+        outputs = trainer.objective(stems[row : row + 1], alone)
+        for wanted, decoded in zip(*trainer.objective.compared(outputs, stems[row : row + 1], alone), strict=True):
+            decoded = decoded.detach()
             total += float(10 * ((decoded - wanted).square().sum() / wanted.square().sum() + 1e-3).log10())
     values = trainer.backward([batch])
     assert float(values["snr"]) == pytest.approx(total / 6, rel=1e-3)
@@ -177,7 +180,7 @@ def test_only_domains_that_are_present_are_added_to_a_mixture(pool):
     batch = make_batch(pool, recipe, range(1))
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
     stems = trainer.mix(batch)
-    outputs = trainer.generator(stems, batch.choices)
+    outputs = trainer.objective(stems, batch.choices)
     latents = trainer.model.quantize(trainer.model.encode(stems.sum(1)[:, None]), keep=batch.choices.keep).latents
     mixture = trainer.model.decode(latents[batch.present[0]].sum(0))[:, 0]
     torch.testing.assert_close(outputs["decoded"][-1:], mixture, atol=1e-4, rtol=1e-3)
@@ -192,12 +195,12 @@ def test_a_sample_of_mel_scales_is_right_on_average_and_the_same_in_all_processe
 
 
 def test_learning_rates_rise_and_fall_as_the_recipe_says():
-    paper = TrainingFields()
-    assert schedule(paper, 0) == pytest.approx(1e-4)
-    assert schedule(paper, 9_999) == pytest.approx(1.0)
-    assert schedule(paper, 10_000 + 100_000) == pytest.approx(0.999996**100_000)
-    cosine = TrainingFields(schedule="cosine", steps=1100, warmup_steps=100, final_learning_rate=0.1)
-    assert [schedule(cosine, step) for step in (99, 600, 1100)] == pytest.approx([1.0, 0.55, 0.1])
+    paper = CodecTrainingFields()
+    assert schedule(paper, 0, paper.steps) == pytest.approx(1e-4)
+    assert schedule(paper, 9_999, paper.steps) == pytest.approx(1.0)
+    assert schedule(paper, 10_000 + 100_000, paper.steps) == pytest.approx(0.999996**100_000)
+    cosine = CodecTrainingFields(schedule="cosine", steps=1100, warmup_steps=100, final_learning_rate=0.1)
+    assert [schedule(cosine, step, 1100) for step in (99, 600, 1100)] == pytest.approx([1.0, 0.55, 0.1])
 
 
 # ----------------------------------------------------------------------------------------------------- discriminators
@@ -205,7 +208,8 @@ def test_learning_rates_rise_and_fall_as_the_recipe_says():
 
 def test_a_single_backward_pass_gives_both_sides_their_own_gradients():
     torch.manual_seed(0)
-    critic = Critic(zoo.build_discriminators(tiny_recipe()))
+    recipe = adversarial()
+    critic = of(recipe).critic(recipe)
     real, decoded = torch.randn(3, 4000) * 0.1, (torch.randn(3, 4000) * 0.1).requires_grad_()
     losses = critic(real, decoded)
     (losses["adversarial"] + losses["feature"]).sum().backward(retain_graph=True)
@@ -263,7 +267,7 @@ def test_discriminators_learn_to_tell_decoded_from_real(pool):
 def test_unused_codebook_entries_are_replaced_by_what_was_looked_up():
     torch.manual_seed(0)
     recipe = tiny_recipe()
-    model = zoo.build(recipe)
+    model = build(recipe)
     with torch.no_grad():
         model.quantizer.own.codebook[0, 0] = 0.0
         model.quantizer.own.codebook[0, 0, :, 0] = 1.0  # all alike: one is used, the others never
@@ -281,7 +285,7 @@ def test_unused_codebook_entries_are_replaced_by_what_was_looked_up():
 
 def test_perplexity_is_that_of_the_counts():
     recipe = tiny_recipe()
-    watch = CodebookWatch(zoo.build(recipe).quantizer, Processes("cpu", recipe.training))
+    watch = CodebookWatch(build(recipe).quantizer, Processes("cpu", recipe.training))
     indices = torch.tensor([[0, 0, 1, 1], [5, 5, 5, 5], [1, 2, 3, 4]])
     watch(watch.quantizer.own, 0, torch.zeros(3, 4, 4), indices)
     perplexity, dead = watch.report()
@@ -303,18 +307,16 @@ def test_codebooks_that_start_from_data_are_used(pool):
     assert used[1] < 0.9 * used[0]
 
 
-def test_generator_and_objective_agree_on_what_is_silent(pool):
+def test_outputs_and_losses_agree_on_what_is_silent(pool):
     recipe = override(short(silence_probability=1.0), {"mixing.track_probabilities": "[1.0, 0.0, 0.0]"})
     batch = make_batch(pool, recipe, range(2))
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
     stems = trainer.mix(batch)
-    outputs = Generator(trainer.model, recipe.training)(stems, batch.choices)
-    wanted = targets(stems, batch.choices)
+    outputs = trainer.objective(stems, batch.choices)
+    wanted, _ = trainer.objective.compared(outputs, stems, batch.choices)
     assert (len(wanted), len(outputs["decoded"])) == (2, 6)
     outputs["decoded"] = torch.cat([wanted, torch.zeros(4, stems.shape[-1])])
-    losses = objective(
-        outputs, stems, wanted, batch.choices, recipe.training, sample_rate=16_000, hop_length=320, scales=MEL_SCALES
-    )
+    losses = trainer.objective.losses(outputs, stems, batch.choices, step=0)
     assert float(losses["mel"]) == 0
     assert float(losses["leakage"]) == pytest.approx(2 * -30.0, abs=0.01)
     assert float(losses["snr"]) == pytest.approx(-30.0, abs=0.01)

@@ -10,8 +10,12 @@ from audio_examples import full_disk
 
 from sdcodec_cli import zoo
 from sdcodec_cli.checkpoints import read_checkpoint
+from sdcodec_cli.engine.train.trainer import start_from
 from sdcodec_cli.errors import ModelError, OutputError
+from sdcodec_cli.families import build
 from sdcodec_cli.recipe import MixingFields
+from sdcodec_cli.runtime.torch import load_network
+from sdcodec_cli.weights import read, sha256
 
 from tiny_models import tiny_recipe, write_tiny
 
@@ -42,7 +46,7 @@ def test_every_recipe_has_the_name_of_its_folder():
 def test_the_papers_models_have_as_many_weights_as_the_published_ones(name, millions):
     """Counted in the published code; weight norm's magnitudes, which we fold, and shapes on the meta device."""
     with torch.device("meta"):
-        network = zoo.build(zoo.find(name).recipe)
+        network = build(zoo.find(name).recipe)
     count = sum(parameter.numel() for parameter in network.parameters())
     magnitudes = sum(
         module.weight.shape[0]
@@ -55,20 +59,24 @@ def test_the_papers_models_have_as_many_weights_as_the_published_ones(name, mill
     assert (count + magnitudes) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
+def sha256_of(entry):
+    return sha256(read(zoo.weights_path(entry)))
+
+
 def test_the_embedded_model_is_small_and_has_its_weights():
     entry = zoo.find()
     assert entry.size_bytes is not None
     assert entry.size_bytes <= 25 * 2**20
-    network, sha256 = zoo.load(entry)
+    network, digest = load_network(entry), sha256_of(entry)
     assert not network.training
-    assert len(sha256) == 32
+    assert len(digest) == 32
     assert all(tensor.dtype == torch.float32 for tensor in network.state_dict().values())
 
 
 def test_the_hash_follows_the_weights_and_not_the_file(tmp_path):
-    one = zoo.load(zoo.find(write_tiny(tmp_path / "one", tiny_recipe(), seed=0)))[1]
-    same = zoo.load(zoo.find(write_tiny(tmp_path / "same", tiny_recipe(), seed=0)))[1]
-    other = zoo.load(zoo.find(write_tiny(tmp_path / "other", tiny_recipe(), seed=1)))[1]
+    one = sha256_of(zoo.find(write_tiny(tmp_path / "one", tiny_recipe(), seed=0)))
+    same = sha256_of(zoo.find(write_tiny(tmp_path / "same", tiny_recipe(), seed=0)))
+    other = sha256_of(zoo.find(write_tiny(tmp_path / "other", tiny_recipe(), seed=1)))
     assert one == same != other
 
 
@@ -85,7 +93,7 @@ def test_a_folder_is_found_by_any_path_and_must_be_a_model(tmp_path, monkeypatch
 
 def test_a_model_is_written_whole_and_never_over_something_else(tmp_path):
     recipe = tiny_recipe()
-    tensors = zoo.build(recipe).state_dict()
+    tensors = build(recipe).state_dict()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "diary.txt").write_text("dear diary")
     with pytest.raises(OutputError, match="is not a model folder, and will not be replaced"):
@@ -101,7 +109,7 @@ def test_a_model_is_written_whole_and_never_over_something_else(tmp_path):
 
 def test_graphs_are_part_of_a_model_and_go_with_it(tmp_path):
     recipe = tiny_recipe()
-    tensors = zoo.build(recipe).state_dict()
+    tensors = build(recipe).state_dict()
     zoo.write_model(tmp_path / "model", recipe, tensors, card="", graphs={"manifest.json": b"{}", "a.onnx": b"1"})
     assert {path.name for path in (tmp_path / "model" / "graphs").iterdir()} == {"manifest.json", "a.onnx"}
     zoo.write_model(tmp_path / "model", recipe, tensors, card="", overwrite=True)
@@ -139,13 +147,13 @@ def test_something_else_among_the_graphs_keeps_a_model_from_being_replaced(tmp_p
     zoo.replace_graphs(model, {"manifest.json": b"{}"})
     (model / "graphs" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"has graphs/notes.txt in it, which would be lost"):
-        zoo.write_model(model, recipe, zoo.build(recipe).state_dict(), card="", overwrite=True)
+        zoo.write_model(model, recipe, build(recipe).state_dict(), card="", overwrite=True)
     assert (model / "graphs" / "notes.txt").read_text() == "mine"
 
 
 def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     recipe = tiny_recipe()
-    tensors = zoo.build(recipe).state_dict()
+    tensors = build(recipe).state_dict()
 
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
@@ -158,7 +166,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
 
 def test_weights_that_do_not_fit_on_the_disk_leave_nothing(tmp_path):
     recipe = tiny_recipe()
-    tensors = zoo.build(recipe).state_dict()
+    tensors = build(recipe).state_dict()
     with full_disk(20_000), pytest.raises(OutputError, match=r"model: .*File too large.*; choose another -o"):
         zoo.write_model(tmp_path / "model", recipe, tensors, card="")
     assert list(tmp_path.iterdir()) == []
@@ -179,8 +187,8 @@ def test_started_from_dac_every_domain_codes_as_dac_does_and_in_time(tmp_path, n
         quantizer=dataclasses.replace(sizes.quantizer, num_shared=num_shared),
         mixing=MixingFields(),
     )
-    network, given = zoo.build(recipe).requires_grad_(False), zoo.load(dac)[0]
-    zoo.start_from(network, dac)
+    network, given = build(recipe).requires_grad_(False), load_network(dac)
+    start_from(network, recipe, dac)
     torch.manual_seed(0)
     wav = torch.randn(1, 1, 16_000) * 0.1
     expected = given.quantize(given.encode(wav))
@@ -205,8 +213,8 @@ def test_long_windows_that_are_added_change_nothing_at_first_and_learn_at_once(t
     recipe = tiny_recipe()
     smaller = zoo.find(write_tiny(tmp_path / "smaller", recipe))
     windows = dataclasses.replace(recipe.encoder, context_window_length=1600)
-    network, given = zoo.build(dataclasses.replace(recipe, encoder=windows)), zoo.load(smaller)[0]
-    zoo.start_from(network, smaller)
+    network, given = build(dataclasses.replace(recipe, encoder=windows)), load_network(smaller)
+    start_from(network, recipe, smaller)
     wav = torch.randn(1, 1, 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
     quantized, expected = network.quantize(network.encode(wav)), given.quantize(given.encode(wav))
     assert torch.equal(quantized.codes, expected.codes)
@@ -228,8 +236,8 @@ def test_blocks_of_a_deeper_network_start_as_copies_that_share_what_one_did(tmp_
         encoder=dataclasses.replace(recipe.encoder, depth=depth),
         decoder=dataclasses.replace(recipe.decoder, depth=depth),
     )
-    network, given = zoo.build(deeper).requires_grad_(False), zoo.load(smaller)[0].requires_grad_(False)
-    zoo.start_from(network, smaller)
+    network, given = build(deeper).requires_grad_(False), load_network(smaller).requires_grad_(False)
+    start_from(network, recipe, smaller)
     for part in ("encoder", "decoder"):
         blocks, theirs = getattr(network, part).blocks, getattr(given, part).blocks
         for number, (block, copies) in enumerate(zip(blocks, shared, strict=True)):
@@ -248,18 +256,18 @@ def test_blocks_of_a_deeper_network_start_as_copies_that_share_what_one_did(tmp_
 def test_a_start_from_a_larger_network_is_refused(tmp_path):
     other = zoo.find(write_tiny(tmp_path / "larger", larger(tiny_recipe())))
     with pytest.raises(ModelError, match="cannot be a start for this recipe"):
-        zoo.start_from(zoo.build(tiny_recipe()), other)
+        start_from(build(tiny_recipe()), tiny_recipe(), other)
 
 
 def test_a_start_of_another_size_is_refused(tmp_path):
     other = zoo.find(write_tiny(tmp_path / "conv", tiny_recipe("conv")))
     with pytest.raises(ModelError, match="cannot be a start for this recipe"):
-        zoo.start_from(zoo.build(tiny_recipe()), other)
+        start_from(build(tiny_recipe()), tiny_recipe(), other)
 
 
 def test_a_run_is_never_replaced_by_a_model_nor_any_folder_that_has_more_than_a_model_in_it(tmp_path):
     recipe = tiny_recipe()
-    tensors = zoo.build(recipe).state_dict()
+    tensors = build(recipe).state_dict()
     model = write_tiny(tmp_path / "model", recipe)
     (model / "checkpoints").mkdir()
     with pytest.raises(OutputError, match="has checkpoints in it, which would be lost"):
@@ -279,7 +287,7 @@ def test_a_model_that_cannot_take_its_place_leaves_the_one_that_is_there(tmp_pat
 
     monkeypatch.setattr(Path, "rename", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        zoo.write_model(model, recipe, zoo.build(recipe).state_dict(), card="# two\n", overwrite=True)
+        zoo.write_model(model, recipe, build(recipe).state_dict(), card="# two\n", overwrite=True)
     assert zoo.find(model).card == "# tiny\n"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

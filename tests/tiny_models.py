@@ -8,14 +8,19 @@ import numpy as np
 import torch
 
 from sdcodec_cli import zoo
+from sdcodec_cli.families import build
+from sdcodec_cli.families.sdcodec import SDCodecRecipe
+from sdcodec_cli.families.tdanet import SeparatorFields, TDANetRecipe
 from sdcodec_cli.recipe import (
+    CodecModelFields,
+    CodecTrainingFields,
     DiscriminatorFields,
     MixingFields,
-    ModelFields,
     NetworkFields,
     QuantizerFields,
     Recipe,
-    TrainingFields,
+    SeparatorModelFields,
+    SeparatorTrainingFields,
 )
 
 
@@ -27,15 +32,15 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
     else:
         encoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)
         decoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)
-    return Recipe(
+    return SDCodecRecipe(
         name=f"tiny-{kind}",
-        model=ModelFields(description="for tests", latent_dim=16, activity=activity),
+        model=CodecModelFields(description="for tests", latent_dim=16, activity=activity),
         encoder=encoder,
         decoder=decoder,
         quantizer=QuantizerFields(num_codebooks=4, num_shared=1, codebook_size=64, codebook_dim=4),
         mixing=MixingFields(seconds=0.5),
         discriminator=DiscriminatorFields(periods=(2, 3), window_lengths=(256,), band_edges=(0.5,), width=2),
-        training=TrainingFields(
+        training=CodecTrainingFields(
             quantizer_dropout=0.5,
             batch_size=2,
             steps=4,
@@ -47,10 +52,23 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
     )
 
 
+def tiny_separator() -> TDANetRecipe:
+    """A TDANet of some ten thousand weights, in blocks of a second."""
+    return TDANetRecipe(
+        name="tiny-tdanet",
+        model=SeparatorModelFields(description="for tests", block_seconds=1.0, overlap_seconds=0.25),
+        separator=SeparatorFields(channels=16, width=32, depth=3, num_heads=2, num_iterations=2),
+        mixing=MixingFields(seconds=0.5),
+        training=SeparatorTrainingFields(
+            batch_size=4, steps=6, learning_rate=1e-2, warmup_steps=2, precision="float32", average_decay=0.9
+        ),
+    )
+
+
 def write_tiny(folder: Path, recipe: Recipe, *, seed: int = 0) -> Path:
     """A model folder with random weights, the same for the same seed."""
     torch.manual_seed(seed)
-    zoo.write_model(folder, recipe, zoo.build(recipe).state_dict(), card="# tiny\n")
+    zoo.write_model(folder, recipe, build(recipe).state_dict(), card="# tiny\n")
     return folder
 
 

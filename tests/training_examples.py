@@ -58,15 +58,19 @@ def adversarial(kind: str = "spectral", **changes: Any) -> Recipe:
     return short(kind, feature_weight=2.0, adversarial_weight=1.0, **changes)
 
 
+def rows(run: Path, having: str) -> list[dict[str, Any]]:
+    """The rows of `metrics.jsonl` that have something."""
+    every = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in every if having in row]
+
+
 def losses(run: Path) -> list[dict[str, float]]:
     """The rows of losses of a run, each with its step."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{"step": row["step"], **row["loss"]} for row in rows if "loss" in row]
+    return [{"step": row["step"], **row["loss"]} for row in rows(run, "loss")]
 
 
 def validations(run: Path) -> list[dict[str, float]]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [row["validation"] for row in rows if "validation" in row]
+    return [row["validation"] for row in rows(run, "validation")]
 
 
 def train_and_stop(recipe: Recipe, corpus: Path, run: Path, options: RunOptions, *, during: int) -> TrainResult:

@@ -4,8 +4,9 @@ Everything here works on numpy arrays and needs no torch.
 """
 
 from .channels import downmix, layout_name, loudness_weights, parse_mask
+from .decibels import db_to_amplitude, db_to_power
 from .libsndfile import UNKNOWN_FRAMES
-from .loudness import SILENCE, LoudnessMeter, integrated_loudness, k_weighting
+from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, k_weighting
 from .output import atomic_output, check_name, check_target, is_special, refuse_terminal
 from .reader import LIBSNDFILE_SUFFIXES, READ_SUFFIXES, AudioReader, read_mono
 from .source import AudioInfo
@@ -14,6 +15,7 @@ from .writer import AudioWriter, audio_format, written_together
 
 __all__ = [
     "LIBSNDFILE_SUFFIXES",
+    "LUFS_OFFSET",
     "READ_SUFFIXES",
     "SILENCE",
     "UNKNOWN_FRAMES",
@@ -27,6 +29,8 @@ __all__ = [
     "audio_format",
     "check_name",
     "check_target",
+    "db_to_amplitude",
+    "db_to_power",
     "downmix",
     "integrated_loudness",
     "is_special",

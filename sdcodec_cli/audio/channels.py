@@ -17,7 +17,7 @@ from .wav import Wav
 
 _TOPS = ("TC", "TFL", "TFC", "TFR", "TBL", "TBC", "TBR")
 ROLES = ("FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", *_TOPS)
-"""Names of the bits of a mask, as FFmpeg spells them."""
+"""Speaker positions in the order of a mask's bits, spelled as FFmpeg does."""
 
 _VORBIS_ORDER: dict[int, tuple[str, ...]] = {
     1: ("FC",),
@@ -118,7 +118,7 @@ def downmix(wav: Wav, mask: int | None = None) -> Wav:
 
 
 def _film_weights(mask: int) -> Wav:
-    """Of each channel, in the mean of left and right: `[C]`."""
+    """Factors of the channels in the mean of left and right, `[C]`; their sum is 1."""
     kinds = {"FL": 0.5, "FR": 0.5, "FLC": 0.5, "FRC": 0.5, "FC": _HALF_POWER, "LFE": 0.0}
     # A centre behind or above is a surround that goes into both sides, at −3 dB once more.
     kinds |= dict.fromkeys(("BC", "TC", "TFC", "TBC"), 0.5)
@@ -127,7 +127,7 @@ def _film_weights(mask: int) -> Wav:
 
 
 def loudness_weights(mask: int | None, channels: int) -> list[float]:
-    """Of the energy of each channel, after ITU-R BS.1770-4: surrounds count 1.41, the LFE nothing.
+    """Weights of the energy of each channel after ITU-R BS.1770-4: 1.41 for surrounds, 0 for the LFE, else 1.
 
     With side and back surrounds, only those at the side are within the angles that the standard names. Where roles are
     not known, all channels count alike.

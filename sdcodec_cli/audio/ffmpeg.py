@@ -33,7 +33,7 @@ _LIBSNDFILE_READS = {
     "flac": ("flac",),
     "ogg": ("vorbis", "opus"),
 }
-"""Codings by container. What libsndfile refuses of these is damaged, however much of it FFmpeg would make out."""
+"""Codings that libsndfile reads, by container. Such a file that it refuses is damaged, and FFmpeg is not tried."""
 
 _EXACT = {"flac", "wv", "tta", "ape", "tak", "caf", "aiff", "w64"}
 """Containers of audio alone whose header counts the samples."""
@@ -46,14 +46,14 @@ _RECORDINGS = {"mpegts", "mpeg"}
 
 _CODEC_DELAY = 4 * 1152  # samples by which encoders' own counts disagree, without anything being lost
 _GAP = Fraction(1, 10)
-"""Seconds from clock to samples that are filled up, as FFmpeg's async does; less than that is an imprecise clock."""
+"""Seconds by which the clock must be ahead of the samples for silence to be put in, as FFmpeg's async does."""
 _MAX_GAP = 3600
-"""Seconds of silence; a forged clock would fill the disk with it."""
+"""Most seconds of silence that are put in; a forged clock would fill the disk with it."""
 _CLOCK_JUMP = 10
 """Seconds from which on a broadcast's clock was set anew, and nothing is missing; FFmpeg's dts_delta_threshold."""
 
 _MAX_PLANES = 8
-"""PyAV looks for the end of the list of planes behind the last one, where from 8 planes on there is none (18.1)."""
+"""From 8 planes on PyAV (18.1) reads past the end of its list of planes, so as many channels are interleaved first."""
 
 _SCALES = {"u8": 2**7, "s16": 2**15, "s32": 2**31, "flt": 1, "dbl": 1}
 
@@ -174,7 +174,7 @@ class FFmpegDecoder:
         return cast("AudioStream", stream)
 
     def _decoded(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-        """Frames of the track; all tracks are gone through, because their end tells whether the file has its own."""
+        """Frames of the track. Packets of all tracks are read: their end shows whether the film was cut short."""
         import av
 
         name = container.format.name
@@ -218,7 +218,7 @@ class FFmpegDecoder:
         self._check_end(container, stream, decoded, end)
 
     def _check_end(self, container: InputContainer, stream: AudioStream, decoded: Fraction, end: Fraction) -> None:
-        """Refuse what is shorter than it says that it is."""
+        """Raise an InputError if the file is shorter than its header says."""
         name, rate = container.format.name, stream.codec_context.sample_rate
         if name == "mp3" and self._promised is not None and decoded * rate < self._promised - _CODEC_DELAY:
             raise self._source.damaged()
@@ -276,7 +276,7 @@ class FFmpegDecoder:
 
 
 class _Part:
-    """A file from some place on, for FFmpeg."""
+    """A file without its first bytes, for FFmpeg."""
 
     def __init__(self, file: BinaryIO, start: int) -> None:
         self._file, self._start = file, start

@@ -31,9 +31,10 @@ class _Linear(NamedTuple):
 class ChunkFilter:
     """Second-order sections, one after the other, over audio in chunks of `CHUNK` samples.
 
-    What a block puts out depends on the state before it, which depends on what the blocks before it leave: a recursion
-    like that of the filter itself, and done in the same way, by groups of blocks and then by groups of groups. Products
-    have the same shapes for every chunk, so equal input gives equal bits.
+    The output of a block follows from its input and the filter's state before it, and so does the state after it. That
+    is a recursion over blocks like that of the filter over samples, and is computed in the same way: over the blocks of
+    a group, then over the groups of a chunk. Products have the same shapes for every chunk, so equal input gives equal
+    bits.
 
     Args:
         sections: `[S, 6]`, each b0 b1 b2 1 a1 a2, as for `scipy.signal.sosfilt`; stable ones
@@ -45,14 +46,14 @@ class ChunkFilter:
         blocks = _repeated(_of_one_sample(sections), BLOCK)
         groups = _repeated(_of_states(blocks), BLOCKS)
         chunk = _repeated(_of_states(groups), GROUPS)
-        levels = (blocks, groups, chunk)
-        self._left = [level.after[:-size] for level in levels]
-        self._outputs = [level.outputs for level in levels]
+        parts = (blocks, groups, chunk)
+        self._left = [part.after[:-size] for part in parts]
+        self._outputs = [part.outputs for part in parts]
         self._step = chunk.after[-size:]
-        # By level, the inputs of each part and the state before it. They are kept by the part that they are in: BLAS
-        # shares larger products among threads, which takes longer than it saves.
+        # Inputs and the state before them, of all blocks, all groups and the chunk. The parts that a larger one has
+        # are an axis of their own: BLAS shares larger products among threads, which takes longer than it saves.
         shapes = (channels * GROUPS, BLOCKS), (channels, GROUPS), (channels, 1)
-        self._rows = [np.empty((*shape, len(level.after))) for shape, level in zip(shapes, levels, strict=True)]
+        self._rows = [np.empty((*shape, len(part.after))) for shape, part in zip(shapes, parts, strict=True)]
 
     def start(self) -> Floats:
         """The state before any sound, `[C, D]`."""
@@ -74,7 +75,7 @@ class ChunkFilter:
 
 
 def _of_one_sample(sections: Floats) -> _Linear:
-    """The filter, of one sample: direct form II, transposed, as scipy's."""
+    """The filter over one sample: direct form II, transposed, as scipy's."""
     unit = np.eye(1 + 2 * len(sections))
     value, state = unit[:, 0], unit[:, 1:]
     after = np.empty_like(state)
@@ -88,14 +89,14 @@ def _of_one_sample(sections: Floats) -> _Linear:
 
 
 def _of_states(part: _Linear) -> _Linear:
-    """Of the states between parts: the input is what a part leaves, the output the state before it."""
+    """The recursion of states over parts: its inputs are the states that parts leave, its outputs those before each."""
     size = part.after.shape[1]
     unit = np.eye(size)
     return _Linear(np.concatenate([np.zeros((size, size)), unit]), np.concatenate([unit, part.after[-size:]]))
 
 
 def _repeated(system: _Linear, count: int) -> _Linear:
-    """A system that takes so many inputs of the given one, one after the other."""
+    """The given system over `count` inputs, one after the other, as one system."""
     size = system.after.shape[1]
     width = len(system.after) - size
     unit = np.eye(count * width + size)

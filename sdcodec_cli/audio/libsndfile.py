@@ -27,11 +27,11 @@ _UNRECOGNISED = 1  # libsndfile's error code: not a container that it knows
 
 
 class NotForLibsndfile(Exception):
-    """Something for FFmpeg to look at."""
+    """The file is not for libsndfile; FFmpeg may read it."""
 
     def __init__(self, *, recognised: bool) -> None:
         self.recognised = recognised
-        """Whether libsndfile knows the container, so that it must be its content that it cannot read."""
+        """Whether libsndfile knows the container, so that it is the coding in it that it cannot read."""
 
 
 class LibsndfileDecoder:
@@ -160,7 +160,7 @@ def _known_length(sound: soundfile.SoundFile) -> int | None:
 
 
 def _within(position: int, length: int, rate: int) -> str:
-    """Where damage is that was met somewhere in a block."""
+    """Where in the file a block lies that damage was met in, for people."""
     end = (position + length) / rate
     return f"between {position / rate:g} s and {end:g} s" if position else f"in the first {end:g} s"
 

@@ -11,11 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .decibels import db_to_amplitude
 from .filters import CHUNK, ChunkFilter
 from .wav import Wav
 
 SILENCE = 1e-4
 """Peak of audio that counts as silent, −80 dBFS."""
+
+LUFS_OFFSET = -0.691
+"""What BS.1770-4 adds to the level of weighted samples in dB, so that a sine of 1 kHz keeps its level."""
 
 SHELF_FREQUENCY, SHELF_GAIN, SHELF_Q = 1500.0, 4.0, 1 / math.sqrt(2)
 """Hz, dB and quality of the high shelf of the K-weighting."""
@@ -85,20 +89,20 @@ class LoudnessMeter:
         energies = np.pad(energies, (0, num_blocks + 3 - len(energies)))
         power = np.convolve(energies, np.ones(4), mode="valid") / (0.4 * self._sample_rate)
         with np.errstate(divide="ignore"):
-            loudness = -0.691 + 10 * np.log10(power)
-        audible = loudness >= -70
-        if not audible.any():
+            loudness = LUFS_OFFSET + 10 * np.log10(power)
+        above_gate = loudness >= -70
+        if not above_gate.any():
             return ungated
-        threshold = _lufs(float(power[audible].mean())) - 10
-        return _lufs(float(power[audible & (loudness > threshold)].mean()))
+        threshold = _lufs(float(power[above_gate].mean())) - 10
+        return _lufs(float(power[above_gate & (loudness > threshold)].mean()))
 
     def _filtered_power(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Of what is pending, channels weighted and summed `[CHUNK]`, and the filter's state after it."""
+        """Weighted squares of the pending samples, summed over channels, `[CHUNK]`, and the filter's state then."""
         filtered, state = self._filter(self._pending, self._state)
         return self._weights @ np.square(filtered, out=filtered), state
 
     def _steps(self, power: NDArray[np.float64]) -> tuple[list[float], float]:
-        """Energies of the 100 ms that end with these samples, and of those that stay open."""
+        """Energies of each 100 ms that these samples complete, and of the 100 ms that they only begin."""
         # Boundaries at whole samples: with 11,025 Hz a step is 1,102 or 1,103 samples.
         edges: list[int] = []
         while (edge := self._edge(len(self._energies) + len(edges) + 1) - self._count) <= len(power):
@@ -124,7 +128,7 @@ def k_weighting(sample_rate: int) -> NDArray[np.float64]:
 def _high_shelf(sample_rate: int) -> list[float]:
     if (angle := _angle(SHELF_FREQUENCY, sample_rate)) >= math.pi:
         return NOTHING
-    gain, cosine = 10 ** (SHELF_GAIN / 40), math.cos(angle)
+    gain, cosine = db_to_amplitude(SHELF_GAIN / 2), math.cos(angle)
     width = 2 * math.sqrt(gain) * math.sin(angle) / (2 * SHELF_Q)
     scale = (gain + 1) - (gain - 1) * cosine + width
     return [
@@ -147,7 +151,7 @@ def _high_pass(sample_rate: int) -> list[float]:
 
 
 def _angle(frequency: float, sample_rate: int) -> float:
-    """Of a frequency in Hz, in radians per sample."""
+    """A frequency in Hz, in radians per sample."""
     return 2 * math.pi * frequency / sample_rate
 
 
@@ -159,4 +163,4 @@ def integrated_loudness(wav: Wav, sample_rate: int) -> float:
 
 
 def _lufs(power: float) -> float:
-    return -0.691 + 10 * math.log10(power) if power > 0 else -math.inf
+    return LUFS_OFFSET + 10 * math.log10(power) if power > 0 else -math.inf

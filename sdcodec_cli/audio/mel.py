@@ -1,4 +1,4 @@
-"""The mel filter bank, in numpy; what trains turns it into a tensor.
+"""The mel filter bank, in numpy; training and refinement turn it into a tensor.
 
 Legend: M mel bands, W window length, K = W / 2 + 1 bins.
 """
@@ -18,7 +18,7 @@ FLOOR = 1e-5
 
 @functools.lru_cache
 def mel_bank(window_length: int, bands: int, sample_rate: int) -> NDArray[np.float32]:
-    """Slaney-normalized triangles, `[K, M]`, as librosa and audiotools make them; not to be written to.
+    """Slaney-normalized triangles, `[K, M]`, as librosa and audiotools make them. Cached: do not write to it.
 
     At small windows the lowest triangles fall between two bins and stay empty; the published loss has them too.
     """

@@ -134,7 +134,7 @@ class AtomicFile:
         commit_together([self])
 
     def prepare(self) -> None:
-        """Everything of a commit that is likely to fail; what goes to a device or standard output goes there."""
+        """The part of a commit that may well fail: close the file, or copy it to the device or to standard output."""
         try:
             if not self._copied:
                 self.file.close()
@@ -155,7 +155,7 @@ class AtomicFile:
             raise cannot_write(self._target, error) from error
 
     def replace(self, *, keep_former: bool) -> None:
-        """Give the file its name; `undo` is possible if what had it before is kept."""
+        """Give the file its name; with `keep_former`, `undo` can bring back the file that had it before."""
         if self._copied:
             return
         try:
@@ -180,7 +180,7 @@ class AtomicFile:
             self._path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Remove what has not been committed, and what was kept in case of failure."""
+        """Remove the file unless it was committed, and the former one that was kept for `undo`."""
         self.file.close()
         if self._copied:
             return
@@ -208,7 +208,7 @@ def commit_together(files: Sequence[AtomicFile]) -> None:
 
 
 def _beside(path: Path, suffix: str) -> Path:
-    """A hidden name for something that belongs to a file; a digest of its name where that would be too long."""
+    """A hidden name beside a file, made of its name and a suffix, or of a digest where that would be too long."""
     name = f".{path.name}{suffix}"
     if len(os.fsencode(name)) > MAX_NAME_BYTES:
         name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}{suffix}"
@@ -216,7 +216,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def _locked(path: Path, target: str) -> int:
-    """A new file that nobody else has, open and locked; one that a killed program left is removed first."""
+    """Create, open and lock a file; one that a killed program left is removed first."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         try:
@@ -249,7 +249,7 @@ def _remove_abandoned(path: Path, target: str) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether a file is now locked by us. On Windows one that is open cannot be removed, which does the same."""
+    """Lock a file; False if another program has. On Windows an open file cannot be removed, which does the same."""
     if sys.platform == "win32":
         return True
     try:
@@ -297,7 +297,7 @@ class _Named(io.RawIOBase):
 
 
 def _give_up_stdout() -> None:
-    """Let go of what is still in its buffer: that would fail once more at the end of the program."""
+    """Drop what is still in the buffer of standard output: it would fail once more at the end of the program."""
     with contextlib.suppress(OSError):  # not a file, as in tests
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -21,7 +21,7 @@ LIBSNDFILE_SUFFIXES = frozenset(
     {".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
     | {".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"}
 )
-"""Files from whose middle training data can be read, which only libsndfile does exactly."""
+"""Files that training can read crops from: only libsndfile starts exactly at a sample in the middle."""
 
 READ_SUFFIXES = LIBSNDFILE_SUFFIXES | frozenset(
     {".mp4", ".m4a", ".m4b", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".mka", ".webm", ".avi", ".flv", ".ogv"}
@@ -72,7 +72,7 @@ class AudioReader:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is worth saying about the audio once it was read to its end, for people."""
+        """Remarks for people, complete once the audio was read to its end."""
         return self._decoder.notes
 
     def close(self) -> None:

@@ -13,8 +13,8 @@ from types import FrameType
 def signals_wait() -> Iterator[None]:
     """Let signals wait for the end of the block, such as a call into libsndfile.
 
-    That calls back to write. An exception in there, such as Ctrl-C, is dropped on its way through the C code, and with
-    it both the wish to stop and the bytes that were to be written. A file that is being created would be nobody's.
+    libsndfile calls Python to write. An exception there, such as that of Ctrl-C, is lost in its C code, and with it
+    the wish to stop and the bytes that were to be written. A file that is just being created would be left behind.
     """
     if threading.current_thread() is not threading.main_thread():  # no other thread runs handlers
         yield

@@ -29,7 +29,7 @@ class AudioInfo:
     """In Hz."""
     channels: int
     num_samples: int | None
-    """Per channel; None as long as nobody knows. Streams are counted as they are read, so trust the blocks."""
+    """Per channel, as the header says; None if it does not. Only the blocks tell for certain."""
     format: str
     """The container, as libsndfile (`WAV`) or FFmpeg (`matroska,webm`) calls it."""
     subtype: str
@@ -39,11 +39,11 @@ class AudioInfo:
     channel_mask: int | None = None
     """What each channel is for, see `channels`; None if the file does not say."""
     stated_seconds: float | None = None
-    """Length that the container claims, where it is not to be relied on."""
+    """Length in seconds that the container claims, where that cannot be relied on."""
 
     @property
     def seconds(self) -> float | None:
-        """Length, if known, or else as the container claims it."""
+        """Length in seconds if it is known, else as the container claims it; None if that says nothing."""
         return self.stated_seconds if self.num_samples is None else self.num_samples / self.sample_rate
 
 
@@ -57,7 +57,7 @@ class Decoder(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is worth saying about the audio once it was read to its end."""
+        """Remarks for people, complete once the audio was read to its end."""
         ...
 
     def blocks(self, length: int, first: int) -> Iterator[tuple[int, Wav]]:

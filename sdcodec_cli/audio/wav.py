@@ -10,7 +10,7 @@ import soxr
 from numpy.typing import NDArray
 
 Wav = NDArray[np.float32]
-"""`[C, T]`, full scale ±1."""
+"""Waveforms: `[..., T]`, mostly `[C, T]`, full scale ±1."""
 
 
 class StreamResampler:

@@ -154,7 +154,7 @@ class AudioWriter:
             self._discard()
 
     def _finish(self) -> None:
-        """Write the end; only the name of the file is missing then."""
+        """Write the end of the file, after which it only needs its name."""
         self._guard(self._sound.close)
         if self._format in ("WAVEX", "RF64"):
             try:
@@ -165,7 +165,7 @@ class AudioWriter:
                 raise cannot_write(self._target, error) from error
 
     def _discard(self) -> None:
-        """Take the file away, after the encoder: one that is closed later complains that it cannot write its end."""
+        """Close the encoder, which still writes the end of the file, and only then remove the file."""
         try:
             if self._sound is not None:
                 with contextlib.suppress(soundfile.LibsndfileError, AssertionError), signals_wait():
@@ -174,7 +174,7 @@ class AudioWriter:
             self._file.discard()
 
     def _guard(self, call: Callable[[], None]) -> None:
-        """Run a call into libsndfile; if the file behind it failed meanwhile, say so in the system's words."""
+        """Run a call into libsndfile; raise an OutputError if the file it writes to has failed meanwhile."""
         problem: Exception | None = None
         try:
             with signals_wait():
@@ -194,7 +194,7 @@ class AudioWriter:
         )
 
     def _state_mask(self) -> None:
-        """Put the layout into the header; libsndfile guesses one, which is wrong for 7.1."""
+        """Put the channel mask into the header, where libsndfile puts a guess that is wrong for 7.1."""
         file = self._file.file
         file.seek(0)
         # Behind the identifier and its length, 20 bytes into WAVEFORMATEXTENSIBLE.
@@ -234,7 +234,7 @@ def written_together(writers: Sequence[AudioWriter]) -> Iterator[None]:
 
 
 class _Sink:
-    """What libsndfile writes into: an exception cannot pass through its C code, so the first one is kept."""
+    """The file that libsndfile writes to. Exceptions cannot pass through its C code, so the first one is kept here."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from .header import Header, StreamKey, read_header
 from .packing import unpack
-from .scanner import BlockAt, Scanner, SegmentAt
-from .segment import END_BYTES, INDEX, RAW, Chunk, End, EndBlock, Index, SegmentHead
+from .scanner import Scanner, SegmentAt, UnitAt
+from .segment import END_BYTES, INDEX, RAW, Chunk, End, EndUnit, Index, SegmentHead
 from .source import Source
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ MAX_PROBLEMS = 1000
 
 ProblemKind = Literal["chunk", "gap", "order", "truncated", "damage", "block", "junk", "more"]
 """chunk: codes of a stream are lost in one segment. gap: whole segments are lost. order: a segment that comes twice
-or in the wrong place is ignored. truncated: there is no end. damage: damaged bytes, but no lost segment. block: a block
+or in the wrong place is ignored. truncated: there is no end. damage: damaged bytes, but no lost segment. block: a unit
 without codes is damaged or unknown. junk: bytes after the end. more: there were too many problems to list."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that was found wrong, and what follows from it, in one line for a person."""
+    """Something that is damaged or missing, and what is lost by it."""
 
     kind: ProblemKind
     message: str
@@ -59,7 +59,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the reader is, and the segment that it expects there."""
+    """Where the reader is in the stream, and the number and first frame of the segment that it expects there."""
 
     offset: int
     sequence: int = 0
@@ -92,10 +92,10 @@ class Reader:
         """(major, minor) version of the format."""
         self.problems: list[Problem] = []
         """In the order in which they were found, each once."""
-        self._first_block = stored.num_bytes
+        self._first_unit = stored.num_bytes
         self._scanner = Scanner(self._source, self.header, stored.num_bytes)
-        self._last_block = self._scanner.last_end()
-        self.end: End | None = self._last_block.end if self._last_block else None
+        self._last_unit = self._scanner.last_end()
+        self.end: End | None = self._last_unit.end if self._last_unit else None
         """Known at once if the input can seek and is whole, else when `segments` has come to it."""
 
     @property
@@ -115,35 +115,35 @@ class Reader:
         for name in domains or ():
             if name not in names:
                 raise ValueError(f"no domain {name} in this stream; it has {', '.join(names)}")
-        if self._source.oldest > self._first_block:
+        if self._source.oldest > self._first_unit:
             raise ValueError("the input cannot seek, so its segments can be read only once")
         wanted = [stream for stream, (_, name) in enumerate(self.header.streams) if domains is None or name in domains]
         return self._segments(_Range(start_frame, stop_frame), wanted)
 
     def _segments(self, frames: _Range, wanted: list[int]) -> Iterator[Segment]:
         place = self._seek(frames.start)
-        intact = place.offset  # Nothing before this can turn out to be something else than it was taken for.
+        intact = place.offset  # A search after damage starts here: everything before is known to be intact.
         damage: tuple[int, int] | None = None
         while frames.stop is None or place.frame < frames.stop:
             self._source.forget(intact)
-            found = self._scanner.block_at(place.offset)
+            found = self._scanner.unit_at(place.offset)
             if found is None:
-                resumed = self._scanner.next_block(max(intact, self._source.oldest))
+                resumed = self._scanner.next_unit(max(intact, self._source.oldest))
                 if resumed is None:
                     self._report_truncation(place)
                     return
                 damage = min(place.offset, resumed), max(place.offset, resumed)
                 intact = resumed
                 place = _Place(resumed, place.sequence, place.frame)
-            elif isinstance(found, EndBlock):
+            elif isinstance(found, EndUnit):
                 self.end = found.end
                 self._report_end(place, found.end, frames, damage)
                 if self._source.read(place.offset + END_BYTES, 1):
                     self._report("junk", "there are bytes after the end; they are ignored", None)
                 return
-            elif isinstance(found, BlockAt):
+            elif isinstance(found, UnitAt):
                 whole = self._scanner.is_whole(found)
-                self._report_block(found, whole)
+                self._report_unit(found, whole)
                 intact = found.stop if whole else found.body
                 place = _Place(found.stop, place.sequence, place.frame)
             else:
@@ -164,21 +164,21 @@ class Reader:
 
     @cached_property
     def _index(self) -> Index | None:
-        return self._scanner.index_of(self._last_block) if self._last_block else None
+        return self._scanner.index_of(self._last_unit) if self._last_unit else None
 
     def _seek(self, start_frame: int) -> _Place:
         """The place of the segment with `start_frame`, from the index; else the first one."""
-        first = _Place(self._first_block)
-        if start_frame <= 0 or self._last_block is None or not self._last_block.index_offset:
+        first = _Place(self._first_unit)
+        if start_frame <= 0 or self._last_unit is None or not self._last_unit.index_offset:
             return first
         if self._index and self._index.total_frames:
             number = bisect_right(self._index.starts, start_frame) - 1
             place = _Place(self._index.offsets[number], number, self._index.starts[number])
-            found = self._scanner.block_at(place.offset)
+            found = self._scanner.unit_at(place.offset)
             expected = (place.sequence, place.frame)
             if isinstance(found, SegmentAt) and (found.head.sequence, found.head.start_frame) == expected:
                 return place
-        if self._last_block.end.total_frames:
+        if self._last_unit.end.total_frames:
             message = f"the index does not lead to frame {start_frame}; the stream is searched from its start instead"
             self._report("block", message, None)
         return first
@@ -242,8 +242,8 @@ class Reader:
         first, last = place.frame + missing, place.frame + missing * self.header.segment_frames
         if not first <= head.start_frame <= last:
             return f"it should start between frames {first} and {last}"
-        if self._last_block and head.stop_frame > self._last_block.end.total_frames:
-            return f"the stream has only {self._last_block.end.total_frames} frames"
+        if self._last_unit and head.stop_frame > self._last_unit.end.total_frames:
+            return f"the stream has only {self._last_unit.end.total_frames} frames"
         return None
 
     def _report_gap(self, place: _Place, frame: int, frames: _Range, damage: tuple[int, int] | None) -> None:
@@ -255,11 +255,11 @@ class Reader:
         elif damage:
             self._report("damage", f"bytes {damage[0]}-{damage[1]} are damaged; no segment is lost there", None)
 
-    def _report_block(self, block: BlockAt, whole: bool) -> None:
-        who = f"block {block.kind.decode()} at byte {block.body}"
+    def _report_unit(self, unit: UnitAt, whole: bool) -> None:
+        who = f"block {unit.kind.decode()} at byte {unit.body}"
         if not whole:
             self._report("block", f"{who} is damaged; it holds no codes", None)
-        elif block.kind[:1].isupper() and block.kind != INDEX:
+        elif unit.kind[:1].isupper() and unit.kind != INDEX:
             self._report("block", f"{who} is unknown to this version and skipped", None)
 
     def _report_chunk(self, head: SegmentHead, stream: int, num_intact: int) -> None:

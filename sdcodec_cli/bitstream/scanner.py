@@ -1,4 +1,4 @@
-"""Finds the blocks of a stream by their bytes, and makes sure that they are what they seem."""
+"""Finds the units of a stream by their bytes, and makes sure that they are what they seem."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .segment import (
     END_BYTES,
     INDEX,
     SYNC,
-    EndBlock,
+    EndUnit,
     Index,
     SegmentHead,
     max_head_bytes,
@@ -24,7 +24,7 @@ from .source import PIECE, Source
 from .wire import MAX_VARINT_BYTES, Cursor
 
 SCAN_BYTES = 4096
-"""Looked at in one go while searching for the next block; two seconds of a live stream, roughly."""
+"""Looked at in one go while searching for the next unit; two seconds of a live stream, roughly."""
 _LANDMARK = re.compile(b"|".join((SYNC, INDEX, END)))
 
 
@@ -42,8 +42,8 @@ class SegmentAt:
 
 
 @dataclass(frozen=True)
-class BlockAt:
-    """A block with an intact head that is neither segment nor end. Its body is not yet looked at."""
+class UnitAt:
+    """A unit with an intact head that is neither segment nor end. Its body is not yet looked at."""
 
     kind: bytes
     body: int
@@ -57,15 +57,15 @@ class BlockAt:
 
 
 class Scanner:
-    """Looks for blocks at offsets from the start of a stream."""
+    """Looks for units at offsets from the start of a stream."""
 
-    def __init__(self, source: Source, header: Header, first_block: int) -> None:
+    def __init__(self, source: Source, header: Header, first_unit: int) -> None:
         self._source = source
         self._header = header
-        self._first_block = first_block
+        self._first_unit = first_unit
         self._max_head_bytes = max_head_bytes(header)
 
-    def block_at(self, offset: int) -> SegmentAt | BlockAt | EndBlock | None:
+    def unit_at(self, offset: int) -> SegmentAt | UnitAt | EndUnit | None:
         """What starts at `offset`; None if nothing intact does. The end counts as intact with its body only."""
         start = self._source.read(offset, 5)
         if start[4:] >= b"\x80":  # The length takes more than one byte, thus at least 128 bytes follow.
@@ -82,55 +82,55 @@ class Scanner:
             if not (kind.isalpha() and kind.isascii()):
                 return None
             _checked(self._source.read(offset, cursor.position + 4))
-            block = BlockAt(kind, offset + cursor.position + 4, length)
+            unit = UnitAt(kind, offset + cursor.position + 4, length)
             if kind != END:
-                return block
-            if block.stop - offset != END_BYTES:
+                return unit
+            if unit.stop - offset != END_BYTES:
                 return None
-            return parse_end(_checked(self._source.read(block.body, length + 4)), self._header)
+            return parse_end(_checked(self._source.read(unit.body, length + 4)), self._header)
         except ValueError:
             return None
 
-    def next_block(self, offset: int) -> int | None:
+    def next_unit(self, offset: int) -> int | None:
         """Offset of the first segment, index or end from `offset` on; None if there is no more."""
         while True:
             data = self._source.read(offset, SCAN_BYTES)
             for match in _LANDMARK.finditer(data):
-                if self.block_at(offset + match.start()) is not None:
+                if self.unit_at(offset + match.start()) is not None:
                     return offset + match.start()
             if len(data) < SCAN_BYTES:
                 return None
             offset += SCAN_BYTES - 3
             self._source.forget(offset)
 
-    def is_whole(self, block: BlockAt) -> bool:
-        """Whether the body of a block is intact. Passes over it piece by piece, forgetting all but the last one."""
-        offset, stop, checksum = block.body, block.stop - 4, 0
+    def is_whole(self, unit: UnitAt) -> bool:
+        """Whether the body of a unit is intact. Passes over it piece by piece, forgetting all but the last one."""
+        offset, stop, checksum = unit.body, unit.stop - 4, 0
         while data := self._source.read(offset, min(PIECE, stop - offset)):
             checksum = zlib.crc32(data, checksum)
             offset += len(data)
             self._source.forget(offset - PIECE)
         return self._source.read(offset, 4) == checksum.to_bytes(4, "little")
 
-    def last_end(self) -> EndBlock | None:
+    def last_end(self) -> EndUnit | None:
         """The end, if the input can seek and its last bytes are the end of this very stream."""
         if self._source.size is None:
             return None
         offset = self._source.size - END_BYTES
-        found = self.block_at(offset) if offset >= self._first_block else None
-        return found if isinstance(found, EndBlock) and found.end_offset == offset else None
+        found = self.unit_at(offset) if offset >= self._first_unit else None
+        return found if isinstance(found, EndUnit) and found.end_offset == offset else None
 
-    def index_of(self, block: EndBlock) -> Index | None:
+    def index_of(self, unit: EndUnit) -> Index | None:
         """The index that the end names, if there is one and the two agree."""
-        found = self.block_at(block.index_offset) if block.index_offset >= self._first_block else None
-        if not isinstance(found, BlockAt) or found.kind != INDEX:
+        found = self.unit_at(unit.index_offset) if unit.index_offset >= self._first_unit else None
+        if not isinstance(found, UnitAt) or found.kind != INDEX:
             return None
         try:
             body = _checked(self._source.read(found.body, found.num_bytes + 4))
-            index = parse_index(body, self._header, block.index_offset)
+            index = parse_index(body, self._header, unit.index_offset)
         except ValueError:
             return None
-        return index if index.total_frames == block.end.total_frames else None
+        return index if index.total_frames == unit.end.total_frames else None
 
 
 def _checked(data: bytes) -> bytes:

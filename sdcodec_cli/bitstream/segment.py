@@ -1,4 +1,4 @@
-"""The blocks after the header: segments with their codes, the index, the end. Layout only; no input or output."""
+"""The units after the header: segments with their codes, the index, the end. Layout only; no input or output."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class EndBlock:
+class EndUnit:
     """`End` with its place: offsets from the start of the stream, in bytes; `index_offset` is 0 without an index."""
 
     end: End
@@ -143,8 +143,8 @@ def _chunks(cursor: Cursor, header: Header, num_frames: int) -> Iterator[Chunk]:
         yield Chunk(stream, group, coding, num_bytes, cursor.uint(4))
 
 
-def encode_block(kind: bytes, body: bytes) -> bytes:
-    """Any block but a segment: its head and its body have a checksum each."""
+def encode_unit(kind: bytes, body: bytes) -> bytes:
+    """Any unit but a segment: its head and its body have a checksum each."""
     head = kind + varint(len(body))
     return head + zlib.crc32(head).to_bytes(4, "little") + body + zlib.crc32(body).to_bytes(4, "little")
 
@@ -179,20 +179,20 @@ def parse_index(body: bytes, header: Header, stop: int) -> Index:
     return Index(offsets, starts, total_frames=frame)
 
 
-def encode_end(block: EndBlock) -> bytes:
+def encode_end(unit: EndUnit) -> bytes:
     """The body of the end, 32 bytes."""
-    numbers = (block.end.total_frames, block.end.original_samples, block.index_offset, block.end_offset)
+    numbers = (unit.end.total_frames, unit.end.original_samples, unit.index_offset, unit.end_offset)
     return b"".join(number.to_bytes(8, "little") for number in numbers)
 
 
-def parse_end(body: bytes, header: Header) -> EndBlock:
+def parse_end(body: bytes, header: Header) -> EndUnit:
     """The end from its body. `ValueError` if it makes no sense."""
     cursor = Cursor(body)
     total_frames, original_samples, index_offset, end_offset = (cursor.uint(8) for _ in range(4))
     end = End(total_frames, original_samples)
     if not cursor.at_end or total_frames > MAX_FRAMES or not samples_fit(end, header):
         raise ValueError("an end that cannot be true")
-    return EndBlock(end, index_offset, end_offset)
+    return EndUnit(end, index_offset, end_offset)
 
 
 def samples_fit(end: End, header: Header) -> bool:

@@ -1,4 +1,4 @@
-"""Bytes by their offset from the start of a stream, from a file or from a pipe, without asking for too much."""
+"""Bytes by their offset from the start of a stream, from a file or from a pipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PIECE = 65_536
 
 
 class Source:
-    """Random access to a binary input, to all of it if it can seek, else to what was not yet forgotten.
+    """Random access to a binary input: to all of it if it can seek, else from the byte last given to `forget` on.
 
     Never asks a pipe for a byte before it is needed: the next one may not have been produced yet.
     """

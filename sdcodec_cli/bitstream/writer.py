@@ -18,12 +18,12 @@ from .segment import (
     RAW,
     Chunk,
     End,
-    EndBlock,
+    EndUnit,
     SegmentHead,
-    encode_block,
     encode_end,
     encode_index,
     encode_segment,
+    encode_unit,
     samples_fit,
 )
 
@@ -94,8 +94,8 @@ class Writer:
             raise ValueError(f"{self._next_frame} frames do not hold {original_samples} samples")
         self._closed = True
         index_offset = self.bytes_written
-        self._write(encode_block(INDEX, encode_index(self._offsets, self._frames)))
-        self._write(encode_block(END, encode_end(EndBlock(end, index_offset, self.bytes_written))))
+        self._write(encode_unit(INDEX, encode_index(self._offsets, self._frames)))
+        self._write(encode_unit(END, encode_end(EndUnit(end, index_offset, self.bytes_written))))
 
     def _num_frames(self, arrays: Mapping[int, NDArray[Any]], num_frames: int | None) -> int:
         for stream, codes in arrays.items():

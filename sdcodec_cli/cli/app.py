@@ -1,4 +1,4 @@
-"""The `sdc` command: puts the subcommands together, and decides what an error looks like."""
+"""The `sdc` command: assembles the subcommands, and turns errors into lines and exit codes."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def _replace_closed_streams() -> None:
-    """Streams that the caller closed (`2>&-`) are empty; their numbers must not go to the files that are opened."""
+    """Put the null device where the caller closed a stream (`2>&-`); else the next file would get its number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

@@ -43,8 +43,8 @@ def compress(
         typer.Option(
             metavar="auto|all|NAME,...",
             parser=parse_domains,
-            help="Domains to store: those heard in each stretch of audio (auto), all, or the ones named, such as "
-            "speech,music.",
+            help="Domains to store: in each segment of 2 s those that are active (auto), all, or the ones named, such "
+            "as speech,music.",
         ),
     ] = "auto",
     channels: Annotated[

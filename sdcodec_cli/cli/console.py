@@ -18,20 +18,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from ..errors import OutputError, SdcError
+from ..progress import Progress
 
 if TYPE_CHECKING:
     from ..engine.files import Job, Plan, StemsResult
     from ..engine.train.log import TrainingProgress
 
-Progress = Callable[[float, float | None], None]
-"""Called by the engine with seconds of audio done and, if known, in all."""
-
 REDRAW_SECONDS = 0.2
-"""Time between two pictures of a bar for training, whose steps may be much faster."""
+"""Seconds between two drawings of the bar of training, whose steps may be much faster."""
 
 
 class Console:
-    """The voice of one command: knows about `--quiet`, `--json` and terminals, and whether something failed."""
+    """Prints for one command, as `--quiet`, `--json` and terminals ask for; knows whether something failed."""
 
     def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
         self._quiet = quiet
@@ -54,7 +52,7 @@ class Console:
             self._print(line)
 
     def settle(self, plan: Callable[[], Plan]) -> tuple[Job, ...]:
-        """The jobs of a plan, after saying what cannot be done; ends the command if the arguments contradict."""
+        """The jobs of a plan, after a line for each failure and note; wrong arguments end the command."""
         try:
             settled = plan()
         except ValueError as error:
@@ -69,7 +67,7 @@ class Console:
 
     @contextlib.contextmanager
     def catching(self) -> Iterator[None]:
-        """Turn an expected error into a line, so that the next input gets its turn."""
+        """Turn an `SdcError` into a line on standard error, so that the next input gets its turn."""
         try:
             yield
         except SdcError as error:
@@ -202,7 +200,7 @@ def _plain(value: Any) -> Any:
 
 
 def readable(text: str) -> str:
-    r"""Text that every program takes: bytes of a file's name that are not UTF-8 become `\xNN`.
+    r"""Valid UTF-8 in any case: bytes of a file's name that are not UTF-8 become `\xNN`.
 
     >>> print(readable("caf\udce9.wav"))
     caf\xe9.wav
@@ -247,7 +245,7 @@ def say_audio(console: Console, result: StemsResult, *, softer: str = "") -> Non
     Args:
         console: to say it
         result: what was written
-        softer: what helps against clipping, with `{stem}` where the stem's name belongs
+        softer: advice against clipping that ends the line about a stem, with `{stem}` for its name
     """
     names = ", ".join(target_name(name) for name in result.outputs.values())
     console.say(f"{names}: {duration(result.seconds)}, {speed(result.times_real_time, result.device)}")

@@ -147,7 +147,7 @@ def eval_(
         device=device,
         effort=effort,
         bitrate=bitrate,
-        views=views,
+        views=views or DEFAULT_VIEWS,
     )
     codec = load_codec(model, device=device, effort=effort)
     check_bitrate(codec, bitrate)

@@ -64,7 +64,7 @@ def _show_one(report: FileReport) -> None:
     put("")
     several = report.coded_channels > 1
     table(
-        (*(("channel",) if several else ()), "domain", "present", "kbit/s", "size", "codebooks"),
+        (*(("channel",) if several else ()), "domain", "active", "kbit/s", "size", "codebooks"),
         [
             (
                 *((str(stream.channel + 1),) if several else ()),
@@ -76,7 +76,7 @@ def _show_one(report: FileReport) -> None:
             )
             for stream in report.streams
         ],
-        right=("present", "kbit/s", "size", "codebooks"),
+        right=("active", "kbit/s", "size", "codebooks"),
     )
 
 

@@ -31,7 +31,7 @@ Name = Annotated[
 
 
 def parse_bits(text: str | int) -> int:
-    """How wide weights are stored; the default comes along here, too."""
+    """32, 16 or 8, as text or, where it is the default, as a number."""
     if str(text) not in ("32", "16", "8"):
         raise typer.BadParameter(f"{text!r} is not 32, 16 or 8")
     return int(text)
@@ -54,7 +54,7 @@ BitsOption = Annotated[
 
 
 def _title(name: str | None, folder: Path) -> str:
-    """The name of a new model, checked: it goes into the header of every stream."""
+    """The name of a new model, or an error if the header of a stream cannot hold it."""
     from ..bitstream.header import check_model_name
 
     title = name or folder.resolve().name
@@ -76,35 +76,42 @@ class ModelReport:
     description: str
     sample_rate: int
     """Of the audio that the network sees, in Hz."""
-    frame_rate: float
-    """Frames per second."""
+    frame_rate: float | None
+    """Frames per second; this and the following are null for a model that only separates."""
     domains: tuple[str, ...]
-    num_codebooks: int
+    num_codebooks: int | None
     """Of each domain."""
-    codebook_size: int
-    bitrate: float
+    codebook_size: int | None
+    bitrate: float | None
     """Payload of one domain at full quality, in kbit/s."""
-    effort: int
-    """What it suggests for `--effort`."""
+    effort: int | None
+    """Steps of analysis by synthesis that it suggests, see `--effort`."""
     size_bytes: int | None
     """Size of the weights; null if the model has none yet."""
 
 
 def _report(entry: ModelEntry) -> ModelReport:
+    from ..families import of
+
     recipe = entry.recipe
+    stream = next(iter(of(recipe).streams(recipe)), None)
     return ModelReport(
         name=entry.name,
         folder=str(entry.folder),
         description=recipe.model.description,
         sample_rate=recipe.model.sample_rate,
-        frame_rate=recipe.frame_rate,
+        frame_rate=stream.frame_rate if stream else None,
         domains=recipe.model.domains,
-        num_codebooks=recipe.quantizer.num_codebooks,
-        codebook_size=recipe.quantizer.codebook_size,
-        bitrate=recipe.bitrate,
-        effort=recipe.model.effort,
+        num_codebooks=stream.num_codebooks if stream else None,
+        codebook_size=stream.codebook_size if stream else None,
+        bitrate=stream.bitrate if stream else None,
+        effort=getattr(recipe.model, "effort", None),
         size_bytes=entry.size_bytes,
     )
+
+
+def _bitrate(report: ModelReport) -> str:
+    return "no codes" if report.bitrate is None else f"{report.bitrate:g}"
 
 
 @app.command("list")
@@ -127,7 +134,7 @@ def list_(json: Json = False) -> None:
                 report.name,
                 str(report.sample_rate),
                 ", ".join(report.domains),
-                f"{report.bitrate:g}",
+                _bitrate(report),
                 "none yet" if report.size_bytes is None else num_bytes(report.size_bytes),
                 report.description,
             )
@@ -166,10 +173,14 @@ def show(
     size = missing if report.size_bytes is None else num_bytes(report.size_bytes)
     put(f"{report.name}: {report.description}")
     put(f"  folder   {report.folder}")
-    put(f"  audio    {report.sample_rate} Hz, {report.frame_rate:g} frames per second")
+    frames = "" if report.frame_rate is None else f", {report.frame_rate:g} frames per second"
+    put(f"  audio    {report.sample_rate} Hz{frames}")
     put(f"  domains  {', '.join(report.domains)}")
-    put(f"  codes    {report.num_codebooks} x {report.codebook_size} per domain, up to {report.bitrate:g} kbit/s")
-    put(f"  effort   {report.effort} by default")
+    if report.bitrate is None:
+        put("  codes    no codes: it separates, see sdc separate --model")
+    else:
+        put(f"  codes    {report.num_codebooks} x {report.codebook_size} per domain, up to {report.bitrate:g} kbit/s")
+        put(f"  effort   {report.effort} by default")
     put(f"  weights  {size}")
     if entry.card:
         put(f"\n{entry.card.rstrip()}")
@@ -224,7 +235,7 @@ def import_(
     report = _report(entry)
     console.say(
         f"{output}: {imported.layout}, {report.sample_rate} Hz, {', '.join(report.domains)}, "
-        f"{report.bitrate:g} kbit/s each, {num_bytes(report.size_bytes or 0)}"
+        f"{_bitrate(report)} kbit/s each, {num_bytes(report.size_bytes or 0)}"
     )
     console.result(report)
 

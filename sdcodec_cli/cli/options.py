@@ -12,16 +12,17 @@ from .console import Console, wrong
 
 if TYPE_CHECKING:
     from ..engine.codec import Codec
+    from ..engine.separator import Separator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Runtime = Literal["auto", "onnx", "torch"]
 
 LARGEST = 1e9
-"""Of any number given: as seconds some thirty years, as samples still a whole number that floats can tell apart."""
+"""Largest number that an option takes: as seconds some thirty years, and a float still tells samples apart there."""
 
 
-def say_runtime(console: Console, codec: Codec, asked: Runtime) -> None:
-    """A line where a model runs in torch only because it has no graphs."""
+def say_runtime(console: Console, codec: Codec | Separator, asked: Runtime) -> None:
+    """Say that a model runs in torch because it has no graphs, where nobody asked for torch."""
     if asked == "auto" and codec.runtime == "torch" and codec.device == "cpu":
         console.say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
 
@@ -169,7 +170,7 @@ Bitrate = Annotated[
         "--bitrate",
         metavar="KBPS",
         parser=parse_positive,
-        help="Bitrate of each domain that is present, in kbit/s: the model's full rate by default, and down to "
+        help="Bitrate of each active domain, in kbit/s: the model's full rate by default, and down to "
         "that of one codebook where it was trained for less than all of them.",
         show_default=False,
     ),
@@ -191,14 +192,16 @@ Track = Annotated[
     typer.Option("--track", metavar="N", min=1, help="Audio track of a film that has several, counted from 1."),
 ]
 Views = Annotated[
-    int,
+    int | None,
     typer.Option(
         "--views",
         metavar="N",
         min=1,
         max=16,  # engine.separate.MAX_VIEWS
-        help="Average the masks of so many views of the audio, with polarity inverted or delayed by part of a frame. "
-        "1 is the paper's single mask; the time that separation takes grows in proportion.",
+        help="Average the masks that a codec makes of so many views of the audio, with polarity inverted or delayed by "
+        "part of a frame; 4 by default. 1 is the paper's single mask; the time that separation takes grows in "
+        "proportion.",
+        show_default=False,
     ),
 ]
 DEFAULT_VIEWS = 4  # engine.separate.DEFAULT_VIEWS

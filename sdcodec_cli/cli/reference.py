@@ -110,7 +110,7 @@ SCHEMAS = [
     ("`sdc bench --json`", "sdcodec_cli.engine.bench", "BenchResult"),
     ("`parts`", "sdcodec_cli.engine.bench", "PartTime"),
     ("`sdc bench --recipe --json`", "sdcodec_cli.engine.bench_training", "TrainingBenchResult"),
-    ("`step` and `plain`", "sdcodec_cli.engine.bench_training", "StepCost"),
+    ("`step`", "sdcodec_cli.engine.bench_training", "StepCost"),
     ("`sdc bench --data-root --json`", "sdcodec_cli.engine.bench_training", "LoaderBenchResult"),
     ("`--json` of all `sdc models`", "sdcodec_cli.cli.models", "ModelReport"),
 ]
@@ -171,7 +171,7 @@ _MEANINGS = {
     "codebook_size": "Entries of each codebook.",
     "num_bytes": "Size of its codes.",
     "active": "Share of segments with codes.",
-    "silent": "Share of segments in which the domain was not heard.",
+    "silent": "Share of segments in which the domain was not active.",
     "removed": "Share of segments from which the domain was taken out.",
     "damaged": "Share of segments whose codes are lost.",
     "kind": "One word for the sort of damage.",
@@ -200,10 +200,10 @@ _MEANINGS = {
     "stem": "A domain, or `mix`.",
     "si_sdr_std": "Standard deviation over clips, in dB.",
     "num_clips": "How many the mean is of.",
-    "threads": "Of the processor.",
+    "threads": "How many compute on the processor.",
     "decode_mix": "All domains to their mix.",
 }
-"""For fields whose name says it all to who reads the code."""
+"""What fields mean whose class has no docstring for them."""
 
 
 def reference() -> str:
@@ -220,7 +220,7 @@ def reference() -> str:
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every command that does something, in the order of the help."""
+    """The path of every command that is not a group, in the order of the help."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
@@ -229,7 +229,7 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 
 
 def help_text(root: Any, path: tuple[str, ...]) -> str:
-    """What `sdc PATH --help` prints on a terminal of 100 columns."""
+    """What `sdc PATH --help` prints on a terminal of 100 columns, of the app `root`."""
     command, context = root, root.make_context("sdc", [], resilient_parsing=True, terminal_width=100)
     for name in path:
         command = command.commands[name]
@@ -247,7 +247,7 @@ def fields(module: str, name: str) -> list[tuple[str, str, str]]:
 
 
 def _own_fields(source: str) -> list[tuple[str, str, str]]:
-    """As `fields`, without those of the bases, of a class in source."""
+    """The same of a class from its source, without the fields of its bases."""
     rows: list[tuple[str, str, str]] = []
     for statement in cast(ast.ClassDef, ast.parse(source).body[0]).body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):

@@ -8,7 +8,6 @@ import typer
 
 from .console import Console, say_audio, source_name, wrong
 from .options import (
-    DEFAULT_VIEWS,
     AudioInputs,
     AudioOutput,
     DeviceOption,
@@ -35,7 +34,7 @@ def separate(
         ),
     ] = ["all"],  # noqa: B006
     track: Track = 1,
-    views: Views = DEFAULT_VIEWS,
+    views: Views = None,
     model: Model = None,
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
@@ -47,26 +46,31 @@ def separate(
     """Separate audio files into speech, music and sound effects.
 
     Each INPUT becomes one file per stem beside it: a.wav becomes a.speech.wav, a.music.wav and a.sfx.wav. They are
-    parts of the input itself, cut out with masks that the model finds; nothing is compressed. They reach up to half of
-    the model's sample rate, which is 8 kHz for the model that ships, and add up to the input below that.
+    parts of the input itself, cut out with masks that a codec finds, or what a model made for separation puts out
+    (sdc models list: those without codes); nothing is compressed. They reach up to half of the model's sample rate,
+    which is 8 kHz for the models that ship, and add up to the input below that.
 
     Example: sdc separate film.wav -o stems/
     """
     from ..engine.files import plan_separate
+    from ..families import of
     from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
-    domains = find(model).recipe.model.domains
+    recipe = find(model).recipe
+    domains = recipe.model.domains
+    if views is not None and not of(recipe).streams(recipe):
+        wrong(f"--views {views}: views are of masks, and {recipe.name} makes none; leave the option out")
     for name in stem:
         if name not in (*domains, "all"):
             wrong(f"--stem {name}: the model has no such domain; choose from {', '.join(domains)}, all")
     stems = [name for given in stem for name in (domains if given == "all" else (given,))]
     jobs = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains))
     if jobs:
-        from ..engine.codec import open_codec
         from ..engine.separate import separate as run
+        from ..engine.separator import open_separator
 
-        codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=0)
+        codec = open_separator(model, runtime=runtime, device=device, threads=threads)
         say_runtime(console, codec, runtime)
         codec.prepare()
         for job in jobs:

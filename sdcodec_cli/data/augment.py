@@ -16,28 +16,28 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 import soxr
-from numpy.typing import NDArray
 from scipy import signal
 
+from ..audio import Wav, db_to_amplitude
 from ..recipe import AugmentationFields
 
 EQUALIZER_GAIN = 6.0
 """Largest gain of a shelf or peak, in dB to either side."""
 
 LAYER_RANGE = 12.0
-"""By how much the second of two layers is weaker at most, in dB."""
+"""The second of two layers is weaker than the first by 0 dB to this, in dB."""
 
 REVERB_SECONDS = (0.15, 1.2)
-"""In which a room's tail falls by 60 dB, from a furnished room to a hall."""
+"""Seconds in which a room's tail falls by 60 dB, from a furnished room to a hall."""
 
 REVERB_GAP = (0.002, 0.03)
 """Seconds before the tail begins."""
 
 REVERB_RANGE = 18.0
-"""By how much the tail is weaker than the sound itself at most, in dB; as strong at least."""
+"""The tail is weaker than the sound itself by 0 dB to this, in dB."""
 
 LOWPASS_TAPS = 255
-"""Odd, so that the filter's delay is a whole number of samples; its slope takes 1.3 % of the sample rate."""
+"""Length of the low pass; odd, so that its delay is a whole number of samples. Its slope takes 1.3 % of the rate."""
 
 _CODING_PEAK = 0.9
 
@@ -52,20 +52,18 @@ def gain_db(fields: AugmentationFields, rng: np.random.Generator) -> float:
     return fields.gain_range * rng.uniform(-1, 1)
 
 
-def layer(wav: NDArray[np.float32], other: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def layer(wav: Wav, other: Wav, rng: np.random.Generator) -> Wav:
     """Two crops `[T]` with something in them at once, the other one up to `LAYER_RANGE` below the first in power."""
     ratio = float(np.square(wav, dtype=np.float64).mean() / np.square(other, dtype=np.float64).mean())
-    return wav + np.float32(math.sqrt(ratio) * 10 ** (-rng.uniform(0, LAYER_RANGE) / 20)) * other
+    return wav + np.float32(math.sqrt(ratio) * db_to_amplitude(-rng.uniform(0, LAYER_RANGE))) * other
 
 
-def change_speed(wav: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+def change_speed(wav: Wav, length: int) -> Wav:
     """Play `[T]` faster or slower so that it lasts `[length]` samples; pitch changes along."""
     return _resampled(wav, len(wav), length, length)
 
 
-def augment(
-    wav: NDArray[np.float32], sample_rate: int, fields: AugmentationFields, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def augment(wav: Wav, sample_rate: int, fields: AugmentationFields, rng: np.random.Generator) -> Wav:
     """Polarity, reverb, equalizer, bandwidth, codec, each as often as the fields say: `[T]` to `[T]`, nothing shifted.
 
     Levels may change; they are set afterwards. If nothing happens, the result is `wav` itself.
@@ -84,18 +82,18 @@ def augment(
     return wav
 
 
-def _inverted(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _inverted(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     return -wav
 
 
-def _reverberated(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _reverberated(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     """In a room: the sound itself, and a tail of noise that decays, more or less of it in the treble."""
     seconds, gap = _octaves(rng, *REVERB_SECONDS), round(rng.uniform(*REVERB_GAP) * sample_rate)
     decay = np.geomspace(1, 1e-3, round(seconds * sample_rate))
     # What walls and air swallow, as a filter of first order.
     swallowed = rng.uniform(0, 0.9)
     tail = signal.lfilter([1.0], [1.0, -swallowed], decay * rng.standard_normal(len(decay)))
-    tail *= 10 ** (-rng.uniform(0, REVERB_RANGE) / 20) / np.linalg.norm(tail)
+    tail *= db_to_amplitude(-rng.uniform(0, REVERB_RANGE)) / np.linalg.norm(tail)
     room = np.concatenate([[1.0], np.zeros(gap), tail]).astype(np.float32)
     return np.asarray(signal.fftconvolve(wav, room)[: len(wav)], dtype=np.float32)
 
@@ -105,7 +103,7 @@ def _reverberated(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Gen
 # --------------------------------------------------------------------------------------------------------------------
 
 
-def _equalized(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _equalized(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     """A low shelf, a peak and a high shelf at random frequencies."""
     gains = rng.uniform(-EQUALIZER_GAIN, EQUALIZER_GAIN, 3)
     top = sample_rate / 2
@@ -130,7 +128,7 @@ def _peak(frequency: float, gain: float, *, quality: float) -> list[float]:
         gain: at the centre, in dB
         quality: centre over width
     """
-    amplitude = 10 ** (gain / 40)
+    amplitude = db_to_amplitude(gain / 2)
     cosine = math.cos(2 * math.pi * frequency)
     alpha = math.sin(2 * math.pi * frequency) / (2 * quality)
     return _section(
@@ -141,7 +139,7 @@ def _peak(frequency: float, gain: float, *, quality: float) -> list[float]:
 
 def _shelf(frequency: float, gain: float, *, high: bool) -> list[float]:
     """As `_peak`; `frequency` is where half the gain is reached, the slope is the steepest without overshoot."""
-    amplitude = 10 ** (gain / 40)
+    amplitude = db_to_amplitude(gain / 2)
     # A high shelf is a low one with the frequency axis turned around: z becomes −z.
     side = -1 if high else 1
     cosine = side * math.cos(2 * math.pi * frequency)
@@ -161,7 +159,7 @@ def _section(b: tuple[float, float, float], a: tuple[float, float, float]) -> li
     return [value / a[0] for value in (*b, *a)]
 
 
-def _lowpassed(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _lowpassed(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     """Nothing above a random frequency, as in old recordings and upsampled files."""
     taps = signal.firwin(LOWPASS_TAPS, _octaves(rng, sample_rate / 8, sample_rate / 2), fs=sample_rate)
     return np.asarray(signal.fftconvolve(wav, taps.astype(np.float32), mode="same"), dtype=np.float32)
@@ -174,17 +172,17 @@ def _lowpassed(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Genera
 
 @dataclass(frozen=True)
 class _Coding:
-    """A way to lose quality."""
+    """A lossy coding that libsndfile writes."""
 
     format: str
     subtype: str
-    level: float | None = None
+    compression: float | None = None
     """libsndfile's compression level, from 0 to 1."""
     rates: tuple[int, ...] = ()
     """Sample rates that the codec takes, rising; none given: all."""
 
     def rate(self, sample_rate: int) -> int:
-        """At which audio of a sample rate is coded."""
+        """Sample rate at which audio of a given one is coded: the next that the codec takes."""
         if not self.rates:
             return sample_rate
         return next((rate for rate in self.rates if rate >= sample_rate), self.rates[-1])
@@ -206,7 +204,7 @@ _CODINGS = (
 )
 
 
-def _coded(wav: NDArray[np.float32], sample_rate: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _coded(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     """Once through a random codec, without the codec's delay."""
     usable = _usable_codings(sample_rate)
     coding, delay = usable[int(rng.integers(len(usable)))]
@@ -240,7 +238,7 @@ def _usable_codings(sample_rate: int) -> tuple[tuple[_Coding, int], ...]:
     return tuple(usable)
 
 
-def _through(coding: _Coding, wav: NDArray[np.float32], sample_rate: int, delay: int) -> NDArray[np.float32]:
+def _through(coding: _Coding, wav: Wav, sample_rate: int, delay: int) -> Wav:
     """Encode and decode `[T]`, and leave out the first `delay` samples: `[T]`."""
     rate, file = coding.rate(sample_rate), io.BytesIO()
     whole = _resampled(wav, sample_rate, rate, round(len(wav) * rate / sample_rate))
@@ -251,7 +249,7 @@ def _through(coding: _Coding, wav: NDArray[np.float32], sample_rate: int, delay:
         channels=1,
         format=coding.format,
         subtype=coding.subtype,
-        compression_level=coding.level,
+        compression_level=coding.compression,
         bitrate_mode="CONSTANT" if coding.format == "MP3" else None,
     ) as sound:
         # libsndfile's Vorbis encoder takes stack space in proportion to what it gets at once.
@@ -263,13 +261,13 @@ def _through(coding: _Coding, wav: NDArray[np.float32], sample_rate: int, delay:
     return _fitted(decoded[delay:], len(wav))
 
 
-def _resampled(wav: NDArray[np.float32], in_rate: int, out_rate: int, length: int) -> NDArray[np.float32]:
+def _resampled(wav: Wav, in_rate: int, out_rate: int, length: int) -> Wav:
     if in_rate == out_rate:
         return _fitted(wav, length)
     # One-shot soxr: linear phase, its delay taken out.
     return _fitted(soxr.resample(wav, in_rate, out_rate), length)
 
 
-def _fitted(wav: NDArray[np.float32], length: int) -> NDArray[np.float32]:
+def _fitted(wav: Wav, length: int) -> Wav:
     """Cut, or continued with zeros, to `[length]`."""
     return wav[:length] if len(wav) >= length else np.pad(wav, (0, length - len(wav)))

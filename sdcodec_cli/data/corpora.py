@@ -1,6 +1,6 @@
 """Where the audio of a data root is: each file's domain and split, from the names of the folders it lies in.
 
-Corpora may lie side by side and some levels below the root. Understood are
+Corpora may lie side by side and some folders below the root. Understood are
 
 - folders named like the domains, with or without folders `train`, `valid`, `test` around or directly inside of them;
 - DNS Challenge 4 and 5, full band (arXiv:2303.11510): `clean_fullband` (also unpacked as `mnt/dnsv5/clean`) is speech,
@@ -27,13 +27,13 @@ SPLITS = {
     **dict.fromkeys(("valid", "val", "cv"), "valid"),
     **dict.fromkeys(("test", "tt"), "test"),
 }
-"""What folders call the splits. Corpora without splits are `train`."""
+"""Splits by the names that folders have for them. A corpus without splits is `train`."""
 
 # Inside of a domain's folder `tr`, `cv` and `tt` are more likely Turkish, Chuvash and Tatar.
 _WORDS = {name: split for name, split in SPLITS.items() if len(name) > 2}
 _MARKS = {"clean_fullband": "speech", "dnsv5/clean": "speech", "noise_fullband": "sfx", "wham_noise": "sfx"}
 _IGNORED = "impulse_responses"
-_LEVELS = 8  # below the root, down to which folders that say nothing are searched
+_MAX_DEPTH = 8  # folders below the root in which a corpus is looked for
 
 _UNDERSTOOD = (
     "folders named like the domains, within train, valid and test or not; DNS Challenge (clean_fullband, "
@@ -62,8 +62,8 @@ class _Folder(NamedTuple):
     domain: str | None
     split: str | None
     splits: Mapping[str, str]
-    """Names of subfolders that still decide the split."""
-    level: int
+    """Splits by the names of subfolders that may still decide on one."""
+    depth: int
     parents: tuple[tuple[int, int], ...]
     """Device and inode of the folders above."""
 
@@ -93,7 +93,7 @@ def find_audio(root: Path, domains: Sequence[str]) -> Iterator[AudioFile]:
                 continue
             subfolders, files = _list(folder.path)
         except OSError as error:
-            if folder.domain is None and folder.level:
+            if folder.domain is None and folder.depth:
                 continue  # such as lost+found
             raise InputError(
                 f"{folder.path}: cannot be read: {error.strerror}; check its name and permissions"
@@ -103,7 +103,7 @@ def find_audio(root: Path, domains: Sequence[str]) -> Iterator[AudioFile]:
         for file in _take(folder, files, domains):
             missing.discard(file.domain)
             yield file
-        if folder.domain is not None or folder.level < _LEVELS:
+        if folder.domain is not None or folder.depth < _MAX_DEPTH:
             parents = (*folder.parents, identity)
             entered = (_enter(folder, name, subfolders, domains, parents) for name in sorted(subfolders, reverse=True))
             stack += [inner for inner in entered if inner is not None]
@@ -146,9 +146,9 @@ def _take(folder: _Folder, files: list[tuple[str, int, int]], domains: Sequence[
 def _enter(
     folder: _Folder, name: str, siblings: set[str], domains: Sequence[str], parents: tuple[tuple[int, int], ...]
 ) -> _Folder | None:
-    """A subfolder, and what its name adds to what is known; None if it is to be left alone."""
+    """A subfolder, with the domain and split that its name tells; None for one that holds nothing of use."""
     inner = folder._replace(
-        path=os.path.join(folder.path, name), inside=f"{folder.inside}{name}/", level=folder.level + 1, parents=parents
+        path=os.path.join(folder.path, name), inside=f"{folder.inside}{name}/", depth=folder.depth + 1, parents=parents
     )
     if name == _IGNORED:
         return None

@@ -17,10 +17,10 @@ from typing import Literal
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from ..audio import integrated_loudness, read_mono
+from ..audio import Wav, db_to_amplitude, integrated_loudness, read_mono
 from ..errors import InputError, OutputError
+from ..progress import Progress
 from ..recipe import MixingFields
 from .parallel import in_processes
 from .pool import Clips, Pool, clip_length
@@ -38,9 +38,9 @@ class Track:
     """One mixture with its stems."""
 
     name: str
-    mix: NDArray[np.float32]
+    mix: Wav
     """`[T]`"""
-    stems: dict[str, NDArray[np.float32]]
+    stems: dict[str, Wav]
     """Each `[T]`."""
 
 
@@ -71,7 +71,7 @@ def find_tracks(
 
 
 def _where_else(root: Path, split: Split) -> str:
-    """Advice to who looks for tracks where there are none."""
+    """Advice for an error: where tracks are, if not in this folder."""
     others = {name: len(list((root / folder).glob("*/mix.wav"))) for name, folder in FOLDERS.items() if name != split}
     found = [f"{FOLDERS[name]} has {count}: --dnr {name}" for name, count in others.items() if count]
     if found:
@@ -102,7 +102,7 @@ def draw_scene(
     seed: int,
     index: int,
     report: Callable[[str], None] = lambda message: None,
-) -> dict[str, NDArray[np.float32]]:
+) -> dict[str, Wav]:
     """Stems of one mixture of all domains, each filled with clip after clip, on the paper's loudness targets.
 
     Damaged files are reported, and another clip is drawn.
@@ -126,11 +126,11 @@ def draw_scene(
     mixture = np.stack(list(stems.values())).sum(0)
     level = integrated_loudness(mixture[None], pool.sample_rate)
     target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
-    return {domain: stem * np.float32(10 ** ((target - level) / 20)) for domain, stem in stems.items()}
+    return {domain: stem * np.float32(db_to_amplitude(target - level)) for domain, stem in stems.items()}
 
 
-def _fill(clips: Clips, length: int, rng: np.random.Generator, report: Callable[[str], None]) -> NDArray[np.float32]:
-    pieces: list[NDArray[np.float32]] = []
+def _fill(clips: Clips, length: int, rng: np.random.Generator, report: Callable[[str], None]) -> Wav:
+    pieces: list[Wav] = []
     missing, failures = length, 0
     while missing > 0:
         clip = int(rng.integers(len(clips.ends)))
@@ -149,10 +149,10 @@ def _fill(clips: Clips, length: int, rng: np.random.Generator, report: Callable[
     return np.concatenate(pieces)
 
 
-def _leveled(stem: NDArray[np.float32], gain_db: float, peak: float) -> NDArray[np.float32]:
+def _leveled(stem: Wav, gain_db: float, peak: float) -> Wav:
     """A stem with a gain, and then with less of it if its peak would exceed `peak` dBFS."""
-    louder = stem * np.float32(10 ** (gain_db / 20))
-    return louder * np.float32(min(1.0, 10 ** (peak / 20) / float(np.abs(louder).max())))
+    louder = stem * np.float32(db_to_amplitude(gain_db))
+    return louder * np.float32(min(1.0, db_to_amplitude(peak) / float(np.abs(louder).max())))
 
 
 def write_tracks(
@@ -165,7 +165,7 @@ def write_tracks(
     seconds: float,
     seed: int,
     jobs: int = 1,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
     report: Callable[[str], None] = lambda message: None,
 ) -> list[Path]:
     """Write `count` mixtures of all domains as a DnR split, in 16 bit. All or nothing.
@@ -210,7 +210,7 @@ def write_tracks(
 
 
 def _write_track(pool: Pool, fields: MixingFields, folder: Path, seconds: float, seed: int, index: int) -> list[str]:
-    """Write one mixture; what was wrong with the files that were drawn."""
+    """Write one mixture, and return a line for each damaged file that was drawn."""
     problems: list[str] = []
     track = folder / _name(index)
     track.mkdir()

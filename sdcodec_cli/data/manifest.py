@@ -24,6 +24,9 @@ from ..errors import InputError
 SHORTEST = 0.1
 """Files of fewer seconds are listed but not used."""
 
+ACTIVE = 1e-6
+"""Mean square of 100 ms above which they count as active: −60 dBFS."""
+
 META = b"sdcodec"
 """Key of what a manifest says about itself, in JSON: `version`, and `root`, relative to its own folder or absolute."""
 
@@ -34,7 +37,7 @@ class _Columns:
 
     root: Path
     stamp: tuple[int, int, int]
-    """Of the file that all this is from."""
+    """Inode, size and time of the file that all this is from."""
     domains: list[str]
     splits: list[str]
     domain: NDArray[np.int8]
@@ -46,9 +49,9 @@ class _Columns:
 
 
 class Manifest:
-    """A manifest that is open. Made for many processes: it is pickled as its name, and paths are read when asked for.
+    """An open manifest, made for many processes: it is pickled as the name of its file, and reads paths when asked for.
 
-    Use `open`, which reports a file that is missing or damaged at once.
+    Make one with `open`, which at once reports a file that is missing or damaged.
     """
 
     def __init__(self, path: Path, stamp: tuple[int, int, int] | None = None, root: Path | None = None) -> None:
@@ -172,7 +175,7 @@ class Manifest:
 
 
 def is_usable(frames: NDArray[Any], sample_rate: NDArray[Any], active: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which rows are neither too short nor wholly silent; where activity is not known, it is taken for granted."""
+    """Which rows are neither too short nor wholly silent; those whose activity is not known count as active."""
     return np.asarray((frames >= SHORTEST * sample_rate) & (active != 0))
 
 

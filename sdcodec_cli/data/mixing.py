@@ -18,28 +18,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..audio import k_weighting
+from ..audio import LUFS_OFFSET, Wav, db_to_amplitude, db_to_power, k_weighting
 from ..errors import InputError
 from ..recipe import AugmentationFields, MixingFields
 from .augment import augment, change_speed, gain_db, layer, speed_factor
+from .manifest import ACTIVE
 from .pool import Clips, Pool
 
 TRIES = 20
 """Crops that are drawn before a domain is taken to have nothing but silence."""
 
 LAYERS = 2
-"""First sub-sequence of an example's random numbers for second layers, one for each domain; see `batches.CHOICES`."""
+"""Number of the first generator for second layers, of which each domain has one; 0 and 1 are taken, see `batches`."""
 
 SHORT = 0.4
 """Seconds that a loudness measurement needs; shorter clips are used, in silence, and counted."""
 
-AUDIBLE = 1e-6
-"""Mean square of 100 ms below which they are silent: −60 dBFS."""
-
 
 @dataclass(frozen=True)
 class Trouble:
-    """How often something had to be worked around."""
+    """How often a draw could not be used as it was."""
 
     silent: int = 0
     """Crops of silence, drawn again."""
@@ -54,12 +52,12 @@ class Trouble:
 
 @dataclass(frozen=True)
 class Example:
-    """The crops of a mixture, and the levels they should get."""
+    """The crops of a mixture, and the loudness that they should get."""
 
-    crops: NDArray[np.float32]
-    """`[N, T]` as they are in the files; an absent domain is all zeros."""
+    crops: Wav
+    """`[N, T]`, as in the files; zeros for domains that are not in the example."""
     present: NDArray[np.bool_]
-    """`[N]`."""
+    """Which domains are in the example, `[N]`."""
     targets: NDArray[np.float32]
     """Loudness of each domain before mixing, in LUFS: `[N]`."""
     mix_target: float
@@ -77,14 +75,14 @@ def draw(
     index: int,
     augmentation: AugmentationFields | None = None,
 ) -> Example:
-    """Example number `index` of the sequence that `seed` stands for."""
+    """Example number `index` of the sequence of a seed."""
     rng = np.random.default_rng([seed, index])
     augmentation = augmentation or AugmentationFields()
     domains = list(pool.clips)
     # The recipe's may be rounded more than numpy accepts.
     probabilities = np.array(fields.track_probabilities) / sum(fields.track_probabilities)
-    tracks = 1 + int(rng.choice(len(probabilities), p=probabilities))
-    chosen = rng.permutation(len(domains))[:tracks]
+    count = 1 + int(rng.choice(len(probabilities), p=probabilities))
+    chosen = rng.permutation(len(domains))[:count]
     crops = np.zeros((len(domains), round(fields.seconds * pool.sample_rate)), dtype=np.float32)
     present = np.zeros(len(domains), dtype=bool)
     targets = np.zeros(len(domains), dtype=np.float32)
@@ -92,13 +90,13 @@ def draw(
     for domain in sorted(chosen):
         targets[domain] = fields.loudness[domain] + rng.uniform(-1, 1) * fields.loudness_range
         targets[domain] += gain_db(augmentation, rng)
-        crop, met, problem_here = _audible_crop(pool, domains[domain], crops.shape[1], augmentation, rng)
+        crop, met, problem_here = _active_crop(pool, domains[domain], crops.shape[1], augmentation, rng)
         trouble, problem = trouble + met, problem_here or problem
         if crop is not None and augmentation.layering:
             # A generator of its own, so that everything else is drawn as it is without layers.
             own = np.random.default_rng([seed, index, LAYERS + domain])
             if own.random() < augmentation.layering[domain]:
-                other, met, _ = _audible_crop(pool, domains[domain], crops.shape[1], augmentation, own)
+                other, met, _ = _active_crop(pool, domains[domain], crops.shape[1], augmentation, own)
                 trouble += met
                 crop = crop if other is None else layer(crop, other, own)
         if crop is not None:
@@ -109,10 +107,10 @@ def draw(
     return Example(crops, present, targets, mix_target, trouble, problem)
 
 
-def _audible_crop(
+def _active_crop(
     pool: Pool, domain: str, length: int, augmentation: AugmentationFields, rng: np.random.Generator
-) -> tuple[NDArray[np.float32] | None, Trouble, str | None]:
-    """A crop `[T]` with something to hear in it, or None and the reason."""
+) -> tuple[Wav | None, Trouble, str | None]:
+    """A crop `[T]` that is active somewhere, or None; what was met on the way; and why there is none."""
     trouble = Trouble()
     problem = f"{domain}: {TRIES} draws in a row were silent; check its audio files"
     for _ in range(TRIES):
@@ -126,13 +124,13 @@ def _audible_crop(
         if factor != 1.0:
             crop = change_speed(crop, length)
         crop = augment(crop, pool.sample_rate, augmentation, rng)
-        if _is_audible(crop, pool.sample_rate):
+        if _is_active(crop, pool.sample_rate):
             return crop, trouble, None
         trouble += Trouble(silent=1)
     return None, trouble, problem
 
 
-def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], bool]:
+def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tuple[Wav, bool]:
     """A stretch of one clip; every second of the pool is equally likely, and short clips are placed in silence."""
     clips: Clips = pool.clips[domain]
     clip = int(np.searchsorted(clips.ends, rng.integers(clips.ends[-1]), side="right"))
@@ -145,21 +143,21 @@ def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tup
     return crop, available < SHORT * pool.sample_rate
 
 
-def _is_audible(crop: NDArray[np.float32], sample_rate: int) -> bool:
+def _is_active(crop: Wav, sample_rate: int) -> bool:
     step = sample_rate // 10
     blocks = crop[: len(crop) // step * step].reshape(-1, step).astype(np.float64)
-    return bool((blocks.var(axis=1) > AUDIBLE).any())
+    return bool((blocks.var(axis=1) > ACTIVE).any())
 
 
 @torch.no_grad()
 def mix(
     crops: Tensor, present: Tensor, targets: Tensor, mix_targets: Tensor, *, sample_rate: int, peak: float
 ) -> Tensor:
-    """Bring crops to their targets, and their mixture to its own.
+    """Bring each crop to its loudness target, then all of an example together, for that of the mixture.
 
     Args:
         crops: `[B, N, T]`
-        present: bool `[B, N]`; the others come out as zeros
+        present: which domains are in each example, bool `[B, N]`; the others come out as zeros
         targets: LUFS, `[B, N]`
         mix_targets: LUFS, `[B]`
         sample_rate: in Hz
@@ -170,7 +168,7 @@ def mix(
     """
     rows = crops.flatten(0, 1)
     gain = _gain(targets.flatten() - loudness(rows, sample_rate))
-    ceiling = 10 ** (peak / 20) / rows.abs().amax(-1).clamp_min(1e-9)
+    ceiling = db_to_amplitude(peak) / rows.abs().amax(-1).clamp_min(1e-9)
     gain = torch.minimum(gain, ceiling).view_as(present) * present
     stems = crops * gain[..., None]
     return stems * _gain(mix_targets - loudness(stems.sum(1), sample_rate))[:, None, None]
@@ -193,10 +191,10 @@ def loudness(wav: Tensor, sample_rate: int) -> Tensor:
     spectrum = torch.fft.rfft(wav[..., :length].float(), n=points) * _k_response(sample_rate, points).to(wav.device)
     weighted = torch.fft.irfft(spectrum, n=points)[..., :length]
     power = weighted.square().unflatten(-1, (-1, step)).mean(-1).unfold(-1, 4, 1).mean(-1)
-    gate = 10 ** ((-70 + 0.691) / 10)
+    gate = db_to_power(-70 - LUFS_OFFSET)
     ungated = _mean_above(power, torch.full_like(power[:, :1], gate))
     gated = _mean_above(power, (0.1 * ungated).clamp_min(gate)[:, None])
-    return (-0.691 + 10 * gated.clamp_min(gate).log10()).clamp_min(-70)
+    return (LUFS_OFFSET + 10 * gated.clamp_min(gate).log10()).clamp_min(-70)
 
 
 def _mean_above(power: Tensor, threshold: Tensor) -> Tensor:

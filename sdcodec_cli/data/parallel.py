@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 
 def in_processes(work: Callable[[Task], Answer], tasks: Iterable[Task], jobs: int) -> Iterator[Answer]:
-    """What `work` makes of each task, in the order in which they are done; an exception of `work` is raised here.
+    """The answers of `work` to each task, in the order in which they are done; an exception of `work` is raised here.
 
     With one job everything happens in this process, with more in a `ProcessPool`.
 
@@ -148,7 +148,7 @@ class ProcessPool(Generic[Task, Answer]):
 
 
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
-    """Answer tasks until whoever gives them is gone."""
+    """Work on tasks that arrive, and send the answers, until the process that gives them is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever gives the tasks ends this when Ctrl-C is pressed
     # Before numpy is loaded: there are as many workers as cores, and none needs threads of its own.
     os.environ.update(NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1")
@@ -165,7 +165,7 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
 
 @contextlib.contextmanager
 def ctrl_c_held() -> Iterator[None]:
-    """Ctrl-C reaches this process after the block, and processes started in the block never."""
+    """Hold Ctrl-C back until the block ends; processes that are started in it never get it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -182,7 +182,7 @@ def num_cores() -> int:
 
 
 def own_cores() -> int:
-    """As many of them as are this process's, where torchrun has started several on the machine."""
+    """This process's share of the cores: all of them, unless torchrun started several processes on this machine."""
     return max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
@@ -195,7 +195,7 @@ def _is_still(file: IO[bytes], path: Path) -> bool:
 
 @contextlib.contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """One process at a time, the others wait; where the system has no file locks (Windows), nobody does.
+    """Let one process at a time into the block while others wait, by a lock file; on Windows nobody waits.
 
     Raises:
         OutputError: `lock` cannot be written

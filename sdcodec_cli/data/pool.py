@@ -19,11 +19,12 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from ..audio import downmix
+from ..audio import Wav, downmix
 from ..errors import InputError, OutputError
+from ..progress import Progress
 from .manifest import SHORTEST, Manifest
 from .parallel import exclusive
-from .scan import Progress, scan
+from .scan import scan
 
 MANIFEST = "manifest.parquet"
 """Name of the manifest of a data root."""
@@ -42,7 +43,7 @@ class Clips(Protocol):
     def ends(self) -> NDArray[np.int64]:
         """Lengths added up, in samples: clip i is from `ends[i - 1]` to `ends[i]`."""
 
-    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+    def read(self, clip: int, start: int, length: int) -> Wav:
         """`[length]`, mono, from `start` of a clip.
 
         Raises:
@@ -75,7 +76,7 @@ class ArrayClips:
     """`[T]`"""
     ends: NDArray[np.int64]
 
-    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+    def read(self, clip: int, start: int, length: int) -> Wav:
         """See `Clips`."""
         _check(self, clip, start, length)
         first = (int(self.ends[clip - 1]) if clip else 0) + start
@@ -83,7 +84,7 @@ class ArrayClips:
 
 
 class DecodedClips(ArrayClips):
-    """Clips in a file of 16 bit samples, which all processes of a machine share; pickled as its name."""
+    """Clips in a file of 16-bit samples that all processes of a machine share; pickled as the name of the file."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -97,7 +98,7 @@ class DecodedClips(ArrayClips):
 
 
 class FileClips:
-    """Clips in the files of a manifest, of which only what is needed is read. Pickled as the manifest's name."""
+    """Clips in the files of a manifest, of which only what is needed is read; pickled as the name of the manifest."""
 
     def __init__(self, manifest: Manifest, domain: str, split: str | None, sample_rate: int) -> None:
         self._manifest, self._domain, self._split, self._sample_rate = manifest, domain, split, sample_rate
@@ -120,7 +121,7 @@ class FileClips:
         """The file of a clip."""
         return self._manifest.file(int(self.rows[clip]))
 
-    def read(self, clip: int, start: int, length: int) -> NDArray[np.float32]:
+    def read(self, clip: int, start: int, length: int) -> Wav:
         """See `Clips`."""
         _check(self, clip, start, length)
         row = int(self.rows[clip])
@@ -141,13 +142,13 @@ class FileClips:
 
 
 class _Forward(soundfile.SoundFile):  # type: ignore[misc]
-    """A SoundFile that stays where reading has ended: soundfile would seek there, which decoders take long for."""
+    """A SoundFile without soundfile's seek to where reading has ended, which takes decoders long."""
 
     def seekable(self) -> bool:
         return False
 
 
-def _read(path: Path, sample_rate: int, start: int, length: int) -> NDArray[np.float32]:
+def _read(path: Path, sample_rate: int, start: int, length: int) -> Wav:
     """Part of a file, mixed down: `[length]`."""
     try:
         with _Forward(path) as sound:
@@ -156,12 +157,12 @@ def _read(path: Path, sample_rate: int, start: int, length: int) -> NDArray[np.f
             if known and start > lead:
                 sound.seek(start - lead)
             count = lead + length if known else 0
-            wav: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True)[lead:]
+            wav: Wav = sound.read(count, dtype="float32", always_2d=True)[lead:]
     except (soundfile.LibsndfileError, OSError) as error:
         raise InputError(f"{path}: cannot be read; restore it, or run sdc data scan again") from error
     if len(wav) != length:
         raise InputError(f"{path}: is cut short, or not what it was when scanned; run sdc data scan again")
-    mono: NDArray[np.float32] = downmix(wav.T)[0]
+    mono: Wav = downmix(wav.T)[0]
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: has samples that are not numbers; remove it, and run sdc data scan again")
     return mono
@@ -193,7 +194,7 @@ def find_manifest(
         domains: what to look for.
         kept: existing folder for a manifest that is made; None if none is to be made.
         jobs: processes that read headers.
-        progress: hears of files.
+        progress: hears of files, not of seconds.
         report: takes a line when files are about to be read and when they are, and about those that cannot be.
 
     Raises:
@@ -302,7 +303,7 @@ def _all_decoded(
 
 
 def _stamp(files: FileClips, manifest: Manifest, sample_rate: int) -> str:
-    """Tells files, as they are now, and a rate from all others."""
+    """A digest of the files as they are now and of the rate, for the name of the decoded file."""
     rows = manifest.table(files.rows).select(["path", "size", "mtime_ns", "frames", "sample_rate"])
     stamp = json.dumps([sample_rate, str(manifest.root), rows.to_pydict()])
     return hashlib.sha256(stamp.encode()).hexdigest()[:16]
@@ -364,7 +365,7 @@ def _decode(
 
 
 def _append(files: FileClips, clip: int, sample_rate: int, file: BinaryIO) -> int:
-    """Write a clip, all or nothing; its length."""
+    """Write a clip whole or, if it cannot be read, nothing of it; return its length."""
     begin, length = file.tell(), clip_length(files, clip)
     step = _PIECE * sample_rate
     try:

@@ -17,19 +17,16 @@ from numpy.typing import NDArray
 
 from ..audio import UNKNOWN_FRAMES, AudioReader, LoudnessMeter, Wav, atomic_output, check_target, downmix
 from ..errors import InputError, OutputError
+from ..progress import Progress
 from .corpora import find_audio
-from .manifest import META, Manifest, is_usable
+from .manifest import ACTIVE, META, Manifest, is_usable
 from .parallel import exclusive, in_processes
 
-_SILENT = 1e-6  # mean square of 100 ms at −60 dBFS
 _ROWS = 2048  # of a group; a path is looked up by reading a group of them, in about 0.1 ms
 _KEYS = ["path", "size", "mtime_ns"]
 _FACTS = ["sample_rate", "channels", "frames", "loudness", "active"]
 _COLUMNS = ["path", "domain", "split", *_FACTS, "size", "mtime_ns"]
 _CHUNK_FILES, _CHUNK_BYTES = 64, 64_000_000  # what a worker does at a time, and an interrupted scan does again
-
-Progress = Callable[[float, float | None], None]
-"""Called with files done and, if known, in all."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class ScanResult:
     unreadable: int
     """Files that could not be read."""
     unreadable_list: str | None
-    """File with their names and what is wrong with them; None if all could be read."""
+    """File that lists them and what is wrong with each; None if all could be read."""
     reused: int
     """Files that had not changed since they were last read."""
     left_out: int
@@ -53,7 +50,7 @@ class ScanResult:
 
 
 class _Facts(NamedTuple):
-    """What has to be read to be known; columns of the manifest."""
+    """What only reading a file tells; columns of the manifest."""
 
     sample_rate: int
     channels: int
@@ -86,7 +83,7 @@ def scan(
         domains: what to look for.
         jobs: processes that read files.
         measure: decode everything, for loudness and activity; otherwise only headers are read.
-        progress: hears of files.
+        progress: hears of files, not of seconds.
         report: takes a line when files are about to be read, and when an interrupted scan goes on.
 
     Raises:
@@ -219,7 +216,7 @@ def _measure(path: Path) -> _Facts:
     header = _read_header(path)
     meter = LoudnessMeter(header.sample_rate)
     step = round(header.sample_rate / 10)
-    levels, rest = [], np.zeros((1, 0), np.float32)
+    powers, rest = [], np.zeros((1, 0), np.float32)
     count = 0
     with AudioReader(path) as reader:
         for block in reader.blocks():
@@ -228,11 +225,11 @@ def _measure(path: Path) -> _Facts:
             meter.push(mono)
             mono = np.concatenate([rest, mono], axis=1)
             whole = mono.shape[1] // step * step
-            levels.append(_powers(mono[:, :whole], step))
+            powers.append(_powers(mono[:, :whole], step))
             rest = mono[:, whole:]
     if rest.shape[1]:
-        levels.append(_powers(rest, rest.shape[1]))
-    active = float(np.mean(np.concatenate(levels) > _SILENT))
+        powers.append(_powers(rest, rest.shape[1]))
+    active = float(np.mean(np.concatenate(powers) > ACTIVE))
     return header._replace(frames=min(header.frames, count), loudness=meter.integrated(), active=active)
 
 
@@ -286,7 +283,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _read_journal(journal: Path, root: Path) -> Any:
-    """What an interrupted scan of the same root had read; its last words may be cut off."""
+    """What an interrupted scan of the same root had read; the end of its journal may be missing."""
     import pyarrow as pa
 
     batches = []
@@ -302,7 +299,7 @@ def _read_journal(journal: Path, root: Path) -> Any:
 
 @contextlib.contextmanager
 def _journal(journal: Path, root: Path, known: Any) -> Iterator[Callable[[Any], None]]:
-    """A function that notes down what has been read, so that it outlives this process."""
+    """A function that writes what has been read to the journal, for the scan after an interruption."""
     import pyarrow as pa
 
     partial = journal.with_name(f"{journal.name}.part")

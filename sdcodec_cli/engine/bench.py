@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime import Model
+from ..runtime import CodecModel
 from .codec import Codec
 from .stream import BLOCK_FRAMES
 
@@ -55,18 +55,18 @@ class BenchResult:
     """Each part of the model by itself."""
 
 
-def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
+def bench(codec: Codec, *, in_torch: Codec | None = None, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
     """Measure a model on noise; the best of `repeats` counts.
 
     Args:
         codec: the model, at an effort
-        peer: the same model in torch, whose parts are measured in turn with those of the first
+        in_torch: the same model in torch, whose parts are measured in turn with those of the first
         seconds: length of the signal
         repeats: of every measurement
     """
     wav = np.random.default_rng(0).standard_normal(round(seconds * codec.sample_rate), dtype=np.float32) * 0.05
     plain = codec.at_effort(0)
-    codes = plain.encode(wav, present=codec.domains)
+    codes = plain.encode(wav, active=codec.domains)
     streams = {domain: found[0] for domain, found in codes.codes.items()}
     num_frames = next(iter(streams.values())).shape[-1]
 
@@ -78,7 +78,7 @@ def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, rep
         return seconds / min(_seconds(run) for _ in range(repeats))
 
     def encode(at: Codec) -> float:
-        return speed(lambda: at.encode(wav, present=codec.domains, normalize=False))
+        return speed(lambda: at.encode(wav, active=codec.domains, normalize=False))
 
     encoded = encode(plain)
     return BenchResult(
@@ -94,13 +94,13 @@ def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, rep
         decode_mix=speed(lambda: decode("mix")),
         decode_one=speed(lambda: decode(codec.domains[0])),
         decode_all=speed(lambda: decode(*codec.domains)),
-        parts=_part_times(codec.model, None if peer is None else peer.model, repeats),
+        parts=_part_times(codec.model, None if in_torch is None else in_torch.model, repeats),
     )
 
 
-def _part_times(model: Model, peer: Model | None, repeats: int) -> tuple[PartTime, ...]:
+def _part_times(model: CodecModel, in_torch: CodecModel | None, repeats: int) -> tuple[PartTime, ...]:
     ours = _runs(model)
-    theirs = {} if peer is None else _runs(peer)
+    theirs = {} if in_torch is None else _runs(in_torch)
     times = []
     for part, run in ours.items():
         mine, others = [], []
@@ -112,7 +112,7 @@ def _part_times(model: Model, peer: Model | None, repeats: int) -> tuple[PartTim
     return tuple(times)
 
 
-def _runs(model: Model) -> dict[str, Callable[[], object]]:
+def _runs(model: CodecModel) -> dict[str, Callable[[], object]]:
     """Every part on the same block of noise."""
     context, hop = model.analysis_context, model.hop_length
     noise = np.random.default_rng(0).standard_normal((BLOCK_FRAMES + 2 * context) * hop, dtype=np.float32) * 0.05

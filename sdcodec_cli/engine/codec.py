@@ -6,7 +6,6 @@ Legend: B batch, T samples, F frames, K codebooks.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,28 +14,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import integrated_loudness
+from ..audio import Wav, db_to_amplitude, integrated_loudness
+from ..errors import ModelError
+from ..families import of
 from ..recipe import MAX_EFFORT
-from ..runtime import Model, load_model
+from ..runtime import CodecModel, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
 from .stream import SEGMENT_FRAMES, StreamDecoder, StreamEncoder
 
-MAX_GAIN_DB = 60.0
-"""Quiet audio is amplified by no more than this."""
-
 
 @dataclass(frozen=True)
 class Codes:
-    """A signal, or a batch of signals, in codes."""
+    """Codes of a signal, or of a batch of B signals of one length."""
 
     codes: dict[str, NDArray[np.int64]]
     """Codes of each domain, `[B, K, F]`."""
     active: dict[str, NDArray[np.bool_]]
-    """Whether each domain is heard, `[B, F]`, the same within a segment of 100 frames. Codes of frames that are not
-    active exist, but add nothing to the mix and are not stored."""
+    """In which frames each domain is active, `[B, F]`, the same within a segment of 100 frames. Codes of other frames
+    exist, but add nothing to the mix and are not stored."""
     gain_db: NDArray[np.float64]
-    """What was applied before encoding and is undone by decoding, `[B]`."""
+    """Gain that was applied before encoding and is undone by decoding, in dB, `[B]`."""
     num_samples: int
     """T of the signal."""
     leading: tuple[int, ...]
@@ -75,12 +73,17 @@ def load_codec(
 def open_codec(
     model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None, effort: int | None = None
 ) -> Codec:
-    """`load_codec`, but nothing is ready yet: for one command, which says what it will want."""
-    codec = Codec(load_model(find(model), runtime=runtime, device=str(device), threads=threads))
+    """As `load_codec`, but without `Codec.prepare`, for a command that prepares only what it will use."""
+    entry = find(model)
+    if not of(entry.recipe).streams(entry.recipe):
+        raise ModelError(f"{entry.name}: has no codes, it only separates; choose another model, see sdc models list")
+    loaded = load_model(entry, runtime=runtime, device=str(device), threads=threads)
+    assert isinstance(loaded, CodecModel)
+    codec = Codec(loaded)
     return codec if effort is None else codec.at_effort(effort)
 
 
-def checked_audio(wav: Any) -> NDArray[np.float32]:
+def checked_audio(wav: Any) -> Wav:
     """Audio `[..., T]` as 32-bit floats, whatever kind of array or tensor it came in.
 
     Raises:
@@ -111,7 +114,7 @@ class Codec:
     (32000,)
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: CodecModel) -> None:
         self.model = model
         self.name = model.name
         self._effort = model.effort
@@ -175,13 +178,8 @@ class Codec:
 
     @property
     def bitrate(self) -> float:
-        """Of one domain at full quality, in kbit/s, codes alone."""
+        """Bitrate of the codes of one domain at full quality, in kbit/s."""
         return self.model.codebook_bitrate * self.num_codebooks
-
-    def stored_bitrate(self, codes: Codes) -> float:
-        """Of codes where they are active, which are those that a file stores, in kbit/s."""
-        levels: int = next(iter(codes.codes.values())).shape[-2]
-        return levels * self.model.codebook_bitrate * sum(float(active.mean()) for active in codes.active.values())
 
     @property
     def context_frames(self) -> int:
@@ -189,11 +187,11 @@ class Codec:
         return self.model.synthesis_context
 
     def prepare(self, *, encode: bool = True, decode: bool = True, wait: bool = False) -> None:
-        """Get ready for what will be wanted, in the background unless told to wait; else its first use takes longer."""
+        """Load what will be used, in the background unless told to wait; anything else is loaded on its first use."""
         self.model.prepare(encode=encode, decode=decode, refine=encode and self.effort > 0, wait=wait)
 
     def codebooks_for(self, bitrate: float | None) -> int:
-        """How many codebooks fit a bitrate per domain in kbit/s; None is the full rate.
+        """How many codebooks fit a bitrate per domain in kbit/s; all of them for None.
 
         Raises:
             ValueError: the model was not trained for less than all, or the bitrate is out of its range
@@ -221,14 +219,9 @@ class Codec:
 
         A multiple of 1/256, as the stream stores it; 0 for silence.
         """
-        if loudness == -math.inf:
-            return 0.0
-        gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.model.loudness - loudness))
-        return round(gain * 256) / 256
+        return self.model.gain_for(loudness)
 
-    def stream_encoder(
-        self, *, num_codebooks: int | None = None, present: Sequence[str] | None = None
-    ) -> StreamEncoder:
+    def stream_encoder(self, *, num_codebooks: int | None = None, active: Sequence[str] | None = None) -> StreamEncoder:
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
 
         Raises:
@@ -236,11 +229,11 @@ class Codec:
         """
         if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(f"num_codebooks must be between 1 and {self.num_codebooks}, got {num_codebooks}")
-        for domain in present or ():
+        for domain in active or ():
             if domain not in self.domains:
                 raise ValueError(f"{self.name} has no domain {domain}; it has {', '.join(self.domains)}")
         streams = self.model.streams
-        known = None if present is None else [n for n, stream in enumerate(streams) if stream.stem in present]
+        known = None if active is None else [n for n, stream in enumerate(streams) if stream.stem in active]
         return StreamEncoder(
             self.model, num_codebooks=num_codebooks or self.num_codebooks, known=known, effort=self.effort
         )
@@ -260,7 +253,7 @@ class Codec:
         wav: Any,
         *,
         num_codebooks: int | None = None,
-        present: Sequence[str] | None = None,
+        active: Sequence[str] | None = None,
         normalize: bool = True,
     ) -> Codes:
         """Encode mono signals.
@@ -268,10 +261,10 @@ class Codec:
         Args:
             wav: floats in −1…1 at `sample_rate`, `[..., T]`, an array of any kind or a tensor; each row is a signal by
                 itself
-            num_codebooks: levels to keep; all by default
-            present: domains that the audio consists of, all of them throughout; by default the model finds out where
-                each is heard. Analysis by synthesis puts everything into these: to get one of several domains out of
-                a mixture, decode its stem instead
+            num_codebooks: codebooks to keep of each domain; all by default
+            active: domains that are active throughout, and no others are; by default the model finds out in which
+                segments each is active. Analysis by synthesis puts all of the audio into these: to get one of several
+                domains out of a mixture, decode its stem instead
             normalize: bring each signal to the level the model was trained on, which decoding undoes, and take out a
                 constant offset
 
@@ -280,17 +273,17 @@ class Codec:
                 domain
         """
         signal = checked_audio(wav)
-        gains, codes, active = [], [], []
+        gains, codes, activity = [], [], []
         for row in signal.reshape(-1, signal.shape[-1]):
-            # What training has none of; for people it is nothing.
+            # Training data has no constant offset, and nobody hears one.
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
             gain = self.gain_for(integrated_loudness(row[None], self.sample_rate)) if normalize else 0.0
-            encoder = self.stream_encoder(num_codebooks=num_codebooks, present=present)
-            blocks = [*encoder.push(row * np.float32(10 ** (gain / 20))), *encoder.finish()]
+            encoder = self.stream_encoder(num_codebooks=num_codebooks, active=active)
+            blocks = [*encoder.push(row * np.float32(db_to_amplitude(gain))), *encoder.finish()]
             gains.append(gain)
             codes.append(np.concatenate([block.codes for block in blocks], axis=-1))
-            active.append(np.concatenate([block.active for block in blocks], axis=-1))
-        all_codes, all_active = np.stack(codes, axis=1), np.stack(active, axis=1)
+            activity.append(np.concatenate([block.active for block in blocks], axis=-1))
+        all_codes, all_active = np.stack(codes, axis=1), np.stack(activity, axis=1)
         return Codes(
             codes=dict(zip(self.domains, all_codes, strict=True)),
             active=dict(zip(self.domains, all_active, strict=True)),
@@ -299,7 +292,7 @@ class Codec:
             leading=tuple(signal.shape[:-1]),
         )
 
-    def decode(self, codes: Codes, *, stem: str = "mix") -> NDArray[np.float32]:
+    def decode(self, codes: Codes, *, stem: str = "mix") -> Wav:
         """Decode one stem, or the mix of all domains that `codes` has.
 
         Returns:
@@ -325,5 +318,5 @@ class Codec:
                 pieces += decoder.push(segment, span.stop - span.start)
             pieces += decoder.finish()
             whole = np.concatenate([piece[0] for piece in pieces])
-            wavs.append(whole[: codes.num_samples] * np.float32(10 ** (-gain / 20)))
+            wavs.append(whole[: codes.num_samples] * np.float32(db_to_amplitude(-gain)))
         return np.stack(wavs).reshape(*codes.leading, codes.num_samples)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,10 @@ from ..audio import (
     AudioReader,
     LoudnessMeter,
     StreamResampler,
+    Wav,
     atomic_output,
+    db_to_amplitude,
+    db_to_power,
     downmix,
     layout_name,
     loudness_weights,
@@ -31,6 +34,7 @@ from ..audio import (
 from ..bitstream import DomainEntry, Header, StreamKey, Writer
 from ..bitstream.header import MAX_RATE
 from ..errors import InputError
+from ..progress import Progress
 from .codec import Codec
 from .stream import SEGMENT_FRAMES, CodedBlock, split_segments
 
@@ -42,9 +46,6 @@ MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
 
 CANCELLED_DB = 20.0
 """A down-mix so far below its channels has lost them: one of two alone is 3 dB below, the worst of 7.1 is 10."""
-
-Progress = Callable[[float, float | None], None]
-"""Gets the seconds done and, where known, the seconds in all."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class CompressResult:
     payload_bitrate: float
     """Of the codes alone, in kbit/s."""
     overhead_percent: float
-    """What is not codes, relative to the codes."""
+    """Bytes that are not codes, in percent of those that are."""
     times_real_time: float
     effort: int
     """Steps of analysis by synthesis."""
@@ -69,7 +70,7 @@ class CompressResult:
     channels_note: str | None
     """What happened to several channels, for people."""
     activity: dict[str, float]
-    """Share of the time in which each domain is stored."""
+    """Share of the time in which each domain is active, and so stored."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
 
@@ -95,8 +96,9 @@ def compress(
         target: where the `.sdc` goes, or `-` for standard output
         codec: the model, at the effort wanted
         bitrate: per domain, in kbit/s; the model's full rate by default
-        domains: `auto` leaves out domains where they are not heard, `all` stores everything, a list stores these
-            (where they are heard); analysis by synthesis is of the mix of all that is heard, stored or not
+        domains: `auto` stores each domain in the segments in which it is active, `all` stores all domains throughout,
+            a list stores only these domains, where they are active; analysis by synthesis is of the mix of all
+            active domains, stored or not
         channels: `mono` mixes down (see `audio.downmix`), `keep` codes every channel by itself
         track: which audio track of a film, from 1
         overwrite: replace an existing target
@@ -140,14 +142,14 @@ def compress(
             original_samples=info.num_samples,
             tags=tags,
         )
-        heard = dict.fromkeys(stored, 0)
+        active_frames = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
             writer = Writer(file, header)
-            present = codec.domains if domains == "all" else None
-            coder = _Coder(codec, info.sample_rate, coded_channels, gain_db, num_codebooks, present)
+            active = codec.domains if domains == "all" else None
+            coder = _Coder(codec, info.sample_rate, coded_channels, gain_db, num_codebooks, active)
             blocks = (block - level.offset for block in _blocks(reader, mono=mono))
             for segments in coder.run(blocks, progress, info.seconds):
-                writer.write(_streams(segments, codec, stored, heard), num_frames=segments[0].num_frames)
+                writer.write(_streams(segments, codec, stored, active_frames), segments[0].num_frames)
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
     frames = coded_channels * max(1, coder.num_frames)
@@ -156,7 +158,7 @@ def compress(
         notes.append(f"{cancelled(info)}; --channels keep codes each by itself")
     elif level.problem == "silent":
         notes.append("nothing in it is louder than −80 dBFS, so the file is silent; raise its level first")
-    elif not any(heard.values()):
+    elif not any(active_frames.values()):
         notes.append("nothing is heard in it; the file is silent")
     return CompressResult(
         input=str(source),
@@ -171,7 +173,7 @@ def compress(
         model=codec.name,
         device=codec.device,
         channels_note=_channels_note(info, mono=mono),
-        activity={domain: count / frames for domain, count in heard.items()},
+        activity={domain: count / frames for domain, count in active_frames.items()},
         notes=tuple(notes),
     )
 
@@ -260,13 +262,13 @@ def _channels_note(info: AudioInfo, *, mono: bool) -> str | None:
 
 
 def cancelled(info: AudioInfo) -> str:
-    """What became of channels of which their down-mix has lost nearly everything."""
+    """A note about channels that cancel each other in the down-mix."""
     lfe = info.channel_mask is not None and not layout_name(info.channel_mask).endswith(".0")
     or_lfe = ", or only the LFE is heard" if lfe else ""
     return f"hardly anything is left in the down-mix, because its channels cancel each other{or_lfe}"
 
 
-def _blocks(reader: AudioReader, *, mono: bool) -> Iterator[NDArray[np.float32]]:
+def _blocks(reader: AudioReader, *, mono: bool) -> Iterator[Wav]:
     for block in reader.blocks():
         yield downmix(block, reader.info.channel_mask) if mono else block
 
@@ -276,11 +278,11 @@ class Level:
     """How loud audio is, measured in a first pass."""
 
     loudness: float
-    """Of what the model gets to hear, in LUFS."""
-    offset: NDArray[np.float32]
-    """Mean of each channel of that, `[C, 1]`: to be taken out, because training data has none."""
+    """Of the audio that is encoded, down-mixed or not, in LUFS."""
+    offset: Wav
+    """Constant offset of each of its channels, `[C, 1]`: to be taken out, because training data has none."""
     problem: Literal["silent", "cancelled"] | None
-    """Why that may not be what people hear: there is nothing, or the down-mix has lost it."""
+    """`silent`: no sample is above −80 dBFS. `cancelled`: channels cancel each other in the down-mix."""
 
 
 def measure_level(reader: AudioReader, *, mono: bool) -> Level:
@@ -288,7 +290,7 @@ def measure_level(reader: AudioReader, *, mono: bool) -> Level:
     info = reader.info
     weights = [1.0] if mono else loudness_weights(info.channel_mask, info.channels)
     meter = LoudnessMeter(info.sample_rate, weights)
-    peak = given = heard = 0.0
+    peak = given = mixed = 0.0
     first, total, count = None, np.zeros((len(weights), 1)), 0
     for block in reader.blocks():
         # Most of an offset goes before anything is measured: a filter would take it for a sound that begins.
@@ -298,11 +300,11 @@ def measure_level(reader: AudioReader, *, mono: bool) -> Level:
         meter.push(wav)
         peak = max(peak, float(np.abs(level).max()))
         given += float(np.square(level, dtype=np.float64).sum()) / len(level)
-        heard += float(np.square(wav, dtype=np.float64).sum()) / len(wav)
+        mixed += float(np.square(wav, dtype=np.float64).sum()) / len(wav)
         total += wav.sum(axis=1, keepdims=True, dtype=np.float64)
         count += wav.shape[1]
     assert first is not None  # a reader without blocks has raised an error
-    lost = heard < given * 10 ** (-CANCELLED_DB / 10)
+    lost = mixed < given * db_to_power(-CANCELLED_DB)
     return Level(
         meter.integrated(),
         (downmix(first, info.channel_mask) if mono else first) + (total / count).astype(np.float32),
@@ -311,20 +313,20 @@ def measure_level(reader: AudioReader, *, mono: bool) -> Level:
 
 
 def _streams(
-    segments: Sequence[CodedBlock], codec: Codec, stored: Sequence[str], heard: dict[str, int]
+    segments: Sequence[CodedBlock], codec: Codec, stored: Sequence[str], active_frames: dict[str, int]
 ) -> dict[StreamKey, NDArray[np.int64] | None]:
-    """One segment of every channel as the streams of the file; counts the frames that are stored."""
+    """One segment of every channel as the streams of the file; adds each domain's active frames to their count."""
     streams: dict[StreamKey, NDArray[np.int64] | None] = {}
     for channel, segment in enumerate(segments):
         for domain in stored:
             codes = segment.of(codec.domains.index(domain))
             streams[channel, domain] = codes
-            heard[domain] += 0 if codes is None else segment.num_frames
+            active_frames[domain] += 0 if codes is None else segment.num_frames
     return streams
 
 
 class _Coder:
-    """Resamples, levels and encodes blocks of all channels, and counts what went in."""
+    """Resamples blocks of all channels, applies the gain, encodes them, and counts samples and frames."""
 
     def __init__(
         self,
@@ -333,21 +335,21 @@ class _Coder:
         channels: int,
         gain_db: float,
         num_codebooks: int,
-        present: Sequence[str] | None,
+        active: Sequence[str] | None,
     ) -> None:
         self.num_samples = 0
         """Per channel, at the original rate."""
         self.num_frames = 0
         self._model_rate = codec.sample_rate
         self._pushed = 0  # samples per channel at the model's rate
-        self._rate, self._gain = rate, np.float32(10 ** (gain_db / 20))
+        self._rate, self._gain = rate, np.float32(db_to_amplitude(gain_db))
         self._resampler = StreamResampler(rate, codec.sample_rate, channels)
-        self._encoders = [codec.stream_encoder(num_codebooks=num_codebooks, present=present) for _ in range(channels)]
+        self._encoders = [codec.stream_encoder(num_codebooks=num_codebooks, active=active) for _ in range(channels)]
 
     def run(
-        self, blocks: Iterator[NDArray[np.float32]], progress: Progress | None, total: float | None
+        self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
     ) -> Iterator[tuple[CodedBlock, ...]]:
-        """The same segment of every channel, one after the other."""
+        """The segments in their order, each of every channel at once."""
         for block in blocks:
             self.num_samples += block.shape[-1]
             yield from self._push(self._resampler.push(block), last=False)
@@ -358,7 +360,7 @@ class _Coder:
         missing = math.ceil(self.num_samples * self._model_rate / self._rate) - self._pushed - rest.shape[-1]
         yield from self._push(np.pad(rest, ((0, 0), (0, max(0, missing)))), last=True)
 
-    def _push(self, wav: NDArray[np.float32], *, last: bool) -> Iterator[tuple[CodedBlock, ...]]:
+    def _push(self, wav: Wav, *, last: bool) -> Iterator[tuple[CodedBlock, ...]]:
         self._pushed += wav.shape[-1]
         channels = []
         for row, encoder in zip(wav * self._gain, self._encoders, strict=True):

@@ -17,18 +17,17 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import AudioWriter, StreamResampler, parse_mask, written_together
+from ..audio import AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
 from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
+from ..progress import Progress
 from .codec import Codec
-from .compress import MASK_TAG, Progress
+from .compress import MASK_TAG
 from .files import StemsResult, check_targets
 from .stream import SEGMENT_FRAMES, StreamDecoder
 
-Wav = NDArray[np.float32]
-
 MAX_GAP_FRAMES = 180_000
-"""Longest stretch of lost segments that is filled with silence in a stream without an end: an hour at 50 frames/s."""
+"""Most frames that are filled with silence for lost segments in a stream without an end: an hour at 50 frames/s."""
 
 LEAD_SECONDS = 1
 """Audio decoded before the start of an excerpt, so that the resampler has settled when it comes to it."""
@@ -39,7 +38,7 @@ class DecodeResult(StemsResult):
     """What became of one input."""
 
     problems: tuple[str, ...]
-    """What was damaged, and what follows from it, a line each."""
+    """What is damaged and what is lost by it, a line each."""
 
 
 def decode(
@@ -62,7 +61,7 @@ def decode(
         source: the file, or `-` for standard input
         targets: where each stem goes: `mix` or a domain of the file, to a path or `-` for standard output
         codec: the model, or what finds it for a header
-        gains: in dB, by domain or `mix`; they apply to stems and to the mix, which then is the sum of stems
+        gains: in dB, of domains or of `mix`; gains of domains apply to their stems and within the mix
         start: in seconds
         duration: in seconds; to the end by default
         force_model: decode although the model's weights are not those that the file was made with
@@ -85,19 +84,19 @@ def decode(
         name = "stdin" if str(source) == "-" else str(source)
         reader = Reader(stack.enter_context(_opened(source)), name)
         header = reader.header
-        present = [entry.name for entry in header.domains]
+        domains = [entry.name for entry in header.domains]
         for stem in [*targets, *gains]:
-            if stem not in ("mix", *present):
-                raise InputError(f"{name}: has no {stem}; it has {', '.join(present)}")
+            if stem not in ("mix", *domains):
+                raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
         model = codec(header) if callable(codec) else codec
         _check_shape(name, header, model)
         if not force_model:
             _check_weights(name, header, model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.
-        remix = "mix" in targets and any(gains.get(domain) for domain in present)
-        decoded = present if remix else [stem for stem in targets if stem != "mix"]
+        remix = "mix" in targets and any(gains.get(domain) for domain in domains)
+        decoded = domains if remix else [stem for stem in targets if stem != "mix"]
         decoded = [*decoded, "mix"] if "mix" in targets and not remix else decoded
-        wanted = present if "mix" in targets else decoded
+        wanted = domains if "mix" in targets else decoded
         excerpt = _Excerpt.of(
             header, reader.end.original_samples if reader.end else header.original_samples, start, duration
         )
@@ -122,7 +121,7 @@ def decode(
             by_stem = dict(zip(decoded, wavs, strict=True))
             for stem, writer in writers.items():
                 if stem == "mix" and remix:
-                    wav = sum((by_stem[domain] * _factor(gains, domain) for domain in present), np.zeros_like(wavs[0]))
+                    wav = sum((by_stem[domain] * _factor(gains, domain) for domain in domains), np.zeros_like(wavs[0]))
                 else:
                     wav = by_stem[stem]
                 writer.write(wav * _factor(gains, stem))
@@ -147,7 +146,7 @@ def decode(
 
 
 def _factor(gains: Mapping[str, float], stem: str) -> np.float32:
-    return np.float32(10 ** (gains.get(stem, 0.0) / 20))
+    return np.float32(db_to_amplitude(gains.get(stem, 0.0)))
 
 
 @contextlib.contextmanager
@@ -175,7 +174,7 @@ def _check_weights(source: str, header: Header, codec: Codec) -> None:
 
 
 def _check_shape(source: str, header: Header, codec: Codec) -> None:
-    """The stream must fit the network, whatever its weights are."""
+    """Raise a ModelError unless rates, domains and codebooks of the stream are those of the model."""
     known = {stream.name: stream for stream in codec.model.streams}
     fits = (header.sample_rate, header.hop_length) == (codec.sample_rate, codec.hop_length) and all(
         entry.name in known
@@ -228,7 +227,7 @@ def _decoded_stems(
     if excerpt.num_samples is not None:
         seconds = (excerpt.skip_samples + excerpt.num_samples) / header.original_rate + LEAD_SECONDS
         stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + codec.context_frames
-    level = np.float32(10 ** (-header.gain_db / 20))
+    level = np.float32(db_to_amplitude(-header.gain_db))
     trim = (excerpt.first_frame - begin) * header.hop_length
     for wav in _run_decoders(reader, decoders, domains, begin, stop):
         if wav.shape[-1] > trim:
@@ -271,7 +270,7 @@ def _run_decoders(
 
 
 def _channel(segment: Segment, channel: int, span: slice) -> dict[str, NDArray[np.int64]]:
-    """Codes of one channel; domains that are silent, removed or damaged are left out."""
+    """Codes of one channel; domains that are not active, or were removed or damaged, are left out."""
     return {domain: codes[:, span] for (owner, domain), codes in segment.codes.items() if owner == channel}
 
 
@@ -296,7 +295,7 @@ def _at_original_rate(stems: Iterator[Wav], header: Header, excerpt: _Excerpt, n
 
 
 def _to_the_end(wavs: Iterator[Wav], reader: Reader, begin: int) -> Iterator[Wav]:
-    """For a pipe, whose end tells last how long the audio is: audio `[S, C, T]` from sample `begin` on, cut there.
+    """Cut audio `[S, C, T]`, which begins at sample `begin`, to the length that a pipe states only at its end.
 
     Codes cover whole frames, so up to a frame is held back until the end is read.
     """

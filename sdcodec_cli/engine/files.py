@@ -20,7 +20,7 @@ _UNREAD_SUFFIXES = frozenset(
     | {".gsm", ".awb", ".qcp", ".sd2", ".thd", ".mlp", ".dtshd", ".mid", ".midi", ".mod", ".xm", ".it", ".s3m"}
     | {".mxf", ".ogm", ".f4v", ".divx", ".dv", ".m2v", ".swf", ".wtv", ".nut", ".braw", ".r3d"}
 )
-"""Sound and films that a search of a folder does not take, and says so."""
+"""Audio and films that `sdc` does not read; a search of a folder leaves them out, and says so."""
 
 
 @dataclass(frozen=True)

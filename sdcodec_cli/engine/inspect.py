@@ -1,4 +1,4 @@
-"""What is in a `.sdc` stream, without decoding its audio: no model and no torch needed."""
+"""What is in a `.sdc` stream, without decoding its audio, for which no model is needed."""
 
 from __future__ import annotations
 

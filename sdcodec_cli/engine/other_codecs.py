@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 
 from .. import zoo
-from ..audio import StreamResampler, Wav, integrated_loudness
+from ..audio import StreamResampler, Wav, db_to_amplitude, integrated_loudness
 from ..errors import ModelError, SdcError
 
 OPUS_BITRATES = (6.0, 256.0)
@@ -79,7 +79,7 @@ class Opus:
             )
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> tuple[Wav, float]:
-        """See `systems.Resynthesizer`."""
+        """See `systems.Resynthesizes`."""
         original = io.BytesIO()
         soundfile.write(original, wav, sample_rate, format="WAV", subtype="FLOAT")
         if self._ffmpeg:
@@ -149,13 +149,13 @@ class Dac:
     identity: str = "dac"
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> tuple[Wav, float]:
-        """See `systems.Resynthesizer`."""
+        """See `systems.Resynthesizes`."""
         import torch
 
         given = resampled(wav, sample_rate, DAC_RATE)
         # As `dac encode` does: to the loudness that it was trained on, and not beyond full scale.
         loudness = integrated_loudness(given[None], DAC_RATE)
-        gain = 1.0 if loudness == -math.inf else 10 ** ((DAC_LOUDNESS - loudness) / 20)
+        gain = 1.0 if loudness == -math.inf else db_to_amplitude(DAC_LOUDNESS - loudness)
         gain /= max(1.0, gain * float(np.abs(given).max()))
         with torch.inference_mode():
             signal = torch.from_numpy(given * np.float32(gain))[None, None].to(self.device)
@@ -190,7 +190,7 @@ class Encodec:
     identity: str
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> tuple[Wav, float]:
-        """See `systems.Resynthesizer`."""
+        """See `systems.Resynthesizes`."""
         import torch
 
         rate = self.model.sample_rate

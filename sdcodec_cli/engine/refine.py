@@ -1,11 +1,10 @@
-"""Codes by analysis by synthesis: those are chosen of which the decoder makes what is closest to the audio.
+"""Analysis by synthesis: among the codes that were tried, those that decode to what is closest to the audio.
 
-An encoder gives a good latent for all audio it may meet. For the audio at hand there is a better one nearby, found by
-following the gradient of the distance between what the decoder puts out and what it should put out, past the codebooks
-with the straight-through estimate of training (the idea is CELP's; for learned codecs see "Content Adaptive
+An encoder is trained to give a good latent for any audio. For the audio at hand there is a better one nearby. It is
+found by a few steps along the gradient of the distance between the decoded mix and the audio; gradients pass the
+codebooks by the straight-through estimate, as in training (the idea is CELP's; for learned codecs see "Content Adaptive
 Optimization for Neural Image Compression", arXiv:1906.01223, and "Improving Inference for Neural Image Compression",
-arXiv:2006.04240). The stream stays what it was: any decoder reads it, at the same speed. What the distance is stands in
-`nn.parts.Distance`.
+arXiv:2006.04240). Any decoder reads the resulting codes, at the same speed. `nn.parts.Distance` is the distance.
 
 Legend: N streams, D latent width, K codebooks, F frames.
 """
@@ -20,24 +19,24 @@ from numpy.typing import NDArray
 from ..runtime.model import Codes, Refiner
 
 STEP = 0.18
-"""By which an element of the latent moves, in standard deviations of the latent; steps shrink geometrically."""
+"""Standard deviations of the latent by which the first step moves each element; later steps shrink geometrically."""
 
 LAST_STEP = 0.25
-"""What they shrink to, relative to that."""
+"""Size of the last step, relative to the first."""
 
 MEMORY = 0.9
 """Share of the past in the running mean of squared gradients."""
 
 
 def refine(refiner: Refiner, latent: NDArray[np.float32], *, effort: int) -> Codes:
-    """Codes whose mix, decoded, is closer to the audio than that of the encoder's own codes.
+    """Codes whose decoded mix is closer to the audio than that of the encoder's own codes.
 
-    Of all that was tried, the encoder's codes included, the closest is taken, over all frames given: a part of them may
-    be further away than it was.
+    Every step is tried, the encoder's own codes first, and the closest over all frames together are returned; in some
+    of the frames they may be further away than the encoder's.
 
     Args:
-        refiner: compares with the audio
-        latent: what the encoder makes of it, `[D, F]`
+        refiner: decodes a latent and measures its distance from the audio
+        latent: of the encoder, `[D, F]`
         effort: steps along the gradient
 
     Returns:

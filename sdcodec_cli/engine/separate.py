@@ -1,8 +1,8 @@
-"""Audio to stems: the codec's stems as masks on the input, see `masks`.
+"""Audio to stems: those of a separator as they are, or the input under masks that are made of a codec's stems.
 
-Test-time augmentation: the codec hears the audio in several views, with its polarity inverted or delayed by a part of a
-frame, which change nothing about what is in it. What the codec makes of them differs by chance, so the mean of their
-masks is better than each (Demucs averages over delays, arXiv:1911.13254).
+Test-time augmentation: the codec is given several views of the audio, with its polarity inverted or delayed by part of
+a frame. They sound alike, and the stems that the codec finds in them differ by chance, so the mean of their masks is
+better than each (Demucs averages over delays, arXiv:1911.13254).
 
 Legend: N domains, C channels, T samples.
 """
@@ -18,37 +18,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..audio import AudioReader, AudioWriter, StreamResampler, downmix, integrated_loudness, written_together
+from ..audio import (
+    AudioReader,
+    AudioWriter,
+    StreamResampler,
+    Wav,
+    db_to_amplitude,
+    downmix,
+    integrated_loudness,
+    written_together,
+)
+from ..audio.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
+from ..progress import Progress
 from .codec import Codec, checked_audio
-from .compress import Level, Progress, cancelled, measure_level
+from .compress import Level, cancelled, measure_level
 from .files import StemsResult, check_targets
-from .masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
+from .separator import Separator, StreamSeparator
 from .stream import CodedBlock, split_segments
 
-Wav = NDArray[np.float32]
-
 BLOCK = 500 * HOP_LENGTH
-"""Samples that are masked at a time; 8 s at 16 kHz."""
+"""Samples that are masked at once; 8 s at 16 kHz."""
 
 MARGIN = 2 * WINDOW_LENGTH
 """Samples on each side of a block that its spectrum also sees; a whole number of hops."""
 
 
 DEFAULT_VIEWS = 4
-"""How many views masks are the mean of."""
+"""Views whose masks are averaged."""
 
 MAX_VIEWS = 16
-"""More than eight gain nothing that could be measured, see docs/experiments.md."""
+"""More than eight gain nothing that could be measured, see `models/sdcodec-16k-mini/EXPERIMENTS.md`."""
 
 
 @dataclass(frozen=True)
 class SeparateResult(StemsResult):
     """What became of one input."""
 
-    views: int
-    """How many views of the audio its masks are the mean of."""
+    views: int | None
+    """Views of the audio whose masks were averaged; null for a model that makes none."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
 
@@ -57,23 +65,23 @@ def separate(
     source: str | Path,
     targets: Mapping[str, str | Path],
     *,
-    codec: Codec,
-    views: int = DEFAULT_VIEWS,
+    codec: Codec | Separator,
+    views: int | None = None,
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparateResult:
     """Write stems of one audio file, in memory that does not grow with its length.
 
-    The model hears a mono down-mix; its masks are applied to every channel. Stems of all domains add up to the input
-    as far as the model's sample rate carries it.
+    Masks of a codec are made from a mono down-mix and applied to every channel; a separator separates every channel by
+    itself. Stems of all domains add up to the input, up to half of the model's sample rate.
 
     Args:
         source: any file that libsndfile or FFmpeg reads, or `-` for standard input
         targets: where each domain goes, or `-` for standard output
         codec: the model
-        views: how many views of the audio masks are the mean of; one is the paper's single mask, and time grows in
-            proportion
+        views: how many views of the audio to average the masks of; by default `DEFAULT_VIEWS`, one is the paper's
+            single mask, and time grows in proportion
         track: which audio track of a film, from 1
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
@@ -84,7 +92,7 @@ def separate(
             of range
     """
     check_targets(targets)
-    views = checked_views(views)
+    views = checked_views(views, codec)
     for stem in targets:
         if stem not in codec.domains:
             raise ValueError(f"{codec.name} has no domain {stem}; it has {', '.join(codec.domains)}")
@@ -93,7 +101,7 @@ def separate(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(source, track=track))
         info = reader.info
-        level = measure_level(reader, mono=True)
+        level = measure_level(reader, mono=isinstance(codec, Codec))
         writers = [
             AudioWriter(
                 target,
@@ -106,7 +114,7 @@ def separate(
             for target in targets.values()
         ]
         stack.enter_context(written_together(writers))
-        separator = _Separator(codec, info.channels, level, views, info.channel_mask)
+        separator = _stream(codec, info.channels, level, views, info.channel_mask)
         to_model = StreamResampler(info.sample_rate, codec.sample_rate, info.channels)
         to_file = StreamResampler(codec.sample_rate, info.sample_rate, len(wanted) * info.channels)
         read = written = 0
@@ -153,7 +161,7 @@ def separate(
     )
 
 
-def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
+def separate_wav(wav: Any, *, codec: Codec | Separator, views: int | None = None) -> Wav:
     """Separate audio in memory, as `separate` does a file.
 
     Args:
@@ -170,24 +178,41 @@ def separate_wav(wav: Any, *, codec: Codec, views: int = DEFAULT_VIEWS) -> Wav:
     signal = checked_audio(wav)
     if signal.ndim != 2:
         raise ValueError(f"wav must be [C, T], got shape {list(signal.shape)}")
-    mono = downmix(signal)
-    offset = mono.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
-    level = Level(integrated_loudness(mono - offset, codec.sample_rate), offset, None)
-    separator = _Separator(codec, len(signal), level, checked_views(views))
+    seen = downmix(signal) if isinstance(codec, Codec) else signal
+    offset = seen.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
+    level = Level(integrated_loudness(seen - offset, codec.sample_rate), offset, None)
+    separator = _stream(codec, len(signal), level, checked_views(views, codec))
     starts = range(0, signal.shape[-1], BLOCK)
     pieces = [wavs for start in starts for wavs in separator.push(signal[:, start : start + BLOCK])]
     return np.concatenate([*pieces, *separator.finish()], axis=-1)
 
 
-def checked_views(views: int) -> int:
-    """A number of views, or a `ValueError`."""
+def checked_views(views: int | None, codec: Codec | Separator) -> int | None:
+    """A number of views that fits the model, or a `ValueError`."""
+    if isinstance(codec, Separator):
+        if views is not None:
+            raise ValueError(f"views are of masks, and {codec.name} has none; leave them out")
+        return None
+    views = DEFAULT_VIEWS if views is None else views
     if views not in range(1, MAX_VIEWS + 1):
         raise ValueError(f"views must be a whole number from 1 to {MAX_VIEWS}, got {views!r}")
     return int(views)
 
 
-class _Separator:
-    """Encodes and decodes views of the down-mix, and masks the channels with what comes out, all as it arrives.
+def _stream(
+    codec: Codec | Separator, channels: int, level: Level, views: int | None, channel_mask: int | None = None
+) -> _MaskSeparator | StreamSeparator:
+    """What separates audio as it arrives, by masks or directly."""
+    if isinstance(codec, Separator):
+        # Loudness adds up over channels, each of which the network is given by itself.
+        loudness = level.loudness - 10 * math.log10(channels)
+        return StreamSeparator(codec.model, channels, codec.model.gain_for(loudness), level.offset)
+    assert views is not None
+    return _MaskSeparator(codec, channels, level, views, channel_mask)
+
+
+class _MaskSeparator:
+    """Encodes and decodes views of the down-mix and masks the channels with the stems, as the audio arrives.
 
     Views come in pairs of either polarity, because the other polarity gains more than another delay; where their number
     is odd, the last has none beside it. The pairs' delays divide a frame into equal parts.
@@ -223,7 +248,7 @@ class _Separator:
             yield mask_mixture(self._mixture, *stems)[..., self._lead :]
 
     def _masked(self) -> Iterator[Wav]:
-        """Blocks that every view has, with the margin behind them."""
+        """Masked blocks, as far as every view has them and the margin behind them."""
         while min(wav.shape[-1] for wav in self._wavs()) >= self._lead + BLOCK + MARGIN:
             stop = self._lead + BLOCK
             mixture, *stems = [wav[:, : stop + MARGIN] for wav in self._wavs()]
@@ -239,18 +264,18 @@ class _Separator:
 
 
 class _View:
-    """Stems of the down-mix as the codec finds them in one view of it."""
+    """The codec's stems of one view of the down-mix."""
 
     def __init__(self, codec: Codec, gain_db: float, *, inverted: bool, delay: int) -> None:
         self._domains = codec.domains
-        self._gain = np.float32((-1 if inverted else 1) * 10 ** (gain_db / 20))
-        # Steps towards the mix would take a little away from what tells the stems apart.
+        self._gain = np.float32((-1 if inverted else 1) * db_to_amplitude(gain_db))
+        # Refined codes bring the mix closer to the audio, but make masks a little worse.
         self._encoder = codec.at_effort(0).stream_encoder()
         self._decoder = codec.stream_decoder(codec.domains)
         self._encoder.push(np.zeros(delay, dtype=np.float32))  # less than a frame, so no block is complete
-        self._to_drop = delay  # samples that are decoded of it
+        self._to_drop = delay  # samples of the delay that are still to come out of the decoder
         self.stems = np.zeros((len(codec.domains), 0), dtype=np.float32)
-        """What is decoded and not dropped, in time with the mixture, `[N, T]`; masks do not ask for its sign."""
+        """Decoded stems, in time with the mixture, `[N, T]`; inverted with their view, which masks do not mind."""
 
     def push(self, mono: Wav) -> None:
         """Take `[T]` in."""

@@ -2,7 +2,7 @@
 
 Both directions work on a fixed grid of blocks, each with as much context on either side as the network can see. The
 grid and the arithmetic on it do not depend on how the audio arrives, so codes are the same, bit for bit, whether a
-file comes whole or in crumbs, and memory does not grow with its length.
+file comes whole or in small pieces, and memory does not grow with its length.
 
 Legend: T samples, F frames, N streams, K codebooks, S stems.
 """
@@ -17,29 +17,29 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import SILENCE
-from ..runtime.model import NOTHING, Analysis, Codes, Model, Wav
+from ..audio import SILENCE, Wav
+from ..runtime.model import NOTHING, Analysis, CodecModel, Codes
 from .refine import refine
 
 SEGMENT_FRAMES = 100
-"""Frames over which a domain is active or not as a whole; a segment of a `.sdc` stream. 2 s at 50 frames/s."""
+"""Frames of a segment, in which a domain is active throughout or not at all; 2 s at 50 frames/s."""
 
 BLOCK_FRAMES = 4 * SEGMENT_FRAMES
 """Frames that the network works on at a time, context excluded."""
 
 SHORTEST_FRAMES = 8
-"""Shorter signals are continued by their mirror image to this length before they are encoded: a network that has never
-seen a sequence of one or two frames makes it 14 to 18 dB too quiet. What is too long is cut off when it is decoded."""
+"""Shorter signals are continued by their mirror image to this length before they are encoded: of one or two frames,
+which training has none of, the network makes something 14 to 18 dB too quiet. Decoding cuts off what was added."""
 
 Number = TypeVar("Number", np.float32, np.int64)
 
 ACTIVITY_FRAMES = 11
-"""Frames over which the activity head is averaged before it is believed."""
+"""Frames over which the activity that the network finds is averaged, so that a single frame does not decide."""
 
 
 @dataclass(frozen=True)
 class CodedBlock:
-    """What an encoder makes of some segments of one mono signal."""
+    """Codes of a stretch of one mono signal: of a block as the encoder gives it out, or of one segment of it."""
 
     start_frame: int
     codes: Codes
@@ -49,7 +49,7 @@ class CodedBlock:
 
     @property
     def num_frames(self) -> int:
-        """F"""
+        """F, frames of this block."""
         return len(self.active[0])
 
     def of(self, stream: int) -> Codes | None:
@@ -67,7 +67,7 @@ class StreamEncoder:
         effort: steps of refinement
     """
 
-    def __init__(self, model: Model, *, num_codebooks: int, known: Sequence[int] | None, effort: int) -> None:
+    def __init__(self, model: CodecModel, *, num_codebooks: int, known: Sequence[int] | None, effort: int) -> None:
         self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
         self._pieces: list[Wav] = []
         self._buffered = 0
@@ -102,13 +102,13 @@ class StreamEncoder:
         hop, start, context = self._model.hop_length, self._next, self._model.analysis_context
         buffer = _joined(self._pieces)
         wav = buffer[: (stop + context - self._start) * hop]
-        heard = self._model.analyse(wav)
+        analysis = self._model.analyse(wav)
         inner = slice(start - self._start, stop - self._start)
-        active = self._active(buffer[inner.start * hop : inner.stop * hop], heard.activity[:, inner])
+        active = self._active(buffer[inner.start * hop : inner.stop * hop], analysis.activity[:, inner])
         if self._effort and active.any():
-            codes = self._refined(wav, heard, inner, active)
+            codes = self._refined(wav, analysis, inner, active)
         else:
-            codes = self._model.quantize(heard.latent[:, inner])
+            codes = self._model.quantize(analysis.latent[:, inner])
         codes = codes[:, : self._num_codebooks]
         self._remember(codes, active)
         self._next = stop
@@ -118,28 +118,28 @@ class StreamEncoder:
         self._start = keep
         return CodedBlock(start, codes, active)
 
-    def _refined(self, wav: Wav, heard: Analysis, inner: slice, active: NDArray[np.bool_]) -> Codes:
+    def _refined(self, wav: Wav, analysis: Analysis, inner: slice, active: NDArray[np.bool_]) -> Codes:
         """Codes of a block by analysis by synthesis, `[N, K, F]`."""
         hop, past = self._model.hop_length, self._past.shape[-1]
         # Frames after the block are not decided yet; with what they may become, the block's end sounds as it will.
-        ahead = min(self._context, heard.latent.shape[-1] - inner.stop)
+        ahead = min(self._context, analysis.latent.shape[-1] - inner.stop)
         stop = inner.stop + ahead
-        gates = np.pad(active, ((0, 0), (0, ahead)), mode="edge").astype(np.float32)
+        weights = np.pad(active, ((0, 0), (0, ahead)), mode="edge").astype(np.float32)
         around = wav[(inner.start - past) * hop : stop * hop]
-        refiner = self._model.refiner(around, self._past, gates, self._num_codebooks)
-        codes = refine(refiner, heard.latent[:, inner.start : stop], effort=self._effort)
+        refiner = self._model.refiner(around, self._past, weights, self._num_codebooks)
+        codes = refine(refiner, analysis.latent[:, inner.start : stop], effort=self._effort)
         return codes[..., : inner.stop - inner.start]
 
     def _remember(self, codes: Codes, active: NDArray[np.bool_]) -> None:
         """Keep the codes that the next block's beginning depends on."""
         missing = self._model.num_codebooks - codes.shape[1]
-        present = np.where(active[:, None], codes, NOTHING)
-        present = np.pad(present, ((0, 0), (0, missing), (0, 0)), constant_values=NOTHING)
-        self._past = np.concatenate([self._past, present], axis=-1)[..., -self._context :]
+        kept = np.where(active[:, None], codes, NOTHING)
+        kept = np.pad(kept, ((0, 0), (0, missing), (0, 0)), constant_values=NOTHING)
+        self._past = np.concatenate([self._past, kept], axis=-1)[..., -self._context :]
 
     @property
     def _context(self) -> int:
-        """What the decoder hears around a frame, as far as the buffer has it."""
+        """Frames on each side of a frame that its decoding needs, as far as the buffer still has them."""
         return min(self._model.analysis_context, self._model.synthesis_context)
 
     def _active(self, wav: Wav, activity: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -151,35 +151,39 @@ class StreamEncoder:
             return active
         for start in range(0, frames, SEGMENT_FRAMES):
             span = slice(start, start + SEGMENT_FRAMES)
-            heard = wav[start * hop : (start + SEGMENT_FRAMES) * hop]
-            if float(np.abs(heard).max()) < SILENCE:
+            segment = wav[start * hop : (start + SEGMENT_FRAMES) * hop]
+            if float(np.abs(segment).max()) < SILENCE:
                 active[:, span] = False
             else:
-                active[:, span] = _present(activity[:, span])[:, None]
+                active[:, span] = _active_streams(activity[:, span])[:, None]
         return active
 
 
-def _present(activity: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Streams heard anywhere in a segment `[N, F]`, and always the likeliest: what is there must go somewhere."""
+def _active_streams(activity: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which streams are active in a segment, `[N]`, from the probabilities that the network gives each frame, `[N, F]`.
+
+    A stream is active where the mean of `ACTIVITY_FRAMES` frames in a row is above 0.5 at any place. The likeliest one
+    always is, because audio that no stream is active for would be lost.
+    """
     width = min(ACTIVITY_FRAMES, activity.shape[1])
     windows = np.lib.stride_tricks.sliding_window_view(activity, width, axis=1)
     peaks = windows.mean(-1).max(-1)
-    present = peaks > 0.5
-    present[peaks.argmax()] = True
-    return np.asarray(present)
+    active = peaks > 0.5
+    active[peaks.argmax()] = True
+    return np.asarray(active)
 
 
 class StreamDecoder:
     """Turns codes of one mono signal into stems as they arrive; see `Codec.stream_decoder`.
 
-    A stream that is silent adds nothing to the mix, and its stem is exactly zero there, faded over 20 ms.
+    Where a stream is not active it adds nothing to the mix, and its stem fades to zero within a frame.
 
     Args:
         model: the model
         stems: names, or `mix`
     """
 
-    def __init__(self, model: Model, stems: Sequence[str]) -> None:
+    def __init__(self, model: CodecModel, stems: Sequence[str]) -> None:
         self._model = model
         everything = range(len(model.streams))
         self._picked = [[index for index in everything if stem in ("mix", model.streams[index].stem)] for stem in stems]
@@ -192,7 +196,7 @@ class StreamDecoder:
         """Take `num_frames` frames in, give out audio `[S, T]` that is complete.
 
         Args:
-            codes: `[K, F]` of each stream, K possibly less than all; None or left out where it is silent
+            codes: `[K, F]` of each stream, K possibly less than all; None or left out where it is not active
             num_frames: F
         """
         streams = self._model.streams
@@ -220,14 +224,14 @@ class StreamDecoder:
         hop, start, context = self._model.hop_length, self._next, self._model.synthesis_context
         buffer = _joined(self._pieces)
         codes = buffer[..., : stop + context - self._start]
-        gates = (codes[:, 0] != NOTHING).astype(np.float32)
-        audible = np.stack([gates[picked].max(0) for picked in self._picked])
+        streams = (codes[:, 0] != NOTHING).astype(np.float32)
+        active = np.stack([streams[picked].max(0) for picked in self._picked])
         wavs = np.zeros((len(self._picked), codes.shape[-1] * hop), dtype=np.float32)
-        # Stems without anything in sight are not worth decoding.
-        sounding = np.flatnonzero(audible.any(1))
-        if len(sounding):
-            wavs[sounding] = self._model.synthesize(codes, [self._picked[index] for index in sounding])
-        wavs *= _fade(audible, hop)
+        # Stems that are active nowhere in it are not worth decoding.
+        decoded = np.flatnonzero(active.any(1))
+        if len(decoded):
+            wavs[decoded] = self._model.synthesize(codes, [self._picked[index] for index in decoded])
+        wavs *= _fade(active, hop)
         inner = wavs[:, (start - self._start) * hop : (stop - self._start) * hop]
         self._next = stop
         keep = max(self._start, stop - context)
@@ -242,20 +246,20 @@ def _joined(pieces: Sequence[NDArray[Number]]) -> NDArray[Number]:
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=-1)
 
 
-def _fade(gates: NDArray[np.float32], hop_length: int) -> NDArray[np.float32]:
-    """Gain per sample from gates of 0 or 1 per frame: `[S, F]` to `[S, F * hop_length]`.
+def _fade(active: NDArray[np.float32], hop_length: int) -> NDArray[np.float32]:
+    """Gain of each sample from 0 or 1 for each frame: `[S, F]` to `[S, F * hop_length]`.
 
-    One in every active frame; over the frame after it falls to zero, and over the frame before it rises from there.
+    It is 1 in active frames, rises from 0 in the frame before them and falls to 0 in the frame behind them.
     """
     falling = np.linspace(1, 0, hop_length, dtype=np.float32)
-    before, after = np.pad(gates[:, :-1], ((0, 0), (1, 0))), np.pad(gates[:, 1:], ((0, 0), (0, 1)))
+    before, after = np.pad(active[:, :-1], ((0, 0), (1, 0))), np.pad(active[:, 1:], ((0, 0), (0, 1)))
     ramps = np.maximum(before[..., None] * falling, after[..., None] * falling[::-1])
-    fades: NDArray[np.float32] = np.maximum(gates[..., None], ramps).reshape(len(gates), -1)
+    fades: NDArray[np.float32] = np.maximum(active[..., None], ramps).reshape(len(active), -1)
     return fades
 
 
 def split_segments(blocks: Iterable[CodedBlock]) -> Iterator[CodedBlock]:
-    """Cut blocks into segments."""
+    """Cut blocks into segments, the last of which may be shorter."""
     for block in blocks:
         for start in range(0, block.num_frames, SEGMENT_FRAMES):
             span = slice(start, start + SEGMENT_FRAMES)

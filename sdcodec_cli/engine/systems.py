@@ -1,7 +1,6 @@
 """Systems: anything that resynthesizes audio, or separates a mixture, or both.
 
-Models of ours are here, and the unprocessed mixture; `other_codecs` has Opus, DAC and EnCodec. A kind of model that
-only separates is a class with `separate`, and a line in `find_system`.
+Models of ours are here, and the unprocessed mixture; `other_codecs` has Opus, DAC and EnCodec.
 
 Legend: T samples.
 """
@@ -17,10 +16,12 @@ from .. import zoo
 from ..audio import Wav
 from ..bitstream import Writer
 from ..errors import ModelError
+from ..families import of
 from .codec import Codec, Codes, load_codec
 from .compress import stream_header
 from .other_codecs import Opus, find_dac, find_encodec, fitted, resampled
-from .separate import DEFAULT_VIEWS, separate_wav
+from .separate import separate_wav
+from .separator import Separator, open_separator
 from .stream import SEGMENT_FRAMES
 
 Way = Literal["separation", "masked separation"]
@@ -46,7 +47,7 @@ class System(Protocol):
 
 
 @runtime_checkable
-class Resynthesizer(Protocol):
+class Resynthesizes(Protocol):
     """A system that codes audio."""
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
@@ -54,7 +55,7 @@ class Resynthesizer(Protocol):
 
 
 @runtime_checkable
-class Separator(Protocol):
+class Separates(Protocol):
     """A system that finds the stems of a mixture."""
 
     def separate(self, mix: Wav, sample_rate: int) -> Mapping[Way, Mapping[str, Wav]]:
@@ -70,7 +71,7 @@ class Mixture:
     identity: str = "mixture"
 
     def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
-        """See `Separator`."""
+        """See `Separates`."""
         return {"separation": dict.fromkeys(self.domains, mix)}
 
 
@@ -93,13 +94,13 @@ class ModelCodec:
         for known, its_domain, codes in self._kept:
             if known is wav and its_domain == domain:
                 return codes
-        present = None if domain is None else [domain]
-        codes = self.codec.encode(wav, num_codebooks=self.num_codebooks, present=present)
+        active = None if domain is None else [domain]
+        codes = self.codec.encode(wav, num_codebooks=self.num_codebooks, active=active)
         self._kept = [*self._kept[-2 * len(self.codec.domains) :], (wav, domain, codes)]
         return codes
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
-        """See `Resynthesizer`; activity detection decides what a mixture has."""
+        """See `Resynthesizes`; activity detection decides what a mixture has."""
         codes = self.encode(resampled(wav, sample_rate, self.codec.sample_rate))
         back = resampled(self.codec.decode(codes), self.codec.sample_rate, sample_rate)
         return Resynthesis(fitted(back, len(wav)), self.bitrate(codes))
@@ -138,22 +139,41 @@ class SeparatingCodec(ModelCodec):
     A signal of one domain is coded with that as the only one, as in arXiv:2409.11228.
     """
 
-    views: int = DEFAULT_VIEWS
+    views: int | None = None
     """Of a mixture, whose masks are averaged, see `separate`."""
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
-        """See `Resynthesizer`."""
+        """See `Resynthesizes`."""
         codes = self.encode(wav, domain)
         return Resynthesis(self.codec.decode(codes, stem=domain or "mix"), self.bitrate(codes))
 
     def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
-        """See `Separator`: straight from the decoder, and by masks as `sdc separate` makes them."""
+        """See `Separates`: straight from the decoder, and by masks as `sdc separate` makes them."""
         codes, domains = self.encode(mix), self.codec.domains
         masked = separate_wav(mix[None], codec=self.codec, views=self.views)[:, 0]
         return {
             "separation": {domain: self.codec.decode(codes, stem=domain) for domain in domains},
             "masked separation": dict(zip(domains, masked, strict=True)),
         }
+
+
+@dataclass
+class SeparatorNetwork:
+    """A model of ours that has no codes; what it puts out is used directly."""
+
+    separator: Separator
+    name: str = ""
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        self.name, self.identity = self.separator.name, self.separator.model.weights_sha256.hex()
+
+    def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
+        """See `Separates`."""
+        rate = self.separator.sample_rate
+        stems = separate_wav(resampled(mix, sample_rate, rate)[None], codec=self.separator)[:, 0]
+        back = [fitted(resampled(stem, rate, sample_rate), len(mix)) for stem in stems]
+        return {"separation": dict(zip(self.separator.domains, back, strict=True))}
 
 
 def find_system(
@@ -163,7 +183,7 @@ def find_system(
     device: str = "auto",
     effort: int | None = None,
     bitrate: float | None = None,
-    views: int = DEFAULT_VIEWS,
+    views: int | None = None,
 ) -> System:
     """A system by what a person writes.
 
@@ -194,9 +214,15 @@ def find_system(
             return packaged
         name = "dac-16k"
     try:
-        zoo.find(name)
+        recipe = zoo.find(name).recipe
     except ModelError as error:
         raise ModelError(f"{error}; what is not a model is mixture, opus:KBPS, dac or encodec:KBPS") from error
+    if not of(recipe).streams(recipe):
+        separator = open_separator(name, runtime="auto", device=device, threads=None)
+        assert isinstance(separator, Separator)
+        if separator.domains != codec.domains:
+            raise ModelError(f"--against {name}: it finds {', '.join(separator.domains)}; leave it out")
+        return SeparatorNetwork(separator)
     found = load_codec(name, device=device, effort=effort)
     if (found.domains, found.sample_rate) != (codec.domains, codec.sample_rate):
         return ModelCodec(found)

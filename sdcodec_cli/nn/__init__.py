@@ -1,1 +1,1 @@
-"""The networks and only the networks."""
+"""Networks in torch, losses with gradients, and the parts of a network that a runtime runs."""

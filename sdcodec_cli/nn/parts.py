@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..audio.mel import mel_edges, triangles
 from .distances import MEL_SCALES, decibels, log_mel, mel_bank
 from .sdcodec import SDCodec
-from .tracing import is_for_graph
+from .tracing import Axes, GraphPart, is_for_graph
 
 REFINE_SCALES = ((512, 80), (2048, 320))
 """Two of training's mel scales, one for transients and one for harmonics: all seven cost three times as much."""
@@ -156,7 +156,7 @@ class Refine(nn.Module):
         return distance.detach(), codes, gradient
 
 
-def of(codec: SDCodec, sample_rate: int) -> dict[str, nn.Module]:
+def modules(codec: SDCodec, sample_rate: int) -> dict[str, nn.Module]:
     """Every part of a codec, by its name."""
     return {
         "analyse": Analyse(codec),
@@ -165,4 +165,52 @@ def of(codec: SDCodec, sample_rate: int) -> dict[str, nn.Module]:
         "target": Target(sample_rate),
         "refine": Refine(codec, sample_rate),
         "distance": Distance(codec, sample_rate),
+    }
+
+
+FRAMES, PAST, SECONDS = 23, 11, 3
+"""Lengths that parts are traced with; any will do that have nothing in common."""
+
+
+def graph_parts(codec: SDCodec, sample_rate: int) -> dict[str, GraphPart]:
+    """Every part with examples of its inputs, their open axes, and the names of its outputs."""
+    quantizer = codec.quantizer
+    num, width = len(codec.domains), quantizer.own.in_weight.shape[-1]
+    length = (FRAMES + PAST) * codec.hop_length
+    wav, latent = torch.randn(length), torch.randn(width, FRAMES)
+    codes = torch.randint(0, quantizer.own.codebook.shape[2], (num, quantizer.num_codebooks, PAST))
+    mels = Target(sample_rate)(wav)
+    others = {
+        "past": codes,
+        "gates": torch.ones(num, FRAMES),
+        "levels": torch.ones(quantizer.num_codebooks),
+        "audible": torch.ones(length),
+        "wanted": wav,
+        "seconds": torch.ones(SECONDS, FRAMES + PAST),
+        **{f"mel{index}": mel for index, mel in enumerate(mels)},
+    }
+    axes: Axes = {
+        "past": {2: "past"},
+        "gates": {1: "frames"},
+        "audible": {0: "samples"},
+        "wanted": {0: "samples"},
+        "seconds": {0: "seconds", 1: "hops"},
+        **{f"mel{index}": {0: f"mel_frames{index}"} for index in range(len(mels))},
+    }
+    heard = {"latent": latent}, {"latent": {1: "frames"}}
+    refinement = {**heard[0], **others}, {**heard[1], **axes}
+    mel_names = tuple(f"mel{index}" for index in range(len(mels)))
+    part = modules(codec, sample_rate)
+    return {
+        "analyse": GraphPart(part["analyse"], {"wav": wav}, {"wav": {0: "samples"}}, ("latent", "activity")),
+        "quantize": GraphPart(part["quantize"], *heard, ("codes",)),
+        "synthesize": GraphPart(
+            part["synthesize"],
+            {"codes": codes, "stems": torch.ones(2, num)},
+            {"codes": {2: "frames"}, "stems": {0: "stems"}},
+            ("wavs",),
+        ),
+        "target": GraphPart(part["target"], {"wanted": wav}, {"wanted": {0: "samples"}}, mel_names),
+        "refine": GraphPart(part["refine"], *refinement, ("distance", "codes", "gradient")),
+        "distance": GraphPart(part["distance"], *refinement, ("distance", "codes")),
     }

@@ -1,31 +1,44 @@
 """What a model is made of and how it is trained: frozen dataclasses, read from TOML and checked once.
 
-A recipe file has one table per dataclass: `[model]`, `[encoder]`, `[decoder]`, `[quantizer]`, `[mixing]`,
-`[augmentation]`, `[discriminator]`, `[training]`. Fields left out keep the defaults, which are the paper's.
+A recipe file names its family and has one table per dataclass. All recipes have `[model]`, `[mixing]`, `[augmentation]`
+and `[training]`, and may have `[[stages]]`; a family adds its own, see `families`. Fields left out keep the defaults.
 """
 
-from .fields import (
+from .codec import (
     MAX_EFFORT,
-    AugmentationFields,
+    CodecModelFields,
+    CodecTrainingFields,
     DiscriminatorFields,
-    MixingFields,
-    ModelFields,
     NetworkFields,
     QuantizerFields,
+)
+from .fields import (
+    DEFAULT_FAMILY,
+    AugmentationFields,
+    MixingFields,
+    ModelFields,
     Recipe,
+    StageFields,
     TrainingFields,
 )
+from .separator import SeparatorModelFields, SeparatorTrainingFields
 from .toml import make_recipe, override, read_recipe, write_recipe
 
 __all__ = [
+    "DEFAULT_FAMILY",
     "MAX_EFFORT",
     "AugmentationFields",
+    "CodecModelFields",
+    "CodecTrainingFields",
     "DiscriminatorFields",
     "MixingFields",
     "ModelFields",
     "NetworkFields",
     "QuantizerFields",
     "Recipe",
+    "SeparatorModelFields",
+    "SeparatorTrainingFields",
+    "StageFields",
     "TrainingFields",
     "make_recipe",
     "override",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import sys
 import types
 import typing
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import RecipeError
-from .fields import Recipe
+from .fields import DEFAULT_FAMILY, Recipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,9 +41,37 @@ def make_recipe(tables: Mapping[str, Any], *, where: str) -> Recipe:
     if "name" not in tables:
         raise RecipeError(f'{where}: has no name; begin it with a line such as name = "mine"')
     try:
-        return typing.cast(Recipe, _build(Recipe, tables, ""))
+        tables = _of_today(tables)
+        return typing.cast(Recipe, _build(recipe_class(tables.get("family", DEFAULT_FAMILY)), tables, ""))
     except (ValueError, TypeError) as error:
         raise RecipeError(f"{where}: {error}") from error
+
+
+def recipe_class(family: object) -> type[Recipe]:
+    """The recipes of a family, whose module is imported here, by its name.
+
+    Raises:
+        ValueError: there is no such family
+    """
+    families = importlib.import_module("..families", __package__)
+    if family not in families.FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(families.FAMILIES)}; got {family!r}")
+    kind: type[Recipe] = families.find(family).recipe
+    return kind
+
+
+def _of_today(tables: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Tables as they are written today: what was `training.parts` is a stage now."""
+    training = tables.get("training")
+    if not isinstance(training, Mapping) or "parts" not in training:
+        return tables
+    parts = training["parts"]
+    if parts not in ("all", "activity"):
+        raise ValueError(f"training.parts must be all or activity; got {parts!r}; name parts in [[stages]]")
+    tables = {**tables, "training": {key: value for key, value in training.items() if key != "parts"}}
+    if parts == "activity":
+        tables["stages"] = [{"parts": ["activity"], "losses": ["activity"]}]
+    return tables
 
 
 def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
@@ -58,21 +87,28 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
         except tomllib.TOMLDecodeError:
             value = text
         *path, last = key.split(".")
-        table = tables
+        table: Any = tables
         for part in path:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
+            if isinstance(table, dict):
+                table = table.setdefault(part, {})
+            else:  # one of several tables, such as stages.0
+                table = dict(enumerate(table)).get(int(part) if part.isdigit() else -1)
+            if not isinstance(table, dict | list | tuple):
                 raise RecipeError(f"--set {key}: {part} has no fields")
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {key}: say which of the {len(table)}, from 0, such as {'.'.join(path)}.0.{last}")
         table[last] = value
     return make_recipe(tables, where="--set")
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
     """Write every field, defaults included, so that the file says all there is to say."""
-    lines = [f"name = {_toml(recipe.name)}"]
-    for table, fields in dataclasses.asdict(recipe).items():
-        if isinstance(fields, dict):
-            lines += ["", f"[{table}]", *(f"{key} = {_toml(value)}" for key, value in fields.items())]
+    tables = dataclasses.asdict(recipe)
+    lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if isinstance(value, str)]
+    for name, content in tables.items():
+        header = f"[{name}]" if isinstance(content, dict) else f"[[{name}]]"
+        for fields in (content,) if isinstance(content, dict) else () if isinstance(content, str) else content:
+            lines += ["", header, *(f"{key} = {_toml(value)}" for key, value in fields.items())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -88,7 +124,8 @@ def _toml(value: Any) -> str:
 
 
 def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Any:
-    hints = typing.get_type_hints(kind)
+    fields = {field.name for field in dataclasses.fields(kind)}
+    hints = {name: hint for name, hint in typing.get_type_hints(kind).items() if name in fields}
     values = {}
     for key, value in table.items():
         if key not in hints:

@@ -5,7 +5,7 @@ former, and `threads` says how many cores are free.
 """
 
 from .load import load_model
-from .model import Analysis, Model, Refinement, Stream
-from .parts import PARTS, Part, Runtime
+from .model import Analysis, CodecModel, Model, Refinement, SeparatorModel
+from .parts import Runtime
 
-__all__ = ["PARTS", "Analysis", "Model", "Part", "Refinement", "Runtime", "Stream", "load_model"]
+__all__ = ["Analysis", "CodecModel", "Model", "Refinement", "Runtime", "SeparatorModel", "load_model"]

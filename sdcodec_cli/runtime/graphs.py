@@ -1,8 +1,8 @@
 """Networks written down as ONNX graphs, without their weights.
 
-Each part of a codec (`nn.parts`) is traced once, the gradient of refinement included, with axes whose lengths are open.
-Weights become inputs first and then initializers whose values are elsewhere: the runtime brings them from the one file
-that a model folder has of them. So a graph belongs to a recipe, not to a model.
+Each part of a network (`families`) is traced once, gradients included, with axes whose lengths are open. Weights become
+inputs first and then initializers whose values are elsewhere: the runtime brings them from the one file that a model
+folder has of them. So a graph belongs to a recipe, not to a model.
 """
 
 from __future__ import annotations
@@ -19,98 +19,41 @@ import onnx
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto
-from torch import Tensor, nn
+from torch import Tensor
 from torch._decomp import get_decompositions
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
-from ..nn import parts as modules
-from ..nn.sdcodec import SDCodec
-from ..nn.tracing import for_graph
+from ..families import of
+from ..nn.tracing import GraphPart, for_graph
 from ..recipe import Recipe
-from ..zoo import WEIGHTS, build
+from ..zoo import WEIGHTS
 from .onnx import MANIFEST, VERSION
-from .parts import PARTS, Part
-from .torch import contexts
 
 OPSET, IR_VERSION = 20, 10
 """What ONNX Runtime has read since 1.18."""
 
-FRAMES, PAST, SECONDS = 23, 11, 3
-"""Lengths that parts are traced with; any will do that have nothing in common."""
-
-Axes = dict[str, dict[int, str]]
-"""Open axes of each input, by their names."""
-
 
 def make_graphs(recipe: Recipe) -> dict[str, bytes]:
     """Files of the folder `graphs` for all models of a recipe."""
-    network = build(recipe).float().eval().requires_grad_(False)
+    family = of(recipe)
+    network = family.build(recipe).float().eval().requires_grad_(False)
     files, names = {}, {}
-    parts = modules.of(network, recipe.model.sample_rate)
-    examples = _examples(network, recipe)
     with _quiet(), torch.random.fork_rng():
-        for part in PARTS:
-            graph, names[part] = _written(parts[part], set(network.state_dict()), *examples[part])
-            files[f"{part}.onnx"] = graph
-    analysis, synthesis = contexts(network)
-    manifest = {
-        "version": VERSION,
-        "analysis_context": analysis,
-        "synthesis_context": synthesis,
-        "weights": names,
-    }
+        for name, part in family.graph_parts(network, recipe).items():
+            graph, names[name] = _written(part, set(network.state_dict()))
+            files[f"{name}.onnx"] = graph
+    manifest = {"version": VERSION, **family.measured(network, recipe), "weights": names}
     files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()
     return files
 
 
-def _examples(network: SDCodec, recipe: Recipe) -> dict[Part, tuple[dict[str, Tensor], Axes, tuple[str, ...]]]:
-    """Inputs of every part by their names, their open axes, and the names of the outputs."""
-    num, levels, width = len(network.domains), recipe.quantizer.num_codebooks, recipe.model.latent_dim
-    length = (FRAMES + PAST) * recipe.model.hop_length
-    wav, latent = torch.randn(length), torch.randn(width, FRAMES)
-    codes = torch.randint(0, recipe.quantizer.codebook_size, (num, levels, PAST))
-    mels = modules.Target(recipe.model.sample_rate)(wav)
-    others = {
-        "past": codes,
-        "gates": torch.ones(num, FRAMES),
-        "levels": torch.ones(levels),
-        "audible": torch.ones(length),
-        "wanted": wav,
-        "seconds": torch.ones(SECONDS, FRAMES + PAST),
-        **{f"mel{index}": mel for index, mel in enumerate(mels)},
-    }
-    axes: Axes = {
-        "past": {2: "past"},
-        "gates": {1: "frames"},
-        "audible": {0: "samples"},
-        "wanted": {0: "samples"},
-        "seconds": {0: "seconds", 1: "hops"},
-        **{f"mel{index}": {0: f"mel_frames{index}"} for index in range(len(mels))},
-    }
-    latents = {"latent": latent}, {"latent": {1: "frames"}}
-    return {
-        "analyse": ({"wav": wav}, {"wav": {0: "samples"}}, ("latent", "activity")),
-        "quantize": (*latents, ("codes",)),
-        "synthesize": (
-            {"codes": codes, "stems": torch.ones(2, num)},
-            {"codes": {2: "frames"}, "stems": {0: "stems"}},
-            ("wavs",),
-        ),
-        "target": ({"wanted": wav}, {"wanted": {0: "samples"}}, tuple(f"mel{index}" for index in range(len(mels)))),
-        "refine": ({**latents[0], **others}, {**latents[1], **axes}, ("distance", "codes", "gradient")),
-        "distance": ({**latents[0], **others}, {**latents[1], **axes}, ("distance", "codes")),
-    }
-
-
-def _written(
-    module: nn.Module, stored: set[str], inputs: dict[str, Tensor], axes: Axes, outputs: tuple[str, ...]
-) -> tuple[bytes, list[str]]:
-    """A module as a graph, and which of the stored weights it wants."""
-    module.requires_grad_(False)
+def _written(part: GraphPart, stored: set[str]) -> tuple[bytes, list[str]]:
+    """A part as a graph, and which of the stored weights it wants."""
+    module, inputs, axes = part.module.requires_grad_(False), part.inputs, part.axes
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    names = [name.rpartition("codec.")[2] for name in tensors]
+    names = [_stored_name(name, stored) for name in tensors]
 
     def run(*arguments: Tensor) -> Any:
         given = dict(zip(tensors, arguments, strict=False))
@@ -132,7 +75,7 @@ def _written(
         exported,
         dynamo=True,
         input_names=[*names, *inputs],
-        output_names=list(outputs),
+        output_names=list(part.outputs),
         opset_version=OPSET,
         optimize=True,
         verbose=False,
@@ -145,6 +88,14 @@ def _written(
             dim = entry.type.tensor_type.shape.dim[axis]
             assert not dim.HasField("dim_value"), f"{entry.name}: axis {name} was traced as a constant"
     return _bytes(graph), wanted
+
+
+def _stored_name(name: str, stored: set[str]) -> str:
+    """Of a weight that a part knows as its network's: the name in the file, which lacks the network's."""
+    inner = name
+    while inner not in stored and "." in inner:
+        inner = inner.partition(".")[2]
+    return inner if inner in stored else name
 
 
 def _shape(mode: FakeTensorMode, tensor: Tensor, open_axes: dict[int, str]) -> Tensor:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 from .. import weights as weights_of
 from ..errors import DeviceError, MissingExtra
 from ..extras import command
+from ..families import of
 from ..zoo import ModelEntry, weights_path
-from .model import Model
+from .model import CodecModel, Model, SeparatorModel
 
 if TYPE_CHECKING:
     from .parts import Runtime
@@ -55,8 +56,9 @@ def load_model(
 
         if device.split(":")[0] not in ("auto", "cpu"):
             raise DeviceError(f"{device}: ONNX Runtime computes on the CPU here; leave --runtime out, or pass torch")
-        chosen = OnnxRuntime(entry.folder, unpacked, threads)
-    return Model(entry.name, entry.recipe, weights_of.sha256(stored), chosen)
+        chosen = OnnxRuntime(entry.folder, unpacked, of(entry.recipe), threads)
+    kind = CodecModel if of(entry.recipe).streams(entry.recipe) else SeparatorModel
+    return kind(entry.name, entry.recipe, weights_of.sha256(stored), chosen)
 
 
 def _takes_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> bool:
@@ -90,8 +92,6 @@ def _without_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> str:
 
 
 def _torch(entry: ModelEntry, weights: weights_of.Weights, device: str, threads: int | None) -> Runtime:
-    from ..zoo import network_with
-    from .torch import TorchRuntime, choose_device
+    from .torch import TorchRuntime, choose_device, network_with
 
-    network = network_with(entry, weights)
-    return TorchRuntime(network, entry.recipe.model.sample_rate, choose_device(device), threads)
+    return TorchRuntime(network_with(entry, weights), entry.recipe, choose_device(device), threads)

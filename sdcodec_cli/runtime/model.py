@@ -5,37 +5,34 @@ Legend: T samples, F frames, P frames before them, D latent width, N streams, K 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..recipe import Recipe
-from .parts import DECODING, ENCODING, REFINING, Part, Runtime
+from ..families import Stream, of
+from ..recipe import CodecModelFields, CodecTrainingFields, Recipe, SeparatorModelFields
+from .parts import Runtime
 
-Wav = NDArray[np.float32]
+if TYPE_CHECKING:
+    from ..audio import Wav
+
 Codes = NDArray[np.int64]
 
 NOTHING = -1
 """A code that stands for none: of a codebook that is missing, or of a stream that is silent."""
 
+MAX_GAIN_DB = 60.0
+"""Quiet audio is amplified by no more than this."""
+
+ENCODING, REFINING, DECODING = ("analyse", "quantize"), ("target", "refine", "distance"), ("synthesize",)
+"""Parts that go together."""
+
 SHORTEST_REFINED = 2048
 """Samples that audio is padded to for refinement: the longest window of its mel scales has to fit in."""
-
-
-@dataclass(frozen=True)
-class Stream:
-    """The codes of one quantizer."""
-
-    name: str
-    stem: str
-    """Whose audio it adds to."""
-    num_codebooks: int
-    num_shared: int
-    """How many of the last codebooks other streams have, too."""
-    codebook_size: int
 
 
 @dataclass(frozen=True)
@@ -68,36 +65,77 @@ class Model:
 
     def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, runtime: Runtime) -> None:
         self.name, self.weights_sha256, self.runtime = name, weights_sha256, runtime
-        quantizer = recipe.quantizer
         self.sample_rate: int = recipe.model.sample_rate
         """Of the audio that goes in and comes out, in Hz."""
-        self.hop_length: int = recipe.model.hop_length
-        """Samples per frame."""
         self.loudness: float = recipe.model.loudness
         """Of the material it was trained on, in LUFS."""
-        self.effort: int = recipe.model.effort
+        self.streams: tuple[Stream, ...] = of(recipe).streams(recipe)
+        """What it codes audio into; none if it only separates."""
+        self.stems: tuple[str, ...] = recipe.model.domains
+
+    def gain_for(self, loudness: float) -> float:
+        """Gain in dB that brings audio of this loudness (LUFS) to the level the model was trained on.
+
+        A multiple of 1/256, as a `.sdc` file stores it; 0 for silence.
+        """
+        if loudness == -math.inf:
+            return 0.0
+        gain = min(MAX_GAIN_DB, max(-MAX_GAIN_DB, self.loudness - loudness))
+        return round(gain * 256) / 256
+
+
+class SeparatorModel(Model):
+    """A network that takes stems out of a mixture, and has no codes."""
+
+    def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, runtime: Runtime) -> None:
+        super().__init__(name, recipe, weights_sha256, runtime)
+        model = recipe.model
+        assert isinstance(model, SeparatorModelFields)
+        self.hop_length: int = runtime.sizes["hop_length"]
+        """Samples that a block is filled up to a multiple of."""
+        self.block_length: int = round(model.block_seconds * model.sample_rate)
+        """Samples that the network sees at once."""
+        self.overlap_length: int = round(model.overlap_seconds * model.sample_rate)
+        """Samples over which one block fades into the next."""
+
+    def prepare(self, *, wait: bool) -> None:
+        """Get ready, in the background or at once."""
+        self.runtime.prepare(("separate",), wait=wait)
+
+    def separate(self, wav: Wav) -> Wav:
+        """Stems of a block of audio: `[T]` to `[N, T]`."""
+        (stems,) = self.runtime.run("separate", np.pad(wav, (0, -len(wav) % self.hop_length)))
+        return stems[:, : len(wav)]
+
+
+class CodecModel(Model):
+    """A network that codes audio into streams."""
+
+    def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, runtime: Runtime) -> None:
+        super().__init__(name, recipe, weights_sha256, runtime)
+        model, training = recipe.model, recipe.training
+        assert isinstance(model, CodecModelFields)
+        assert isinstance(training, CodecTrainingFields)
+        self.hop_length: int = model.hop_length
+        """Samples per frame."""
+        self.effort: int = model.effort
         """Steps of refinement that it suggests."""
-        self.streams: tuple[Stream, ...] = tuple(
-            Stream(domain, domain, quantizer.num_codebooks, quantizer.num_shared, quantizer.codebook_size)
-            for domain in recipe.model.domains
-        )
-        self.stems: tuple[str, ...] = tuple(dict.fromkeys(stream.stem for stream in self.streams))
-        self.num_codebooks: int = quantizer.num_codebooks
+        self.num_codebooks: int = self.streams[0].num_codebooks
         """Of each stream at full quality."""
-        self.codebook_bitrate: float = recipe.codebook_bitrate
+        self.codebook_bitrate: float = self.streams[0].codebook_bitrate
         """Of one codebook, in kbit/s."""
-        self.has_bitrates: bool = bool(recipe.training.quantizer_dropout)
+        self.has_bitrates: bool = bool(training.quantizer_dropout)
         """Whether it was trained for fewer codebooks than all."""
 
     @property
     def analysis_context(self) -> int:
         """Frames on each side that what is heard in a frame depends on."""
-        return self.runtime.analysis_context
+        return self.runtime.sizes["analysis_context"]
 
     @property
     def synthesis_context(self) -> int:
         """Frames on each side that the audio of a frame depends on."""
-        return self.runtime.synthesis_context
+        return self.runtime.sizes["synthesis_context"]
 
     def prepare(self, *, encode: bool, decode: bool, refine: bool, wait: bool) -> None:
         """Get ready for what will be wanted, in the background or at once."""
@@ -142,7 +180,9 @@ class Refiner:
         num_codebooks: how many will be stored
     """
 
-    def __init__(self, model: Model, wav: Wav, past: Codes, gates: NDArray[np.float32], num_codebooks: int) -> None:
+    def __init__(
+        self, model: CodecModel, wav: Wav, past: Codes, gates: NDArray[np.float32], num_codebooks: int
+    ) -> None:
         self._runtime = model.runtime
         levels = (np.arange(model.num_codebooks) < num_codebooks).astype(np.float32)
         active = np.concatenate([(past != NOTHING).any((0, 1)), gates.any(0)]).repeat(model.hop_length)
@@ -165,6 +205,6 @@ class Refiner:
 
     def attempt(self, latent: NDArray[np.float32], *, gradient: bool) -> Refinement:
         """What a latent `[D, F]` comes to."""
-        part: Part = "refine" if gradient else "distance"
+        part = "refine" if gradient else "distance"
         distance, codes, *towards = self._runtime.run(part, latent, *self._others)
         return Refinement(float(distance), codes.astype(np.int64, copy=False), towards[0] if gradient else None)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
+from ..families import Family
 from ..weights import Weights
-from .parts import PARTS, Part
 from .threads import free_cores
 
 FOLDER, MANIFEST = "graphs", "manifest.json"
@@ -34,6 +34,7 @@ class OnnxRuntime:
     Args:
         folder: of the model
         weights: in 32 bits
+        family: of the model
         threads: to compute with; as many as there are free cores by default
 
     Raises:
@@ -42,30 +43,29 @@ class OnnxRuntime:
 
     name, device = "onnx", "cpu"
 
-    def __init__(self, folder: Path, weights: Weights, threads: int | None) -> None:
-        self._folder, self._weights = folder, weights
+    def __init__(self, folder: Path, weights: Weights, family: Family[Any], threads: int | None) -> None:
+        self._folder, self._weights, self._parts = folder, weights, family.parts
         self.threads = threads or free_cores()
-        manifest = read_manifest(folder)
-        self.analysis_context: int = manifest["analysis_context"]
-        self.synthesis_context: int = manifest["synthesis_context"]
+        manifest = read_manifest(folder, family)
+        self.sizes: dict[str, int] = {name: manifest[name] for name in family.sizes}
         self._weights_of: dict[str, list[str]] = manifest["weights"]
         if not {name for names in self._weights_of.values() for name in names} <= weights.keys():
             raise ModelError(
                 f"{folder}: its graphs are not of the recipe of its weights; restore them, or make the graphs again: "
                 f"sdc models export {folder}"
             )
-        self._sessions: dict[Part, Any] = {}
-        self._locks = {part: threading.Lock() for part in PARTS}
+        self._sessions: dict[str, Any] = {}
+        self._locks = {part: threading.Lock() for part in self._parts}
         self._pid = os.getpid()
 
-    def run(self, part: Part, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def run(self, part: str, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Outputs of a part."""
         session = self._session(part)
         names = [entry.name for entry in session.get_inputs()]
         outputs: list[NDArray[np.float32]] = session.run(None, dict(zip(names, inputs, strict=True)))
         return outputs
 
-    def prepare(self, parts: Sequence[Part], *, wait: bool) -> None:
+    def prepare(self, parts: Sequence[str], *, wait: bool) -> None:
         """Make sessions, several at a time."""
         # No daemons: a program that ends while one of those is inside of ONNX Runtime is aborted.
         threads = [threading.Thread(target=self._tried, args=(part,)) for part in parts]
@@ -74,21 +74,21 @@ class OnnxRuntime:
         for thread in threads if wait else ():
             thread.join()
 
-    def _tried(self, part: Part) -> None:
+    def _tried(self, part: str) -> None:
         with contextlib.suppress(ModelError):  # raised again where the part is wanted
             self._session(part)
 
-    def _session(self, part: Part) -> Any:
+    def _session(self, part: str) -> Any:
         if self._pid != os.getpid():
             _OF_PARENTS.append(self._sessions)
-            self._sessions, self._locks = {}, {each: threading.Lock() for each in PARTS}
+            self._sessions, self._locks = {}, {each: threading.Lock() for each in self._parts}
             self._pid = os.getpid()
         with self._locks[part]:
             if part not in self._sessions:
                 self._sessions[part] = self._made(part)
             return self._sessions[part]
 
-    def _made(self, part: Part) -> Any:
+    def _made(self, part: str) -> Any:
         onnxruntime = _imported()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
@@ -125,11 +125,11 @@ def has_graphs(folder: Path) -> bool:
     return (folder / FOLDER / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, family: Family[Any]) -> dict[str, Any]:
     """What a folder's graphs say about themselves.
 
     Raises:
-        ModelError: there are none, or those of another version
+        ModelError: there are none, those of another version, or one of the parts is missing
     """
     again = f"make them with sdc models export {folder}"
     if not has_graphs(folder):
@@ -141,8 +141,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder}: its graphs cannot be read ({error}); {again}") from error
     if version != VERSION:
         raise ModelError(f"{folder}: its graphs are of version {version}, this sdc reads {VERSION}; {again}")
-    missing = [field for field in ("analysis_context", "synthesis_context", "weights") if field not in manifest]
-    missing += [part for part in PARTS if part not in manifest.get("weights", PARTS)]
+    missing = [field for field in (*family.sizes, "weights") if field not in manifest]
+    missing += [part for part in family.parts if part not in manifest.get("weights", family.parts)]
     if missing:
         raise ModelError(f"{folder}: its graphs cannot be read (no {missing[0]} in {MANIFEST}); {again}")
     return manifest

@@ -10,49 +10,73 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from ..errors import DeviceError
-from ..nn import parts as modules
-from ..nn.sdcodec import SDCodec
-from .parts import Part
+from .. import weights as weights_of
+from ..errors import DeviceError, ModelError
+from ..families import build, of
+from ..recipe import Recipe
+from ..weights import Weights
+from ..zoo import WEIGHTS, ModelEntry, weights_path
 
 
 class TorchRuntime:
-    """Runs the modules of `nn.parts` as they are.
+    """Runs the modules of a family as they are.
 
     Args:
         network: with its weights
-        sample_rate: of its audio, in Hz
+        recipe: of the network
         device: where to compute
         threads: to compute with on a CPU; torch's own number by default
     """
 
     name = "torch"
 
-    def __init__(self, network: SDCodec, sample_rate: int, device: torch.device, threads: int | None) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, threads: int | None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.network, self._device = network.float().to(device).eval().requires_grad_(False), device
         self.device, self.threads = str(device), torch.get_num_threads()
-        self.analysis_context, self.synthesis_context = contexts(network)
-        self._modules = {part: module.to(device) for part, module in modules.of(network, sample_rate).items()}
+        family = of(recipe)
+        self.sizes = family.measured(network, recipe)
+        self._modules = {part: module.to(device) for part, module in family.modules(network, recipe).items()}
 
-    def run(self, part: Part, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def run(self, part: str, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Outputs of a part."""
         module = self._modules[part]
         with _undisturbed(self._device):
             outputs = module(*(torch.from_numpy(np.ascontiguousarray(given)).to(self._device) for given in inputs))
         return [output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
-    def prepare(self, parts: Sequence[Part], *, wait: bool) -> None:
+    def prepare(self, parts: Sequence[str], *, wait: bool) -> None:
         """Modules are always ready."""
 
 
-def contexts(network: SDCodec) -> tuple[int, int]:
-    """Frames on each side that what is heard in a frame depends on, and that its audio depends on."""
-    head = network.activity
-    heard = network.encoder.context_frames + (0 if head is None else head.context_frames)
-    return heard, network.decoder.context_frames
+def load_network(entry: ModelEntry) -> nn.Module:
+    """The network of a model with its weights, in 32-bit floats, ready for inference.
+
+    Raises:
+        ModelError: no weights, unreadable ones, or ones of another recipe
+    """
+    return network_with(entry, weights_of.unpack(weights_of.read(weights_path(entry))))
+
+
+def network_with(entry: ModelEntry, tensors: Weights) -> nn.Module:
+    """The network of a model, with weights that were read before, ready for inference.
+
+    Raises:
+        ModelError: weights of another recipe
+    """
+    # What a caller loads in inference mode is to encode outside of it, too.
+    with torch.inference_mode(False):
+        network = build(entry.recipe).float()
+    try:
+        network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+    except RuntimeError as error:
+        raise ModelError(
+            f"{entry.folder / WEIGHTS}: the weights are not of the recipe beside them; restore or re-import them"
+        ) from error
+    return network.eval().requires_grad_(False)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,9 @@ import numpy as np
 from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, OutputError, SdcError
-from ...runtime import Model
+from ...families import build
+from ...progress import Progress
+from ...runtime import CodecModel
 from ..codec import Codec
 from ..separate import checked_views
 from ..systems import Mixture, SeparatingCodec, System, find_system
@@ -32,8 +34,6 @@ from .tables import tables
 
 COST_SECONDS = 10.0
 """Audio that the cost of the reference codec is measured on."""
-
-Progress = Callable[[float, float | None], None]
 
 
 def _unseen(unit: str) -> AbstractContextManager[Progress | None]:
@@ -66,13 +66,12 @@ def evaluate(
     failures: list[str] = []
     # What can be wrong with the settings is found before hours of work.
     _check_pages(settings)
-    model = SeparatingCodec(
-        codec, num_codebooks=codec.codebooks_for(settings.bitrate), views=checked_views(settings.views)
-    )
+    checked_views(settings.views, codec)
+    settings = dataclasses.replace(settings, visqol=_visqol(settings, notes))
+    model = SeparatingCodec(codec, num_codebooks=codec.codebooks_for(settings.bitrate), views=settings.views)
     systems = _systems(model, settings, notes)
     if settings.mushra:
         check_listening_test([system.name for system in systems], codec.sample_rate)
-    settings = dataclasses.replace(settings, visqol=_visqol(settings, notes))
     if settings.work is None and under_torchrun():
         raise OutputError("several processes share their results through a folder; pass --work DIR")
     with contextlib.ExitStack() as stack:
@@ -196,8 +195,8 @@ def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
         from ...runtime.torch import TorchRuntime, choose_device
 
         recipe = zoo.find("dac-16k").recipe
-        runtime = TorchRuntime(zoo.build(recipe), recipe.model.sample_rate, choose_device(codec.device), None)
-        costs.append(_cost(Codec(Model("dac-16k (random weights)", recipe, b"", runtime)), None))
+        runtime = TorchRuntime(build(recipe), recipe, choose_device(codec.device), None)
+        costs.append(_cost(Codec(CodecModel("dac-16k (random weights)", recipe, b"", runtime)), None))
     return costs
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ...audio import Wav, atomic_output
+from ...audio import Wav, atomic_output, db_to_amplitude
+from ...audio.heard import heard
 from ...data.parallel import ProcessPool, own_cores
 from ...errors import OutputError, SdcError
+from ...progress import Progress
 from ..codec import Codec, Codes
-from ..heard import heard
 from ..metrics import mel_distance_dac, si_sdr, stft_distance
 from ..stream import SEGMENT_FRAMES
-from ..systems import Resynthesizer, SeparatingCodec, Separator, System
+from ..systems import Resynthesizes, Separates, SeparatingCodec, System
 from ..torchrun import PATIENCE, is_first_process, under_torchrun
 from .protocol import Clip, ClipPlan, load
 from .settings import Settings
@@ -100,11 +101,11 @@ class Estimate:
 def estimates(systems: Sequence[System], clip: Clip, sample_rate: int) -> Iterator[Estimate]:
     """What each system makes of a clip: separations, and resyntheses of the mixture and of its stems."""
     for system in systems:
-        if isinstance(system, Separator):
+        if isinstance(system, Separates):
             for way, stems in system.separate(clip.mix, sample_rate).items():
                 for domain, wav in stems.items():
                     yield Estimate(way, system.name, domain, wav, clip.stems[domain])
-        if isinstance(system, Resynthesizer):
+        if isinstance(system, Resynthesizes):
             for stem, wav in {"mix": clip.mix, **clip.stems}.items():
                 if stem == "mix" or not is_silent(wav):
                     back, bitrate = system.resynthesize(wav, sample_rate, None if stem == "mix" else stem)
@@ -119,7 +120,7 @@ def own_estimates(model: SeparatingCodec, clip: Clip) -> Iterator[Estimate]:
     for domain, stem in clip.stems.items():
         if is_silent(stem):
             continue
-        everywhere = plain.encode(stem, num_codebooks=model.num_codebooks, present=codec.domains)
+        everywhere = plain.encode(stem, num_codebooks=model.num_codebooks, active=codec.domains)
         for through in codec.domains:
             yield Estimate("cross", codec.name, domain, codec.decode(everywhere, stem=through), stem, through=through)
         alone = model.encode(stem)
@@ -162,7 +163,7 @@ def measure(
     settings: Settings,
     work: Path,
     *,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> Measured:
     """Measure every clip; under torchrun, the processes share them.
 
@@ -287,7 +288,7 @@ def _observed(model: SeparatingCodec, clip: Clip) -> list[Measurement]:
 
 def activity(codec: Codec, codes: Codes, stems: Mapping[str, Wav], clip: str, signal: str) -> list[Measurement]:
     """Compare the segments that `codes` have of one signal with the stems that it is made of."""
-    gain = 10 ** (float(codes.gain_db[0]) / 20)
+    gain = db_to_amplitude(float(codes.gain_db[0]))
     stacked = np.stack([stems[domain] for domain in codec.domains]) * np.float32(gain)
     # The last frame may be begun only.
     stacked = np.pad(stacked, ((0, 0), (0, -stacked.shape[-1] % codec.hop_length)))

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ...audio import AudioReader, StreamResampler, Wav, downmix
 from ...data.dnr import Split, find_tracks, read_track
 from ...errors import InputError
+from ...progress import Progress
 from .settings import Protocol
 
 SEGMENT_SECONDS: dict[Split, float] = {"train": 5.0, "val": 5.0, "test": 10.0}
@@ -105,7 +106,7 @@ def plan(
     limit: int | None = None,
     report: Callable[[str], None] = lambda message: None,
     note: Callable[[str], None] = lambda message: None,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[ClipPlan]:
     """The clips of a split, in order. Every track is read once.
 

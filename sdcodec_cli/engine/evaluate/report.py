@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...audio import Wav, integrated_loudness
+from ...audio import Wav, db_to_amplitude, integrated_loudness
 from ..pictures import RANGE, colour, shades, spectrogram
 from ..systems import System
 from .distributions import METRICS, distributions, number
@@ -275,6 +275,6 @@ def matching_gains(wavs: Sequence[Wav], sample_rate: int) -> list[float]:
     """Factors that make the others as loud as the first by ITU-R BS.1770, and all of them quieter if one would clip."""
     loudness = [integrated_loudness(wav[None], sample_rate) for wav in wavs]
     differences = [loudness[0] - value for value in loudness]
-    gains = [10 ** (min(by, LOUDEST_GAIN) / 20) if math.isfinite(by) else 1.0 for by in differences]
+    gains = [db_to_amplitude(min(by, LOUDEST_GAIN)) if math.isfinite(by) else 1.0 for by in differences]
     peak = max(float(np.abs(wav).max(initial=0)) * gain for wav, gain in zip(wavs, gains, strict=True))
     return [gain / max(1.0, peak) for gain in gains]

@@ -4,7 +4,7 @@ Whatever is random belongs to an example or to a step, never to a process: the s
 any number of processes.
 
 Legend: B examples of one process, N domains of the model, C domains that are mixed (the same, unless the model has only
-one), T samples, S stems, M mixtures, Z silent outputs.
+one), T samples.
 """
 
 from __future__ import annotations
@@ -22,36 +22,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ...data.mixing import Trouble, draw, mix
 from ...data.pool import Pool
+from ...families import of
+from ...nn.objectives import Choices
 from ...recipe import Recipe
-
-CHOICES = 1
-"""Sub-sequence of an example's random numbers for what the objective chooses; mixing uses the first."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What is decoded from which latents, and how coarsely they are quantized."""
-
-    present: Tensor
-    """Which domains each example has, bool `[B, N]`."""
-    keep: Tensor
-    """Quantizer dropout: levels that each domain of each example uses, int64 `[N, B]`."""
-    sources: Tensor
-    """Example from which each mixture takes each domain, int64 `[N, B]`; usually its own."""
-    stems: Tensor
-    """Example and domain of each stem that is decoded, int64 `[2, S]`."""
-    mixtures: Tensor
-    """Examples whose mixture is decoded, that is of two domains or more, int64 `[M]`."""
-    silent: Tensor
-    """Example and domain of outputs that should be silent, int64 `[2, Z]`."""
-
-    def to(self, device: torch.device) -> Choices:
-        """A copy on a device."""
-        return Choices(*(getattr(self, field.name).to(device, non_blocking=True) for field in dataclasses.fields(self)))
-
-    def pin_memory(self) -> Choices:
-        """A copy that reaches a GPU without waiting."""
-        return Choices(*(getattr(self, field.name).pin_memory() for field in dataclasses.fields(self)))
 
 
 @dataclass(frozen=True)
@@ -107,7 +80,7 @@ def make_batch(pool: Pool, recipe: Recipe, indices: range) -> Batch:
         present=torch.from_numpy(present),
         targets=torch.from_numpy(np.stack([example.targets for example in examples])),
         mix_targets=torch.tensor([example.mix_target for example in examples], dtype=torch.float32),
-        choices=choose(_merged(present, recipe), recipe, indices),
+        choices=of(recipe).choose(_merged(present, recipe), recipe, indices),
         trouble=sum((example.trouble for example in examples), Trouble()),
         problem=empty[0] if empty else None,
     )
@@ -129,36 +102,6 @@ def level(batch: Batch, recipe: Recipe) -> Tensor:
 def _merged(present: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Of which of the model's domains there is something: `[B, C]` to `[B, N]`."""
     return present if recipe.sources == recipe.model.domains else np.asarray(present.any(1, keepdims=True))
-
-
-def choose(present: np.ndarray, recipe: Recipe, indices: range) -> Choices:
-    """The choices for examples of which `present` `[B, N]` tells the domains.
-
-    With `swap_probability` two neighbouring examples exchange some of their domains before they are added up, which
-    teaches latents to add up whatever they come from (arXiv:2102.05245).
-    """
-    fields, levels = recipe.training, recipe.quantizer.num_codebooks
-    batch, domains = present.shape
-    keep = np.full((domains, batch), levels)
-    sources = np.tile(np.arange(batch), (domains, 1))
-    decode_silence = np.zeros_like(present)
-    for row, index in enumerate(indices):
-        rng = np.random.default_rng([fields.seed, index, CHOICES])
-        dropped = rng.random(domains) < fields.quantizer_dropout
-        keep[:, row] = np.where(dropped, rng.integers(1, levels + 1, domains), levels)
-        decode_silence[row] = ~present[row] & (rng.random(domains) < fields.silence_probability)
-        exchanged = (rng.random() < fields.swap_probability) & (rng.random(domains) < 0.5)
-        if row % 2 == 0 and row + 1 < batch:
-            sources[exchanged, row], sources[exchanged, row + 1] = row + 1, row
-    several = np.take_along_axis(present.T, sources, axis=1).sum(0) > 1
-    return Choices(
-        present=torch.from_numpy(present),
-        keep=torch.from_numpy(keep),
-        sources=torch.from_numpy(sources),
-        stems=torch.from_numpy(np.stack(present.nonzero())),
-        mixtures=torch.from_numpy(several.nonzero()[0]),
-        silent=torch.from_numpy(np.stack(decode_silence.nonzero())),
-    )
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,9 @@ class CodebookWatch:
         return perplexity, dead
 
     def initialize(self, run: Callable[[Observer], object], seed: int) -> None:
-        """Make the codebooks of things that are looked up in `run`, so that they start at the right scale.
+        """Fill the codebooks with vectors that `run` looks up in them, so that they start at the right scale.
 
-        What a level sees depends on the levels before it, hence several rounds.
+        What is looked up in a codebook depends on those before it, hence several rounds.
         """
         for round_ in range(INITIAL_ROUNDS):
             self.renew(run, seed + round_)

@@ -69,7 +69,8 @@ class Processes:
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
             ],
         )
-        # Under bfloat16 what is left in 32 bits, the quantizers above all, is there because it needs them.
+        # TF32 only where the recipe asks for it: what stays in float32 under bfloat16, like the quantizers, needs all
+        # of its digits.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ... import weights, zoo
 from ...errors import ModelError
+from ...families import build
 from ...nn.layers import fold_weight_norm
 from ...recipe import Recipe, read_recipe
 from ...runtime.graphs import make_graphs
@@ -58,8 +59,8 @@ def export(
     state = checkpoint.read(path)
     recipe = read_recipe(run / zoo.RECIPE)
     recipe = dataclasses.replace(recipe, name=name or recipe.name)
-    network = zoo.build(recipe)
-    make_trainable(network, recipe.training)
+    network = build(recipe)
+    make_trainable(network, recipe)
     network.load_state_dict(state["average"])
     fold_weight_norm(network)
     kept = folder / zoo.CARD

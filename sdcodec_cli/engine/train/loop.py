@@ -27,7 +27,7 @@ from .distributed import Processes, lost_a_process
 from .log import RunLog, TrainingProgress
 from .means import Means
 from .setup import RunOptions, changes, check_run, open_run, share_of, spare_cores
-from .trainer import Trainer, renews_codebooks
+from .trainer import Trainer
 from .validation import Validator
 
 NOT_FINITE = "not-finite.pt"
@@ -71,7 +71,7 @@ def train(
         recipe: what to train
         data_root: see `data.pool.find_manifest`; without a `valid` split in it there is no validation
         run: folder of the run
-        initial: model whose weights to start from, see `zoo.start_from`; random ones by default
+        initial: model whose weights to start from, see `trainer.start_from`; random ones by default
         resume: continue the run that is in the folder
         device: `cpu`, `cuda` or `mps`
         options: how it is done
@@ -95,9 +95,9 @@ def train(
     try:
         with _spoken_once():
             share = share_of(recipe, processes, options)
-            if share.micro_batch % 2 and recipe.training.swap_probability:
-                report(f"examples at a time: {share.micro_batch}; the last one has none to exchange domains with")
             trainer = Trainer(recipe, processes, initial=initial, compiled=options.compiled)
+            if share.micro_batch % 2 and trainer.objective.exchanges:
+                report(f"examples at a time: {share.micro_batch}; the last one has none to exchange domains with")
             if resume:
                 _continue(trainer, run, kept, report)
             if processes.chosen.line is not None:
@@ -126,7 +126,7 @@ def train(
 
 @contextlib.contextmanager
 def _spoken_once() -> Iterator[None]:
-    """For what fails in all processes of a machine alike: the first one of them says it."""
+    """Let the first process of a machine raise an error that all of its processes meet; the others just end."""
     try:
         yield
     except SdcError:
@@ -252,7 +252,7 @@ class _Loop:
         self.trainer.take_step()
         self.means.add(values)
         step = self.trainer.step
-        if renews_codebooks(self.fields, step):
+        if self.trainer.renews_codebooks:
             self.report(f"step {step}: {self.trainer.renew_codebooks(share[-1])} codebook entries renewed")
         if step % self.options.log_every == 0 or step == self.fields.steps:
             self._write_row(rates)
@@ -290,7 +290,7 @@ class _Loop:
 
     def _validate(self) -> None:
         step = self.trainer.step
-        perplexity, dead = self.trainer.watch.report()
+        perplexity, dead = self.trainer.watch.report() if self.trainer.watch else ({}, {})
         improved = False
         if self.processes.is_first:
             if perplexity:

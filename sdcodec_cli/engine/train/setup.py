@@ -56,8 +56,8 @@ def check_run(recipe: Recipe, run: Path, initial: zoo.ModelEntry | None, resume:
     """What can be known to be wrong before anything is loaded.
 
     Raises:
-        ModelError: the run folder has a run and `resume` is off, or none and it is on, or it is a model; there is no
-            activity head to train alone
+        ModelError: the run folder has a run and `resume` is off, or none and it is on, or it is a model; a part of the
+            network would stay random
     """
     if (run / zoo.WEIGHTS).exists():
         raise ModelError(f"{run}: is a model, which a run would spoil; choose another --out")
@@ -65,8 +65,13 @@ def check_run(recipe: Recipe, run: Path, initial: zoo.ModelEntry | None, resume:
     if exists != resume:
         advice = "pass --resume to continue it, or another --out" if not resume else "leave --resume out to start one"
         raise ModelError(f"{run}: there is {'a' if exists else 'no'} run in this folder; {advice}")
-    if recipe.training.parts == "activity" and (not recipe.model.activity or (initial is None and not resume)):
-        raise ModelError(f"{recipe.name}: training.parts = activity needs model.activity, and --init to start from")
+    trained = {part for stage in recipe.plan for part in stage.parts or recipe.parts}
+    untouched = [part for part in recipe.parts if part not in trained]
+    if untouched and initial is None and not resume:
+        raise ModelError(
+            f"{recipe.name}: no stage trains {', '.join(untouched)}, which would stay random; "
+            "give a model to start from with --init"
+        )
 
 
 def share_of(recipe: Recipe, processes: Processes, options: RunOptions) -> Share:
@@ -118,7 +123,11 @@ def changes(before: Recipe, after: Recipe) -> Iterator[str]:
     """Fields that two recipes differ in, a line each."""
     old, new = dataclasses.asdict(before), dataclasses.asdict(after)
     for table, fields in new.items():
-        for key, value in fields.items() if isinstance(fields, dict) else ():
+        if not isinstance(fields, dict):
+            if table != "name" and old[table] != fields:
+                yield f"{table} was {old[table]} and is now {fields}"
+            continue
+        for key, value in fields.items():
             if old[table][key] != value:
                 yield f"{table}.{key} was {old[table][key]} and is now {value}"
 

@@ -13,81 +13,45 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.profiler import record_function
 
-from ... import zoo
+from ... import weights, zoo
 from ...errors import ModelError
-from ...nn.discriminator import Discriminators
+from ...families import build, of
 from ...nn.layers import add_weight_norm
+from ...nn.objectives import Objective, ParameterGroup
 from ...nn.quantize import Observer
-from ...nn.sdcodec import SDCodec
-from ...recipe import Recipe, TrainingFields
-from .adversarial import deceiving_loss, discriminator_loss, feature_distance
+from ...recipe import Recipe, StageFields, TrainingFields
 from .batches import Batch, level
 from .codebooks import CodebookWatch
 from .distributed import Processes
 from .muon import Muon
-from .objective import Generator, draw_scales, objective, targets
-
-SCALE_RATE = 0.05
-"""Learning rate of the blocks' scales, as a share of all others'. At the full one, those of blocks that are added to a
-trained network are at zero after a hundred steps, before the blocks have learned anything, and stay there."""
 
 
-def schedule(fields: TrainingFields, step: int) -> float:
-    """Share of the peak learning rate that a step gets, the first being step 0."""
+def schedule(fields: TrainingFields, step: int, steps: int) -> float:
+    """Share of the peak learning rate that a step of a stage of so many steps gets, the first being step 0."""
     if step < fields.warmup_steps:
         return (step + 1) / fields.warmup_steps
     after = step - fields.warmup_steps
     if fields.schedule == "exponential":
         return fields.gamma**after
-    progress = min(1.0, after / max(1, fields.steps - fields.warmup_steps))
+    progress = min(1.0, after / max(1, steps - fields.warmup_steps))
     return fields.final_learning_rate + (1 - fields.final_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
 
 
-def make_trainable(model: SDCodec, fields: TrainingFields) -> None:
-    """Put weight norm on what is trained, and hold the rest fixed, bit for bit."""
-    if fields.parts == "all":
-        add_weight_norm(model)
-    elif model.activity is not None:
-        model.requires_grad_(False)
-        model.activity.requires_grad_(True)
+def make_trainable(network: nn.Module, recipe: Recipe) -> None:
+    """Put weight norm on what any stage trains, where the family wants it; the rest stays as it is, bit for bit."""
+    if not of(recipe).weight_norm:
+        return
+    for name, part in network.named_children():
+        if any(not stage.parts or name in stage.parts for stage in recipe.plan):
+            add_weight_norm(part)
 
 
-def renews_codebooks(fields: TrainingFields, step: int) -> bool:
-    """Codebooks are renewed often while everything moves, then seldom, and left to settle in the last third."""
-    if not fields.codebook_renewal or fields.parts != "all":
-        return False
-    return step % (100 if step <= 1000 else 500) == 0 and step < fields.steps * 2 / 3
-
-
-class Critic(nn.Module):
-    """Discriminators with their losses and those they give to the codec, in one forward pass.
-
-    The codec's losses see the discriminators' weights as constants, so that a single backward pass serves both sides.
-
-    Args:
-        discriminators: to train
-    """
-
-    def __init__(self, discriminators: Discriminators) -> None:
-        super().__init__()
-        self.discriminators = discriminators
-
-    def forward(self, real: Tensor, decoded: Tensor) -> dict[str, Tensor]:
-        """Losses of each row, `[R]`, from two `[R, T]`: `discriminator`, `adversarial` and `feature`."""
-        rows = len(real)
-        maps = self.discriminators(torch.cat([real, decoded.detach()])[:, None])
-        real_maps = [[layer[:rows] for layer in network] for network in maps]
-        decoded_maps = [[layer[rows:] for layer in network] for network in maps]
-        constants = {name: parameter.detach() for name, parameter in self.discriminators.named_parameters()}
-        seen = functional_call(self.discriminators, constants, (decoded[:, None],))
-        return {
-            "discriminator": discriminator_loss(real_maps, decoded_maps),
-            "adversarial": deceiving_loss(seen),
-            "feature": feature_distance(real_maps, seen),
-        }
+def hold_still(network: nn.Module, stage: StageFields) -> None:
+    """Let only the parts of a stage be trained."""
+    for name, part in network.named_children():
+        part.requires_grad_(not stage.parts or name in stage.parts)
 
 
 class Trainer:
@@ -96,8 +60,8 @@ class Trainer:
     Args:
         recipe: what to train
         processes: that train it together
-        initial: model whose weights to start from, see `zoo.start_from`
-        compiled: whether encoder and decoder go through `torch.compile`
+        initial: model whose weights to start from, see `Family.adopt`
+        compiled: whether networks go through `torch.compile`
 
     Raises:
         ModelError: the initial model does not fit
@@ -107,54 +71,85 @@ class Trainer:
         self, recipe: Recipe, processes: Processes, *, initial: zoo.ModelEntry | None = None, compiled: bool = False
     ) -> None:
         self.recipe, self.processes = recipe, processes
-        self.fields = recipe.training
+        self.family, self.fields = of(recipe), recipe.training
         self.step = 0
         self.from_scratch = initial is None
         torch.manual_seed(self.fields.seed)
-        self.model = zoo.build(recipe)
+        self.model = build(recipe)
         if initial is not None:
-            zoo.start_from(self.model, initial)
-        make_trainable(self.model, self.fields)
+            start_from(self.model, recipe, initial)
+        make_trainable(self.model, recipe)
         self.model.to(processes.device)
         self.average = copy.deepcopy(self.model) if self.fields.average_decay else self.model
-        self.critic = Critic(zoo.build_discriminators(recipe)) if self.fields.adversarial else None
-        if compiled:
-            # Snake's four passes over memory become one; discriminators, all convolutions, have little to gain.
-            for network in (self.model.encoder, self.model.decoder):
-                network.compile()
-        self.generator = processes.wrap(Generator(self.model, self.fields))
+        self.critic = self.family.critic(recipe)
         self.wrapped_critic = processes.wrap(self.critic) if self.critic else None
-        self.watch = CodebookWatch(self.model.quantizer, processes)
+        if compiled:
+            # Discriminators, all convolutions, have little to gain.
+            for network in self.family.compiled(self.model):
+                network.compile()
+        self._begin(0)
+
+    def _begin(self, number: int) -> None:
+        """Get ready for a stage."""
+        self.stage_number, self.stage = number, self.recipe.plan[number]
+        self.first_step = sum(stage.steps for stage in self.recipe.plan[:number])
+        hold_still(self.model, self.stage)
+        self.objective: Objective = self.family.objective(self.model, self.recipe, self.stage)
+        self.wrapped_objective = self.processes.wrap(self.objective)
+        quantizer = self.objective.quantizer
+        self.watch = None if quantizer is None else CodebookWatch(quantizer, self.processes)
         self.optimizers = self._optimizers()
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        fields, discriminator = self.fields, self.recipe.discriminator
-        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        muon = fields.optimizer == "muon"
-        matrices = [p for name, p in trained.items() if muon and ".blocks." in name and p.dim() == 2]
-        scales = [p for name, p in trained.items() if ".blocks." in name and name.endswith(".scale")]
-        others = [p for p in trained.values() if not any(p is apart for apart in (*matrices, *scales))]
-        decay = fields.weight_decay
+        fields = self.fields
+        decay, betas = fields.weight_decay, fields.betas
+        groups = [group for group in self.family.parameter_groups(self.model) if _belongs(group, fields)]
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        apart = {id(parameter) for group in groups for parameter in group.parameters}
         optimizers: dict[str, torch.optim.Optimizer] = {
-            "adamw": torch.optim.AdamW(others, betas=fields.betas, weight_decay=decay, fused=True)
+            "adamw": torch.optim.AdamW(
+                [parameter for parameter in trained if id(parameter) not in apart],
+                betas=betas,
+                weight_decay=decay,
+                fused=True,
+            )
         }
-        if scales:
-            optimizers["scales"] = torch.optim.AdamW(scales, betas=fields.betas, weight_decay=decay, fused=True)
-        if matrices:
-            dtype = torch.bfloat16 if self.processes.precision == "bfloat16" else torch.float32
-            optimizers["muon"] = Muon(matrices, weight_decay=decay, dtype=dtype)
+        self._rates = {}
+        for group in groups:
+            members = [parameter for parameter in group.parameters if parameter.requires_grad]
+            if not members:
+                continue
+            self._rates[group.name] = group.learning_rate
+            if group.muon:
+                dtype = torch.bfloat16 if self.processes.precision == "bfloat16" else torch.float32
+                optimizers[group.name] = Muon(members, weight_decay=decay, dtype=dtype)
+            else:
+                optimizers[group.name] = torch.optim.AdamW(members, betas=betas, weight_decay=decay, fused=True)
         if self.critic:
             optimizers["discriminators"] = torch.optim.AdamW(
-                self.critic.parameters(), betas=discriminator.betas, weight_decay=decay, fused=True
+                self.critic.parameters(), betas=self.critic.fields.betas, weight_decay=decay, fused=True
             )
         return optimizers
 
     def learning_rates(self) -> dict[str, float]:
         """Of the step to come, by optimizer."""
-        share = schedule(self.fields, self.step)
-        peak = self.fields.learning_rate
-        peaks = {"discriminators": self.recipe.discriminator.learning_rate, "scales": SCALE_RATE * peak}
-        return {name: share * peaks.get(name, peak) for name in self.optimizers}
+        share = schedule(self.fields, self.step - self.first_step, self.stage.steps)
+        peak = self.fields.learning_rate * self.stage.learning_rate
+        rates = {name: share * peak * self._rates.get(name, 1.0) for name in self.optimizers}
+        if self.critic:
+            rates["discriminators"] = share * self.critic.fields.learning_rate * self.stage.learning_rate
+        return rates
+
+    @property
+    def renews_codebooks(self) -> bool:
+        """Codebooks are renewed often while everything moves, then seldom, and left to settle in the last third."""
+        step = self.step - self.first_step
+        return (
+            self.objective.renews_codebooks
+            and step > 0
+            and step % (100 if step <= 1000 else 500) == 0
+            and step < self.stage.steps * 2 / 3
+        )
 
     def backward(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Gradients of the next step, from its micro-batches.
@@ -164,39 +159,25 @@ class Trainer:
         """
         fields, count = self.fields, len(batches)
         sums: dict[str, Tensor] = {}
-        scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=self.step)
         for number, batch in enumerate(batches, start=1):
             with record_function("mix"):
                 stems = self.mix(batch)
-            if self.step == 0 and number == 1 and fields.codebook_renewal and self.from_scratch:
-                self.watch.initialize(functools.partial(self._quantize, stems), fields.seed)
-            adversarial = self.wrapped_critic is not None and self.step >= fields.adversarial_start
-            together = [self.generator, *([self.wrapped_critic] if self.wrapped_critic else [])]
+            if self.step == 0 and number == 1 and self.from_scratch and self.watch and self.objective.renews_codebooks:
+                self.watch.initialize(functools.partial(self._look_up, stems), fields.seed)
+            critic, weights = self._critic_of_step()
+            together = [self.wrapped_objective, *([self.wrapped_critic] if self.wrapped_critic else [])]
             with self.processes.gathering(*together, last=number == count):
                 with record_function("codec"):
-                    outputs = self.generator(stems, batch.choices, self.watch)
+                    outputs = self.wrapped_objective(stems, batch.choices, self.watch)
                 with record_function("losses"):
-                    wanted = targets(stems, batch.choices)
-                    losses = objective(
-                        outputs,
-                        stems,
-                        wanted,
-                        batch.choices,
-                        fields,
-                        sample_rate=self.recipe.model.sample_rate,
-                        hop_length=self.recipe.model.hop_length,
-                        scales=scales,
-                    )
+                    losses = self.objective.losses(outputs, stems, batch.choices, self.step)
                 train = losses["total"]
-                if adversarial and self.wrapped_critic is not None:
+                if critic is not None:
                     with record_function("discriminators"):
-                        rows = self.wrapped_critic(wanted, outputs["decoded"][: len(wanted)])
+                        rows = critic(*self.objective.compared(outputs, stems, batch.choices))
                     losses |= {name: loss.sum() / len(stems) for name, loss in rows.items()}
-                    losses["total"] = (
-                        losses["total"]
-                        + fields.adversarial_weight * losses["adversarial"]
-                        + fields.feature_weight * losses["feature"]
-                    )
+                    for name, weight in weights.items():
+                        losses["total"] = losses["total"] + weight * losses[name]
                     train = losses["total"] + losses["discriminator"]
                 with record_function("backward"):
                     torch.autograd.backward(train / count)
@@ -204,15 +185,24 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + loss.detach() / count
         norms = {"gradient_norm": nn.utils.clip_grad_norm_(self.model.parameters(), fields.clip_norm)}
         if self.critic is not None and "discriminator" in sums:
-            ceiling = self.recipe.discriminator.clip_norm
+            ceiling = self.critic.fields.clip_norm
             norms["discriminator_gradient_norm"] = nn.utils.clip_grad_norm_(self.critic.parameters(), ceiling)
         return {**sums, **norms}
+
+    def _critic_of_step(self) -> tuple[nn.Module | None, dict[str, float]]:
+        """The discriminators, if this step trains them, and the weights of what they add to the codec's losses."""
+        if self.critic is None or self.step < self.critic.start:
+            return None, {}
+        weights = {name: weight for name, weight in self.critic.weights.items() if self.objective.has(name)}
+        return (self.wrapped_critic if weights else None), weights
 
     def take_step(self) -> None:
         """Move the weights along the gradients, and their average after them."""
         with record_function("optimizers"):
             self._move()
         self.step += 1
+        if self.step == self.first_step + self.stage.steps and self.stage_number + 1 < len(self.recipe.plan):
+            self._begin(self.stage_number + 1)
 
     def _move(self) -> None:
         for name, rate in self.learning_rates().items():
@@ -233,12 +223,13 @@ class Trainer:
 
     def renew_codebooks(self, batch: Batch) -> int:
         """Put unused codebook entries to work; returns how many."""
-        return self.watch.renew(functools.partial(self._quantize, self.mix(batch)), seed=self.step)
+        assert self.watch is not None
+        return self.watch.renew(functools.partial(self._look_up, self.mix(batch)), seed=self.step)
 
     @torch.no_grad()
-    def _quantize(self, stems: Tensor, observe: Observer) -> None:
+    def _look_up(self, stems: Tensor, observe: Observer) -> None:
         with self.processes.autocast():
-            self.model.quantize(self.model.encode(stems.sum(1)[:, None]), observe=observe)
+            self.objective.look_up(stems, observe)
 
     def state(self) -> dict[str, Any]:
         """All that a checkpoint needs; to be called by all processes, of which the first one's is complete."""
@@ -250,7 +241,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "discriminators": self.critic.state_dict() if self.critic else {},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "codebooks": self.watch.state(),
+            "codebooks": self.watch.state() if self.watch else {},
             "rng": torch.get_rng_state(),
         }
 
@@ -261,6 +252,8 @@ class Trainer:
             ModelError: it is that of another recipe
         """
         try:
+            step = int(state["step"])
+            self._begin(self.recipe.stage_of(step))
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             if self.critic:
@@ -273,10 +266,34 @@ class Trainer:
                 optimizer.load_state_dict(state["optimizers"][name])
                 for group, options in zip(optimizer.param_groups, own, strict=True):
                     group.update(options)
-            self.watch.load_state(state["codebooks"])
+            if self.watch:
+                self.watch.load_state(state["codebooks"])
             torch.set_rng_state(state["rng"].cpu())
-            self.step, self.from_scratch = int(state["step"]), bool(state["from_scratch"])
+            self.step, self.from_scratch = step, bool(state["from_scratch"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(
                 "the checkpoint does not fit the recipe; resume with the recipe that the run was started with"
             ) from error
+
+
+def _belongs(group: ParameterGroup, fields: TrainingFields) -> bool:
+    """Whether a group has an optimizer of its own: matrices do where the recipe asks for Muon."""
+    return fields.optimizer == "muon" or not group.muon
+
+
+def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> None:
+    """Give a network the weights of another model, as its family adopts them.
+
+    Raises:
+        ModelError: the other model has no weights, or other sizes
+    """
+    stored = weights.unpack(weights.read(zoo.weights_path(entry)))
+    tensors = {name: torch.from_numpy(tensor) for name, tensor in stored.items()}
+    wanted = {key: value.shape for key, value in network.state_dict().items()}
+    found = of(recipe).adopt(network, entry.recipe, tensors)
+    for key in [*wanted, *found]:
+        if key not in wanted or key not in found or found[key].shape != wanted[key]:
+            raise ModelError(
+                f"{entry.name}: cannot be a start for this recipe, {key} differs in size; choose another --init"
+            )
+    network.load_state_dict(found)

@@ -9,11 +9,12 @@ import dataclasses
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...data.pool import Pool
 from ...errors import InputError
-from ...nn.sdcodec import SDCodec
+from ...families import of
+from ...nn.objectives import Estimate
 from ...recipe import Recipe
 from ..metrics import si_sdr
 from .batches import level, make_batch
@@ -30,7 +31,7 @@ class Validation:
     """What a validation found."""
 
     scores: dict[str, float]
-    """Mean SI-SDR in dB: of the mix, of each stem coded alone, and of each stem decoded out of the mix."""
+    """Mean SI-SDR in dB of what the family compares, such as the mix and each stem decoded out of it."""
     recordings: tuple[Recording, ...]
     """The first mixtures and stems, as they were and as they came out."""
 
@@ -60,31 +61,24 @@ class Validator:
             augmentation=type(recipe.augmentation)(),
             training=dataclasses.replace(recipe.training, seed=SEED),
         )
+        self.recipe = recipe
         self.stems = level(make_batch(pool, plain, range(EXAMPLES)), recipe)
-        self.domains = recipe.model.domains
-        for domain, wavs in zip(self.domains, self.stems.unbind(1), strict=True):
+        for domain, wavs in zip(recipe.model.domains, self.stems.unbind(1), strict=True):
             if not bool(wavs.any()):
                 raise InputError(f"{domain}: the valid split has nothing but silence")
 
     @torch.no_grad()
-    def __call__(self, model: SDCodec, *, recordings: int = 2) -> Validation:
-        """Scores of a model, and its output for the first `recordings` mixtures."""
-        device = next(model.parameters()).device
-        stems = self.stems.to(device)
-        mixtures = stems.sum(1)
-        out = {name: wav[:, 0] for name, wav in model(mixtures[:, None]).items()}
-        scores = {"mix": _mean(out["mix"], mixtures)}
-        kept = [Recording(f"{number} mix", mixtures[number], out["mix"][number]) for number in range(recordings)]
-        for n, domain in enumerate(self.domains):
-            latents = model.quantize(model.encode(stems[:, n, None])).latents[n]
-            alone = model.decode(latents)[:, 0, : mixtures.shape[-1]]
-            scores[domain] = _mean(alone, stems[:, n])
-            scores[f"{domain} separated"] = _mean(out[domain], stems[:, n])
-            kept += [
-                Recording(f"{number} {domain} separated", stems[number, n], out[domain][number])
-                for number in range(recordings)
-            ]
-        return Validation(scores, tuple(kept))
+    def __call__(self, network: nn.Module, *, recordings: int = 2) -> Validation:
+        """Scores of a network, and its output for the first `recordings` mixtures."""
+        stems = self.stems.to(next(network.parameters()).device)
+        found: list[Estimate] = of(self.recipe).estimates(network, self.recipe, stems)
+        shown = [estimate for estimate in found if estimate.shown]
+        kept = [
+            Recording(f"{number} {each.name}", each.reference[number], each.estimate[number])
+            for number in range(recordings)
+            for each in shown
+        ]
+        return Validation({each.name: _mean(each.estimate, each.reference) for each in found}, tuple(kept))
 
 
 def _mean(estimate: Tensor, reference: Tensor) -> float:

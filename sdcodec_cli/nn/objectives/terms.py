@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...nn.distances import decibels, magnitudes, power, spectrum
-from ..heard import heard
-from ..masks import HOP_LENGTH, WINDOW_LENGTH
+from ...audio.heard import heard
+from ...audio.masks import HOP_LENGTH, WINDOW_LENGTH
+from ..distances import MEL_SCALES, decibels, magnitudes, power, spectrum
 
 
 def masked_negative_snr(
@@ -19,7 +19,7 @@ def masked_negative_snr(
 ) -> Tensor:
     """`negative_snr` of what ratio masks, made of decoded stems, take out of the mixture.
 
-    The masks are those of `engine.masks`; the ratio is taken between spectra, before the overlap-add, which would
+    The masks are those of `audio.masks`; the ratio is taken between spectra, before the overlap-add, which would
     take away another few tenths of a dB of the noise. A stem that is alone in its mixture gets all of it.
 
     Args:
@@ -68,3 +68,10 @@ def heard_frames(stems: Tensor, hop_length: int) -> Tensor:
     """
     stems = F.pad(stems, (0, -stems.shape[-1] % hop_length))
     return heard(stems.unfold(-1, hop_length, hop_length))
+
+
+def draw_scales(count: int, *, seed: int, step: int) -> list[tuple[int, int]]:
+    """Mel scales of a step, the same in all processes."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + step)
+    order = torch.randperm(len(MEL_SCALES), generator=generator).tolist()
+    return [MEL_SCALES[i] for i in sorted(order[:count])]

@@ -10,11 +10,15 @@ its layers, the scores last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ...recipe import DiscriminatorFields
+from ..discriminator import Discriminators
 
 FeatureMaps = Sequence[Sequence[Tensor]]
 
@@ -51,3 +55,37 @@ def _difference(ours: Tensor, theirs: Tensor) -> Tensor:
 def _row_sum(terms: Iterable[Tensor]) -> Tensor:
     """The sum over terms of each row's mean: several `[R, ...]` to `[R]`."""
     return torch.stack([term.mean(tuple(range(1, term.dim())), dtype=torch.float32) for term in terms]).sum(0)
+
+
+class Critic(nn.Module):
+    """Discriminators with their losses and those they give to the codec, in one forward pass.
+
+    The codec's losses see the discriminators' weights as constants, so that a single backward pass serves both sides.
+
+    Args:
+        discriminators: to train
+        fields: how they are trained
+        weights: of the losses `adversarial` and `feature`
+        start: step at which they join
+    """
+
+    def __init__(
+        self, discriminators: Discriminators, fields: DiscriminatorFields, weights: Mapping[str, float], start: int
+    ) -> None:
+        super().__init__()
+        self.discriminators = discriminators
+        self.fields, self.weights, self.start = fields, dict(weights), start
+
+    def forward(self, real: Tensor, decoded: Tensor) -> dict[str, Tensor]:
+        """Losses of each row, `[R]`, from two `[R, T]`: `discriminator`, `adversarial` and `feature`."""
+        rows = len(real)
+        maps = self.discriminators(torch.cat([real, decoded.detach()])[:, None])
+        real_maps = [[layer[:rows] for layer in network] for network in maps]
+        decoded_maps = [[layer[rows:] for layer in network] for network in maps]
+        constants = {name: parameter.detach() for name, parameter in self.discriminators.named_parameters()}
+        seen = functional_call(self.discriminators, constants, (decoded[:, None],))
+        return {
+            "discriminator": discriminator_loss(real_maps, decoded_maps),
+            "adversarial": deceiving_loss(seen),
+            "feature": feature_distance(real_maps, seen),
+        }

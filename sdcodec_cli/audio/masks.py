@@ -11,13 +11,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Wav = NDArray[np.float32]
+from ..audio.wav import Wav
 
 WINDOW_LENGTH, HOP_LENGTH = 1024, 256
 """Of the mask's Hann-windowed spectrum, in samples (arXiv:2409.11228)."""
 
 QUIET = 1e-8
-"""Magnitude below which no domain has a claim, and the mixture is shared out equally."""
+"""Magnitude below which all stems count as silent, and the mixture is shared out equally."""
 
 WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_LENGTH) / WINDOW_LENGTH)).astype(np.float32)
 
@@ -34,12 +34,12 @@ def ratio_masks(stems: NDArray[np.complex64]) -> NDArray[np.float32]:
 
 
 def mask_mixture(mixture: Wav, stems: Wav, *more: Wav) -> Wav:
-    """Share a mixture out by the mask that decoded stems make, or by the mean of several masks.
+    """Share a mixture out among its stems, by the masks of decoded stems, or by the mean of several such masks.
 
     Args:
         mixture: `[C, T]`
         stems: decoded, `[N, T]`
-        more: stems of other views of the mixture
+        more: decoded stems of other views of the mixture, `[N, T]` each
 
     Returns:
         `[N, C, T]`, which add up to the mixture
@@ -52,7 +52,7 @@ def mask_mixture(mixture: Wav, stems: Wav, *more: Wav) -> Wav:
 
 
 def spectrum(wav: Wav) -> NDArray[np.complex64]:
-    """Windowed transform about every hop, of audio reflected at its ends: `[..., T]` to `[..., F, bins]`."""
+    """Short-time spectrum of audio that is continued by its mirror image: `[..., T]` to `[..., F, bins]`."""
     # Reflection needs half a window of signal.
     ends = [(0, 0)] * (wav.ndim - 1)
     wav = np.pad(wav, [*ends, (0, max(0, WINDOW_LENGTH - wav.shape[-1]))])

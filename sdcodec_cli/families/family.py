@@ -1,0 +1,121 @@
+"""What is particular to one kind of model, behind one interface.
+
+A family says which tables its recipes have, how its networks are built, what a runtime runs of them, what they lose in
+training and what may be a start for them. Torch is imported inside of functions: recipes are read, and models run in
+ONNX Runtime, without it.
+
+Legend: B batch, N domains, T samples.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from ..recipe import Recipe, StageFields
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from ..nn.objectives import Choices, Critic, Estimate, Objective, ParameterGroup
+    from ..nn.tracing import GraphPart
+
+R = TypeVar("R", bound=Recipe)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The codes of one quantizer."""
+
+    name: str
+    stem: str
+    """Whose audio it adds to."""
+    num_codebooks: int
+    num_shared: int
+    """How many of the last codebooks other streams have, too."""
+    codebook_size: int
+    frame_rate: float
+    """Frames per second."""
+
+    @property
+    def codebook_bitrate(self) -> float:
+        """Of one codebook, in kbit/s."""
+        return (self.codebook_size - 1).bit_length() * self.frame_rate / 1000
+
+    @property
+    def bitrate(self) -> float:
+        """Of all codebooks, in kbit/s."""
+        return self.num_codebooks * self.codebook_bitrate
+
+
+class Family(ABC, Generic[R]):
+    """One kind of model; an instance of each is called FAMILY in its module."""
+
+    recipe: type[R]
+    """Its recipes."""
+    weight_norm: ClassVar[bool] = False
+    """Whether convolutions are trained in magnitude and direction (arXiv:1602.07868)."""
+    parts: ClassVar[tuple[str, ...]]
+    """Parts of its networks that runtimes run, see `GraphPart`."""
+    sizes: ClassVar[tuple[str, ...]]
+    """What a runtime has to know of a network beside its recipe, such as its context in frames."""
+
+    @abstractmethod
+    def streams(self, recipe: R) -> tuple[Stream, ...]:
+        """The code streams of a model; none of one that separates and does not code."""
+
+    @abstractmethod
+    def build(self, recipe: R) -> nn.Module:
+        """The network that a recipe describes, with random weights."""
+
+    @abstractmethod
+    def modules(self, network: Any, recipe: R) -> dict[str, nn.Module]:
+        """What a runtime runs, by the names of `parts`: modules on the network's weights, from tensors to tensors."""
+
+    @abstractmethod
+    def graph_parts(self, network: Any, recipe: R) -> dict[str, GraphPart]:
+        """The same with what it takes to write them down as graphs."""
+
+    @abstractmethod
+    def measured(self, network: Any, recipe: R) -> dict[str, int]:
+        """The `sizes` of a network."""
+
+    @abstractmethod
+    def adopt(self, network: Any, given: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights to start a network from, out of those of another model.
+
+        Args:
+            network: to be started
+            given: recipe of the other model
+            tensors: its weights
+
+        Returns:
+            what the network has by the same names, perhaps of other shapes where it does not fit
+        """
+
+    @abstractmethod
+    def choose(self, active: np.ndarray, recipe: R, indices: range) -> Choices:
+        """Random choices of the examples of these numbers, of which `active` `[B, N]` tells the domains."""
+
+    @abstractmethod
+    def objective(self, network: Any, recipe: R, stage: StageFields) -> Objective:
+        """The network with the losses of a stage."""
+
+    def critic(self, recipe: R) -> Critic | None:
+        """Discriminators that are trained along, if the recipe has any."""
+        return None
+
+    def parameter_groups(self, network: Any) -> Sequence[ParameterGroup]:
+        """Parameters that are not trained like all others."""
+        return ()
+
+    def compiled(self, network: Any) -> Sequence[nn.Module]:
+        """Where `torch.compile` gains something."""
+        return (network,)
+
+    @abstractmethod
+    def estimates(self, network: Any, recipe: R, stems: Tensor) -> list[Estimate]:
+        """What validation compares: stems `[B, N, T]`, and what the network makes of them."""

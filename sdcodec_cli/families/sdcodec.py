@@ -1,0 +1,313 @@
+"""SD-Codec ("Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228), and DAC as a case of it.
+
+One encoder, one residual quantizer per domain, one decoder; of samples (`conv`) or on a short-time spectrum
+(`spectral`). A DAC is an SD-Codec of one domain whose codebooks are all shared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from ..errors import RecipeError
+from ..recipe import (
+    CodecModelFields,
+    CodecTrainingFields,
+    DiscriminatorFields,
+    NetworkFields,
+    QuantizerFields,
+    Recipe,
+    StageFields,
+)
+from ..recipe.checks import require
+from .family import Family, Stream
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from ..nn.autoencoder import ConvDecoder, ConvEncoder
+    from ..nn.objectives import Critic, Estimate, ParameterGroup
+    from ..nn.objectives.sdcodec import CodecChoices, CodecObjective
+    from ..nn.sdcodec import SDCodec
+    from ..nn.spectral import SpectralDecoder, SpectralEncoder
+    from ..nn.tracing import GraphPart
+
+SCALE_RATE = 0.05
+"""Learning rate of the blocks' scales, as a share of all others'. At the full one, those of blocks that are added to a
+trained network are at zero after a hundred steps, before the blocks have learned anything, and stay there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SDCodecRecipe(Recipe):
+    """Everything needed to build and train an SD-Codec or a DAC; defaults are the paper's."""
+
+    model: CodecModelFields = field(default_factory=CodecModelFields)
+    encoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=64, strides=(2, 4, 5, 8)))
+    decoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=1536, strides=(8, 5, 4, 2)))
+    quantizer: QuantizerFields = field(default_factory=QuantizerFields)
+    discriminator: DiscriminatorFields = field(default_factory=DiscriminatorFields)
+    training: CodecTrainingFields = field(default_factory=CodecTrainingFields)
+
+    losses: ClassVar[tuple[str, ...]] = (
+        "mel",
+        "snr",
+        "mask",
+        "codebook",
+        "commitment",
+        "activity",
+        "adversarial",
+        "feature",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, network in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if network.kind == "conv":
+                hop = math.prod(network.strides)
+                require(
+                    hop == self.model.hop_length,
+                    f"{name}.strides multiply to {hop}, but model.hop_length is {self.model.hop_length}",
+                )
+            else:
+                margin = network.window_length - self.model.hop_length
+                require(
+                    0 < margin <= self.model.hop_length and margin % 2 == 0,
+                    f"{name}.window_length must exceed model.hop_length by an even number, at most a hop; "
+                    f"got {network.window_length}",
+                )
+                require(network.window_length % 2 == 0, f"{name}.window_length must be even, and so the hop")
+        require(self.decoder.context_window_length == 0, "decoder: context_window_length belongs to the encoder")
+        if self.decoder.kind == "conv":
+            require(
+                self.decoder.width % (1 << len(self.decoder.strides)) == 0,
+                f"decoder.width must be divisible by 2^{len(self.decoder.strides)}, got {self.decoder.width}",
+            )
+        several = len(self.model.domains) > 1
+        require(
+            not (several and self.quantizer.num_shared == self.quantizer.num_codebooks),
+            "quantizer.num_shared = num_codebooks leaves nothing that tells domains apart: name one domain",
+        )
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of the network, which stages may name."""
+        return ("encoder", "quantizer", "decoder", *(["activity"] if self.model.activity else []))
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.model.sample_rate / self.model.hop_length
+
+
+class SDCodecFamily(Family[SDCodecRecipe]):
+    """See `Family`."""
+
+    recipe = SDCodecRecipe
+    weight_norm = True
+    parts = ("analyse", "quantize", "synthesize", "target", "refine", "distance")
+    sizes = ("analysis_context", "synthesis_context")
+
+    def streams(self, recipe: SDCodecRecipe) -> tuple[Stream, ...]:
+        """One stream per domain."""
+        fields = recipe.quantizer
+        return tuple(
+            Stream(
+                name=domain,
+                stem=domain,
+                num_codebooks=fields.num_codebooks,
+                num_shared=fields.num_shared,
+                codebook_size=fields.codebook_size,
+                frame_rate=recipe.frame_rate,
+            )
+            for domain in recipe.model.domains
+        )
+
+    def build(self, recipe: SDCodecRecipe) -> SDCodec:
+        """See `Family.build`."""
+        from ..nn.quantize import MultiSourceRVQ
+        from ..nn.sdcodec import SDCodec
+
+        model, quantizer = recipe.model, recipe.quantizer
+        return SDCodec(
+            domains=model.domains,
+            hop_length=model.hop_length,
+            latent_dim=model.latent_dim,
+            activity=model.activity,
+            encoder=_encoder(recipe.encoder, recipe.model),
+            decoder=_decoder(recipe.decoder, recipe.model),
+            quantizer=MultiSourceRVQ(
+                num_domains=len(model.domains),
+                num_codebooks=quantizer.num_codebooks,
+                num_shared=quantizer.num_shared,
+                codebook_size=quantizer.codebook_size,
+                codebook_dim=quantizer.codebook_dim,
+                latent_dim=model.latent_dim,
+            ),
+        )
+
+    def modules(self, network: SDCodec, recipe: SDCodecRecipe) -> dict[str, nn.Module]:
+        """See `nn.parts`."""
+        from ..nn.parts import modules
+
+        return modules(network, recipe.model.sample_rate)
+
+    def graph_parts(self, network: SDCodec, recipe: SDCodecRecipe) -> dict[str, GraphPart]:
+        """See `nn.parts`."""
+        from ..nn.parts import graph_parts
+
+        return graph_parts(network, recipe.model.sample_rate)
+
+    def measured(self, network: SDCodec, recipe: SDCodecRecipe) -> dict[str, int]:
+        """Frames on each side that what is heard in a frame depends on, and that its audio depends on."""
+        head = network.activity
+        heard = network.encoder.context_frames + (0 if head is None else head.context_frames)
+        return {"analysis_context": heard, "synthesis_context": network.decoder.context_frames}
+
+    def adopt(self, network: SDCodec, given: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of another SD-Codec or DAC.
+
+        Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has,
+        every domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one
+        and share its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are
+        of little use for thousands of steps. An encoder's long windows do begin so, and an activity head begins anew
+        where the other has none.
+        """
+        import torch
+
+        own_tensors = network.state_dict()
+        found = dict(tensors)
+        if len(given.model.domains) == 1:
+            own = network.quantizer.own.codebook.shape[:2]
+            for key in [key.removeprefix("quantizer.own.") for key in tensors if key.startswith("quantizer.own.")]:
+                codebooks = torch.cat([tensors[f"quantizer.own.{key}"], tensors[f"quantizer.shared.{key}"]], dim=1)
+                found[f"quantizer.own.{key}"] = codebooks[:, : own[1]].repeat(own[0], *[1] * (codebooks.dim() - 1))
+                found[f"quantizer.shared.{key}"] = codebooks[:, own[1] :]
+        for part in ("encoder", "decoder"):
+            found = _with_blocks(found, f"{part}.blocks.", _num_blocks(own_tensors, f"{part}.blocks."))
+        if network.activity is None:
+            found = {key: value for key, value in found.items() if not key.startswith("activity.")}
+        for key, value in own_tensors.items():
+            if key not in found and key.startswith("activity."):
+                found[key] = value
+            elif key not in found and key.endswith(".embed_context.weight"):
+                found[key] = torch.zeros_like(value)
+        return found
+
+    def choose(self, active: np.ndarray, recipe: SDCodecRecipe, indices: range) -> CodecChoices:
+        """See `nn.objectives.sdcodec.choose`."""
+        from ..nn.objectives.sdcodec import choose
+
+        return choose(active, recipe.training, recipe.quantizer.num_codebooks, indices)
+
+    def objective(self, network: SDCodec, recipe: SDCodecRecipe, stage: StageFields) -> CodecObjective:
+        """See `nn.objectives.sdcodec.CodecObjective`."""
+        from ..nn.objectives.sdcodec import CodecObjective
+
+        return CodecObjective(network, recipe.training, stage, recipe.model.sample_rate)
+
+    def critic(self, recipe: SDCodecRecipe) -> Critic | None:
+        """The discriminators of a recipe, with random weights.
+
+        Raises:
+            RecipeError: sizes that make no network
+        """
+        from ..nn.discriminator import Discriminators
+        from ..nn.objectives import Critic
+
+        fields, training = recipe.discriminator, recipe.training
+        if not training.adversarial or all(stage.losses == ("activity",) for stage in recipe.plan):
+            return None
+        try:
+            discriminators = Discriminators(
+                periods=fields.periods,
+                window_lengths=fields.window_lengths,
+                band_edges=fields.band_edges,
+                width=fields.width,
+            )
+        except ValueError as error:
+            raise RecipeError(f"{recipe.name}: discriminator.{error}") from error
+        weights = {"adversarial": training.adversarial_weight, "feature": training.feature_weight}
+        return Critic(discriminators, fields, weights, training.adversarial_start)
+
+    def parameter_groups(self, network: SDCodec) -> Sequence[ParameterGroup]:
+        """Scales of blocks, which move slowly, and their matrices, which are Muon's."""
+        from ..nn.layers import ConvNeXtBlock
+        from ..nn.objectives import ParameterGroup
+
+        modules = [*network.encoder.modules(), *network.decoder.modules()]
+        blocks = [module for module in modules if isinstance(module, ConvNeXtBlock)]
+        matrices = [layer.get_parameter("weight") for block in blocks for layer in (block.expand, block.project)]
+        return (
+            ParameterGroup("scales", tuple(block.scale for block in blocks), learning_rate=SCALE_RATE),
+            ParameterGroup("muon", tuple(matrices), muon=True),
+        )
+
+    def compiled(self, network: SDCodec) -> Sequence[nn.Module]:
+        """Encoder and decoder: Snake's four passes over memory become one."""
+        return (network.encoder, network.decoder)
+
+    def estimates(self, network: SDCodec, recipe: SDCodecRecipe, stems: Tensor) -> list[Estimate]:
+        """See `nn.objectives.sdcodec.estimates`."""
+        from ..nn.objectives.sdcodec import estimates
+
+        return estimates(network, stems)
+
+
+FAMILY = SDCodecFamily()
+
+
+def _encoder(fields: NetworkFields, model: CodecModelFields) -> ConvEncoder | SpectralEncoder:
+    from ..nn.autoencoder import ConvEncoder
+    from ..nn.spectral import SpectralEncoder
+
+    if fields.kind == "conv":
+        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=model.latent_dim)
+    return SpectralEncoder(
+        window_length=fields.window_length,
+        context_window_length=fields.context_window_length,
+        hop_length=model.hop_length,
+        width=fields.width,
+        dilations=fields.block_dilations,
+        latent_dim=model.latent_dim,
+    )
+
+
+def _decoder(fields: NetworkFields, model: CodecModelFields) -> ConvDecoder | SpectralDecoder:
+    from ..nn.autoencoder import ConvDecoder
+    from ..nn.spectral import SpectralDecoder
+
+    if fields.kind == "conv":
+        return ConvDecoder(
+            width=fields.width, strides=fields.strides, latent_dim=model.latent_dim, upsampling=fields.upsampling
+        )
+    return SpectralDecoder(
+        window_length=fields.window_length,
+        hop_length=model.hop_length,
+        width=fields.width,
+        dilations=fields.block_dilations,
+        latent_dim=model.latent_dim,
+    )
+
+
+def _num_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many blocks of a spectral network tensors are of; 0 for a convolutional one."""
+    return sum(key.startswith(prefix) and key.endswith(".scale") for key in tensors)
+
+
+def _with_blocks(tensors: Mapping[str, Tensor], prefix: str, count: int) -> dict[str, Tensor]:
+    """Tensors of a network of `count` blocks, if that is more than these have: some or all are there several times."""
+    given = _num_blocks(tensors, prefix)
+    if count <= given or given == 0:
+        return dict(tensors)
+    sources = [number * given // count for number in range(count)]
+    more = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+    for key, value in tensors.items():
+        if key.startswith(prefix):
+            number, _, name = key.removeprefix(prefix).partition(".")
+            copies = [copy for copy, source in enumerate(sources) if source == int(number)]
+            for copy in copies:
+                more[f"{prefix}{copy}.{name}"] = value / len(copies) if name == "scale" else value
+    return more

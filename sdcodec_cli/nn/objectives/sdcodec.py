@@ -1,0 +1,194 @@
+"""What an SD-Codec loses: choices, outputs and losses of an example.
+
+Legend: B batch, N domains, T samples, F frames, D latent width, S stems, M mixtures, Z silent outputs, R = S + M + Z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...recipe import CodecTrainingFields, StageFields
+from ..distances import mel_distance, negative_snr
+from ..quantize import MultiSourceRVQ, Observer
+from ..sdcodec import SDCodec
+from .objective import Choices, Estimate, Objective
+from .terms import activity_targets, draw_scales, leakage, masked_negative_snr
+
+CHOICES = 1
+"""Sub-sequence of an example's random numbers for what is chosen here; mixing uses the first."""
+
+
+@dataclass(frozen=True)
+class CodecChoices(Choices):
+    """What is decoded from which latents, and how coarsely they are quantized."""
+
+    keep: Tensor
+    """Quantizer dropout: codebooks that each domain of each example uses, int64 `[N, B]`."""
+    sources: Tensor
+    """Example from which each mixture takes each domain, int64 `[N, B]`; usually its own."""
+    stems: Tensor
+    """Example and domain of each stem that is decoded, int64 `[2, S]`."""
+    mixtures: Tensor
+    """Examples whose mixture is decoded, that is of two domains or more, int64 `[M]`."""
+    silent: Tensor
+    """Example and domain of outputs that should be silent, int64 `[2, Z]`."""
+
+
+def choose(active: np.ndarray, fields: CodecTrainingFields, num_codebooks: int, indices: range) -> CodecChoices:
+    """The choices for examples of which `active` `[B, N]` tells the domains.
+
+    With `swap_probability` two neighbouring examples exchange some of their domains before they are added up, which
+    teaches latents to add up whatever they come from (arXiv:2102.05245).
+    """
+    batch, domains = active.shape
+    keep = np.full((domains, batch), num_codebooks)
+    sources = np.tile(np.arange(batch), (domains, 1))
+    decode_silence = np.zeros_like(active)
+    for row, index in enumerate(indices):
+        rng = np.random.default_rng([fields.seed, index, CHOICES])
+        dropped = rng.random(domains) < fields.quantizer_dropout
+        keep[:, row] = np.where(dropped, rng.integers(1, num_codebooks + 1, domains), num_codebooks)
+        decode_silence[row] = ~active[row] & (rng.random(domains) < fields.silence_probability)
+        exchanged = (rng.random() < fields.swap_probability) & (rng.random(domains) < 0.5)
+        if row % 2 == 0 and row + 1 < batch:
+            sources[exchanged, row], sources[exchanged, row + 1] = row + 1, row
+    several = np.take_along_axis(active.T, sources, axis=1).sum(0) > 1
+    return CodecChoices(
+        active=torch.from_numpy(active),
+        keep=torch.from_numpy(keep),
+        sources=torch.from_numpy(sources),
+        stems=torch.from_numpy(np.stack(active.nonzero())),
+        mixtures=torch.from_numpy(several.nonzero()[0]),
+        silent=torch.from_numpy(np.stack(decode_silence.nonzero())),
+    )
+
+
+class CodecObjective(Objective):
+    """An SD-Codec with its losses.
+
+    Args:
+        network: the codec
+        fields: weights of the losses
+        stage: which of them count
+        sample_rate: of the stems, in Hz
+    """
+
+    network: SDCodec
+
+    def __init__(self, network: SDCodec, fields: CodecTrainingFields, stage: StageFields, sample_rate: int) -> None:
+        super().__init__(network, stage.losses)
+        self.fields, self.sample_rate = fields, sample_rate
+        self._decodes = self.named != {"activity"}
+        self._quantizer_moves = not stage.parts or "quantizer" in stage.parts
+
+    @property
+    def renews_codebooks(self) -> bool:
+        """See `Objective.renews_codebooks`."""
+        return self._quantizer_moves and self.fields.codebook_renewal
+
+    @property
+    def exchanges(self) -> bool:
+        """See `Objective.exchanges`."""
+        return self.fields.swap_probability > 0
+
+    @property
+    def quantizer(self) -> MultiSourceRVQ | None:
+        """Whose codebooks want to be watched, if this stage trains any."""
+        return self.network.quantizer if self._quantizer_moves else None
+
+    def forward(self, stems: Tensor, choices: CodecChoices, observe: Observer | None = None) -> dict[str, Tensor]:
+        """From stems `[B, N, T]` to
+
+        - `decoded`: stems, mixtures and silent outputs in the order of `choices`, `[R, T]`
+        - `codebook`, `commitment`: of each domain and example, `[N, B]`
+        - `activity`: logits `[B, N, F]`, where the model has the head
+        """
+        latent = self.network.encode(stems.sum(1)[:, None])
+        logits = self.network.activity_logits(latent) if self.has("activity") else None
+        outputs = {} if logits is None else {"activity": logits.float()}
+        if not self._decodes:
+            return outputs
+        quantized = self.network.quantize(latent, keep=choices.keep, observe=observe)
+        decoded = self.network.decode(_rows(quantized.latents, choices))
+        return {
+            "decoded": decoded.squeeze(1).float()[..., : stems.shape[-1]],
+            "codebook": quantized.codebook_loss,
+            "commitment": quantized.commitment_loss,
+            **outputs,
+        }
+
+    def losses(self, outputs: dict[str, Tensor], stems: Tensor, choices: CodecChoices, step: int) -> dict[str, Tensor]:
+        """See `Objective.losses`."""
+        fields, batch = self.fields, len(stems)
+        losses: dict[str, Tensor] = {}
+        total = stems.new_zeros(())
+        if "decoded" in outputs:
+            wanted, audible = self.compared(outputs, stems, choices)
+            silent = outputs["decoded"][len(wanted) :]
+            examples, domains = choices.stems
+            scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=step)
+            losses["mel"] = mel_distance(audible, wanted, sample_rate=self.sample_rate, scales=scales).sum() / batch
+            losses["snr"] = negative_snr(audible, wanted).sum() / batch
+            losses["codebook"] = outputs["codebook"][domains, examples].sum() / batch
+            losses["commitment"] = outputs["commitment"][domains, examples].sum() / batch
+            if self.has("mask", fields.mask_weight):
+                masked = masked_negative_snr(audible[: len(examples)], wanted[: len(examples)], examples, batch)
+                losses["mask"] = masked.sum() / batch
+                total = total + fields.mask_weight * losses["mask"]
+            mixtures = stems.sum(1).index_select(0, choices.silent[0])
+            losses["leakage"] = leakage(silent, mixtures).sum() / batch
+            total = total + (
+                self._weight("mel") * losses["mel"]
+                + self._weight("snr") * (losses["snr"] + losses["leakage"])
+                + self._weight("codebook") * losses["codebook"]
+                + self._weight("commitment") * losses["commitment"]
+            )
+        if "activity" in outputs:
+            wanted_activity = activity_targets(stems, self.network.hop_length)
+            losses["activity"] = F.binary_cross_entropy_with_logits(outputs["activity"], wanted_activity)
+            total = total + fields.activity_weight * losses["activity"]
+        return {"total": total, **losses}
+
+    def _weight(self, loss: str) -> float:
+        weight: float = getattr(self.fields, f"{loss}_weight")
+        return weight if self.has(loss) else 0.0
+
+    def compared(self, outputs: dict[str, Tensor], stems: Tensor, choices: CodecChoices) -> tuple[Tensor, Tensor]:
+        """Stems and mixtures as they should be and as they were decoded, `[S + M, T]` each."""
+        examples, domains = choices.stems
+        taken = choices.sources[:, choices.mixtures]
+        mixtures = torch.stack([stems[:, n].index_select(0, taken[n]) for n in range(stems.shape[1])]).sum(0)
+        wanted = torch.cat([stems[examples, domains], mixtures])
+        return wanted, outputs["decoded"][: len(wanted)]
+
+    def look_up(self, stems: Tensor, observe: Observer) -> None:
+        """See `Objective.look_up`."""
+        self.network.quantize(self.network.encode(stems.sum(1)[:, None]), observe=observe)
+
+
+def _rows(latents: Tensor, choices: CodecChoices) -> Tensor:
+    """What is decoded: latents of each domain `[N, B, D, F]` to `[R, D, F]`."""
+    examples, domains = choices.stems
+    silent_examples, silent_domains = choices.silent
+    gated = latents * choices.active.T[..., None, None]
+    taken = choices.sources[:, choices.mixtures]
+    mixed = torch.stack([gated[n].index_select(0, taken[n]) for n in range(len(latents))]).sum(0)
+    return torch.cat([latents[domains, examples], mixed, latents[silent_domains, silent_examples]])
+
+
+def estimates(network: SDCodec, stems: Tensor) -> list[Estimate]:
+    """The mix, each stem coded alone, and each stem decoded out of the mix; stems are `[B, N, T]`."""
+    mixtures = stems.sum(1)
+    out = {name: wav[:, 0] for name, wav in network(mixtures[:, None]).items()}
+    found = [Estimate("mix", out["mix"], mixtures)]
+    for n, domain in enumerate(network.domains):
+        latents = network.quantize(network.encode(stems[:, n, None])).latents[n]
+        alone = network.decode(latents)[:, 0, : mixtures.shape[-1]]
+        found.append(Estimate(domain, alone, stems[:, n], shown=False))
+        found.append(Estimate(f"{domain} separated", out[domain], stems[:, n]))
+    return found

@@ -1,0 +1,195 @@
+"""Tables of recipes that codecs have in common: autoencoder, quantizers, discriminators, weights of losses."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Literal
+
+from ..bitstream.header import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_HOP_LENGTH
+from .checks import require, require_averages, require_not_negative, require_positive, require_range
+from .fields import ModelFields, TrainingFields
+
+MAX_EFFORT = 100
+"""Steps of analysis by synthesis beyond which nothing is gained that anyone would wait for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecModelFields(ModelFields):
+    """What a codec takes and gives."""
+
+    hop_length: int = 320
+    """Samples per frame."""
+    latent_dim: int = 1024
+    """Channels of the latent."""
+    activity: bool = False
+    """Whether a head on the latent tells which domains are active."""
+    effort: int = 0
+    """Steps of analysis by synthesis that encoding takes unless told otherwise, see `engine.refine`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("model.hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
+        require_positive("model.latent_dim", self.latent_dim)
+        require_range("model.effort", self.effort, 0, MAX_EFFORT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFields:
+    """One half of the autoencoder; `kind` says which of the other fields apply."""
+
+    kind: Literal["conv", "spectral"] = "conv"
+    """`conv`: strided convolutions on samples (DAC). `spectral`: ConvNeXt blocks on a short-time spectrum."""
+    width: int = 64
+    """Channels: of the first convolution (conv), or of every block (spectral)."""
+    strides: tuple[int, ...] = ()
+    """conv: stride of each stage; their product is the hop length."""
+    upsampling: Literal["exact", "dac", "sdcodec"] = "exact"
+    """conv decoder: how odd strides are trimmed; the latter two reproduce published weights."""
+    window_length: int = 0
+    """spectral: samples under one window."""
+    context_window_length: int = 0
+    """spectral encoder: samples under a second, longer window, of which it sees magnitudes; 0 for none."""
+    depth: int = 0
+    """spectral: number of blocks."""
+    dilations: tuple[int, ...] = ()
+    """spectral: how many frames the taps of each block's convolution are apart; 1 in all of them if left empty."""
+
+    @property
+    def block_dilations(self) -> tuple[int, ...]:
+        """spectral: the dilation of each block."""
+        return self.dilations or (1,) * self.depth
+
+    def __post_init__(self) -> None:
+        require(self.width > 0, f"width must be positive, got {self.width}")
+        if self.kind == "conv":
+            require(len(self.strides) > 0, "a conv network needs strides")
+            require(all(s >= 2 for s in self.strides), f"strides must be at least 2, got {list(self.strides)}")
+            require(
+                self.window_length == self.context_window_length == self.depth == len(self.dilations) == 0,
+                "window_length, context_window_length, depth and dilations belong to spectral networks",
+            )
+        else:
+            require(self.strides == (), "strides belong to conv networks")
+            require(self.depth > 0, f"depth must be positive, got {self.depth}")
+            require(self.window_length > 0, f"window_length must be positive, got {self.window_length}")
+            require(
+                self.context_window_length == 0
+                or (self.context_window_length > self.window_length and self.context_window_length % 2 == 0),
+                f"context_window_length must be even and more than window_length, got {self.context_window_length}",
+            )
+            require(
+                len(self.dilations) in (0, self.depth) and all(d >= 1 for d in self.dilations),
+                f"dilations must be {self.depth} numbers, one for each block, of 1 or more, got {list(self.dilations)}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizerFields:
+    """The residual quantizers, one per domain."""
+
+    num_codebooks: int = 12
+    """Levels per domain, shared ones included."""
+    num_shared: int = 0
+    """How many of the last levels all domains have in common."""
+    codebook_size: int = 1024
+    """Entries of a codebook."""
+    codebook_dim: int = 8
+    """Width of an entry."""
+
+    def __post_init__(self) -> None:
+        require_range("quantizer.num_codebooks", self.num_codebooks, 1, MAX_CODEBOOKS)
+        require_range("quantizer.codebook_size", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
+        require_positive("quantizer.codebook_dim", self.codebook_dim)
+        require(
+            0 <= self.num_shared <= self.num_codebooks,
+            f"quantizer.num_shared must be between 0 and num_codebooks, got {self.num_shared}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorFields:
+    """The networks that learn to tell decoded from real audio (DAC, arXiv:2306.06546); used in training only."""
+
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    """One network per period, which sees the waveform folded to that many columns."""
+    window_lengths: tuple[int, ...] = (2048, 1024, 512)
+    """One network per window length in samples, which sees the complex spectrum."""
+    band_edges: tuple[float, ...] = (0.1, 0.25, 0.5, 0.75)
+    """Where the spectrum is split into bands with weights of their own, as shares of the highest frequency."""
+    width: int = 32
+    """Channels: of the spectral networks, and of the first layer of the period networks."""
+    learning_rate: float = 1e-4
+    """Peak learning rate; it follows the schedule of `training`."""
+    betas: tuple[float, float] = (0.8, 0.99)
+    """Adam's averages."""
+    clip_norm: float = 10.0
+    """Largest norm of the gradient."""
+
+    def __post_init__(self) -> None:
+        require(len(self.periods) + len(self.window_lengths) > 0, "discriminator: needs periods or window_lengths")
+        require(all(p >= 2 for p in self.periods), "discriminator.periods must be at least 2")
+        require(
+            all(w >= 64 and w % 4 == 0 for w in self.window_lengths), "discriminator.window_lengths: multiples of 4"
+        )
+        edges = (0.0, *self.band_edges, 1.0)
+        require(
+            all(a < b for a, b in itertools.pairwise(edges)),
+            "discriminator.band_edges must rise within 0 and 1",
+        )
+        require_averages("discriminator.betas", self.betas)
+        for name in ("width", "learning_rate", "clip_norm"):
+            require_positive(f"discriminator.{name}", getattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTrainingFields(TrainingFields):
+    """Optimizer, schedule, and the weights of a codec's losses."""
+
+    mel_weight: float = 15.0
+    """Weight of the multi-scale log-mel distance."""
+    feature_weight: float = 2.0
+    """Weight of the distance between the discriminators' features of decoded and real audio."""
+    adversarial_weight: float = 1.0
+    """Weight of deceiving the discriminators; without it and `feature_weight` there are none."""
+    adversarial_start: int = 0
+    """Step at which the discriminators join."""
+    mel_scales_per_step: int = 7
+    """How many of the seven mel scales a step draws; fewer are faster and right on average."""
+    snr_weight: float = 0.0
+    """Weight of the negative signal-to-noise ratio in dB (not in the paper)."""
+    mask_weight: float = 0.0
+    """Weight of the same ratio for the stems that ratio masks, made of the decoded ones, take out of the mixture (not
+    in the paper)."""
+    codebook_weight: float = 1.0
+    """Weight of the codebook loss."""
+    commitment_weight: float = 0.25
+    """Weight of the commitment loss."""
+    activity_weight: float = 1.0
+    """Weight of the activity head's cross entropy, where the model has the head."""
+    silence_probability: float = 0.0
+    """How often the output of an absent domain is decoded and taught to be silent (not in the paper)."""
+    swap_probability: float = 0.5
+    """How often two neighbouring examples exchange some of their domains before their latents are added up."""
+    quantizer_dropout: float = 0.0
+    """How often a domain of an example is coded with a random number of levels."""
+    codebook_renewal: bool = False
+    """Whether codebooks start from data and their unused entries are put to work (not in the paper)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("silence_probability", "swap_probability", "quantizer_dropout"):
+            require_range(f"training.{name}", getattr(self, name), 0, 1)
+        require_range("training.mel_scales_per_step", self.mel_scales_per_step, 1, 7)
+        require(
+            self.snr_weight > 0 or self.silence_probability == 0,
+            "training.silence_probability needs training.snr_weight, which weighs what silent outputs lose",
+        )
+        require_not_negative("training.adversarial_start", self.adversarial_start)
+        for name in ("mel", "feature", "adversarial", "snr", "mask", "codebook", "commitment", "activity"):
+            require_not_negative(f"training.{name}_weight", getattr(self, f"{name}_weight"))
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether discriminators are trained along."""
+        return self.adversarial_weight > 0 or self.feature_weight > 0
