@@ -10,13 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from sdcodec_cli import zoo
 from sdcodec_cli.data.mixing import mix
 from sdcodec_cli.engine import bench_training
 from sdcodec_cli.engine.bench_training import StepCost
 from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.trainer import Trainer
-from sdcodec_cli.families import build
+from sdcodec_cli.families import build, of
 from sdcodec_cli.recipe import write_recipe
 
 from cli_examples import errors, sdc
@@ -36,7 +35,7 @@ def test_the_plain_quantizer_is_ours_one_domain_after_the_other():
 
 def test_the_plain_step_trains_both_sides():
     recipe = adversarial(mask_weight=0.1)
-    model, discriminators = build(recipe), zoo.build_discriminators(recipe)
+    model, discriminators = build(recipe), of(recipe).critic(recipe).discriminators
     optimizers = [torch.optim.AdamW(part.parameters(), lr=1e-3) for part in (model, discriminators)]
     # The plain step has no activity head.
     parts = [

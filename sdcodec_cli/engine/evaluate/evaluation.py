@@ -33,7 +33,10 @@ from .settings import Settings, VisqolModes
 from .tables import tables
 
 COST_SECONDS = 10.0
-"""Audio that the cost of the reference codec is measured on."""
+"""Audio that the cost of coding is measured on."""
+
+BASELINE = "dac-16k"
+"""What that stands beside: a DAC of the paper's size, with random weights."""
 
 
 def _unseen(unit: str) -> AbstractContextManager[Progress | None]:
@@ -189,14 +192,14 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
 
 
 def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
-    """The model's and, where torch is installed, that of the baseline, a DAC of random weights; one after the other."""
+    """The model's and, where torch is installed, that of the baseline, one after the other."""
     costs = [_cost(codec, codec.codebooks_for(bitrate))]
     if importlib.util.find_spec("torch") is not None:
         from ...runtime.torch import TorchRuntime, choose_device
 
-        recipe = zoo.find("dac-16k").recipe
+        recipe = zoo.find(BASELINE).recipe
         runtime = TorchRuntime(build(recipe), recipe, choose_device(codec.device), None)
-        costs.append(_cost(Codec(CodecModel("dac-16k (random weights)", recipe, b"", runtime)), None))
+        costs.append(_cost(Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime)), None))
     return costs
 
 
