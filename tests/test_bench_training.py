@@ -1,21 +1,21 @@
-"""The benchmarks of training: ratios against peers that were measured in the same run."""
+"""The benchmarks of training, and the plain step of bench_step.py that stands beside the product's."""
 
 from __future__ import annotations
 
 import json
 
+import bench_step
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from sdcodec_cli import zoo
 from sdcodec_cli.data.mixing import mix
 from sdcodec_cli.engine import bench_training
 from sdcodec_cli.engine.bench_training import StepCost
 from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.trainer import Trainer
-from sdcodec_cli.families import build
+from sdcodec_cli.families import build, of
 from sdcodec_cli.recipe import write_recipe
 
 from cli_examples import errors, sdc
@@ -28,14 +28,14 @@ def test_the_plain_quantizer_is_ours_one_domain_after_the_other():
     latent = torch.randn(2, 16, 30)
     ours = model.quantize(latent)
     for domain in range(3):
-        plain, loss = bench_training._plain_quantize(model, latent, domain)
+        plain, loss = bench_step.plain_quantize(model, latent, domain)
         torch.testing.assert_close(plain, ours.latents[domain], atol=1e-5, rtol=1e-4)
         torch.testing.assert_close(loss, ours.codebook_loss[domain].mean(), atol=1e-6, rtol=1e-4)
 
 
 def test_the_plain_step_trains_both_sides():
     recipe = adversarial(mask_weight=0.1)
-    model, discriminators = build(recipe), zoo.build_discriminators(recipe)
+    model, discriminators = build(recipe), of(recipe).critic(recipe).discriminators
     optimizers = [torch.optim.AdamW(part.parameters(), lr=1e-3) for part in (model, discriminators)]
     # The plain step has no activity head.
     parts = [
@@ -43,27 +43,27 @@ def test_the_plain_step_trains_both_sides():
         for part in (model, discriminators)
     ]
     before = [[p.clone() for p in part] for part in parts]
-    batch = bench_training._noise_batch(recipe)
+    batch = bench_training.noise_batch(recipe)
     stems = mix(batch.crops, batch.present, batch.targets, batch.mix_targets, sample_rate=16_000, peak=-0.5)
-    bench_training._plain_step(model, discriminators, optimizers, stems, batch.present, recipe)
+    bench_step.plain_step(model, discriminators, optimizers, stems, batch.present, recipe)
     for part, old in zip(parts, before, strict=True):
         moved = [not torch.equal(p, q) for p, q in zip(part, old, strict=True)]
         assert sum(moved) > 0.9 * len(moved)
 
 
 def test_a_step_is_shared_out_among_all_its_parts():
-    cost = bench_training._measure_ours(adversarial(), "cpu", 1)
+    cost = bench_training.measure_step(adversarial(), "cpu", 1)
     assert set(cost.parts) == set(bench_training.PARTS)
     assert min(cost.parts.values()) > 0
 
 
-def test_a_step_is_compared_to_the_plain_one(monkeypatch, tmp_path):
-    costs = iter([StepCost(0.5, 100, {"codec": 0.5}), StepCost(1.5, 400, {})])
-    monkeypatch.setattr(bench_training, "_alone", lambda *arguments: next(costs))
+def test_a_step_of_so_many_examples_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench_training, "alone", lambda *arguments: StepCost(0.5, 100, {"codec": 0.5}))
     write_recipe(short(), tmp_path / "r.toml")
     result = sdc("bench", "--recipe", str(tmp_path / "r.toml"), "--batch-size", "6", "--device", "cpu", "--json")
     found = json.loads(result.stdout)
-    assert (found["speedup"], found["memory_ratio"], found["batch_size"]) == (3.0, 0.25, 6)
+    assert found["batch_size"] == 6
+    assert found["step"] == {"seconds": 0.5, "memory_bytes": 100, "parts": {"codec": 0.5}}
     assert found["audio_seconds"] == pytest.approx(6 * 0.5 / 0.5)
 
 
@@ -76,10 +76,10 @@ def test_a_step_is_measured_in_the_precision_that_is_fast_here(monkeypatch, tmp_
         measured.append(recipe.training.precision)
         return StepCost(0.5, 100, {})
 
-    monkeypatch.setattr(bench_training, "_alone", alone)
+    monkeypatch.setattr(bench_training, "alone", alone)
     write_recipe(short(precision="auto"), tmp_path / "r.toml")
     result = sdc("bench", "--recipe", str(tmp_path / "r.toml"), "--device", "cpu")
-    assert measured == ["float32", "float32"]
+    assert measured == ["float32"]
     assert result.stderr.splitlines() == [
         "precision: float32, as a product of matrices takes 4.00 ms in float32 and 32.00 ms in bfloat16 on a core here"
     ]
@@ -116,7 +116,7 @@ def test_the_critic_sees_real_audio_once():
     trainer = Trainer(recipe, Processes("cpu", recipe.training))
     seen: list[int] = []
     trainer.critic.discriminators.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    batch = bench_training._noise_batch(recipe)
+    batch = bench_training.noise_batch(recipe)
     trainer.backward([batch])
     rows = batch.choices.stems.shape[1] + len(batch.choices.mixtures)
     assert seen == [2 * rows, rows]

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcodec_cli.engine.evaluate.mushra import low_anchor, read_mushra, write_mushra
-from sdcodec_cli.engine.evaluate.types import Example, Wav
+from sdcodec_cli.audio import Wav
+from sdcodec_cli.engine.evaluate.mushra import check_listening_test, low_anchor, read_mushra, write_mushra
+from sdcodec_cli.engine.evaluate.report import Example
 from sdcodec_cli.errors import InputError, OutputError
 
 from browser import SPACE, Browser, needs_chromium
@@ -61,8 +62,8 @@ def test_an_anchor_may_be_of_a_sound_shorter_than_its_filter() -> None:
 
 @pytest.mark.parametrize("rate", [6000, 8000])
 def test_a_low_sample_rate_leaves_nothing_for_an_anchor(rate: int) -> None:
-    with pytest.raises(ValueError, match="needs a sample rate above 8000 Hz"):
-        low_anchor(np.zeros(1000, np.float32), rate)
+    with pytest.raises(InputError, match="needs a sample rate above 8000 Hz"):
+        check_listening_test([], rate)
 
 
 def test_a_test_without_examples_is_refused(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_a_test_without_examples_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["reference", "anchor"])
 def test_a_system_cannot_take_the_name_of_the_reference_or_the_anchor(tmp_path: Path, name: str) -> None:
     wav = noise(1)
-    with pytest.raises(ValueError, match=f"cannot be called {name}"):
+    with pytest.raises(InputError, match=f"cannot be called {name}"):
         write_mushra(tmp_path, examples=[Example("c", "separation", "mix", RATE, wav, wav, {name: wav})])
 
 

@@ -85,7 +85,6 @@ def test_validation_is_cut_into_5_seconds_and_test_into_10_and_the_rest_is_dropp
     full_track(tmp_path, seconds=23, split="tt")
     assert spans(plan(tmp_path, "val", DOMAINS, RATE, "paper")) == [(0, 5), (5, 10)]
     assert spans(plan(tmp_path, "test", DOMAINS, RATE, "paper")) == [(0, 10), (10, 20)]
-    assert spans(plan(tmp_path, "val", DOMAINS, RATE, "paper", segment_seconds=6)) == [(0, 6), (6, 12)]
 
 
 def test_segments_begin_where_the_mixture_is_first_heard(tmp_path):
@@ -219,11 +218,6 @@ def test_clips_follow_one_another_without_gaps_and_with_names_of_their_own(tmp_p
     clips = plan(tmp_path, "val", DOMAINS, RATE, "paper")
     assert len({clip.name for clip in clips}) == 6
     assert all(before.stop == after.start for before, after in pairwise(clips))
-
-
-def test_a_segment_has_a_length():
-    with pytest.raises(ValueError, match="segment_seconds must be positive"):
-        plan(None, "val", DOMAINS, RATE, "paper", segment_seconds=0)
 
 
 def test_every_difference_is_a_line():

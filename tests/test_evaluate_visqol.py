@@ -18,8 +18,9 @@ import numpy as np
 import psutil
 import pytest
 
+from sdcodec_cli.data.parallel import ProcessPool
 from sdcodec_cli.engine.evaluate import visqol as module
-from sdcodec_cli.engine.evaluate.visqol import VisqolPool, available, visqol
+from sdcodec_cli.engine.evaluate.visqol import available, score, visqol
 from sdcodec_cli.errors import SdcError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -273,10 +274,10 @@ def test_another_version_counts_as_missing(monkeypatch):
 @needs_visqol
 def test_a_pool_gives_what_one_process_gives():
     jobs = [(name, mode) for name in ("speech_leak", "music_noise") for mode in ("speech", "audio")]
-    with VisqolPool(2) as pool:
-        futures = [pool.submit(*PAIRS[name], SAMPLE_RATE, mode) for name, mode in jobs]
-        silent = pool.submit(np.zeros_like(SPEECH), NOISY, SAMPLE_RATE, "speech")
-        wrong = pool.submit(SPEECH, NOISY[1:], SAMPLE_RATE, "speech")
+    with ProcessPool(score, 2) as pool:
+        futures = [pool.submit((*PAIRS[name], SAMPLE_RATE, mode)) for name, mode in jobs]
+        silent = pool.submit((np.zeros_like(SPEECH), NOISY, SAMPLE_RATE, "speech"))
+        wrong = pool.submit((SPEECH, NOISY[1:], SAMPLE_RATE, "speech"))
     assert [future.result(0) for future in futures] == [visqol(*PAIRS[name], SAMPLE_RATE, mode) for name, mode in jobs]
     assert silent.result(0) == (None, "silent_reference")
     with pytest.raises(ValueError, match="one length"):
@@ -284,15 +285,15 @@ def test_a_pool_gives_what_one_process_gives():
     assert not multiprocessing.active_children()
 
 
-def silent(pool: VisqolPool):
+def silent(pool: ProcessPool):
     """A job that needs no ViSQOL."""
-    return pool.submit(np.zeros_like(SPEECH), NOISY, SAMPLE_RATE, "speech")
+    return pool.submit((np.zeros_like(SPEECH), NOISY, SAMPLE_RATE, "speech"))
 
 
 @needs_signals
 def test_whoever_submits_waits_while_enough_is_waiting():
     submitted = []
-    with VisqolPool(1) as pool:
+    with ProcessPool(score, 1) as pool:
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGSTOP)
         feeder = threading.Thread(target=lambda: [submitted.append(silent(pool)) for _ in range(10)])
@@ -306,13 +307,15 @@ def test_whoever_submits_waits_while_enough_is_waiting():
 
 @needs_signals
 def test_a_worker_that_is_killed_is_an_error_in_a_line():
-    with VisqolPool(1) as pool:
+    with ProcessPool(score, 1) as pool:
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGSTOP)
         futures = [silent(pool) for _ in range(3)]
         worker.kill()
         for future in futures:
-            with pytest.raises(SdcError, match="was killed, perhaps for want of memory; use fewer --jobs"):
+            with pytest.raises(
+                SdcError, match="was killed, perhaps for want of memory; .* fewer --jobs"
+            ):
                 future.result(60)
         with pytest.raises(SdcError, match="was killed"):
             silent(pool)
@@ -324,8 +327,8 @@ def test_an_exception_drops_what_is_not_done():
     futures = []
 
     def interrupted() -> None:
-        with VisqolPool(2) as pool:
-            futures.extend(pool.submit(SPEECH, NOISY, SAMPLE_RATE, "audio") for _ in range(4))
+        with ProcessPool(score, 2) as pool:
+            futures.extend(pool.submit((SPEECH, NOISY, SAMPLE_RATE, "audio")) for _ in range(4))
             while not futures[0].running():
                 time.sleep(0.01)
             raise KeyboardInterrupt
@@ -344,10 +347,11 @@ def test_no_worker_outlives_an_interrupted_run(how, tmp_path):
     script = tmp_path / "run.py"
     script.write_text("""
 import multiprocessing, time
-from sdcodec_cli.engine.evaluate.visqol import VisqolPool
+from sdcodec_cli.data.parallel import ProcessPool
+from sdcodec_cli.engine.evaluate.visqol import score
 
 if __name__ == "__main__":
-    with VisqolPool(2):
+    with ProcessPool(score, 2):
         print(*(worker.pid for worker in multiprocessing.active_children()), flush=True)
         time.sleep(600)
 """)
@@ -383,4 +387,4 @@ if __name__ == "__main__":
 
 def test_no_jobs_are_a_wrong_call():
     with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
-        VisqolPool(0)
+        ProcessPool(score, 0)

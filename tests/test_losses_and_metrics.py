@@ -1,4 +1,4 @@
-"""Losses and masks against published values and audiotools; metrics are in test_evaluate_metrics.py."""
+"""Losses and masks against published values and audiotools; metrics are in test_metrics.py."""
 
 from __future__ import annotations
 

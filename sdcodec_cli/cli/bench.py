@@ -32,7 +32,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="NAME|FILE",
-            help="Measure a step of training of this recipe instead, against the same step done plainly.",
+            help="Measure a step of training of this recipe instead.",
             autocompletion=complete_model,
             show_default=False,
         ),
@@ -68,8 +68,8 @@ def bench(
 ) -> None:
     """Measure how fast this machine encodes and decodes, trains, or reads training data.
 
-    Each part of a model stands beside the same part in torch, where that is installed; training and reading beside a
-    plainer way to do the same. All is measured in the same run.
+    Each part of a model stands beside the same part in torch, where that is installed, and reading beside decoding
+    alone, measured in the same run.
 
     Example: sdc bench --device cpu && sdc bench --recipe sdcodec-16k-mini && sdc bench --data-root corpus
     """
@@ -120,10 +120,10 @@ def bench(
         from ..engine.codec import load_codec
 
         codec = load_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
-        peer = None
+        in_torch = None
         if codec.runtime != "torch" and find_spec("torch") is not None:
-            peer = load_codec(model, runtime="torch", device="cpu", threads=codec.model.runtime.threads)
-        result = run(codec, peer=peer, seconds=60.0 if seconds is None else seconds)
+            in_torch = load_codec(model, runtime="torch", device="cpu", threads=codec.model.runtime.threads)
+        result = run(codec, in_torch=in_torch, seconds=60.0 if seconds is None else seconds)
         if not json:
             _show_coding(result)
         Console(json=json).result(result)
@@ -161,8 +161,6 @@ def _show_training(result: TrainingBenchResult) -> None:
     )
     rows = [
         ("step", f"{result.step.seconds:.3f}", num_bytes(result.step.memory_bytes)),
-        ("plain step", f"{result.plain.seconds:.3f}", num_bytes(result.plain.memory_bytes)),
-        ("ratio", f"{result.speedup:.2f}", f"{result.memory_ratio:.2f}"),
         *((f"  {part}", f"{seconds:.3f}", "") for part, seconds in result.step.parts.items()),
     ]
     table(("", "seconds", "peak memory"), rows, right=("seconds", "peak memory"))

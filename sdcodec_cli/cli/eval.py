@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import shutil
 import sys
@@ -17,14 +16,14 @@ from .console import Console, put, table, wrong
 from .options import DEFAULT_VIEWS, Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, Views, check_bitrate
 
 if TYPE_CHECKING:
-    from ..engine.evaluate.report import TableView
     from ..engine.evaluate.score import EvalResult
+    from ..engine.evaluate.tables import Table
 
 LEAST = ("clips", "STFT", "mel", "ViSQOL audio", "kbit/s", "ViSQOL speech")
 """Columns of scores, the first of which go first where a terminal is narrow."""
 
-DEFAULT_PEERS = ("mixture", "opus:18")
-"""Left out with a note where a program is missing; peers that were asked for are an error then."""
+DEFAULT_SYSTEMS = ("mixture", "opus:18")
+"""Left out with a note where a program is missing; systems that were asked for are an error then."""
 
 DEFAULT_EXAMPLES = 4
 
@@ -48,7 +47,7 @@ def eval_(
         typer.Option(
             "--against",
             metavar="NAME",
-            help="What to measure beside it: mixture (unprocessed), opus:KBPS, dac, encodec:KBPS, a model of the zoo "
+            help="System to measure beside it: mixture (unprocessed), opus:KBPS, dac, encodec:KBPS, a model of the zoo "
             "or its folder, or none. May be given several times; mixture and opus:18 by default.",
             show_default=False,
         ),
@@ -106,7 +105,7 @@ def eval_(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Score a model on DnR: resynthesis, separation, bitrate and speed, with peers beside it.
+    """Score a model on DnR: resynthesis, separation, bitrate and speed, with other systems beside it.
 
     A clip that cannot be read is reported and skipped, and the exit code is 1 at the end. Under torchrun the processes
     share the clips, through --work.
@@ -122,20 +121,21 @@ def eval_(
 
     from ..data.parallel import own_cores
     from ..engine.codec import load_codec
-    from ..engine.evaluate.evaluation import Request, evaluate
+    from ..engine.evaluate.evaluation import evaluate
+    from ..engine.evaluate.settings import Settings
     from ..engine.torchrun import is_first_process
 
     first = is_first_process()
     console = Console(quiet=quiet or not first, json=json and first)
-    chosen = tuple(against) if against is not None else DEFAULT_PEERS
+    chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS
     if "none" in chosen and len(chosen) > 1:
         wrong("--against none stands alone; leave it out, or the others")
-    request = Request(
+    settings = Settings(
         data_root=data_root,
         split=dnr,
         protocol=protocol,
         against=() if chosen == ("none",) else chosen,
-        peers_are_wanted=against is not None,
+        all_needed=against is not None,
         visqol=visqol,
         jobs=jobs or own_cores(),
         work=work,
@@ -147,7 +147,7 @@ def eval_(
         device=device,
         effort=effort,
         bitrate=bitrate,
-        views=views,
+        views=views or DEFAULT_VIEWS,
     )
     codec = load_codec(model, device=device, effort=effort)
     check_bitrate(codec, bitrate)
@@ -163,7 +163,7 @@ def eval_(
             console.fail(failure)
 
     try:
-        evaluate(codec, request, progress=lambda unit: console.progress(dnr, unit=unit), finished=finished)
+        evaluate(codec, settings, progress=lambda unit: console.progress(dnr, unit=unit), finished=finished)
     except KeyboardInterrupt:
         kept = (
             f"{work} has what is measured, and the same command goes on" if work else "without --work nothing is kept"
@@ -176,7 +176,7 @@ def eval_(
 
 
 def _show(result: EvalResult) -> None:
-    from ..engine.evaluate.tables import table_views
+    from ..engine.evaluate.tables import tables
 
     clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
     put(
@@ -184,16 +184,28 @@ def _show(result: EvalResult) -> None:
         f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
         f"views {result.views}, {result.bitrate:g} kbit/s per domain"
     )
-    for view in table_views(result):
-        groups = {column.group for column in view.columns if column.group and not column.title.isdigit()}
-        put(f"\n{': '.join((view.title, *groups))}\n")
-        _show_table(view)
+    for shown in tables(result):
+        # Columns that are only numbered are one column, with the group as its head.
+        joined = bool(shown.group) and all(shown.heads[at].isdigit() for at in shown.grouped)
+        put(f"\n{shown.title}{f': {shown.group}' if shown.group and not joined else ''}\n")
+        _show_table(shown, joined)
 
 
-def _show_table(view: TableView) -> None:
+def _show_table(shown: Table, joined: bool) -> None:
     """A table in the width there is; what has no room is named below it."""
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    heads, rows = _joined(view)
+    heads = list(shown.heads)
+    rows = [
+        [
+            cell + " *" * ((index, at) in shown.best) + ", paper" * (index in shown.paper and at == 1)
+            for at, cell in enumerate(row)
+        ]
+        for index, row in enumerate(shown.rows)
+    ]
+    if joined:
+        start, stop = shown.grouped.start, shown.grouped.stop
+        heads[start:stop] = [f"{shown.group}s"]
+        rows = [[*row[:start], " ".join(row[start:stop]), *row[stop:]] for row in rows]
     if _width(heads, rows) > room:
         rows = [[re.sub(r" ± [\d.]+", "", cell) for cell in row] for row in rows]
     dropped = []
@@ -204,29 +216,10 @@ def _show_table(view: TableView) -> None:
             heads, rows = heads[:at] + heads[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
     numeric = [head for at, head in enumerate(heads) if any(re.match(r"[-−]?\d", row[at]) for row in rows) and at > 0]
     table(heads, rows, right=numeric, whole=[head for head in heads if head not in numeric])
-    if view.note:
-        put(view.note)
+    if shown.note:
+        put(shown.note)
     if dropped:
         put(f"not enough room for {', '.join(dropped)}: use a wider terminal, or --json")
-
-
-def _joined(view: TableView) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows as text; columns that are only numbered are one column."""
-    heads: list[str] = []
-    columns: list[list[str]] = []
-    cells = [[f"{cell.text}{' *' if cell.best else ''}" for cell in row.cells] for row in view.rows]
-    for row, texts in zip(view.rows, cells, strict=True):
-        if row.paper:
-            texts[1] += ", paper"
-    for group, members in itertools.groupby(enumerate(view.columns), key=lambda member: member[1].group):
-        indices = [at for at, _ in members]
-        if group and all(view.columns[at].title.isdigit() for at in indices):
-            heads.append(f"{group}s")
-            columns.append([" ".join(row[at] for at in indices) for row in cells])
-        else:
-            heads += [view.columns[at].title for at in indices]
-            columns += [[row[at] for row in cells] for at in indices]
-    return heads, [list(row) for row in zip(*columns, strict=True)]
 
 
 def _width(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> int:

@@ -110,7 +110,7 @@ SCHEMAS = [
     ("`sdc bench --json`", "sdcodec_cli.engine.bench", "BenchResult"),
     ("`parts`", "sdcodec_cli.engine.bench", "PartTime"),
     ("`sdc bench --recipe --json`", "sdcodec_cli.engine.bench_training", "TrainingBenchResult"),
-    ("`step` and `plain`", "sdcodec_cli.engine.bench_training", "StepCost"),
+    ("`step`", "sdcodec_cli.engine.bench_training", "StepCost"),
     ("`sdc bench --data-root --json`", "sdcodec_cli.engine.bench_training", "LoaderBenchResult"),
     ("`--json` of all `sdc models`", "sdcodec_cli.cli.models", "ModelReport"),
 ]

@@ -5,26 +5,29 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import queue
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import Connection, wait
+from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from types import TracebackType
+from typing import IO, Any, Generic, TypeVar
 
-from ..errors import InputError, OutputError
+from ..errors import InputError, OutputError, SdcError
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
 
 
 def in_processes(work: Callable[[Task], Answer], tasks: Iterable[Task], jobs: int) -> Iterator[Answer]:
-    """The answers of `work` to each task, in the order in which they are done.
+    """The answers of `work` to each task, in the order in which they are done; an exception of `work` is raised here.
 
-    `work`, tasks and answers have to be picklable; an exception of `work` is raised here. With one job everything
-    happens in this process. However the iteration ends, no worker is left; and if this process is killed, its workers
-    end after the task they are at.
+    With one job everything happens in this process, with more in a `ProcessPool`.
 
     Raises:
         InputError: a worker was killed
@@ -32,56 +35,123 @@ def in_processes(work: Callable[[Task], Answer], tasks: Iterable[Task], jobs: in
     if jobs == 1:
         yield from map(work, tasks)
         return
-    # Not forked: a copy of a process with threads (pyarrow's, torch's) may hang.
-    context = multiprocessing.get_context("spawn")
-    workers: dict[Connection, Any] = {}
-    waiting = iter(tasks)
-    try:
-        with ctrl_c_held():
-            for _ in range(jobs):
-                ours, theirs = context.Pipe()
-                worker = context.Process(target=_serve, args=(work, theirs), daemon=True)
-                worker.start()
-                theirs.close()
-                workers[ours] = worker
-        busy = {connection for connection in workers if _give(connection, waiting)}
-        while busy:
-            for ready in wait(list(busy)):
-                connection = cast("Connection", ready)
-                answer, error, trace = _answer(connection)
-                if error is not None:
-                    raise error from RuntimeError(trace)
-                yield answer
-                if not _give(connection, waiting):
-                    busy.remove(connection)
-    finally:
-        for connection, worker in workers.items():
-            worker.terminate()
+    with ProcessPool(work, jobs) as pool:
+        waiting: set[Future[Answer]] = set()
+        for task in tasks:
+            if len(waiting) >= 2 * jobs:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+            waiting.add(pool.submit(task))
+        yield from (future.result() for future in as_completed(waiting))
+
+
+class ProcessPool(Generic[Task, Answer]):
+    """Processes that call `work` on one task after the other, started on entry; tasks and answers have to be picklable.
+
+    On a normal exit what was submitted is finished; on an exception, Ctrl-C among them, it is dropped. Either way no
+    process is left, and if this one is killed, the workers end after the task they are at.
+    """
+
+    def __init__(self, work: Callable[[Task], Answer], jobs: int) -> None:
+        if jobs < 1:
+            raise ValueError(f"jobs must be at least 1, got {jobs}")
+        self._work, self._jobs = work, jobs
+        # Bounded, so that whoever submits waits while everybody has enough to do.
+        self._queue: queue.Queue[tuple[Future[Answer], Task] | None] = queue.Queue(2 * jobs)
+        self._failure: SdcError | None = None
+        self._workers: list[Any] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> ProcessPool[Task, Answer]:
+        # Not forked: a copy of a process with threads (pyarrow's, torch's) may hang.
+        context = multiprocessing.get_context("spawn")
+        try:
+            if sys.platform != "win32":
+                # Started by the first worker otherwise, which would let go of Ctrl-C.
+                resource_tracker.ensure_running()
+            with ctrl_c_held():
+                for _ in range(self._jobs):
+                    ours, theirs = context.Pipe()
+                    worker = context.Process(target=_serve, args=(self._work, theirs), daemon=True)
+                    worker.start()
+                    self._workers.append(worker)
+                    theirs.close()
+                    thread = threading.Thread(target=self._drive, args=(ours,), daemon=True)
+                    thread.start()
+                    self._threads.append(thread)
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    def submit(self, task: Task) -> Future[Answer]:
+        """What `work` returns or raises, later; waits while enough is waiting already.
+
+        The task must not change until then.
+
+        Raises:
+            InputError: a worker was killed; futures raise it too
+        """
+        if self._failure is not None:
+            raise self._failure
+        future: Future[Answer] = Future()
+        self._queue.put((future, task))
+        return future
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:
+                self._failure = self._failure or SdcError("stopped before it was done; run it again")
+                self._kill()
+            for _ in self._threads:
+                self._queue.put(None)
+            for thread in self._threads:
+                thread.join()
+        finally:
+            self._kill()
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            worker.kill()
+        for worker in self._workers:
             worker.join()
-            connection.close()
 
+    def _drive(self, worker: Connection) -> None:
+        """Hand tasks to one worker, and its answers to those who wait; once a worker is dead, nothing but errors."""
+        with worker:
+            while (item := self._queue.get()) is not None:
+                future, task = item
+                if not future.set_running_or_notify_cancel():
+                    continue
+                try:
+                    if self._failure is not None:
+                        raise self._failure
+                    future.set_result(self._ask(worker, task))
+                except Exception as error:
+                    future.set_exception(error)
 
-def _give(connection: Connection, tasks: Iterator[Any]) -> bool:
-    for task in tasks:
-        with contextlib.suppress(BrokenPipeError):  # its answer tells
-            connection.send(task)
-        return True
-    return False
-
-
-def _answer(connection: Connection) -> tuple[Any, Exception | None, str]:
-    try:
-        answer: tuple[Any, Exception | None, str] = connection.recv()
-    except (EOFError, ConnectionResetError) as end:
-        raise InputError(
-            "a worker process was killed, perhaps for want of memory; run it again with fewer --jobs"
-        ) from end
-    return answer
+    def _ask(self, worker: Connection, task: Task) -> Answer:
+        try:
+            worker.send(task)
+            answer, error, trace = worker.recv()
+        except (EOFError, OSError) as end:
+            self._failure = self._failure or InputError(
+                "a worker process was killed, perhaps for want of memory; run it again with fewer --jobs"
+            )
+            raise self._failure from end
+        if error is not None:
+            raise error from RuntimeError(trace)
+        found: Answer = answer
+        return found
 
 
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
     """Work on tasks that arrive, and send the answers, until the process that gives them is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever gives the tasks ends this when Ctrl-C is pressed
+    # Before numpy is loaded: there are as many workers as cores, and none needs threads of its own.
+    os.environ.update(NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1")
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
         while True:
             task = connection.recv()

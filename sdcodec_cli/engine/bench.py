@@ -55,12 +55,12 @@ class BenchResult:
     """Each part of the model by itself."""
 
 
-def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
+def bench(codec: Codec, *, in_torch: Codec | None = None, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
     """Measure a model on noise; the best of `repeats` counts.
 
     Args:
         codec: the model, at an effort
-        peer: the same model in torch, whose parts are measured in turn with those of the first
+        in_torch: the same model in torch, whose parts are measured in turn with those of the first
         seconds: length of the signal
         repeats: of every measurement
     """
@@ -94,13 +94,13 @@ def bench(codec: Codec, *, peer: Codec | None = None, seconds: float = 60.0, rep
         decode_mix=speed(lambda: decode("mix")),
         decode_one=speed(lambda: decode(codec.domains[0])),
         decode_all=speed(lambda: decode(*codec.domains)),
-        parts=_part_times(codec.model, None if peer is None else peer.model, repeats),
+        parts=_part_times(codec.model, None if in_torch is None else in_torch.model, repeats),
     )
 
 
-def _part_times(model: CodecModel, peer: CodecModel | None, repeats: int) -> tuple[PartTime, ...]:
+def _part_times(model: CodecModel, in_torch: CodecModel | None, repeats: int) -> tuple[PartTime, ...]:
     ours = _runs(model)
-    theirs = {} if peer is None else _runs(peer)
+    theirs = {} if in_torch is None else _runs(in_torch)
     times = []
     for part, run in ours.items():
         mine, others = [], []

@@ -1,10 +1,4 @@
-"""What a step of training costs on this machine, against the same step done plainly.
-
-The plain step has the same networks and losses on the same batch, without what `train/` does to be fast: one output
-after the other, one quantizer after the other, 32 bits, and discriminators that see everything twice.
-
-Legend: B batch, N domains, T samples.
-"""
+"""What a step of training costs on this machine, and how fast training examples are read."""
 
 from __future__ import annotations
 
@@ -25,23 +19,15 @@ import numpy as np
 import soundfile
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from .. import zoo
 from ..data.pool import ArrayClips, FileClips, Pool, find_manifest, open_pool
 from ..errors import InputError
-from ..nn.discriminator import Discriminators
-from ..nn.distances import mel_distance, negative_snr
-from ..nn.sdcodec import SDCodec
 from ..recipe import Recipe
-from .train.adversarial import deceiving_loss, discriminator_loss, feature_distance
 from .train.batches import Batch, Share, load_batches, make_batch
 from .train.distributed import Processes
-from .train.losses import masked_negative_snr
-from .train.objective import draw_scales
 from .train.precision import choose_precision
-from .train.trainer import Trainer, make_trainable
+from .train.trainer import Trainer
 
 PARTS = ("mix", "codec", "losses", "discriminators", "backward", "optimizers")
 """What a step's time is divided into; `backward` is that of all networks."""
@@ -56,7 +42,7 @@ class StepCost:
     memory_bytes: int
     """Peak: on a GPU what is allocated, on a CPU what the process grew by."""
     parts: dict[str, float]
-    """Seconds of each part; empty for the plain step."""
+    """Seconds of each part."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +53,12 @@ class TrainingBenchResult:
     device: str
     threads: int
     precision: str
-    """Of our step; with `training.precision = auto` the one that was chosen. The plain one is in float32."""
+    """With `training.precision = auto` the one that was chosen."""
     batch_size: int
     """Examples in the step that was measured."""
     audio_seconds: float
     """Seconds of audio per second of time, when data are at hand."""
     step: StepCost
-    """The cost of one as we do it."""
-    plain: StepCost
-    speedup: float
-    """Time of the plain step over ours."""
-    memory_ratio: float
-    """Memory of our step over that of the plain one."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +85,7 @@ def bench_training(
     steps: int = 5,
     report: Callable[[str], None] = lambda message: None,
 ) -> TrainingBenchResult:
-    """Measure a step of a recipe on noise, each variant in a process of its own.
+    """Measure a step of a recipe on noise, in a process of its own.
 
     Args:
         recipe: what would be trained
@@ -118,30 +98,27 @@ def bench_training(
     if chosen.line is not None:
         report(chosen.line)
     fields = dataclasses.replace(recipe.training, batch_size=batch_size, precision=chosen.precision)
-    recipe = dataclasses.replace(recipe, training=fields)
-    ours, plain = (_alone(measure, recipe, device, steps) for measure in (_measure_ours, _measure_plain))
+    step = alone(measure_step, dataclasses.replace(recipe, training=fields), device, steps)
     return TrainingBenchResult(
         recipe=recipe.name,
         device=device,
         threads=torch.get_num_threads(),
         precision=chosen.precision,
         batch_size=batch_size,
-        audio_seconds=batch_size * recipe.mixing.seconds / ours.seconds,
-        step=ours,
-        plain=plain,
-        speedup=plain.seconds / ours.seconds,
-        memory_ratio=ours.memory_bytes / max(plain.memory_bytes, 1),
+        audio_seconds=batch_size * recipe.mixing.seconds / step.seconds,
+        step=step,
     )
 
 
-def _alone(measure: Callable[[Recipe, str, int], StepCost], recipe: Recipe, device: str, steps: int) -> StepCost:
-    """In a new process, so that peaks of memory are its own."""
+def alone(measure: Callable[[Recipe, str, int], StepCost], recipe: Recipe, device: str, steps: int) -> StepCost:
+    """In a new process, so that its peak of memory is its own."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler complains where there is no GPU
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as executor:
         return executor.submit(measure, recipe, device, steps).result()
 
 
-def _noise_batch(recipe: Recipe) -> Batch:
+def noise_batch(recipe: Recipe) -> Batch:
+    """A batch of noise."""
     rng, rate = np.random.default_rng(0), recipe.model.sample_rate
     samples = (rng.standard_normal(30 * rate) * 3000).astype(np.int16)
     clips = ArrayClips(samples, np.array([len(samples)]))
@@ -149,14 +126,16 @@ def _noise_batch(recipe: Recipe) -> Batch:
     return make_batch(pool, recipe, range(recipe.training.batch_size))
 
 
-def _peak(device: str) -> int:
+def peak_memory(device: str) -> int:
+    """Most memory in use so far, in bytes."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _timed(step: Callable[[], object], device: str, steps: int) -> float:
+def median_seconds(step: Callable[[], object], device: str, steps: int) -> float:
+    """Of several steps."""
     times = []
     for _ in range(steps + 1):
         began = time.perf_counter()
@@ -167,17 +146,18 @@ def _timed(step: Callable[[], object], device: str, steps: int) -> float:
     return statistics.median(times[1:])  # the first one sets things up
 
 
-def _measure_ours(recipe: Recipe, device: str, steps: int) -> StepCost:
-    before = 0 if device == "cuda" else _peak(device)
+def measure_step(recipe: Recipe, device: str, steps: int) -> StepCost:
+    """A step as a run does it."""
+    before = 0 if device == "cuda" else peak_memory(device)
     trainer = Trainer(recipe, Processes(device, recipe.training))
-    batch = _noise_batch(recipe).to(trainer.processes.device)
+    batch = noise_batch(recipe).to(trainer.processes.device)
 
     def step() -> None:
         trainer.backward([batch])
         trainer.take_step()
 
-    seconds = _timed(step, device, steps)
-    memory = _peak(device) - before
+    seconds = median_seconds(step, device, steps)
+    memory = peak_memory(device) - before
     activities = [torch.profiler.ProfilerActivity.CPU]
     if device == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -195,91 +175,6 @@ def _measure_ours(recipe: Recipe, device: str, steps: int) -> StepCost:
     }
     whole = sum(spent.values())
     return StepCost(seconds, memory, {part: seconds * value / whole for part, value in spent.items()})
-
-
-def _measure_plain(recipe: Recipe, device: str, steps: int) -> StepCost:
-    before = 0 if device == "cuda" else _peak(device)
-    torch.manual_seed(recipe.training.seed)
-    model = zoo.build(recipe)
-    make_trainable(model, recipe.training)
-    model.to(device)
-    discriminators = zoo.build_discriminators(recipe).to(device) if recipe.training.adversarial else None
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(model.parameters(), lr=1e-5)]
-    if discriminators:
-        optimizers.append(torch.optim.AdamW(discriminators.parameters(), lr=1e-5))
-    trainer = Trainer(recipe, Processes(device, recipe.training))
-    batch = _noise_batch(recipe).to(torch.device(device))
-    stems, present = trainer.mix(batch), batch.choices.present
-    del trainer
-    seconds = _timed(
-        lambda: _plain_step(model, discriminators, optimizers, stems, present, recipe), device, max(1, steps // 2)
-    )
-    return StepCost(seconds, _peak(device) - before, {})
-
-
-def _plain_step(
-    model: SDCodec,
-    discriminators: Discriminators | None,
-    optimizers: list[torch.optim.Optimizer],
-    stems: Tensor,
-    present: Tensor,
-    recipe: Recipe,
-) -> None:
-    fields = recipe.training
-    scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=0)
-    latent = model.encode(stems.sum(1)[:, None])
-    latents, total = [], torch.zeros((), device=stems.device)
-    for domain in range(stems.shape[1]):
-        quantized, loss = _plain_quantize(model, latent, domain)
-        latents.append(quantized * present[:, domain, None, None])
-        total = total + (fields.codebook_weight + fields.commitment_weight) * loss
-    outputs = [(sum(latents, torch.zeros_like(latent)), stems.sum(1))]
-    for domain, quantized in enumerate(latents):
-        here = present[:, domain]
-        if bool(here.any()):
-            outputs.append((quantized[here], stems[here, domain]))
-    decoded = [(model.decode(quantized)[:, 0, : stems.shape[-1]], wanted) for quantized, wanted in outputs]
-    if discriminators is not None:
-        optimizers[1].zero_grad()
-        for estimate, wanted in decoded:
-            seen = discriminators(wanted[:, None]), discriminators(estimate.detach()[:, None])
-            torch.autograd.backward(discriminator_loss(*seen).mean())
-        optimizers[1].step()
-    optimizers[0].zero_grad()
-    for estimate, wanted in decoded:
-        mel = mel_distance(estimate, wanted, sample_rate=recipe.model.sample_rate, scales=scales)
-        total = total + fields.mel_weight * mel.mean()
-        total = total + fields.snr_weight * negative_snr(estimate, wanted).mean()
-        if discriminators is not None:
-            real, seen_again = discriminators(wanted[:, None]), discriminators(estimate[:, None])
-            total = total + fields.adversarial_weight * deceiving_loss(seen_again).mean()
-            total = total + fields.feature_weight * feature_distance(real, seen_again).mean()
-    if fields.mask_weight:
-        estimates, wanted_stems = (torch.cat(rows) for rows in zip(*decoded[1:], strict=True))
-        examples = torch.cat([here.nonzero()[:, 0] for here in present.T])
-        masked = masked_negative_snr(estimates, wanted_stems, examples, len(stems))
-        total = total + fields.mask_weight * masked.mean()
-    torch.autograd.backward(total)
-    optimizers[0].step()
-
-
-def _plain_quantize(model: SDCodec, latent: Tensor, domain: int) -> tuple[Tensor, Tensor]:
-    quantizer = model.quantizer
-    residual, total = latent.transpose(1, 2), torch.zeros_like(latent.transpose(1, 2))
-    loss = torch.zeros((), device=latent.device)
-    for index in range(quantizer.num_codebooks):
-        own = quantizer.num_codebooks - quantizer.num_shared
-        rvq, stream, level = (quantizer.own, domain, index) if index < own else (quantizer.shared, 0, index - own)
-        weight, bias = rvq.in_weight[stream, level], rvq.in_bias[stream, level]
-        projected = torch.nn.functional.linear(residual, weight, bias)
-        table = rvq.codebook[stream, level]
-        similarity = torch.nn.functional.normalize(projected, dim=-1) @ torch.nn.functional.normalize(table, dim=-1).T
-        entries = table[similarity.argmax(-1)]
-        loss = loss + (projected - entries).square().mean()
-        entries = projected + (entries - projected).detach()
-        out = torch.nn.functional.linear(entries, rvq.out_weight[stream, level], rvq.out_bias[stream, level])
-        total, residual = total + out, residual - out
-    return total.transpose(1, 2), loss
 
 
 def bench_loader(recipe: Recipe, data_root: Path, *, workers: int, batches: int = 20) -> LoaderBenchResult:

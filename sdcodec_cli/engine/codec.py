@@ -181,13 +181,6 @@ class Codec:
         """Bitrate of the codes of one domain at full quality, in kbit/s."""
         return self.model.codebook_bitrate * self.num_codebooks
 
-    def stored_bitrate(self, codes: Codes) -> float:
-        """Bitrate of the codes that a file would store, those of active frames, of all domains together in kbit/s."""
-        num_codebooks: int = next(iter(codes.codes.values())).shape[-2]
-        return (
-            num_codebooks * self.model.codebook_bitrate * sum(float(active.mean()) for active in codes.active.values())
-        )
-
     @property
     def context_frames(self) -> int:
         """Frames on each side that a decoder needs to decode a frame exactly."""

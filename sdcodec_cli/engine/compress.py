@@ -131,29 +131,15 @@ def compress(
             tags[MASK_TAG] = f"{info.channel_mask:#x}"
         level = measure_level(reader, mono=mono)
         gain_db = codec.gain_for(level.loudness)
-        header = Header(
-            model=codec.name,
-            weights_sha256=codec.weights_sha256,
-            sample_rate=codec.sample_rate,
-            hop_length=codec.hop_length,
-            context_frames=codec.context_frames,
+        header = stream_header(
+            codec,
+            num_codebooks=num_codebooks,
+            gain_db=gain_db,
+            stored=stored,
             original_rate=info.sample_rate,
             original_channels=min(info.channels, 255),
             coded_channels=coded_channels,
             original_samples=info.num_samples,
-            gain_db=gain_db,
-            domains=tuple(
-                DomainEntry(
-                    name=stream.name,
-                    num_codebooks=num_codebooks,
-                    codebook_size=stream.codebook_size,
-                    num_shared=max(0, stream.num_shared - (stream.num_codebooks - num_codebooks)),
-                )
-                for stream in codec.model.streams
-                if stream.name in stored
-            ),
-            segment_frames=SEGMENT_FRAMES,
-            encoder=f"sdc {__version__}",
             tags=tags,
         )
         active_frames = dict.fromkeys(stored, 0)
@@ -189,6 +175,46 @@ def compress(
         channels_note=_channels_note(info, mono=mono),
         activity={domain: count / frames for domain, count in active_frames.items()},
         notes=tuple(notes),
+    )
+
+
+def stream_header(
+    codec: Codec,
+    *,
+    num_codebooks: int,
+    gain_db: float,
+    stored: Sequence[str],
+    original_rate: int,
+    original_samples: int | None,
+    original_channels: int = 1,
+    coded_channels: int = 1,
+    tags: Mapping[str, str] | None = None,
+) -> Header:
+    """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
+    return Header(
+        model=codec.name,
+        weights_sha256=codec.weights_sha256,
+        sample_rate=codec.sample_rate,
+        hop_length=codec.hop_length,
+        context_frames=codec.context_frames,
+        original_rate=original_rate,
+        original_channels=original_channels,
+        coded_channels=coded_channels,
+        original_samples=original_samples,
+        gain_db=gain_db,
+        domains=tuple(
+            DomainEntry(
+                name=stream.name,
+                num_codebooks=num_codebooks,
+                codebook_size=stream.codebook_size,
+                num_shared=max(0, stream.num_shared - (stream.num_codebooks - num_codebooks)),
+            )
+            for stream in codec.model.streams
+            if stream.name in stored
+        ),
+        segment_frames=SEGMENT_FRAMES,
+        encoder=f"sdc {__version__}",
+        tags=dict(tags or {}),
     )
 
 

@@ -1,70 +1,42 @@
-"""`sdc eval` as a function: from a model and a request to tables, and to pages if they are wanted."""
+"""`sdc eval` as a function: from a model and settings to tables, and to pages if they are wanted."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
-import os
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from ... import zoo
 from ...audio import check_target
-from ...errors import InputError, ModelError, OutputError, SdcError
+from ...errors import InputError, OutputError, SdcError
 from ...families import build
+from ...progress import Progress
 from ...runtime import CodecModel
-from ..codec import Codec, load_codec
-from ..separate import DEFAULT_VIEWS, checked_views
+from ..codec import Codec
+from ..separate import checked_views
+from ..systems import Mixture, SeparatingCodec, System, find_system
 from ..torchrun import is_first_process, under_torchrun
 from . import visqol
+from .measure import claim, measure
 from .mushra import check_listening_test, write_mushra
-from .peers import Peer, find_peer, identity_of, is_program
 from .protocol import plan, protocol_facts
-from .report import write_report
-from .run import Setup, VisqolModes, claim, examples, measure
+from .report import examples, write_report
 from .score import Cost, EvalResult, summarize
-from .tables import table_views
-from .types import Protocol
+from .settings import Settings, VisqolModes
+from .tables import tables
 
 COST_SECONDS = 10.0
-"""Audio that the cost of the reference codec is measured on."""
+"""Audio that the cost of coding is measured on."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What to evaluate on, against what, and what to write."""
-
-    data_root: Path
-    split: Literal["train", "val", "test"]
-    protocol: Protocol = "paper"
-    against: tuple[str, ...] = ()
-    peers_are_wanted: bool = True
-    """Whether a peer that cannot be used is an error, and not a note."""
-    visqol: Literal["auto", "off", "speech", "audio", "both"] = "auto"
-    jobs: int = 1
-    work: Path | None = None
-    limit: int | None = None
-    report: Path | None = None
-    mushra: bool = False
-    examples: int = 4
-    overwrite: bool = False
-    device: str = "auto"
-    effort: int | None = None
-    """Of the other models' encoding, see `Codec.effort`; None for each one's own."""
-    bitrate: float | None = None
-    """Of each domain, in kbit/s, of models with the domains of the one under test; None for each one's full rate."""
-    views: int = DEFAULT_VIEWS
-    """Of a mixture, whose masks are averaged, see `separate`."""
-
-
-Progress = Callable[[float, float | None], None]
+BASELINE = "dac-16k"
+"""What that stands beside: a DAC of the paper's size, with random weights."""
 
 
 def _unseen(unit: str) -> AbstractContextManager[Progress | None]:
@@ -73,7 +45,7 @@ def _unseen(unit: str) -> AbstractContextManager[Progress | None]:
 
 def evaluate(
     codec: Codec,
-    request: Request,
+    settings: Settings,
     *,
     progress: Callable[[str], AbstractContextManager[Progress | None]] = _unseen,
     finished: Callable[[EvalResult], None] = lambda result: None,
@@ -82,95 +54,72 @@ def evaluate(
 
     Args:
         codec: the model
-        request: what is wanted
+        settings: what is wanted
         progress: from the name of what is counted, first `tracks` and then `clips`, to what is told of each one done
         finished: gets the result before pages are made of it
 
     Raises:
         InputError: nothing to evaluate on
-        ModelError: a peer that was asked for is not there
+        ModelError: a system that was asked for is not there
         OutputError: a folder cannot be written
         SdcError: ViSQOL was asked for and is not installed
         ValueError: a bitrate that the model does not have, `views` out of range
     """
-    with contextlib.ExitStack() as stack:
-        return _evaluate(codec, request, progress, finished, stack)
-
-
-def _evaluate(
-    codec: Codec,
-    request: Request,
-    progress: Callable[[str], AbstractContextManager[Progress | None]],
-    finished: Callable[[EvalResult], None],
-    stack: contextlib.ExitStack,
-) -> EvalResult:
     notes: list[str] = []
     failures: list[str] = []
-    # What can be wrong with the request is found before hours of work.
-    _check_pages(request)
-    codec.codebooks_for(request.bitrate)
-    views = checked_views(request.views)
-    others, peers = _others(codec, request, notes)
-    for peer in peers:
-        stack.callback(peer.close)
-    if request.mushra:
-        names = [codec.name, *(other.name for other in others), *(peer.name for peer in peers)]
-        check_listening_test(names, codec.sample_rate)
-    setup = Setup(
-        codec=codec,
-        others=others,
-        peers=peers,
-        protocol=request.protocol,
-        visqol=_visqol(request, notes),
-        mixture="mixture" in request.against,
-        bitrate=request.bitrate,
-        views=views,
-    )
-    work = request.work
-    if work is None:
-        if under_torchrun():
-            raise OutputError("several processes share their results through a folder; pass --work DIR")
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-    claim(work, setup)
-    with progress("tracks") as tell:
-        plans = plan(
-            request.data_root,
-            request.split,
-            codec.domains,
-            codec.sample_rate,
-            request.protocol,
-            limit=request.limit,
-            report=failures.append,
-            note=notes.append,
-            progress=tell,
-        )
-    if not plans:
-        reason, *more = [*failures, *notes]
-        also = f" (and {len(more)} more)" if more else ""
-        raise InputError(f"{request.data_root}: nothing to score in split {request.split}: {reason}{also}")
-    if request.protocol == "published-code":
-        notes += protocol_facts(request.protocol)
-    with progress("clips") as tell:
-        measured = measure(setup, plans, work, jobs=request.jobs, progress=tell)
+    # What can be wrong with the settings is found before hours of work.
+    _check_pages(settings)
+    checked_views(settings.views, codec)
+    settings = dataclasses.replace(settings, visqol=_visqol(settings, notes))
+    model = SeparatingCodec(codec, num_codebooks=codec.codebooks_for(settings.bitrate), views=settings.views)
+    systems = _systems(model, settings, notes)
+    if settings.mushra:
+        check_listening_test([system.name for system in systems], codec.sample_rate)
+    if settings.work is None and under_torchrun():
+        raise OutputError("several processes share their results through a folder; pass --work DIR")
+    with contextlib.ExitStack() as stack:
+        work = settings.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        claim(work, model, systems, settings)
+        with progress("tracks") as tell:
+            plans = plan(
+                settings.data_root,
+                settings.split,
+                codec.domains,
+                codec.sample_rate,
+                settings.protocol,
+                limit=settings.limit,
+                report=failures.append,
+                note=notes.append,
+                progress=tell,
+            )
+        if not plans:
+            reason, *more = [*failures, *notes]
+            also = f" (and {len(more)} more)" if more else ""
+            raise InputError(f"{settings.data_root}: nothing to score in split {settings.split}: {reason}{also}")
+        if settings.protocol == "published-code":
+            notes += protocol_facts("published-code")
+        with progress("clips") as tell:
+            measured = measure(model, systems, plans, settings, work, progress=tell)
     first = is_first_process()
-    cost = _costs(codec, request.bitrate) if first else ()
-    result = summarize(measured, setup, request.data_root, request.split, cost=cost, failures=failures, notes=notes)
+    cost = _costs(codec, settings.bitrate) if first else []
+    result = summarize(measured, codec, settings, cost=cost, failures=failures, notes=notes)
     if first:
         finished(result)
-    if first and request.report is not None:
-        whole = {row.clip for row in measured.measurements}
-        heard = examples(setup, [plan for plan in plans if plan.name in whole][: request.examples])
+    if first and settings.report is not None:
+        whole = {row.clip for row in measured.table}
+        heard = examples(systems, [plan for plan in plans if plan.name in whole][: settings.examples])
         write_report(
-            request.report,
-            title=f"{codec.name} on {request.data_root.resolve().name}, {request.split}",
-            tables=table_views(result),
-            measurements=measured.measurements,
+            settings.report,
+            title=f"{codec.name} on {settings.data_root.resolve().name}, {settings.split}",
+            tables=tables(result),
+            measurements=measured.table,
             examples=heard,
             notes=(*_about(result), *result.notes, *(f"Left out: {failure}" for failure in result.failures)),
-            overwrite=request.overwrite,
+            overwrite=settings.overwrite,
         )
-        if request.mushra:
-            write_mushra(request.report, examples=heard, title=f"{codec.name} and others", overwrite=request.overwrite)
+        if settings.mushra:
+            title = f"{codec.name} and others"
+            write_mushra(settings.report, examples=heard, title=title, overwrite=settings.overwrite)
     return result
 
 
@@ -184,95 +133,73 @@ def _about(result: EvalResult) -> list[str]:
     return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
 
 
-def _check_pages(request: Request) -> None:
+def _check_pages(settings: Settings) -> None:
     """Raise what would be raised after all work."""
-    if request.mushra and request.examples == 0:
+    if settings.mushra and settings.examples == 0:
         raise InputError("--mushra: a listening test needs something to hear; leave --examples 0 out")
-    folder = request.report
+    folder = settings.report
     if folder is None:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another --report") from error
-    for page in ("index.html", *(["mushra.html"] if request.mushra else [])):
-        check_target(folder / page, overwrite=request.overwrite)
+    for page in ("index.html", *(["mushra.html"] if settings.mushra else [])):
+        check_target(folder / page, overwrite=settings.overwrite)
 
 
-def _visqol(request: Request, notes: list[str]) -> VisqolModes:
+def _visqol(settings: Settings, notes: list[str]) -> VisqolModes:
     missing = visqol.available()
-    if request.visqol != "auto":
-        if missing is not None and request.visqol != "off":
+    if settings.visqol != "auto":
+        if missing is not None and settings.visqol != "off":
             raise SdcError(missing)
-        return request.visqol
-    if missing is None:
-        return "both"
-    notes.append(f"no ViSQOL: {missing}")
-    return "off"
+        return settings.visqol
+    if missing is not None:
+        notes.append(f"no ViSQOL: {missing}")
+    return "both" if missing is None else "off"
 
 
-def _others(codec: Codec, request: Request, notes: list[str]) -> tuple[tuple[Codec, ...], tuple[Peer, ...]]:
-    """Models that separate, and codecs that do not."""
-    others: list[Codec] = []
-    peers: list[Peer] = []
-    identities = {codec.name: identity_of(codec)}
-    for name in request.against:
-        if name == "mixture":
-            continue
+def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> list[System]:
+    """The mixture, the model under test, others that separate, and those that do not."""
+    found: list[System] = [model]
+    for name in settings.against:
         try:
-            found = _find(name, codec, request)
-            if isinstance(found, Codec) and request.bitrate is not None:
-                _check_bitrate(found, request.bitrate)
+            system = find_system(
+                name,
+                model.codec,
+                device=settings.device,
+                effort=settings.effort,
+                bitrate=settings.bitrate,
+                views=settings.views,
+            )
         except SdcError as error:
-            if request.peers_are_wanted:
+            if settings.all_needed:
                 raise
             notes.append(f"{name} is left out: {error}")
             continue
-        identity = identity_of(found) if isinstance(found, Codec) else found.identity
-        if identity in identities.values():
+        if any(system.identity == other.identity for other in found):
             notes.append(f"{name} is there already, and is measured once")
             continue
-        if found.name in identities:
+        names = {other.name for other in found}
+        if system.name in names:
             # Models of one name, such as the weights before and after some training: as much of the path as it takes.
             parts = Path(name).resolve().parts
-            labels = [f"{found.name} ({'/'.join(parts[-count:])})" for count in range(1, len(parts) + 1)]
-            found.name = next(label for label in labels if label not in identities)
-        identities[found.name] = identity
-        if isinstance(found, Codec):
-            others.append(found)
-        else:
-            peers.append(found)
-    return tuple(others), tuple(peers)
-
-
-def _find(name: str, codec: Codec, request: Request) -> Codec | Peer:
-    """A model with the domains of the one under test, or a codec that knows nothing of them."""
-    if not name:
-        raise ModelError("--against needs a name, such as mixture, opus:18, or that of a model")
-    if not is_program(name) and (name in {entry.name for entry in zoo.list_models()} or os.path.isdir(name)):
-        model = zoo.find(name).recipe.model
-        if (model.domains, model.sample_rate) == (codec.domains, codec.sample_rate):
-            return load_codec(name, device=request.device, effort=request.effort)
-    return find_peer(name, device=request.device, effort=request.effort)
-
-
-def _check_bitrate(codec: Codec, bitrate: float) -> None:
-    try:
-        codec.codebooks_for(bitrate)
-    except ValueError as error:
-        raise ModelError(f"--against {codec.name}: {error}") from error
+            labels = [f"{system.name} ({'/'.join(parts[-count:])})" for count in range(1, len(parts) + 1)]
+            system.name = next(label for label in labels if label not in names)
+        found.append(system)
+    order = {Mixture: 0, SeparatingCodec: 1}
+    return sorted(found, key=lambda system: order.get(type(system), 2))
 
 
 def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
-    """The model's and, where torch is installed, that of the baseline, a DAC of random weights; one after the other."""
+    """The model's and, where torch is installed, that of the baseline, one after the other."""
     costs = [_cost(codec, codec.codebooks_for(bitrate))]
     if importlib.util.find_spec("torch") is not None:
         from ...runtime.torch import TorchRuntime, choose_device
 
-        recipe = zoo.find("dac-16k").recipe
-        network = build(recipe)
-        runtime = TorchRuntime(network, recipe, choose_device(codec.device), None)
-        costs.append(_cost(Codec(CodecModel("dac-16k (random weights)", recipe, b"", runtime)), None))
+        recipe = zoo.find(BASELINE).recipe
+        runtime = TorchRuntime(build(recipe), recipe, choose_device(codec.device), None)
+        costs.append(_cost(Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime)), None))
     return costs
 
 

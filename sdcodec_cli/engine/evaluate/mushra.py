@@ -1,6 +1,6 @@
 """A blind listening test as one HTML page, after Recommendation ITU-R BS.1534-3 (MUSHRA), and what its answers say.
 
-Legend: T samples, N listeners, R ratings.
+Legend: T samples.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ...audio import Wav
 from ...errors import InputError
-from .pages.document import Sounds, aligned, data_block, resource, write_page
-from .pages.transport import shortcuts, transport
-from .types import Example, Wav
+from .page import Sounds, aligned, data_block, resource, shortcuts, transport, write_page
+from .report import Example
 
 PAGE = "mushra.html"
 FORMAT = "sdc-mushra-1"
@@ -65,25 +64,47 @@ def write_mushra(
     The names of the systems are in the page's source, though never in sight: blind is who does not look for them.
 
     Raises:
-        ValueError: there is no example, one cannot have the anchor, or a system has a name that is taken
+        ValueError: there is no example
+        InputError: one cannot have the anchor, or a system has a name that is taken
         OutputError: there is a test already, or it cannot be written
     """
     if not examples:
         raise ValueError("a listening test needs at least one example")
-    sounds = Sounds()
-    trials = [_trial(example, sounds) for example in examples]
+    sounds, trials = Sounds(), []
+    for example in examples:
+        check_listening_test(list(example.estimates), example.sample_rate)
+        others = {ANCHOR: low_anchor(example.reference, example.sample_rate), **example.estimates}
+        wavs = aligned(example.reference, others)
+        trials.append(
+            {
+                "clip": example.clip,
+                "task": example.task,
+                "stem": example.stem,
+                "seconds": len(example.reference) / example.sample_rate,
+                "sounds": {name: sounds.add(wav, example.sample_rate) for name, wav in wavs.items()},
+            }
+        )
     content = hashlib.sha256(sounds.blocks.encode() + json.dumps(trials, sort_keys=True).encode()).hexdigest()
     data = {"format": FORMAT, "test": content[:16], "title": title, "trials": trials}
-    write_page(
-        folder / PAGE,
+    keys = {
+        "0": "reference",
+        "1 … 9": "switch",
+        "↑ ↓": "rate, with Shift by 10",
+        "← →": "1 s back, on",
+        "[ ]": "loop from here, to here",
+        "Esc": "loop everything",
+    }
+    body = string.Template(resource("mushra.html")).substitute(
         title=html.escape(title),
-        body=_body(title, trials) + data_block("test", data),
-        styles=("page.css", "mushra.css"),
-        scripts=("player.js", "mushra.js"),
-        sounds=sounds,
-        overwrite=overwrite,
+        trials="is 1 trial" if len(trials) == 1 else f"are {len(trials)} trials",
+        count=len(trials),
+        transport=transport(0),
+        keys=shortcuts(keys),
     )
-    return folder / PAGE
+    path = folder / PAGE
+    body += data_block("test", data)
+    write_page(path, title=title, body=body, kind="mushra", sounds=sounds, overwrite=overwrite)
+    return path
 
 
 def check_listening_test(systems: Sequence[str], sample_rate: int) -> None:
@@ -99,13 +120,7 @@ def check_listening_test(systems: Sequence[str], sample_rate: int) -> None:
 
 
 def low_anchor(wav: Wav, sample_rate: int) -> Wav:
-    """The low anchor of a wav `[T]`: low-pass filtered at 3.5 kHz with linear phase, and not delayed.
-
-    Raises:
-        ValueError: the sample rate leaves nothing to take away
-    """
-    if sample_rate <= 2 * STOP_BAND:
-        raise ValueError(f"the anchor needs a sample rate above {2 * STOP_BAND:g} Hz, got {sample_rate}")
+    """The low anchor of a wav `[T]`: low-pass filtered at 3.5 kHz with linear phase, and not delayed."""
     # Kaiser's formulas: a window that reaches the attenuation, and as many taps as the transition takes with it.
     transition = 2 * math.pi * (STOP_BAND - PASS_BAND) / sample_rate
     half = math.ceil((ATTENUATION - 7.95) / (2.285 * transition) / 2)
@@ -113,43 +128,6 @@ def low_anchor(wav: Wav, sample_rate: int) -> Wav:
     taps = np.sinc(times) * np.kaiser(2 * half + 1, 0.1102 * (ATTENUATION - 8.7))
     filtered = np.convolve(wav.astype(np.float64), taps / taps.sum())[half : half + len(wav)]
     return np.asarray(filtered, dtype=np.float32)
-
-
-def _trial(example: Example, sounds: Sounds) -> dict[str, Any]:
-    for name in (REFERENCE, ANCHOR):
-        if name in example.estimates:
-            raise ValueError(f"{example.clip}: a system cannot be called {name} in a listening test; rename it")
-    others = {ANCHOR: low_anchor(example.reference, example.sample_rate), **example.estimates}
-    wavs = dict(zip((REFERENCE, *others), aligned(example.reference, list(others.values())), strict=True))
-    return {
-        "clip": example.clip,
-        "task": example.task,
-        "stem": example.stem,
-        "seconds": len(example.reference) / example.sample_rate,
-        "sounds": {name: sounds.add(wav, example.sample_rate) for name, wav in wavs.items()},
-    }
-
-
-def _body(title: str, trials: Sequence[dict[str, Any]]) -> str:
-    words = "".join(f"<span>{word}</span>" for word in ("Bad", "Poor", "Fair", "Good", "Excellent"))
-    keys = shortcuts(
-        [
-            ("0", "reference"),
-            ("1 … 9", "switch"),
-            ("↑ ↓", "rate, with Shift by 10"),
-            ("← →", "1 s back, on"),
-            ("[ ]", "loop from here, to here"),
-            ("Esc", "loop everything"),
-        ]
-    )
-    return string.Template(resource("mushra.html")).substitute(
-        title=html.escape(title),
-        trials="is 1 trial" if len(trials) == 1 else f"are {len(trials)} trials",
-        count=len(trials),
-        words=words,
-        transport=transport(0),
-        keys=keys,
-    )
 
 
 @dataclass(frozen=True)
@@ -199,20 +177,17 @@ def read_mushra(paths: Sequence[Path]) -> MushraSummary:
         if (session.listener, session.seed) in sessions:
             raise InputError(f"{path}: holds answers that another file has too; leave one out")
         sessions[session.listener, session.seed] = session
-    listeners: list[str] = []
-    excluded: list[str] = []
+    listeners: dict[bool, list[str]] = {True: [], False: []}
     ratings: dict[str, list[float]] = {}
     for session in sessions.values():
         missed = sum(trial[REFERENCE] < LEAST_REFERENCE for trial in session.trials)
-        if missed > MOST_MISSED * len(session.trials):
-            excluded.append(session.listener)
-            continue
-        listeners.append(session.listener)
-        for trial in session.trials:
+        counts = missed <= MOST_MISSED * len(session.trials)
+        listeners[counts].append(session.listener)
+        for trial in session.trials if counts else ():
             for system, rating in trial.items():
                 ratings.setdefault(system, []).append(rating)
     systems = sorted((_rating(system, values) for system, values in ratings.items()), key=lambda row: -row.mean)
-    return MushraSummary(session.title, tuple(systems), tuple(listeners), tuple(excluded))
+    return MushraSummary(session.title, tuple(systems), tuple(listeners[True]), tuple(listeners[False]))
 
 
 def _rating(system: str, ratings: Sequence[float]) -> SystemRating:

@@ -7,29 +7,9 @@ preparation (`prepare/mani_dnr.py` of XiaoyuBIE1994/SDCodec) does: trimming is 3
 is there, "active", in a frame whose STFT magnitudes add up to more than 1e-6, so that only digital silence counts as
 silence. Both are found at the rate of the files; cut clips are then resampled.
 
-Where that code differs, and what `published-code` does about it:
-
-===================== ============================== ============================================== ==================
-what                  paper                          published code                                 `published-code`
-===================== ============================== ============================================== ==================
-mixture               `mix.wav`                      plain sum of the stems                         as the code
-last segment          kept if it is whole            lost if it ends where the trimmed track ends   as the code
-short track           says nothing; we keep it as    gives nothing                                  as the code
-                      one clip
-test split            `tt`                           manifest made of `cv`                          `tt`, always
-silent stems          under 0.5 drops the segment    the same, and then under 0.4 at the model's    0.5, see below
-                                                     rate has no score
-ViSQOL                speech or audio mode unsaid    speech mode, for music and sfx too             not decided here
-mel distance          not reported                   mel filters of 44.1 kHz on audio of 16 kHz     not imitated
-mask                  ratio of magnitudes            0/0 where all stems are silent, and clips of   not imitated
-                                                     5 s come out 128 samples short
-resampling            says nothing                   julius                                         soxr, not imitated
-===================== ============================== ============================================== ==================
-
-The threshold of 0.4 changes nothing: its frames are longer in time (64 ms against 23 ms at 44.1 kHz), so a stem fills
-at least as large a share of them, and whatever is below 0.4 has been dropped for being below 0.5. Short tracks are
-those of small sets, as `sdc data mix` makes them: a track no longer than a segment, trimmed, is one clip. A track of
-10 s that is nowhere silent is two clips of `val` and one of `test`. DnR's tracks have 60 s and are not affected.
+`docs/evaluation.md` has a table of where that code differs, and of what `published-code` does about it. Its second
+threshold for silent stems, 0.4 at the model's rate, changes nothing: its frames are longer in time (64 ms against 23 ms
+at 44.1 kHz), so a stem fills at least as large a share of them, and whatever is below 0.4 is below 0.5 here.
 
 Legend: T samples, F frames.
 """
@@ -44,10 +24,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...audio import AudioReader, StreamResampler, downmix
+from ...audio import AudioReader, StreamResampler, Wav, downmix
 from ...data.dnr import Split, find_tracks, read_track
 from ...errors import InputError
-from .types import Clip, Protocol, Wav
+from ...progress import Progress
+from .settings import Protocol
 
 SEGMENT_SECONDS: dict[Split, float] = {"train": 5.0, "val": 5.0, "test": 10.0}
 """The paper has no segments of `train`; they are as those of `val`."""
@@ -72,6 +53,16 @@ WINDOW, HOP = 1024, 256
 
 ACTIVE_SUM = 1e-6
 """Sum of a frame's magnitudes above which something is there."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a track that is scored; mixture and stems are mono, `[T]`."""
+
+    name: str
+    """Such as `0042-10.0`: track and start in seconds."""
+    mix: Wav
+    stems: dict[str, Wav]
 
 
 @dataclass(frozen=True)
@@ -112,11 +103,10 @@ def plan(
     sample_rate: int,
     protocol: Protocol,
     *,
-    segment_seconds: float | None = None,
     limit: int | None = None,
     report: Callable[[str], None] = lambda message: None,
     note: Callable[[str], None] = lambda message: None,
-    progress: Callable[[float, float | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[ClipPlan]:
     """The clips of a split, in order. Every track is read once.
 
@@ -126,7 +116,6 @@ def plan(
         domains: the stems
         sample_rate: of the clips, in Hz
         protocol: how to cut
-        segment_seconds: length of a segment, in seconds; the paper's by default
         limit: stop reading once there are so many clips
         report: gets a line about each track that is broken; the others are planned all the same
         note: gets a line about what the protocol leaves out
@@ -135,9 +124,7 @@ def plan(
     Raises:
         InputError: the split has no tracks
     """
-    seconds = SEGMENT_SECONDS[split] if segment_seconds is None else segment_seconds
-    if seconds <= 0:
-        raise ValueError(f"segment_seconds must be positive, got {seconds}")
+    seconds = SEGMENT_SECONDS[split]
     tracks = find_tracks(root, split, domains, report=report)
     clips: list[ClipPlan] = []
     short = silent = 0

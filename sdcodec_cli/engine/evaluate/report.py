@@ -1,19 +1,30 @@
-"""A report that a person can read and listen to: one HTML page, which works from disk in any browser."""
+"""A report that a person can read and listen to: one HTML page, which works from disk in any browser.
+
+Legend: T samples.
+"""
 
 from __future__ import annotations
 
+import base64
 import datetime
 import html
-import itertools
+import io
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .pages.distributions import distributions
-from .pages.document import Sounds, write_page
-from .pages.listen import listen
-from .types import Example, Measurement
+import numpy as np
+
+from ...audio import Wav, db_to_amplitude, integrated_loudness
+from ..pictures import RANGE, colour, shades, spectrogram
+from ..systems import System
+from .distributions import METRICS, distributions, number
+from .measure import Estimate, Measurement, estimates, is_silent
+from .page import Sounds, aligned, shortcuts, transport, write_page
+from .protocol import ClipPlan, load
+from .tables import Table
 
 PAGE = "index.html"
 
@@ -23,58 +34,55 @@ NUMBER = re.compile(r"[-−+]?[\d.]+\s?[%×k]?( ±.*)?$")
 COLOURS = 8
 """Of systems; the style sheet has as many."""
 
+HEIGHT, WIDTH, SHADES = 128, 720, 64
+"""Of a spectrogram: pixels, and how many colours."""
 
-@dataclass(frozen=True)
-class Cell:
-    """One entry of a table."""
+SHORT = {"si_sdr": "SI-SDR {} dB", "visqol_speech": "ViSQOL {}", "visqol_audio": "ViSQOL audio {}"}
+"""The metrics that are shown beside a sound."""
 
-    text: str
-    """As it is shown; what follows ` ± ` steps back."""
-    best: bool = False
-    """Whether it is the best of those that it competes with."""
+LOUDEST_GAIN = 20.0
+"""What a sound is turned up by to be as loud as the reference, at most, in dB: silence stays silent."""
 
-
-@dataclass(frozen=True)
-class Column:
-    """The head of a column."""
-
-    title: str
-    group: str = ""
-    """Shown above neighbouring columns of the same group."""
-    paper: bool = False
-    """Whether it holds the paper's figures, not ours."""
+MASKED = ", masked"
+"""Ends the name of what the mask makes of a system's separation, in an example of that."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a table; its first cell names it."""
+class Example:
+    """One clip to listen to: the same stem from several systems; wavs are `[T]`."""
 
-    cells: tuple[Cell, ...]
-    paper: bool = False
-    """Whether it holds the paper's figures, not ours."""
+    clip: str
+    task: str
+    stem: str
+    sample_rate: int
+    reference: Wav
+    mixture: Wav
+    estimates: dict[str, Wav]
+    """By system."""
 
 
-@dataclass(frozen=True)
-class TableView:
-    """A table as it is shown."""
-
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    note: str = ""
-    """A sentence below it."""
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row.cells) != len(self.columns):
-                raise ValueError(f"{self.title}: {len(row.cells)} cells in a row of {len(self.columns)} columns")
+def examples(systems: Sequence[System], plans: Sequence[ClipPlan]) -> list[Example]:
+    """What the systems make of some clips, to listen to."""
+    found = []
+    for plan in plans:
+        clip = load(plan)
+        groups: dict[tuple[str, str], list[Estimate]] = {}
+        for estimate in estimates(systems, clip, plan.sample_rate):
+            if not is_silent(estimate.reference):
+                # What the mask makes of the separation is heard beside it.
+                task = estimate.task.removeprefix("masked ")
+                groups.setdefault((task, estimate.stem), []).append(estimate)
+        for (task, stem), group in groups.items():
+            wavs = {each.system + (MASKED if each.task == "masked separation" else ""): each.wav for each in group}
+            found.append(Example(clip.name, task, stem, plan.sample_rate, group[0].reference, clip.mix, wavs))
+    return found
 
 
 def write_report(
     folder: Path,
     *,
     title: str,
-    tables: Sequence[TableView],
+    tables: Sequence[Table],
     measurements: Sequence[Measurement],
     examples: Sequence[Example],
     notes: Sequence[str],
@@ -98,105 +106,175 @@ def write_report(
         OutputError: there is a report already, or it cannot be written
     """
     sounds = Sounds()
-    colours = _colours(measurements, examples)
+    shown = [entry for entry in measurements if entry.metric in METRICS]
+    systems = dict.fromkeys(entry.system for entry in shown)
+    systems |= dict.fromkeys(system for example in examples for system in example.estimates)
+    # A CSS class for each system, the same all over the page; grey for what is not a system.
+    named = [system for system in systems if system != "mixture"]
+    colours = {system: f"colour-{index % COLOURS + 1}" for index, system in enumerate(named)}
+    colours = {"mixture": "colour-0", "reference": "colour-0", **colours}
     sections = {
-        "results": ("Results", "".join(_table(table) for table in tables)),
-        "distributions": ("Distributions", distributions(measurements, colours)),
-        "examples": ("Listen", listen(examples, measurements, colours, sounds)),
+        "results": ("Results", "".join(map(_table, tables))),
+        "distributions": ("Distributions", distributions(shown, colours)),
+        "examples": ("Listen", _listen(examples, shown, colours, sounds)),
     }
-    shown = {name: section for name, section in sections.items() if section[1]}
-    links = "".join(f'<li><a href="#{name}">{heading}</a></li>' for name, (heading, _) in shown.items())
+    links = "".join(f'<li><a href="#{name}">{head}</a></li>' for name, (head, text) in sections.items() if text)
     about = "".join(f"<p>{html.escape(note)}</p>" for note in notes)
+    facts = {
+        "clips": len({entry.clip for entry in shown}),
+        "systems": len({entry.system for entry in shown}),
+        "measurements": len({entry[:5] for entry in shown}),
+        "comparisons to hear": len(examples),
+    }
+    counts = "".join(f"<div><dt>{name}</dt><dd>{count:,}</dd></div>" for name, count in facts.items() if count)
     body = f"""<header class="page">
 <p class="kind">Evaluation · {datetime.date.today().isoformat()}</p>
 <h1>{html.escape(title)}</h1>
-{_facts(measurements, examples)}<nav aria-label="Sections"><ul>{links}</ul></nav>
+<dl class="facts">{counts}</dl>
+<nav aria-label="Sections"><ul>{links}</ul></nav>
 </header>
 <main>
 <section class="about" aria-label="What was measured">{about}</section>
 """
-    for name, (heading, content) in shown.items():
-        body += f'<section id="{name}"><h2>{heading}</h2>\n{content}</section>\n'
-    write_page(
-        folder / PAGE,
-        title=html.escape(title),
-        body=body + "</main>",
-        styles=("page.css", "report.css"),
-        scripts=("player.js", "report.js"),
-        sounds=sounds,
-        overwrite=overwrite,
-    )
-    return folder / PAGE
+    for name, (head, text) in sections.items():
+        body += f'<section id="{name}"><h2>{head}</h2>\n{text}</section>\n' if text else ""
+    path = folder / PAGE
+    write_page(path, title=title, body=body + "</main>", kind="report", sounds=sounds, overwrite=overwrite)
+    return path
 
 
-def _colours(measurements: Sequence[Measurement], examples: Sequence[Example]) -> dict[str, str]:
-    """A CSS class for each system, the same all over the page; grey for what is not a system."""
-    systems = dict.fromkeys(entry.system for entry in measurements)
-    systems |= dict.fromkeys(system for example in examples for system in example.estimates)
-    named = [system for system in systems if system != "mixture"]
-    colours = {system: f"colour-{index % COLOURS + 1}" for index, system in enumerate(named)}
-    return {"mixture": "colour-0", "reference": "colour-0", **colours}
-
-
-def _facts(measurements: Sequence[Measurement], examples: Sequence[Example]) -> str:
-    facts = {
-        "clips": len({entry.clip for entry in measurements}),
-        "systems": len({entry.system for entry in measurements}),
-        "measurements": len(measurements),
-        "comparisons to hear": len(examples),
-    }
-    entries = (f"<div><dt>{name}</dt><dd>{count:,}</dd></div>" for name, count in facts.items() if count)
-    return f'<dl class="facts">{"".join(entries)}</dl>\n'
-
-
-def _table(table: TableView) -> str:
-    groups = ""
-    if any(column.group for column in table.columns):
-        for name, members in itertools.groupby(column.group for column in table.columns):
-            span = len(list(members))
-            groups += (
-                f'<th scope="colgroup" colspan="{span}">{html.escape(name)}</th>'
-                if name
-                else f'<td colspan="{span}"></td>'
-            )
-        groups = f'<tr class="groups">{groups}</tr>\n'
+def _table(table: Table) -> str:
+    numeric = [_is_numeric([row[column] for row in table.rows]) for column in range(len(table.heads))]
+    classes = [' class="number"' if number else "" for number in numeric]
+    groups, span = "", table.grouped
+    if table.group:
+        after = len(table.heads) - span.stop
+        groups = f'<td colspan="{span.start}"></td>' if span.start else ""
+        groups += f'<th scope="colgroup" colspan="{len(span)}">{html.escape(table.group)}</th>'
+        groups = f'<tr class="groups">{groups}{f"<td colspan={after}></td>" if after else ""}</tr>\n'
     heads = "".join(
-        f'<th scope="col"{_classes(paper=column.paper, number=_is_numeric(table, index))}>'
-        f"{html.escape(column.title)}{PAPER if column.paper else ''}</th>"
-        for index, column in enumerate(table.columns)
+        f'<th scope="col"{of}>{html.escape(head)}</th>' for head, of in zip(table.heads, classes, strict=True)
     )
-    rows = "".join(_row(table, row) for row in table.rows)
-    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
-    return f"""<figure class="table"><figcaption>{html.escape(table.title)}</figcaption>
-<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(table.title)}"><table>
+    # The paper's mark stands beside the last of the names that a row begins with.
+    label = next((column for column, number in enumerate(numeric) if number and column), 1) - 1
+    rows = ""
+    for index, row in enumerate(table.rows):
+        paper = index in table.paper
+        rows += f"<tr{' class=paper' if paper else ''}>"
+        for column, cell in enumerate(row):
+            text = re.sub(" (±.*)", r' <span class="deviation">\1</span>', html.escape(cell))
+            text += PAPER if paper and column == label else ""
+            if (index, column) in table.best:
+                rows += f'<td class="number best"><strong>{text}</strong></td>'
+            else:
+                tag, scope = ("td", "") if column else ("th", ' scope="row"')
+                rows += f"<{tag}{scope}{classes[column]}>{text}</{tag}>"
+        rows += "</tr>\n"
+    title, note = html.escape(table.title), f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    return f"""<figure class="table"><figcaption>{title}</figcaption>
+<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table>
 <thead>{groups}<tr>{heads}</tr></thead>
 <tbody>{rows}</tbody>
 </table></div>{note}</figure>
 """
 
 
-def _row(table: TableView, row: Row) -> str:
-    cells = []
-    # Beside the last of the names that a row begins with.
-    label = next((index for index in range(1, len(row.cells)) if _is_numeric(table, index)), 1) - 1
-    for index, (cell, column) in enumerate(zip(row.cells, table.columns, strict=True)):
-        text = re.sub(" (±.*)", r' <span class="deviation">\1</span>', html.escape(cell.text))
-        if row.paper and index == label:
-            text += PAPER
-        classes = _classes(paper=column.paper, number=_is_numeric(table, index), best=cell.best)
-        if index == 0:
-            cells.append(f'<th scope="row"{classes}>{text}</th>')
-        else:
-            cells.append(f"<td{classes}>{f'<strong>{text}</strong>' if cell.best else text}</td>")
-    return f"<tr{_classes(paper=row.paper)}>{''.join(cells)}</tr>\n"
-
-
-def _is_numeric(table: TableView, column: int) -> bool:
+def _is_numeric(texts: Sequence[str]) -> bool:
     """Whether the entries of a column are numbers, or stand for missing ones."""
-    texts = [row.cells[column].text for row in table.rows]
-    return any(map(NUMBER.match, texts)) and all(NUMBER.match(text) or text in ("", "–", "—", "-") for text in texts)
+    return any(map(NUMBER.match, texts)) and all(NUMBER.match(text) or text in ("", "–") for text in texts)
 
 
-def _classes(**states: bool) -> str:
-    names = " ".join(name for name, state in states.items() if state)
-    return f' class="{names}"' if names else ""
+def _listen(
+    examples: Sequence[Example], measurements: Sequence[Measurement], colours: Mapping[str, str], sounds: Sounds
+) -> str:
+    """HTML of the examples, each with a player that switches between its sounds; these go into `sounds`."""
+    if not examples:
+        return ""
+    scores: dict[tuple[str, str, str, str], list[str]] = {}
+    for entry in measurements:
+        if entry.metric in SHORT and entry.through is None and entry.value is not None and math.isfinite(entry.value):
+            of = scores.setdefault((entry.clip, entry.task, entry.stem, entry.system), [])
+            of.append(SHORT[entry.metric].format(number(entry.value)))
+    keys = {
+        "1 … 9": "switch",
+        "← →": "1 s back, on; with Shift 0.1 s",
+        "[ ]": "loop from here, to here",
+        "Esc": "loop everything",
+        "L": "loop on, off",
+        "M": "match levels",
+    }
+    cards = "".join(_example(example, index, scores, colours, sounds) for index, example in enumerate(examples, 1))
+    return f"""<p>Press play, then switch with the number keys while it plays: every sound goes on where the last was.
+Click into a picture to go there, drag over it to loop a part.</p>
+<noscript><p>The players need JavaScript, which is switched off here.</p></noscript>
+{shortcuts(keys)}<p class="legend">The spectrograms of an example share one scale, from {RANGE} dB below its loudest
+point <i aria-hidden="true"></i> to that point.</p>
+{cards}"""
+
+
+def _example(
+    example: Example,
+    index: int,
+    scores: Mapping[tuple[str, str, str, str], Sequence[str]],
+    colours: Mapping[str, str],
+    sounds: Sounds,
+) -> str:
+    # Of a mixture itself, the mixture is the reference.
+    is_mixture = np.array_equal(example.mixture, example.reference)
+    wavs = aligned(
+        example.reference, example.estimates if is_mixture else {"mixture": example.mixture, **example.estimates}
+    )
+    levels = {name: spectrogram(wav, example.sample_rate, HEIGHT, WIDTH) for name, wav in wavs.items()}
+    loudest = max(float(level.max()) for level in levels.values())
+    gains = matching_gains(list(wavs.values()), example.sample_rate)
+    kilohertz = example.sample_rate / 2000
+    step = next(step for step in (1, 2, 5, 10, 20) if kilohertz / step <= 5)
+    ticks = "".join(
+        f'<span style="bottom:{100 * tick / kilohertz:.1f}%">{tick}{" kHz" if tick + step >= kilohertz else ""}</span>'
+        for tick in range(step, math.ceil(kilohertz), step)
+    )
+    tiles = ""
+    for place, (name, wav) in enumerate(wavs.items(), 1):
+        task = "masked separation" if name.endswith(MASKED) else example.task
+        said = " · ".join(scores.get((example.clip, task, example.stem, name.removesuffix(MASKED)), ()))
+        shown = html.escape(name)
+        tiles += f"""<div class="tile {colours[name]}" data-sound="{sounds.add(wav, example.sample_rate)}"
+ data-level="{gains[place - 1]:.4f}">
+<button type="button" aria-pressed="{str(place == 1).lower()}">{f"<kbd>{place}</kbd>" if place < 10 else ""}
+<span><span class="name">{shown}</span>{f'<span class="scores">{said}</span>' if said else ""}</span></button>
+<div class="picture">
+<img src="{picture(levels[name], loudest)}" alt="Spectrogram of {shown}" decoding="async" draggable="false">
+<div class="kilohertz" aria-hidden="true">{ticks}</div>
+<i class="region"></i><i class="mark"></i><i class="head"></i></div></div>
+"""
+    seconds = len(example.reference) / example.sample_rate
+    match = '<button type="button" class="toggle" data-do="match" aria-pressed="false">Match levels</button>\n'
+    title = html.escape(f"{example.stem}, clip {example.clip}")
+    # At most four in a row, and so that the last row is not nearly empty.
+    columns = len(wavs) if len(wavs) <= 4 else 3 if len(wavs) in (5, 6, 9) else 4
+    return f"""<article class="example" id="example-{index}" data-duration="{seconds:.6f}" aria-label="{title}">
+<header><h3>{title}</h3><p>{html.escape(example.task)} · {seconds:.1f} s</p></header>
+<div class="tiles" data-player role="group" aria-label="What is heard" style="--columns:{columns}">
+{tiles}</div>
+{transport(seconds, match)}</article>
+"""
+
+
+def picture(level: np.ndarray, loudest: float) -> str:
+    """A PNG of a spectrogram as the text of a `data:` address; `loudest`, in dB, gets the brightest colour."""
+    from PIL import Image
+
+    image = Image.fromarray(shades(level, loudest, SHADES))
+    image.putpalette(colour(np.linspace(0, 1, SHADES)).tobytes())
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG", optimize=True, bits=6)
+    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
+
+
+def matching_gains(wavs: Sequence[Wav], sample_rate: int) -> list[float]:
+    """Factors that make the others as loud as the first by ITU-R BS.1770, and all of them quieter if one would clip."""
+    loudness = [integrated_loudness(wav[None], sample_rate) for wav in wavs]
+    differences = [loudness[0] - value for value in loudness]
+    gains = [db_to_amplitude(min(by, LOUDEST_GAIN)) if math.isfinite(by) else 1.0 for by in differences]
+    peak = max(float(np.abs(wav).max(initial=0)) * gain for wav, gain in zip(wavs, gains, strict=True))
+    return [gain / max(1.0, peak) for gain in gains]

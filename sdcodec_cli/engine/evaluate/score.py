@@ -2,7 +2,7 @@
 
 Rows as in Tables II and III and Fig. 3 of "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228.
 
-Legend: N domains, K codebooks, V entries.
+Legend: K codebooks, V entries.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ... import __version__
 from ..codec import Codec
+from .measure import COUNTS, Measured, Measurement, Task
 from .paper import PaperRow, paper_rows
-from .run import Measured, Setup
-from .systems import Observations
-from .types import Measurement
+from .settings import Settings
 
 METRICS = ("si_sdr", "si_sdri", "visqol_speech", "visqol_audio", "mel", "stft")
 """In the order of the tables."""
@@ -48,12 +48,12 @@ class Row:
     """`resynthesis`, `separation` (straight from the decoder), `masked separation`, `cross` (through another domain's
     quantizer), `whole` (a single domain's audio through compress and decode)."""
     system: str
-    """A model's name, `mixture` (unprocessed), or a peer."""
+    """A model's name, `mixture` (unprocessed), or another such as `opus 18`."""
     stem: str
     through: str | None
     """cross: the domain whose quantizer was used."""
     bitrate: float | None
-    """Mean of the payload, or for peers of what was written, in kbit/s."""
+    """Mean in kbit/s, of what was written: for models of ours the codes in it, for Opus the file."""
     metrics: dict[str, Summary]
     """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential) from 1 to 5, `visqol_audio` (48 kHz) from 1
     to 4.73, `mel` and `stft` distance."""
@@ -61,7 +61,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ActivityScore:
-    """How well the segments in which a domain is heard were found."""
+    """How well the segments in which a domain is active were found."""
 
     signal: str
     """`mix`, or `stem`: every stem by itself."""
@@ -138,71 +138,69 @@ class EvalResult:
 
 def summarize(
     measured: Measured,
-    setup: Setup,
-    data_root: Path,
-    split: str,
+    codec: Codec,
+    settings: Settings,
     *,
     cost: Sequence[Cost],
     failures: Sequence[str],
     notes: Sequence[str],
 ) -> EvalResult:
     """The tables of an evaluation."""
-    seen, codec = measured.seen, setup.codec
-    levels = codec.codebooks_for(setup.bitrate)
-    seconds = seen.audio_seconds
+    levels = codec.codebooks_for(settings.bitrate)
+    sums: Counter[tuple[str, ...]] = Counter()
+    for row in measured.table:
+        if row.task in ("file", "activity"):
+            sums[row.task, row.through or "", row.stem, row.metric] += row.value or 0  # type: ignore[assignment]
+    seconds, size = sums["file", "", "mix", "seconds"], sums["file", "", "mix", "bytes"]
     return EvalResult(
         model=codec.name,
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
         bitrate=levels * codec.model.codebook_bitrate,
-        views=setup.views,
+        views=settings.views,
         version=__version__,
-        data_root=str(data_root),
-        split=split,
-        protocol=setup.protocol,
-        visqol=setup.visqol,
-        num_clips=len({row.clip for row in measured.measurements}),
+        data_root=str(settings.data_root),
+        split=settings.split,
+        protocol=settings.protocol,
+        visqol=settings.visqol,
+        num_clips=len({row.clip for row in measured.table}),
         seconds=seconds,
-        rows=_rows(measured.measurements, ("mix", *codec.domains)),
-        activity=_activity(seen),
-        codebooks=_codebooks(seen, codec, levels),
-        file_bitrate=seen.file_bytes * 8 / 1000 / seconds if seconds else None,
+        rows=_rows(measured.table, ("mix", *codec.domains)),
+        activity=tuple(
+            _activity(signal, domain, *(sums["activity", signal, domain, count] for count in COUNTS))
+            for signal in ("mix", "stem")
+            for domain in codec.domains
+            if ("activity", signal, domain, COUNTS[0]) in sums
+        ),
+        codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, :levels])),
+        file_bitrate=size * 8 / 1000 / seconds if seconds else None,
         cost=tuple(cost),
-        paper=tuple(row for row in paper_rows() if row.split == split),
+        paper=tuple(row for row in paper_rows() if row.split == settings.split),
         failures=(*failures, *measured.failures),
         notes=tuple(notes),
     )
 
 
-def _rows(measurements: Sequence[Measurement], stems: Sequence[str]) -> tuple[Row, ...]:
+def _rows(table: Sequence[Measurement], stems: Sequence[str]) -> tuple[Row, ...]:
     """In the order of stems, and for each in the order of systems, the model's first."""
-    groups: dict[tuple[str, str, str, str | None], list[Measurement]] = {}
-    for measurement in measurements:
-        key = (measurement.task, measurement.system, measurement.stem, measurement.through)
-        groups.setdefault(key, []).append(measurement)
-    rows = []
-    for (task, system, stem, through), group in sorted(groups.items(), key=lambda item: stems.index(item[0][2])):
-        rates = [measurement.bitrate for measurement in group if measurement.bitrate is not None]
-        rows.append(
-            Row(
-                task=task,
-                system=system,
-                stem=stem,
-                through=through,
-                bitrate=statistics.fmean(rates) if rates else None,
-                metrics={
-                    metric: _summary(metric, group)
-                    for metric in METRICS
-                    if any(metric in measurement.values or metric in measurement.reasons for measurement in group)
-                },
-            )
+    groups: dict[tuple[str, str, str, str | None], dict[str, list[Measurement]]] = {}
+    for entry in table:
+        if entry.task in get_args(Task):
+            of = groups.setdefault((entry.task, entry.system, entry.stem, entry.through), {})
+            of.setdefault(entry.metric, []).append(entry)
+    return tuple(
+        Row(
+            *what,
+            bitrate=_summary(of["bitrate"]).mean if "bitrate" in of else None,
+            metrics={metric: _summary(of[metric]) for metric in METRICS if metric in of},
         )
-    return tuple(rows)
+        for what, of in sorted(groups.items(), key=lambda group: stems.index(group[0][2]))
+    )
 
 
-def _summary(metric: str, group: Sequence[Measurement]) -> Summary:
-    values = [measurement.values[metric] for measurement in group if metric in measurement.values]
-    reasons = Counter(measurement.reasons[metric] for measurement in group if metric in measurement.reasons)
+def _summary(entries: Sequence[Measurement]) -> Summary:
+    values = [entry.value for entry in entries if entry.value is not None]
+    reasons = Counter(entry.reason for entry in entries if entry.reason is not None)
     return Summary(
         mean=statistics.fmean(values) if values else None,
         std=statistics.pstdev(values) if len(values) > 1 else None,
@@ -211,33 +209,22 @@ def _summary(metric: str, group: Sequence[Measurement]) -> Summary:
     )
 
 
-def _activity(seen: Observations) -> tuple[ActivityScore, ...]:
-    rows = []
-    for key, (rejected, false, missed, right) in seen.activity.items():
-        signal, domain = key.split(" ", 1)
-        rows.append(
-            ActivityScore(
-                signal=signal,
-                domain=domain,
-                precision=right / (right + false) if right + false else None,
-                recall=right / (right + missed) if right + missed else None,
-                num_segments=rejected + false + missed + right,
-            )
-        )
-    return tuple(sorted(rows, key=lambda row: row.signal))
+def _activity(signal: str, domain: str, rejected: int, false: int, missed: int, right: int) -> ActivityScore:
+    return ActivityScore(
+        signal=signal,
+        domain=domain,
+        precision=right / (right + false) if right + false else None,
+        recall=right / (right + missed) if right + missed else None,
+        num_segments=rejected + false + missed + right,
+    )
 
 
-def _codebooks(seen: Observations, codec: Codec, num_codebooks: int) -> tuple[CodebookUse, ...]:
-    rows = []
-    for domain, levels in zip(codec.domains, seen.usage[:, :num_codebooks], strict=True):
-        share = levels / np.maximum(levels.sum(-1, keepdims=True), 1)
-        entropy = -(share * np.log(np.maximum(share, 1e-300))).sum(-1)
-        rows.append(
-            CodebookUse(
-                domain=domain,
-                codebook_size=levels.shape[-1],
-                perplexity=tuple(np.exp(entropy).tolist()),
-                unused=tuple((levels == 0).sum(-1).tolist()),
-            )
-        )
-    return tuple(rows)
+def _codebook_use(domain: str, levels: NDArray[np.int64]) -> CodebookUse:
+    share = levels / np.maximum(levels.sum(-1, keepdims=True), 1)
+    entropy = -(share * np.log(np.maximum(share, 1e-300))).sum(-1)
+    return CodebookUse(
+        domain=domain,
+        codebook_size=levels.shape[-1],
+        perplexity=tuple(np.exp(entropy).tolist()),
+        unused=tuple((levels == 0).sum(-1).tolist()),
+    )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .paper import PaperRow
-from .report import Cell, Column, Row, TableView
-from .score import METRICS, CodebookUse, EvalResult, Summary
-from .score import Row as Line
+from .score import METRICS, EvalResult, Row, Summary
 
 TITLES = {
     "resynthesis": "Resynthesis: through encoder, quantizer and decoder",
@@ -29,165 +28,163 @@ SAME_BITRATE = 1.25
 """Systems whose bitrates are within this factor of each other compete for the best score."""
 
 
-def table_views(result: EvalResult) -> list[TableView]:
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """The first cell of each names it; what follows ` ± ` steps back."""
+    note: str = ""
+    """A sentence below it."""
+    group: str = ""
+    """Shown above the heads in `grouped`."""
+    grouped: range = range(0)
+    best: frozenset[tuple[int, int]] = frozenset()
+    """Row and column of those that are the best of those that they compete with."""
+    paper: frozenset[int] = frozenset()
+    """Rows that hold the paper's figures, not ours."""
+
+
+def tables(result: EvalResult) -> list[Table]:
     """Everything that `sdc eval` shows, tables without rows left out."""
-    views = [_scores(result, task, title) for task, title in TITLES.items()]
-    views += [_cross(result), _activity(result), _codebooks(result), _cost(result)]
-    return [view for view in views if view.rows]
+    found = [_scores(result, task, title) for task, title in TITLES.items()]
+    found += [_cross(result), _activity(result), _codebooks(result), _cost(result)]
+    return [table for table in found if table.rows]
 
 
-def _scores(result: EvalResult, task: str, title: str) -> TableView:
-    lines = [line for line in result.rows if line.task == task]
-    shown = [metric for metric in METRICS if any(metric in line.metrics for line in lines)]
-    rates = any(line.bitrate is not None for line in lines)
-    counts = any(line.metrics["si_sdr"].num_clips != result.num_clips for line in lines)
-    columns = [Column("stem"), Column("system"), *(Column(HEADS[metric]) for metric in shown)]
-    columns += [Column("kbit/s")] * rates + [Column("clips")] * counts
-    rows = []
-    for stem in dict.fromkeys(line.stem for line in lines):
-        of_stem = [line for line in lines if line.stem == stem]
-        for line in of_stem:
-            best = _winners(of_stem, line, shown)
-            cells = [_cell(line.metrics.get(metric), best=metric in best) for metric in shown]
-            cells += [Cell(_text(line.bitrate))] * rates + [Cell(str(line.metrics["si_sdr"].num_clips))] * counts
-            rows.append(Row((Cell(line.stem), Cell(line.system), *cells)))
+def _scores(result: EvalResult, task: str, title: str) -> Table:
+    ours = [row for row in result.rows if row.task == task]
+    shown = [metric for metric in METRICS if any(metric in row.metrics for row in ours)]
+    rates = any(row.bitrate is not None for row in ours)
+    counts = any(row.metrics["si_sdr"].num_clips != result.num_clips for row in ours)
+    heads = ["stem", "system", *(HEADS[metric] for metric in shown), *["kbit/s"] * rates, *["clips"] * counts]
+    rows: list[tuple[str, ...]] = []
+    best, papers = set(), set()
+    for stem in dict.fromkeys(row.stem for row in ours):
+        of_stem = [row for row in ours if row.stem == stem]
+        for row in of_stem:
+            best |= {(len(rows), 2 + column) for column, metric in enumerate(shown) if _wins(row, of_stem, metric)}
+            cells = [_spread(*_mean_and_std(row.metrics.get(metric))) for metric in shown]
+            cells += [_text(row.bitrate)] * rates + [str(row.metrics["si_sdr"].num_clips)] * counts
+            rows.append((stem, row.system, *cells))
         for paper in result.paper:
             if (paper.task, paper.table, paper.stem) == (task, "II", stem):
-                cells = [Cell(_paper_text(paper, metric)) for metric in shown]
-                cells += [Cell(_text(paper.bitrate))] * rates + [Cell("–")] * counts
-                rows.append(Row((Cell(paper.stem), Cell(paper.system), *cells), paper=True))
-    remarks = _remarks(lines, rows, shown, rates)
-    if task == "masked separation" and result.views > 1:
-        remarks.append(f"Masks are the mean over {result.views} views, those of the paper of one (--views 1).")
-    return TableView(title, tuple(columns), tuple(rows), " ".join(remarks))
-
-
-def _remarks(lines: Sequence[Line], rows: Sequence[Row], shown: Sequence[str], rates: bool) -> list[str]:
-    """What is to be said below a table of scores."""
+                papers.add(len(rows))
+                cells = [_spread(*_of_paper(paper, metric)) for metric in shown]
+                rows.append((stem, paper.system, *cells, *[_text(paper.bitrate)] * rates, *["–"] * counts))
     remarks = []
-    if any(cell.best for row in rows for cell in row.cells):
+    if best:
         rivals = "systems of about the same bitrate" if rates else "all"
-        lower = [HEADS[metric] for metric in shown if metric in LOWER_IS_BETTER]
-        remarks.append(f"Marked: the best of {rivals}; lower is better for {' and '.join(lower)}.")
+        lower = " and ".join(HEADS[metric] for metric in shown if metric in LOWER_IS_BETTER)
+        remarks.append(f"Marked: the best of {rivals}; lower is better for {lower}.")
     missing = {
         f"{HEADS[metric]}: {summary.reason.replace('_', ' ')}"
-        for line in lines
-        for metric, summary in line.metrics.items()
+        for row in ours
+        for metric, summary in row.metrics.items()
         if summary.reason is not None
     }
     if missing:
         remarks.append(f"Without a value in some clips: {'; '.join(sorted(missing))}.")
-    if any(row.paper for row in rows):
+    if papers:
         remarks.append(
             "Rows marked as the paper's were measured by its authors on DnR itself, with other material and code."
         )
-    return remarks
+    if task == "masked separation" and result.views > 1:
+        remarks.append(f"Masks are the mean over {result.views} views, those of the paper of one (--views 1).")
+    note = " ".join(remarks)
+    return Table(title, tuple(heads), tuple(rows), note, best=frozenset(best), paper=frozenset(papers))
 
 
-def _winners(lines: Sequence[Line], line: Line, shown: Sequence[str]) -> set[str]:
-    """Metrics in which a line is the best of those of about its bitrate."""
+def _wins(row: Row, rows: Sequence[Row], metric: str) -> bool:
+    """Whether a row is the best of those of about its bitrate."""
 
-    def competes(other: Line) -> bool:
-        if other.bitrate is None or line.bitrate is None:
-            return other.bitrate is line.bitrate
-        return max(other.bitrate, line.bitrate) <= SAME_BITRATE * min(other.bitrate, line.bitrate)
+    def competes(other: Row) -> bool:
+        if other.bitrate is None or row.bitrate is None:
+            return other.bitrate is row.bitrate
+        return max(other.bitrate, row.bitrate) <= SAME_BITRATE * min(other.bitrate, row.bitrate)
 
-    found = set()
-    for metric in shown:
-        rivals = [_mean(other.metrics.get(metric)) for other in lines if competes(other)]
-        values = [value for value in rivals if value is not None]
-        mine = _mean(line.metrics.get(metric))
-        best = (min if metric in LOWER_IS_BETTER else max)(values, default=None)
-        if mine is not None and mine == best and len(values) > 1:
-            found.add(metric)
-    return found
+    means = [_mean_and_std(other.metrics.get(metric))[0] for other in rows if competes(other)]
+    values = [mean for mean in means if mean is not None]
+    best = (min if metric in LOWER_IS_BETTER else max)(values, default=None)
+    return len(values) > 1 and _mean_and_std(row.metrics.get(metric))[0] == best
 
 
-def _cell(summary: Summary | None, *, best: bool) -> Cell:
-    value = _mean(summary)
-    return Cell(_with_deviation(value, None if summary is None else summary.std), best=best)
+def _mean_and_std(summary: Summary | None) -> tuple[float | None, float | None]:
+    return (None, None) if summary is None else (summary.mean, summary.std)
 
 
-def _paper_text(paper: PaperRow, metric: str) -> str:
+def _of_paper(paper: PaperRow, metric: str) -> tuple[float | None, float | None]:
     values = {
         "si_sdr": (paper.si_sdr, paper.si_sdr_std),
         "si_sdri": (paper.si_sdri, paper.si_sdri_std),
         "visqol_speech": (paper.visqol, paper.visqol_std),
     }
-    return _with_deviation(*values.get(metric, (None, None)))
+    return values.get(metric, (None, None))
 
 
-def _with_deviation(value: float | None, deviation: float | None) -> str:
-    return _text(value) if value is None or deviation is None else f"{value:.2f} ± {deviation:.2f}"
-
-
-def _cross(result: EvalResult) -> TableView:
-    cells = {(row.stem, row.through): _mean(row.metrics["si_sdr"]) for row in result.rows if row.task == "cross"}
-    domains = tuple(dict.fromkeys(stem for stem, _ in cells))
-    rows = []
-    for stem in domains:
-        values = [cells.get((stem, through)) for through in domains]
-        best = max((value for value in values if value is not None), default=None)
-        rows.append(
-            Row((Cell(stem), *(Cell(_text(value), best=value is not None and value == best) for value in values)))
-        )
-    columns = (Column("stem"), *(Column(domain, group="through the quantizer of") for domain in domains))
-    return TableView("Each stem through each quantizer, SI-SDR in dB", columns, tuple(rows), "As Fig. 3 of the paper.")
-
-
-def _activity(result: EvalResult) -> TableView:
-    rows = tuple(
-        Row(
-            (
-                Cell(row.signal),
-                Cell(row.domain),
-                Cell(_text(row.precision)),
-                Cell(_text(row.recall)),
-                Cell(str(row.num_segments)),
-            )
-        )
-        for row in result.activity
+def _cross(result: EvalResult) -> Table:
+    means = {(row.stem, row.through): row.metrics["si_sdr"].mean for row in result.rows if row.task == "cross"}
+    domains = tuple(dict.fromkeys(stem for stem, _ in means))
+    best = set()
+    for index, stem in enumerate(domains):
+        scores = {1 + column: means.get((stem, through)) for column, through in enumerate(domains)}
+        highest = max((score for score in scores.values() if score is not None), default=None)
+        best |= {(index, column) for column, score in scores.items() if score is not None and score == highest}
+    return Table(
+        "Each stem through each quantizer, SI-SDR in dB",
+        ("stem", *domains),
+        tuple((stem, *(_text(means.get((stem, through))) for through in domains)) for stem in domains),
+        "As Fig. 3 of the paper.",
+        group="through the quantizer of",
+        grouped=range(1, 1 + len(domains)),
+        best=frozenset(best),
     )
-    columns = tuple(map(Column, ("signal", "domain", "precision", "recall", "segments")))
-    return TableView("Domains found to be present, in segments of 2 s", columns, rows)
 
 
-def _codebooks(result: EvalResult) -> TableView:
+def _activity(result: EvalResult) -> Table:
+    return Table(
+        "Domains found to be active, in segments of 2 s",
+        ("signal", "domain", "precision", "recall", "segments"),
+        tuple(
+            (row.signal, row.domain, _text(row.precision), _text(row.recall), str(row.num_segments))
+            for row in result.activity
+        ),
+    )
+
+
+def _codebooks(result: EvalResult) -> Table:
     levels = max((len(use.perplexity) for use in result.codebooks), default=0)
-    rows = tuple(
-        Row((Cell(use.domain), *(Cell(f"{value:.0f}") for value in use.perplexity), Cell(f"{_unused(use):.0%}")))
-        for use in result.codebooks
+    rows = []
+    for use in result.codebooks:
+        unused = sum(use.unused) / (len(use.unused) * use.codebook_size)
+        rows.append((use.domain, *(f"{value:.0f}" for value in use.perplexity), f"{unused:.0%}"))
+    return Table(
+        "Codebook use by the mixtures",
+        ("domain", *(str(1 + level) for level in range(levels)), "never taken"),
+        tuple(rows),
+        group="perplexity of level",
+        grouped=range(1, 1 + levels),
     )
-    columns = (
-        Column("domain"),
-        *(Column(str(level + 1), group="perplexity of level") for level in range(levels)),
-        Column("never taken"),
-    )
-    return TableView("Codebook use by the mixtures", columns, rows)
 
 
-def _unused(use: CodebookUse) -> float:
-    return sum(use.unused) / (len(use.unused) * use.codebook_size)
-
-
-def _cost(result: EvalResult) -> TableView:
-    rows = tuple(
-        Row((Cell(cost.system), Cell(cost.device), Cell(f"{cost.encode:.1f}"), Cell(f"{cost.decode:.1f}")))
-        for cost in result.cost
-    )
-    columns = (
-        Column("system"),
-        Column("device"),
-        *(Column(way, group="times real time") for way in ("encode", "decode")),
-    )
+def _cost(result: EvalResult) -> Table:
     note = ""
     if result.file_bitrate is not None:
         note = f"The .sdc files of the mixtures take {result.file_bitrate:.2f} kbit/s, headers included."
-    return TableView("What it takes", columns, rows, note)
+    return Table(
+        "What it takes",
+        ("system", "device", "encode", "decode"),
+        tuple((cost.system, cost.device, f"{cost.encode:.1f}", f"{cost.decode:.1f}") for cost in result.cost),
+        note,
+        group="times real time",
+        grouped=range(2, 4),
+    )
 
 
-def _mean(summary: Summary | None) -> float | None:
-    return None if summary is None else summary.mean
+def _spread(mean: float | None, deviation: float | None) -> str:
+    return _text(mean) if mean is None or deviation is None else f"{mean:.2f} ± {deviation:.2f}"
 
 
 def _text(value: float | None) -> str:

@@ -17,36 +17,24 @@ import functools
 import hashlib
 import importlib.metadata
 import logging
-import multiprocessing
-import os
-import queue
-import sys
 import threading
-import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...data.parallel import ctrl_c_held
 from ...errors import SdcError
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
-
     import numpy as np
     import visqol as package
     from numpy.typing import NDArray
 
-    from .types import Wav
-
-    Score = tuple[float | None, str | None]
-    Job = tuple[Wav, Wav, int, "Mode"]
+    from ...audio import Wav
 
 Mode = Literal["speech", "audio"]
+
+Score = tuple[float | None, str | None]
+"""And if there is none, the reason; see `visqol`."""
 
 VERSION = "3.8.0"
 """Of `visqol-python`: scores differ between its releases, and what is corrected here is private to it."""
@@ -80,11 +68,11 @@ def available() -> str | None:
     return None
 
 
-def visqol(reference: Wav, estimate: Wav, sample_rate: int, mode: Mode) -> tuple[float | None, str | None]:
+def visqol(reference: Wav, estimate: Wav, sample_rate: int, mode: Mode) -> Score:
     """ViSQOL of an estimate, two `[T]`, and if it has none, the reason.
 
     The reasons: `too_short` (less than a second), `silent_reference`, `not_finite` (one of the signals). A silent
-    estimate scores 1. Calls from several threads wait for each other; `VisqolPool` uses several cores.
+    estimate scores 1. Calls from several threads wait for each other; a `ProcessPool` uses several cores.
 
     Raises:
         ValueError: the lengths differ
@@ -185,123 +173,6 @@ def _doubled(wav: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.fft.irfft(spectrum, size)[: len(wav)]
 
 
-class VisqolEnded(SdcError):
-    """A pool can compute no more."""
-
-
-class VisqolPool:
-    """Scores in processes of their own, started on entry.
-
-    On a normal exit what was submitted is finished; on an exception, Ctrl-C among them, it is dropped. Either way no
-    process is left, and if this one is killed, the workers end after the score they are at.
-    """
-
-    def __init__(self, jobs: int) -> None:
-        if jobs < 1:
-            raise ValueError(f"jobs must be at least 1, got {jobs}")
-        self._jobs = jobs
-        # Bounded, so that whoever submits waits while everybody has enough to do.
-        self._queue: queue.Queue[tuple[Future[Score], Job] | None] = queue.Queue(2 * jobs)
-        self._failure: VisqolEnded | None = None
-        self._workers: list[SpawnProcess] = []
-        self._threads: list[threading.Thread] = []
-
-    def __enter__(self) -> VisqolPool:
-        # Not forked: a copy of a process with threads (torch's) may hang.
-        context = multiprocessing.get_context("spawn")
-        try:
-            if sys.platform != "win32":
-                # Started by the first worker otherwise, which would let go of Ctrl-C.
-                resource_tracker.ensure_running()
-            with ctrl_c_held():
-                for _ in range(self._jobs):
-                    ours, theirs = context.Pipe()
-                    worker = context.Process(target=_serve, args=(theirs,), daemon=True)
-                    worker.start()
-                    self._workers.append(worker)
-                    theirs.close()
-                    thread = threading.Thread(target=self._drive, args=(ours,), daemon=True)
-                    thread.start()
-                    self._threads.append(thread)
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    def submit(self, reference: Wav, estimate: Wav, sample_rate: int, mode: Mode) -> Future[Score]:
-        """What `visqol` returns or raises, later; waits while enough is waiting already.
-
-        The arrays must not change until then.
-
-        Raises:
-            VisqolEnded: a worker was killed; futures raise it too
-        """
-        if self._failure is not None:
-            raise self._failure
-        future: Future[Score] = Future()
-        self._queue.put((future, (reference, estimate, sample_rate, mode)))
-        return future
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is not None:
-                self._failure = VisqolEnded("ViSQOL was stopped before it was done; run it again")
-                self._kill()
-            for _ in self._threads:
-                self._queue.put(None)
-            for thread in self._threads:
-                thread.join()
-        finally:
-            self._kill()
-
-    def _kill(self) -> None:
-        for worker in self._workers:
-            worker.kill()
-        for worker in self._workers:
-            worker.join()
-
-    def _drive(self, worker: Connection) -> None:
-        """Hand jobs to one worker, and its answers to those who wait; once a worker is dead, nothing but errors."""
-        with worker:
-            while (item := self._queue.get()) is not None:
-                future, job = item
-                if not future.set_running_or_notify_cancel():
-                    continue
-                try:
-                    if self._failure is not None:
-                        raise self._failure
-                    future.set_result(self._ask(worker, job))
-                except Exception as error:
-                    future.set_exception(error)
-
-    def _ask(self, worker: Connection, job: Job) -> Score:
-        try:
-            worker.send(job)
-            score, error, trace = worker.recv()
-        except (EOFError, OSError) as end:
-            if self._failure is None:
-                self._failure = VisqolEnded(
-                    "a process that computes ViSQOL was killed, perhaps for want of memory; use fewer --jobs"
-                )
-            raise self._failure from end
-        if error is not None:
-            raise error from RuntimeError(trace)
-        answer: Score = score
-        return answer
-
-
-def _serve(connection: Connection) -> None:
-    """Answer jobs until whoever gives them is gone."""
-    # Before numpy is loaded: every core has a worker, which needs no threads beside it.
-    os.environ.update(NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1")
-    with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
-        while True:
-            job: Job = connection.recv()
-            answer: tuple[Score | None, Exception | None, str]
-            try:
-                answer = (visqol(*job), None, "")
-            except Exception as error:
-                answer = (None, error, traceback.format_exc())
-            connection.send(answer)
+def score(job: tuple[Wav, Wav, int, Mode]) -> Score:
+    """`visqol`, its arguments together: for a `ProcessPool`."""
+    return visqol(*job)

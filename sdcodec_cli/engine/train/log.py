@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...audio import atomic_output
 from ...errors import InputError
-from ..colours import colour
+from ..pictures import RANGE, colour, shades, spectrogram
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFont
@@ -286,8 +284,6 @@ SHADES = 224
 """Entries of a spectrogram's palette that are colours; the others go from ink to paper."""
 PANEL = (200, 800)
 """Height and width of a spectrogram in pixels."""
-RANGE = 80
-"""What a spectrogram shows below its loudest point, in dB."""
 
 
 def spectrogram_picture(title: str, recording: Recording, sample_rate: int) -> Image.Image:
@@ -296,7 +292,8 @@ def spectrogram_picture(title: str, recording: Recording, sample_rate: int) -> I
 
     height, width = PANEL
     left, top, gap, right, bottom = 52, 58, 36, 76, 36
-    panels = {"reference": _level(recording.reference, sample_rate), "decoded": _level(recording.decoded, sample_rate)}
+    wavs = {"reference": recording.reference, "decoded": recording.decoded}
+    panels = {name: spectrogram(_samples(wav).numpy(), sample_rate, height, width) for name, wav in wavs.items()}
     # In tens of dB, so that the colours mean the same at most steps; silence stays dark.
     loudest = max(-40, 10 * math.ceil(max(float(level.max()) for level in panels.values()) / 10))
     # Drawn as indices of the palette, which makes a third of the bytes.
@@ -306,7 +303,7 @@ def spectrogram_picture(title: str, recording: Recording, sample_rate: int) -> I
     draw.text((left, 8), title, ink, _font(16))
     seconds, kilohertz = len(recording.reference) / sample_rate, sample_rate / 2000
     for y, (name, level) in zip((top, top + height + gap), panels.items(), strict=True):
-        picture.paste(Image.fromarray(_shades((level - loudest) / RANGE + 1)), (left, y))
+        picture.paste(Image.fromarray(shades(level, loudest, SHADES)), (left, y))
         draw.text((left, y - 7), name, ink, font, anchor="ls")
         for tick in _ticks(kilohertz, 5):
             at = y + (height - 1) * (1 - tick / kilohertz)
@@ -319,7 +316,8 @@ def spectrogram_picture(title: str, recording: Recording, sample_rate: int) -> I
             if y > top:
                 draw.text((at, y + height + 8), f"{tick:g} s", ink, font, anchor="mt")
     x, length = left + width + 16, 2 * height + gap
-    picture.paste(Image.fromarray(_shades(np.linspace(1, 0, length)[:, None].repeat(14, 1))), (x, top))
+    scale = np.linspace(0, -RANGE, length, dtype=np.float32)[:, None].repeat(14, 1)
+    picture.paste(Image.fromarray(shades(scale, 0, SHADES)), (x, top))
     draw.text((x, top - 11), "dBFS", ink, font, anchor="ls")
     for below in range(0, RANGE + 1, 20):
         at = top + (length - 1) * below / RANGE
@@ -359,24 +357,6 @@ def codebook_picture(
         draw.text((left + (level + 0.5) * cell[0] - 1, y), f"{level + 1}", INK, font, anchor="mt")
     draw.text((left, y + 20), "level; perplexity from 1 (dark) to 1024 (bright)", INK, font)
     return picture
-
-
-def _shades(shares: np.ndarray) -> np.ndarray:
-    """Indices of a spectrogram's palette, in uint8, of numbers from 0 to 1; others are clipped."""
-    shades: np.ndarray = (shares.clip(0, 1) * (SHADES - 1)).round().astype(np.uint8)
-    return shades
-
-
-def _level(wav: Tensor, sample_rate: int) -> np.ndarray:
-    """Level in dB relative to a full-scale sine of a wav `[T]` by frequency, top down, and time: `[H, W]`."""
-    # The power of two nearest to 32 ms.
-    length = 2 ** round(math.log2(0.032 * sample_rate))
-    window = torch.hann_window(length)
-    spectrum = torch.stft(_samples(wav), length, length // 8, window=window, pad_mode="constant", return_complex=True)
-    power = (spectrum.abs() / (window.sum() / 2)).square()
-    pixels = F.adaptive_avg_pool2d(power[None], PANEL)[0].flip(0)
-    level: np.ndarray = (10 * (pixels + 1e-12).log10()).numpy()
-    return level
 
 
 def _ticks(end: float, most: int) -> list[float]:

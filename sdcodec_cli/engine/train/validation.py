@@ -16,7 +16,7 @@ from ...errors import InputError
 from ...families import of
 from ...nn.objectives import Estimate
 from ...recipe import Recipe
-from ..evaluate.metrics import si_sdr
+from ..metrics import si_sdr
 from .batches import level, make_batch
 from .log import Recording
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...audio.mel import FLOOR, mel_bank
+from ..audio.mel import FLOOR, mel_bank
 
 Wavs = NDArray[np.floating[Any]]
 """`[..., T]`"""

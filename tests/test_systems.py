@@ -1,4 +1,4 @@
-"""Peers: real Opus where it is installed, stand-ins for the packages of DAC and EnCodec, a tiny model of our own."""
+"""Systems: real Opus where it is installed, stand-ins for the packages of DAC and EnCodec, tiny models of our own."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from sdcodec_cli import zoo
-from sdcodec_cli.engine.evaluate import peers
-from sdcodec_cli.engine.evaluate.peers import find_peer, in_time
+from sdcodec_cli import load_codec, zoo
+from sdcodec_cli.engine import other_codecs, systems
+from sdcodec_cli.engine.compress import compress
+from sdcodec_cli.engine.other_codecs import in_time
+from sdcodec_cli.engine.separate import separate_wav
 from sdcodec_cli.errors import DeviceError, ModelError, SdcError
 
-from tiny_models import tiny_recipe, write_tiny
+from tiny_models import tiny_recipe, tiny_separator, write_tiny
 
 RATE = 16_000
+DOMAINS = ("speech", "music", "sfx")
 
 
 def tones(seconds=2.0, rate=RATE, start=0.0):
@@ -43,6 +47,11 @@ def snr(estimate, reference):
     return 10 * np.log10(np.sum(reference**2) / np.sum((estimate - reference) ** 2))
 
 
+def find_system(name, **options):
+    """Beside a model of three domains at 16 kHz."""
+    return systems.find_system(name, SimpleNamespace(domains=DOMAINS, sample_rate=RATE), **options)
+
+
 @pytest.fixture
 def only(monkeypatch):
     """Hide all programs but these."""
@@ -60,7 +69,7 @@ TOOLS = [("ffmpeg",), ("opusenc", "opusdec")]
 
 
 def need(programs):
-    if not all(map(shutil.which, programs)) or (programs == ("ffmpeg",) and not peers._ffmpeg_has_opus()):
+    if not all(map(shutil.which, programs)) or (programs == ("ffmpeg",) and not other_codecs.ffmpeg_has_opus()):
         pytest.skip(f"needs {' and '.join(programs)}")
 
 
@@ -70,16 +79,15 @@ def need(programs):
 def test_opus_comes_back_in_time_and_as_long_as_it_was(tools, rate, bitrate, only):
     need(tools)
     only(*tools)
-    peer = find_peer(f"opus:{bitrate}")
+    system = find_system(f"opus:{bitrate}")
     wav = tones(2.01, rate)
-    back, written = peer.resynthesize(wav, rate)
-    assert peer.name == f"opus {bitrate}"
+    back, written = system.resynthesize(wav, rate)
+    assert system.name == f"opus {bitrate}"
     assert back.shape == wav.shape
     assert back.dtype == np.float32
     assert lag(back, wav) == 0
     assert snr(back, wav) > 13
     assert written == pytest.approx(bitrate, abs=6.5)  # in so short a file headers count
-    peer.close()
 
 
 @pytest.mark.parametrize("tools", TOOLS, ids="+".join)
@@ -87,10 +95,10 @@ def test_a_higher_bitrate_writes_more_and_what_is_written_counts(tools, only, mo
     need(tools)
     only(*tools)
     written = []
-    run = peers._run
-    monkeypatch.setattr(peers, "_run", lambda command, data: written.append(run(command, data)) or written[-1])
+    run = other_codecs.run
+    monkeypatch.setattr(other_codecs, "run", lambda command, data: written.append(run(command, data)) or written[-1])
     noise = (np.random.default_rng(0).standard_normal(3 * RATE) * 0.1).astype(np.float32)
-    rates = [find_peer(text).resynthesize(noise, RATE)[1] for text in ("opus:6", "opus", "opus:64")]
+    rates = [find_system(text).resynthesize(noise, RATE)[1] for text in ("opus:6", "opus", "opus:64")]
     assert rates == sorted(rates)
     assert rates == pytest.approx([len(coded) * 8 / 1000 / 3 for coded in written[::2]])
     assert rates == pytest.approx([6, 18, 64], rel=0.25)
@@ -99,7 +107,7 @@ def test_a_higher_bitrate_writes_more_and_what_is_written_counts(tools, only, mo
 def test_opus_louder_than_full_scale_is_not_clipped():
     need(("ffmpeg",))
     wav = tones() * 20
-    back, _ = find_peer("opus:64").resynthesize(wav, RATE)
+    back, _ = find_system("opus:64").resynthesize(wav, RATE)
     assert np.abs(back).max() > 2
 
 
@@ -124,14 +132,14 @@ def test_silence_stays_where_it_is():
 @pytest.mark.parametrize("text", ["opus:5.9", "opus:257", "opus:nan"])
 def test_opus_has_a_range_of_bitrates(text):
     with pytest.raises(ModelError, match=f"{text}: Opus codes mono at 6 to 256 kbit/s"):
-        find_peer(text)
+        find_system(text)
 
 
 def test_a_bitrate_is_a_number():
     with pytest.raises(ModelError, match=r"opus:fast: 'fast' is not a bitrate; write opus:18"):
-        find_peer("opus:fast")
+        find_system("opus:fast")
     with pytest.raises(ModelError, match=r"encodec:: '' is not a bitrate; write encodec:6"):
-        find_peer("encodec:")
+        find_system("encodec:")
 
 
 def test_without_any_opus_the_error_says_what_to_install(only):
@@ -139,7 +147,7 @@ def test_without_any_opus_the_error_says_what_to_install(only):
     with pytest.raises(
         ModelError, match=r"^opus: needs ffmpeg with libopus, or opusenc and opusdec; install .*opus-tools"
     ):
-        find_peer("opus")
+        find_system("opus")
 
 
 def test_an_ffmpeg_without_libopus_does_not_count(only, monkeypatch):
@@ -147,15 +155,15 @@ def test_an_ffmpeg_without_libopus_does_not_count(only, monkeypatch):
     listing = SimpleNamespace(stdout=" A..X.. opus                 Opus\n")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: listing)
     with pytest.raises(ModelError, match="needs ffmpeg with libopus"):
-        find_peer("opus")
+        find_system("opus")
 
 
 def test_an_encoder_that_fails_says_why(monkeypatch):
-    monkeypatch.setattr(peers, "_ffmpeg_has_opus", lambda: True)
+    monkeypatch.setattr(other_codecs, "ffmpeg_has_opus", lambda: True)
     failed = SimpleNamespace(returncode=1, stderr=b"warning\nno space left\n", stdout=b"")
     monkeypatch.setattr(subprocess, "run", lambda *arguments, **keywords: failed)
     with pytest.raises(SdcError, match="ffmpeg: failed: no space left"):
-        find_peer("opus").resynthesize(tones(), RATE)
+        find_system("opus").resynthesize(tones(), RATE)
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
@@ -166,42 +174,78 @@ def tiny(tmp_path_factory):
     return write_tiny(tmp_path_factory.mktemp("model") / "tiny", tiny_recipe(activity=False))
 
 
-def test_a_model_codes_as_compress_does_and_counts_the_codes_it_stores(tiny):
-    from sdcodec_cli import load_codec
-
-    peer = find_peer(str(tiny), device="cpu")
-    codec = load_codec(tiny, device="cpu")
+def test_a_model_codes_as_compress_does_and_counts_the_codes_it_writes(tiny):
+    system, codec = find_system(str(tiny), device="cpu"), load_codec(tiny, device="cpu")
     wav = np.concatenate([tones(2.0), np.zeros(2 * RATE, dtype=np.float32)])  # the second segment is silent
-    back, bitrate = peer.resynthesize(wav, RATE)
-    np.testing.assert_array_equal(back, codec.decode(codec.encode(wav)))
-    assert peer.name == codec.name
+    back, bitrate = system.resynthesize(wav, RATE)
+    codes = codec.encode(wav)
+    np.testing.assert_array_equal(back, codec.decode(codes))
+    assert system.name == codec.name
     assert bitrate == pytest.approx(3 * 1.2 / 2)  # three domains of 1.2 kbit/s, half of the time
-    peer.close()
-    with pytest.raises(AttributeError):
-        peer.resynthesize(wav, RATE)
+    alone, bitrate = system.resynthesize(wav, RATE, "music")
+    np.testing.assert_array_equal(alone, codec.decode(codec.encode(wav, active=["music"]), stem="music"))
+    assert bitrate == pytest.approx(1.2)
 
 
-def test_a_model_at_another_rate_gives_the_rate_and_length_back(tiny):
+def test_what_a_model_writes_is_a_stream_that_decodes_to_its_codes(tiny, tmp_path):
+    system, wav = find_system(str(tiny), device="cpu"), tones(3.0)
+    soundfile.write(tmp_path / "a.wav", wav, RATE, subtype="FLOAT")
+    compressed = compress(tmp_path / "a.wav", tmp_path / "a.sdc", codec=system.codec)
+    written = system.written(system.encode(wav))
+    assert (written.bytes_written, written.payload_bytes) == (
+        compressed.bytes,
+        round(compressed.payload_bitrate * 3 / 8 * 1000),
+    )
+
+
+def test_a_model_separates_straight_from_its_codes_and_by_masks(tiny):
+    system, codec, wav = find_system(str(tiny), device="cpu", views=2), load_codec(tiny, device="cpu"), tones()
+    found = system.separate(wav, RATE)
+    codes = codec.encode(wav)
+    np.testing.assert_array_equal(found["separation"]["sfx"], codec.decode(codes, stem="sfx"))
+    masks = separate_wav(wav[None], codec=codec, views=2)[:, 0]
+    assert list(found["masked separation"]) == list(DOMAINS)
+    np.testing.assert_array_equal(list(found["masked separation"].values()), masks)
+
+
+def test_the_mixture_is_what_every_stem_is_taken_for():
+    assert find_system("mixture").separate(tones(), RATE)["separation"].keys() == set(DOMAINS)
+    assert not isinstance(find_system("mixture"), systems.Resynthesizes)
+
+
+def test_a_separator_of_another_rate_only_separates(tmp_path):
+    folder = write_tiny(tmp_path / "separator", tiny_separator())
+    system, wav = find_system(str(folder), device="cpu"), tones(1.003, 22_050)
+    assert not isinstance(system, systems.Resynthesizes)
+    found = system.separate(wav, 22_050)
+    assert list(found) == ["separation"]
+    assert {stem.shape for stem in found["separation"].values()} == {wav.shape}
+    np.testing.assert_allclose(sum(found["separation"].values())[400:-400], wav[400:-400], atol=2e-3)
+
+
+def test_a_model_at_another_rate_gives_the_rate_and_length_back_and_does_not_separate(tiny):
     wav = tones(1.003, 22_050)
-    back, _ = find_peer(str(tiny), device="cpu").resynthesize(wav, 22_050)
-    assert back.shape == wav.shape
+    beside = SimpleNamespace(domains=DOMAINS, sample_rate=22_050)
+    system = systems.find_system(str(tiny), beside, device="cpu")
+    assert system.resynthesize(wav, 22_050).wav.shape == wav.shape
+    assert not isinstance(system, systems.Separates)
 
 
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(
         ModelError, match=r"opuss: no such model; the zoo has .*; what is not a model is mixture, opus:KBPS"
     ):
-        find_peer("opuss")
+        find_system("opuss")
 
 
 def test_a_recipe_without_weights_says_how_to_get_them():
     with pytest.raises(ModelError, match="comes without weights"):
-        find_peer("sdcodec-16k")
+        find_system("sdcodec-16k")
 
 
 def test_a_device_that_is_not_there_is_an_error(tiny):
     with pytest.raises(DeviceError, match="no such device"):
-        find_peer(str(tiny), device="abacus")
+        find_system(str(tiny), device="abacus")
 
 
 # Packages -------------------------------------------------------------------------------------------------------------
@@ -265,7 +309,7 @@ def packages(monkeypatch, tmp_path):
     """Both packages and their weights."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    for path in (tmp_path / peers.DAC_WEIGHTS, tmp_path / "hub" / "checkpoints" / peers.ENCODEC_WEIGHTS):
+    for path in (tmp_path / other_codecs.DAC_WEIGHTS, tmp_path / "hub" / "checkpoints" / other_codecs.ENCODEC_WEIGHTS):
         path.parent.mkdir(parents=True)
         path.write_text("weights")
     for name, module in {"dac": {"DAC": FakeDac}, "encodec": {"EncodecModel": FakeEncodec}}.items():
@@ -279,81 +323,80 @@ def packages(monkeypatch, tmp_path):
 )
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_packages_keep_time_length_and_level_at_any_rate(text, name, expected, rate, packages):
-    peer = find_peer(text, device="cpu")
+    system = find_system(text, device="cpu")
     wav = tones(2.0, rate)
-    back, bitrate = peer.resynthesize(wav, rate)
-    assert peer.name == name
+    back, bitrate = system.resynthesize(wav, rate)
+    assert system.name == name
     assert bitrate == pytest.approx(expected, rel=0.01)
     assert back.shape == wav.shape
     assert back.dtype == np.float32
     assert lag(back, wav) == 0
     assert snr(back[200:-200], wav[200:-200]) > 50
-    peer.close()
-    with pytest.raises(AttributeError):
-        peer.resynthesize(wav, rate)
 
 
 def test_dac_hears_audio_at_the_loudness_of_its_encoder(packages):
     from sdcodec_cli.audio import integrated_loudness
 
-    find_peer("dac", device="cpu").resynthesize(tones() * 0.01, RATE)
+    find_system("dac", device="cpu").resynthesize(tones() * 0.01, RATE)
     heard = FakeDac.last.given[0].numpy()
     assert integrated_loudness(heard, RATE) == pytest.approx(-16, abs=0.05)
     click = np.zeros(2 * RATE, dtype=np.float32)
     click[::4_000] = 0.5
-    find_peer("dac", device="cpu").resynthesize(click, RATE)
+    find_system("dac", device="cpu").resynthesize(click, RATE)
     assert float(FakeDac.last.given.abs().max()) == pytest.approx(1.0)
 
 
 def test_dac_passes_silence_on(packages):
-    back, _ = find_peer("dac", device="cpu").resynthesize(np.zeros(RATE, dtype=np.float32), RATE)
+    back, _ = find_system("dac", device="cpu").resynthesize(np.zeros(RATE, dtype=np.float32), RATE)
     assert not back.any()
 
 
 def test_dac_without_its_weights_is_the_zoos_if_that_has_weights(packages, tiny, monkeypatch):
-    (packages / peers.DAC_WEIGHTS).unlink()
+    (packages / other_codecs.DAC_WEIGHTS).unlink()
     find = zoo.find
     monkeypatch.setattr(zoo, "find", lambda model: find(tiny if model == "dac-16k" else model))
     loaded = []
-    monkeypatch.setattr(peers, "_find_model", lambda *asked: loaded.append(asked))
-    find_peer("dac", device="cpu", effort=2)
-    assert loaded == [("dac-16k", "cpu", 2)]
+    monkeypatch.setattr(
+        systems, "load_codec", lambda *asked, **options: loaded.append((asked, options)) or load_codec(tiny)
+    )
+    find_system("dac", device="cpu", effort=2)
+    assert loaded == [(("dac-16k",), {"device": "cpu", "effort": 2})]
 
 
 def test_dac_of_a_user_without_a_home_has_no_weights(packages, monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as it is without HOME and an entry in passwd
     with pytest.raises(ModelError, match="dac: needs the package descript-audio-codec and its weights"):
-        find_peer("dac")
+        find_system("dac")
 
 
 def test_dac_without_any_weights_says_how_to_get_them(packages):
-    (packages / peers.DAC_WEIGHTS).unlink()
+    (packages / other_codecs.DAC_WEIGHTS).unlink()
     with pytest.raises(ModelError, match=r"dac: needs the package descript-audio-codec and its weights .*16khz"):
-        find_peer("dac")
+        find_system("dac")
 
 
 def test_encodec_is_never_downloaded(packages):
-    weights = packages / "hub" / "checkpoints" / peers.ENCODEC_WEIGHTS
+    weights = packages / "hub" / "checkpoints" / other_codecs.ENCODEC_WEIGHTS
     weights.unlink()
     with pytest.raises(ModelError, match=f"encodec: its weights are not at {weights}"):
-        find_peer("encodec")
+        find_system("encodec")
 
 
 def test_without_the_package_encodec_the_error_names_it(packages, monkeypatch):
-    monkeypatch.setattr(peers, "_installed", lambda package: False)
+    monkeypatch.setattr(other_codecs, "installed", lambda package: False)
     with pytest.raises(ModelError, match="encodec:12: needs the package encodec"):
-        find_peer("encodec:12")
+        find_system("encodec:12")
 
 
 def test_encodec_has_five_bitrates(packages):
     with pytest.raises(ModelError, match=r"encodec:7: EnCodec codes at 1.5, 3, 6, 12, 24 kbit/s"):
-        find_peer("encodec:7")
+        find_system("encodec:7")
 
 
 def test_finding_opus_needs_no_torch():
     need(("ffmpeg",))
     code = (
-        "import sys; from sdcodec_cli.engine.evaluate.peers import find_peer; find_peer('opus'); "
+        "import sys; from sdcodec_cli.engine.systems import find_system; find_system('opus', None); "
         "print('torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

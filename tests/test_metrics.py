@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sdcodec_cli.engine.evaluate.metrics import mel_distance_dac, si_sdr, stft_distance
+from sdcodec_cli.engine.metrics import mel_distance_dac, si_sdr, stft_distance
 
 from audiotools_values import SAMPLE_RATES, SIGNALS, VALUES, signals
 

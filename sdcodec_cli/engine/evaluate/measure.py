@@ -1,0 +1,405 @@
+"""From clips to one long table of measurements, which is kept clip by clip so that an evaluation can go on.
+
+Legend: T samples, N domains, K codebooks, V entries.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import sys
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ... import __version__
+from ...audio import Wav, atomic_output, db_to_amplitude
+from ...audio.heard import heard
+from ...data.parallel import ProcessPool, own_cores
+from ...errors import OutputError, SdcError
+from ...progress import Progress
+from ..codec import Codec, Codes
+from ..metrics import mel_distance_dac, si_sdr, stft_distance
+from ..stream import SEGMENT_FRAMES
+from ..systems import Resynthesizes, Separates, SeparatingCodec, System
+from ..torchrun import PATIENCE, is_first_process, under_torchrun
+from .protocol import Clip, ClipPlan, load
+from .settings import Settings
+from .visqol import Score, score
+
+Task = Literal["resynthesis", "separation", "masked separation", "cross", "whole"]
+"""`resynthesis`: a signal through its own quantizer. `separation`: a stem of the mixture, straight from the decoder.
+`masked separation`: by ratio masks on the mixture, as `separate` makes them. `cross`: a stem through the quantizer of
+another domain. `whole`: audio of a single domain through compress and decode, activity detection included."""
+
+SEPARATIONS = ("separation", "masked separation")
+
+SILENT = 1e-8
+"""Mean square below which a stem is not there."""
+
+COUNTS = ("rejected", "false", "missed", "right")
+"""Segments in which a domain was not found, found, not found, found; it is there in the last two."""
+
+SETTINGS = "settings.json"
+
+
+class Measurement(NamedTuple):
+    """One number: a row of the long table."""
+
+    clip: str
+    task: str
+    """A `Task`; or `activity`, with the number of segments of each of `COUNTS`; or `file`, with the `seconds` of a
+    mixture and the `bytes` of its `.sdc` file."""
+    system: str
+    stem: str
+    """A domain, or `mix`; what was to be heard."""
+    through: str | None
+    """cross: the domain whose quantizer was used. activity: the signal, `mix` or `stem` (each stem by itself)."""
+    metric: str
+    """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential), `visqol_audio` (48 kHz), `mel`, `stft`,
+    `bitrate` in kbit/s of what was written."""
+    value: float | None
+    reason: str | None = None
+    """Why there is no value, such as `silent_reference`."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything that was measured."""
+
+    table: list[Measurement]
+    usage: NDArray[np.int64]
+    """How often each codebook entry was taken in the mixtures, by codes that are stored: `[N, K, V]`."""
+    failures: tuple[str, ...]
+    """Clips that were skipped, with the reason."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a system made of something, and what it should be."""
+
+    task: Task
+    system: str
+    stem: str
+    wav: Wav
+    reference: Wav
+    through: str | None = None
+    bitrate: float | None = None
+    """In kbit/s."""
+
+
+def estimates(systems: Sequence[System], clip: Clip, sample_rate: int) -> Iterator[Estimate]:
+    """What each system makes of a clip: separations, and resyntheses of the mixture and of its stems."""
+    for system in systems:
+        if isinstance(system, Separates):
+            for way, stems in system.separate(clip.mix, sample_rate).items():
+                for domain, wav in stems.items():
+                    yield Estimate(way, system.name, domain, wav, clip.stems[domain])
+        if isinstance(system, Resynthesizes):
+            for stem, wav in {"mix": clip.mix, **clip.stems}.items():
+                if stem == "mix" or not is_silent(wav):
+                    back, bitrate = system.resynthesize(wav, sample_rate, None if stem == "mix" else stem)
+                    yield Estimate("resynthesis", system.name, stem, back, wav, bitrate=bitrate)
+
+
+def own_estimates(model: SeparatingCodec, clip: Clip) -> Iterator[Estimate]:
+    """What only the model under test is asked for: stems through all quantizers, and through the whole system."""
+    codec = model.codec
+    # What a quantizer lets through by itself: analysis by synthesis would force the wrong ones.
+    plain = codec.at_effort(0)
+    for domain, stem in clip.stems.items():
+        if is_silent(stem):
+            continue
+        everywhere = plain.encode(stem, num_codebooks=model.num_codebooks, active=codec.domains)
+        for through in codec.domains:
+            yield Estimate("cross", codec.name, domain, codec.decode(everywhere, stem=through), stem, through=through)
+        alone = model.encode(stem)
+        yield Estimate("whole", codec.name, domain, codec.decode(alone), stem, bitrate=model.bitrate(alone))
+
+
+def is_silent(wav: Wav) -> bool:
+    """Whether there is nothing to be measured."""
+    return float(np.square(wav).mean()) < SILENT
+
+
+class _Pending:
+    """A clip that is measured, but for ViSQOL, which other processes are at."""
+
+    def __init__(self, plan: ClipPlan) -> None:
+        self.plan = plan
+        self.failure: str | None = None
+        self.rows: list[Measurement] = []
+        self.usage: NDArray[np.int64] | None = None
+        self.scores: list[tuple[Measurement, Future[Score]]] = []
+
+    def is_done(self) -> bool:
+        return all(future.done() for _, future in self.scores)
+
+    def store(self, work: Path) -> None:
+        """Wait for the rest and write it down, as a whole."""
+        for row, future in self.scores:
+            value, reason = future.result()
+            self.rows.append(row._replace(value=value, reason=reason))
+        usage = None if self.usage is None else zlib.compress(self.usage.astype(np.int32).tobytes())
+        kept = {"failure": self.failure, "rows": self.rows, "usage": usage and base64.b64encode(usage).decode()}
+        with atomic_output(_result(work, self.plan), overwrite=True) as file:
+            file.write(json.dumps(kept).encode())
+
+
+def measure(
+    model: SeparatingCodec,
+    systems: Sequence[System],
+    plans: Sequence[ClipPlan],
+    settings: Settings,
+    work: Path,
+    *,
+    progress: Progress | None = None,
+) -> Measured:
+    """Measure every clip; under torchrun, the processes share them.
+
+    Args:
+        model: under test, one of `systems`
+        systems: all
+        plans: the clips
+        settings: ViSQOL modes and the number of processes for it
+        work: folder in which each clip's results are kept, see `claim`; what is in it is not measured again, but for
+            clips that failed
+        progress: called with the clips that are done: at the start, and after every one
+
+    Raises:
+        OutputError: the folder cannot be written
+        InputError: a process that computes ViSQOL was killed, such as for want of memory
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    mine = [plan for number, plan in enumerate(plans) if number % world == rank]
+    todo = [plan for plan in mine if not _is_measured(work, plan)]
+    done = len(mine) - len(todo)
+    with contextlib.ExitStack() as stack:
+        pool = None
+        if settings.visqol != "off":
+            stack.enter_context(_threads(own_cores() - settings.jobs))
+            pool = stack.enter_context(ProcessPool(score, settings.jobs))
+        if progress:
+            progress(done, len(mine))
+        pending: list[_Pending] = []
+        for plan in [*todo, None]:
+            if plan is not None:
+                pending.append(_measure_clip(model, systems, plan, settings, pool))
+            while pending and (plan is None or len(pending) > 2 * settings.jobs or pending[0].is_done()):
+                pending.pop(0).store(work)
+                done += 1
+                if progress:
+                    progress(done, len(mine))
+        wait_for_everyone()
+    return _collect(work, plans, model.codec)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """At most so many threads for torch, and at least one, where something is computed with it.
+
+    Those that wait for their turn would keep ViSQOL from its own.
+    """
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 0
+    if torch:
+        torch.set_num_threads(max(1, min(before, count)))
+    yield
+    if torch:
+        torch.set_num_threads(before)
+
+
+def _measure_clip(
+    model: SeparatingCodec,
+    systems: Sequence[System],
+    plan: ClipPlan,
+    settings: Settings,
+    pool: ProcessPool[Any, Score] | None,
+) -> _Pending:
+    found = _Pending(plan)
+    rate = model.codec.sample_rate
+    try:
+        clip = load(plan)
+    except SdcError as error:
+        found.failure = str(error)
+        return found
+    modes = {"both": ("speech", "audio")}.get(settings.visqol, (settings.visqol,))
+    everything = itertools.chain(estimates(systems, clip, rate), own_estimates(model, clip))
+    while True:
+        try:
+            estimate = next(everything, None)
+        except SdcError as error:
+            # Such as a system that fails: without its rows the means would be of different clips.
+            found = _Pending(plan)
+            found.failure = f"{plan.folder}: {error}"
+            return found
+        if estimate is None:
+            break
+        found.rows += _measured(clip, estimate, rate)
+        if pool is not None and estimate.task in ("resynthesis", *SEPARATIONS):
+            for mode in modes:
+                what = (clip.name, estimate.task, estimate.system, estimate.stem, None, f"visqol_{mode}", None)
+                future = pool.submit((estimate.reference, estimate.wav, rate, mode))
+                found.scores.append((Measurement(*what), future))
+    found.rows += _observed(model, clip)
+    found.usage = _usage(model.codec, model.encode(clip.mix))
+    return found
+
+
+def _measured(clip: Clip, estimate: Estimate, sample_rate: int) -> list[Measurement]:
+    values: dict[str, float | None] = dict.fromkeys(("si_sdr", "mel", "stft"))
+    if estimate.task in SEPARATIONS:
+        values["si_sdri"] = None
+    reason = "silent_reference" if is_silent(estimate.reference) else None
+    if reason is None:
+        values["si_sdr"] = si_sdr_of = float(si_sdr(estimate.wav, estimate.reference))
+        values["mel"] = float(mel_distance_dac(estimate.wav, estimate.reference, sample_rate))
+        values["stft"] = float(stft_distance(estimate.wav, estimate.reference))
+        if "si_sdri" in values:
+            values["si_sdri"] = si_sdr_of - float(si_sdr(clip.mix, estimate.reference))
+    what = (clip.name, estimate.task, estimate.system, estimate.stem, estimate.through)
+    rows = [Measurement(*what, metric, value, reason) for metric, value in values.items()]
+    return rows + ([] if estimate.bitrate is None else [Measurement(*what, "bitrate", estimate.bitrate)])
+
+
+def _observed(model: SeparatingCodec, clip: Clip) -> list[Measurement]:
+    """What the model shows of itself besides audio: which domains it finds where, and how large a file is."""
+    codec, rows = model.codec, []
+    for domain, stem in clip.stems.items():
+        if not is_silent(stem):
+            nothing = np.zeros_like(stem)
+            alone = {other: stem if other == domain else nothing for other in codec.domains}
+            rows += activity(codec, model.encode(stem), alone, clip.name, "stem")
+    codes = model.encode(clip.mix)
+    rows += activity(codec, codes, clip.stems, clip.name, "mix")
+    size = {"seconds": len(clip.mix) / codec.sample_rate, "bytes": model.written(codes).bytes_written}
+    return rows + [Measurement(clip.name, "file", codec.name, "mix", None, *entry) for entry in size.items()]
+
+
+def activity(codec: Codec, codes: Codes, stems: Mapping[str, Wav], clip: str, signal: str) -> list[Measurement]:
+    """Compare the segments that `codes` have of one signal with the stems that it is made of."""
+    gain = db_to_amplitude(float(codes.gain_db[0]))
+    stacked = np.stack([stems[domain] for domain in codec.domains]) * np.float32(gain)
+    # The last frame may be begun only.
+    stacked = np.pad(stacked, ((0, 0), (0, -stacked.shape[-1] % codec.hop_length)))
+    there = heard(stacked.reshape(len(stacked), -1, codec.hop_length))
+    rows = []
+    for domain, active in zip(codec.domains, there, strict=True):
+        counts = dict.fromkeys(COUNTS, 0)
+        for start in range(0, len(active), SEGMENT_FRAMES):
+            wanted = bool(active[start : start + SEGMENT_FRAMES].any())
+            counts[COUNTS[2 * wanted + bool(codes.active[domain][0, start])]] += 1
+        rows += [Measurement(clip, "activity", codec.name, domain, signal, *count) for count in counts.items()]
+    return rows
+
+
+def _usage(codec: Codec, codes: Codes) -> NDArray[np.int64]:
+    usage = _no_usage(codec)
+    for index, domain in enumerate(codec.domains):
+        kept = codes.codes[domain][0][:, codes.active[domain][0]]
+        for level, found in enumerate(kept):
+            usage[index, level] = np.bincount(found, minlength=usage.shape[-1])
+    return usage
+
+
+def _no_usage(codec: Codec) -> NDArray[np.int64]:
+    shape = (len(codec.domains), codec.num_codebooks, codec.model.streams[0].codebook_size)
+    return np.zeros(shape, dtype=np.int64)
+
+
+def wait_for_everyone() -> None:
+    """Under torchrun, until all processes have come here."""
+    if under_torchrun():
+        from accelerate import PartialState
+
+        # Some may be done long before the others.
+        PartialState(cpu=True, timeout=PATIENCE).wait_for_everyone()
+
+
+def claim(work: Path, model: SeparatingCodec, systems: Sequence[System], settings: Settings) -> None:
+    """Make a folder this evaluation's, or make sure that it is; under torchrun, the first process does so for all.
+
+    Raises:
+        OutputError: it has results of another set-up, is something else, or cannot be written
+    """
+    if is_first_process():
+        # What measurements depend on.
+        wanted = {
+            "version": __version__,
+            "model": model.name,
+            "weights": model.codec.weights_sha256.hex(),
+            "effort": model.codec.effort,
+            "systems": [[system.name, system.identity] for system in systems if system is not model],
+            **{name: getattr(settings, name) for name in ("bitrate", "views", "protocol", "visqol")},
+        }
+        _claim(work, wanted)
+    wait_for_everyone()
+
+
+def _claim(work: Path, wanted: dict[str, Any]) -> None:
+    path = work / SETTINGS
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            if any(work.iterdir()):
+                raise OutputError(f"{work}: is not empty and not an evaluation; choose another --work")
+            with atomic_output(path, overwrite=True) as file:
+                file.write(json.dumps(wanted, sort_keys=True).encode())
+            return
+        found = json.loads(path.read_text(encoding="utf-8"))
+        others = [name for name, value in wanted.items() if found.get(name) != value]
+        if others:
+            raise OutputError(
+                f"{work}: has measurements of another set-up (not the same: {', '.join(others)}); "
+                f"choose another --work, or remove it"
+            )
+    except (ValueError, AttributeError) as error:
+        raise OutputError(f"{path}: is damaged; choose another --work, or remove the folder") from error
+    except OSError as error:
+        raise OutputError(f"{work}: cannot be written: {error.strerror}; choose another --work") from error
+
+
+def _result(work: Path, plan: ClipPlan) -> Path:
+    digest = hashlib.sha256(plan.identity.encode()).hexdigest()[:16]
+    return work / f"clip-{digest}.json"
+
+
+def _kept(work: Path, plan: ClipPlan) -> dict[str, Any] | None:
+    """What has been measured of a clip; None if nothing has, or if the file is damaged."""
+    try:
+        kept: dict[str, Any] = json.loads(_result(work, plan).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return kept
+
+
+def _is_measured(work: Path, plan: ClipPlan) -> bool:
+    kept = _kept(work, plan)
+    return kept is not None and not kept["failure"]
+
+
+def _collect(work: Path, plans: Sequence[ClipPlan], codec: Codec) -> Measured:
+    table: list[Measurement] = []
+    failures: list[str] = []
+    usage = _no_usage(codec)
+    for plan in plans:
+        kept = _kept(work, plan)
+        if kept is None:
+            raise OutputError(f"{work}: lacks results of {plan.name}; run the same command again")
+        table += [Measurement(*row) for row in kept["rows"]]
+        if kept["failure"]:
+            failures.append(kept["failure"])
+        if kept["usage"] is not None:
+            counted = np.frombuffer(zlib.decompress(base64.b64decode(kept["usage"])), dtype=np.int32)
+            usage += counted.reshape(usage.shape)
+    return Measured(table, usage, tuple(failures))

@@ -1,0 +1,50 @@
+"""What an evaluation is told to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..separate import DEFAULT_VIEWS
+
+Split = Literal["train", "val", "test"]
+
+Protocol = Literal["paper", "published-code"]
+"""How tracks are cut and scored: as the paper says, or as its code does."""
+
+VisqolModes = Literal["auto", "off", "speech", "audio", "both"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to evaluate on, against what, how, and what to write; a model comes beside it."""
+
+    data_root: Path
+    split: Split
+    protocol: Protocol = "paper"
+    against: tuple[str, ...] = ()
+    """Systems, see `find_system`."""
+    all_needed: bool = True
+    """Whether one of them that cannot be used is an error, and not a note."""
+    visqol: VisqolModes = "auto"
+    """`auto` is both where ViSQOL is installed, else none."""
+    jobs: int = 1
+    """Processes for ViSQOL, beside this one."""
+    work: Path | None = None
+    """Folder in which each clip's results are kept, to go on from them."""
+    limit: int | None = None
+    """Of clips."""
+    report: Path | None = None
+    """Folder for the pages."""
+    mushra: bool = False
+    examples: int = 4
+    """Clips to listen to."""
+    overwrite: bool = False
+    device: str = "auto"
+    effort: int | None = None
+    """Of the other models' encoding, see `Codec.effort`; None for each one's own."""
+    bitrate: float | None = None
+    """Of each domain, in kbit/s, of models with the domains of the one under test; None for each one's full rate."""
+    views: int = DEFAULT_VIEWS
+    """Of a mixture, whose masks are averaged, see `separate`."""

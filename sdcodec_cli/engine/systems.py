@@ -1,0 +1,232 @@
+"""Systems: anything that resynthesizes audio, or separates a mixture, or both.
+
+Models of ours are here, and the unprocessed mixture; `other_codecs` has Opus, DAC and EnCodec.
+
+Legend: T samples.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+from .. import zoo
+from ..audio import Wav
+from ..bitstream import Writer
+from ..errors import ModelError
+from ..families import of
+from .codec import Codec, Codes, load_codec
+from .compress import stream_header
+from .other_codecs import Opus, find_dac, find_encodec, fitted, resampled
+from .separate import separate_wav
+from .separator import Separator, open_separator
+from .stream import SEGMENT_FRAMES
+
+Way = Literal["separation", "masked separation"]
+"""How stems were found in a mixture: straight out of a network, or by masks on the mixture that are made of those."""
+
+
+class Resynthesis(NamedTuple):
+    """Audio that was coded and decoded."""
+
+    wav: Wav
+    """`[T]`, as long as what was given and in time with it."""
+    bitrate: float
+    """In kbit/s, of the bytes or codes that were written."""
+
+
+class System(Protocol):
+    """What every system has; it resynthesizes or separates as well."""
+
+    name: str
+    """Such as `opus 18`."""
+    identity: str
+    """What tells it from others of the same name."""
+
+
+@runtime_checkable
+class Resynthesizes(Protocol):
+    """A system that codes audio."""
+
+    def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
+        """A mono signal `[T]` there and back; `domain` says what it is where it is one domain's and no mixture."""
+
+
+@runtime_checkable
+class Separates(Protocol):
+    """A system that finds the stems of a mixture."""
+
+    def separate(self, mix: Wav, sample_rate: int) -> Mapping[Way, Mapping[str, Wav]]:
+        """A mono mixture `[T]` to a stem `[T]` of each domain, in one way or several."""
+
+
+@dataclass
+class Mixture:
+    """The mixture as it is, for each of its stems: what a separation has to improve on."""
+
+    domains: tuple[str, ...]
+    name: str = "mixture"
+    identity: str = "mixture"
+
+    def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
+        """See `Separates`."""
+        return {"separation": dict.fromkeys(self.domains, mix)}
+
+
+@dataclass
+class ModelCodec:
+    """A model of ours: what `sdc compress` and `sdc decode` make of a signal."""
+
+    codec: Codec
+    name: str = ""
+    identity: str = ""
+    num_codebooks: int | None = None
+    _kept: list[tuple[Wav, str | None, Codes]] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        self.name = self.codec.name
+        self.identity = f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}"
+
+    def encode(self, wav: Wav, domain: str | None = None) -> Codes:
+        """Codes of a signal `[T]` at the model's rate, which are kept for a while: several things are made of them."""
+        for known, its_domain, codes in self._kept:
+            if known is wav and its_domain == domain:
+                return codes
+        active = None if domain is None else [domain]
+        codes = self.codec.encode(wav, num_codebooks=self.num_codebooks, active=active)
+        self._kept = [*self._kept[-2 * len(self.codec.domains) :], (wav, domain, codes)]
+        return codes
+
+    def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
+        """See `Resynthesizes`; activity detection decides what a mixture has."""
+        codes = self.encode(resampled(wav, sample_rate, self.codec.sample_rate))
+        back = resampled(self.codec.decode(codes), self.codec.sample_rate, sample_rate)
+        return Resynthesis(fitted(back, len(wav)), self.bitrate(codes))
+
+    def bitrate(self, codes: Codes) -> float:
+        """Of the codes that a file stores, in kbit/s."""
+        frames: int = next(iter(codes.codes.values())).shape[-1]
+        return self.written(codes).payload_bytes * 8 / 1000 / (frames / self.codec.frame_rate)
+
+    def written(self, codes: Codes) -> Writer:
+        """The codes of one signal written as `sdc compress` writes them; the writer has counted the bytes."""
+        num_codebooks, frames = next(iter(codes.codes.values())).shape[-2:]
+        header = stream_header(
+            self.codec,
+            num_codebooks=num_codebooks,
+            gain_db=float(codes.gain_db[0]),
+            stored=self.codec.domains,
+            original_rate=self.codec.sample_rate,
+            original_samples=codes.num_samples,
+        )
+        writer = Writer(io.BytesIO(), header)
+        for start in range(0, frames, SEGMENT_FRAMES):
+            segment = {
+                (0, domain): found[0, :, start : start + SEGMENT_FRAMES] if codes.active[domain][0, start] else None
+                for domain, found in codes.codes.items()
+            }
+            writer.write(segment, num_frames=min(SEGMENT_FRAMES, frames - start))
+        writer.close(codes.num_samples)
+        return writer
+
+
+@dataclass
+class SeparatingCodec(ModelCodec):
+    """A model of ours for the domains and the rate of what is evaluated: it separates, too.
+
+    A signal of one domain is coded with that as the only one, as in arXiv:2409.11228.
+    """
+
+    views: int | None = None
+    """Of a mixture, whose masks are averaged, see `separate`."""
+
+    def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
+        """See `Resynthesizes`."""
+        codes = self.encode(wav, domain)
+        return Resynthesis(self.codec.decode(codes, stem=domain or "mix"), self.bitrate(codes))
+
+    def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
+        """See `Separates`: straight from the decoder, and by masks as `sdc separate` makes them."""
+        codes, domains = self.encode(mix), self.codec.domains
+        masked = separate_wav(mix[None], codec=self.codec, views=self.views)[:, 0]
+        return {
+            "separation": {domain: self.codec.decode(codes, stem=domain) for domain in domains},
+            "masked separation": dict(zip(domains, masked, strict=True)),
+        }
+
+
+@dataclass
+class SeparatorNetwork:
+    """A model of ours that has no codes; what it puts out is used directly."""
+
+    separator: Separator
+    name: str = ""
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        self.name, self.identity = self.separator.name, self.separator.model.weights_sha256.hex()
+
+    def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
+        """See `Separates`."""
+        rate = self.separator.sample_rate
+        stems = separate_wav(resampled(mix, sample_rate, rate)[None], codec=self.separator)[:, 0]
+        back = [fitted(resampled(stem, rate, sample_rate), len(mix)) for stem in stems]
+        return {"separation": dict(zip(self.separator.domains, back, strict=True))}
+
+
+def find_system(
+    name: str,
+    codec: Codec,
+    *,
+    device: str = "auto",
+    effort: int | None = None,
+    bitrate: float | None = None,
+    views: int | None = None,
+) -> System:
+    """A system by what a person writes.
+
+    Args:
+        name: `mixture`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or its folder
+        codec: the model that it is to stand beside; another of the same domains and rate separates
+        device: where models run, as for `load_codec`; Opus runs on the processor
+        effort: of a model's encoding, as for `load_codec`
+        bitrate: of each domain in kbit/s, of models with the domains of `codec`
+        views: of a mixture, as for `separate`
+
+    Raises:
+        ModelError: there is no such system, a bitrate that it does not have, or something is not installed
+        DeviceError: no such device
+    """
+    kind = name.partition(":")[0]
+    if not name:
+        raise ModelError("--against needs a name, such as mixture, opus:18, or that of a model")
+    if name == "mixture":
+        return Mixture(codec.domains)
+    if kind == "opus":
+        return Opus(name)
+    if kind == "encodec":
+        return find_encodec(name, device)
+    if name == "dac":
+        packaged = find_dac(device)
+        if packaged is not None:
+            return packaged
+        name = "dac-16k"
+    try:
+        recipe = zoo.find(name).recipe
+    except ModelError as error:
+        raise ModelError(f"{error}; what is not a model is mixture, opus:KBPS, dac or encodec:KBPS") from error
+    if not of(recipe).streams(recipe):
+        separator = open_separator(name, runtime="auto", device=device, threads=None)
+        assert isinstance(separator, Separator)
+        if separator.domains != codec.domains:
+            raise ModelError(f"--against {name}: it finds {', '.join(separator.domains)}; leave it out")
+        return SeparatorNetwork(separator)
+    found = load_codec(name, device=device, effort=effort)
+    if (found.domains, found.sample_rate) != (codec.domains, codec.sample_rate):
+        return ModelCodec(found)
+    try:
+        return SeparatingCodec(found, num_codebooks=found.codebooks_for(bitrate), views=views)
+    except ValueError as error:
+        raise ModelError(f"--against {found.name}: {error}") from error
