@@ -2,7 +2,9 @@
 
 From "An efficient encoder-decoder architecture with top-down attention for speech separation", arXiv:2209.15200. A
 learned filterbank makes frames of the audio; a U-shaped block, whose weights all iterations share, looks at them at
-several time scales; every stem is what a mask leaves of the frames, turned back into audio.
+several time scales; every stem is what a mask leaves of the frames, turned back into audio. Stems add up to the
+mixture: what they lack of it is shared out equally ("Differentiable consistency constraints for improved deep speech
+enhancement", arXiv:1811.08521), in training as in use.
 
 Features are `[B, F, C]`, the layout that products of matrices want, where most of the arithmetic is.
 
@@ -15,8 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fourier import cut_frames, overlap_add
+
 KERNEL_SIZE = 5
 """Frames that depthwise convolutions see."""
+QUIET = 1e-8
+"""Power below which a pair of filters is taken to hear nothing."""
 POSITION_PERIOD = 10_000
 """Of the slowest of the sinusoids that tell positions apart, over 2π."""
 
@@ -36,6 +42,8 @@ class TDANet(nn.Module):
         num_iterations: how often the block is run
         joint_decoder: whether a stem is made of the masked frames of all stems, as in the published code, or of its
             own alone and by the same filters for all; with long windows the former would have most of the weights
+        magnitudes: whether the block sees logarithms of the power of pairs of filters, which begin as cosines and
+            sines, in place of what the filters give, and the decoder begins as their inverse; ours, for long windows
 
     Shape: `[B, T]` to `[B, N, T]`, for any T
     """
@@ -53,42 +61,56 @@ class TDANet(nn.Module):
         num_heads: int,
         num_iterations: int,
         joint_decoder: bool,
+        magnitudes: bool,
     ) -> None:
         super().__init__()
         if window_length % stride or (window_length - stride) % 2:
-            raise ValueError(f"window_length: {window_length} and stride {stride} differ by no even number of strides")
-        self.num_stems, self.num_iterations, self.joint_decoder = num_stems, num_iterations, joint_decoder
+            raise ValueError(
+                f"window_length: must be a multiple of stride and an even number more, got {window_length}"
+            )
+        if magnitudes and (num_filters % 2 or num_filters > window_length):
+            raise ValueError(
+                f"num_filters: must be even and at most {window_length} with magnitudes, got {num_filters}"
+            )
+        self.num_stems, self.num_iterations = num_stems, num_iterations
+        self.joint_decoder, self.magnitudes = joint_decoder, magnitudes
         self.stride, self.overlap = stride, (window_length - stride) // 2
         self.hop_length = stride * 2 ** (depth - 1)
         self.encoder = nn.Linear(window_length, num_filters, bias=False)
-        self.norm = GlobalNorm(num_filters)
-        self.bottleneck = nn.Linear(num_filters, channels)
+        num_seen = num_filters // 2 if magnitudes else num_filters
+        self.norm = GlobalNorm(num_seen)
+        self.bottleneck = nn.Linear(num_seen, channels)
         self.block = UConvBlock(channels, width, depth, num_heads)
         self.again = nn.Conv1d(channels, channels, 1, groups=channels)
         self.again_activation, self.mask_activation = nn.PReLU(), nn.PReLU()
         self.masks = nn.Linear(channels, num_stems * num_filters)
         together = num_stems if joint_decoder else 1
         self.decoder = nn.Linear(together * num_filters, together * window_length, bias=False)
+        with torch.no_grad():
+            self.masks.bias.fill_(1 / num_stems)  # begins with equal shares; at 0 a ReLU would be shut half the time
+            if magnitudes:
+                filters = _fourier_filters(num_filters, window_length, stride)
+                self.encoder.weight.copy_(filters)
+                self.decoder.weight.copy_(torch.block_diag(*[filters.T] * together))
 
     def forward(self, wav: Tensor) -> Tensor:
         length = wav.shape[-1]
         frames = self.encoder(self._framed(F.pad(wav, (0, -length % self.hop_length))))
-        features = self._iterate(self.bottleneck(self.norm(frames)))
+        seen = _log_power(frames.float()) if self.magnitudes else frames
+        features = self._iterate(self.bottleneck(self.norm(seen)))
         masks = F.relu(self.masks(self.mask_activation(features)))
         masked = masks.unflatten(-1, (self.num_stems, -1)) * frames[:, :, None]
         decoded = self.decoder(masked.flatten(2) if self.joint_decoder else masked).float()
-        return self._added(decoded.flatten(2).unflatten(-1, (self.num_stems, -1)).transpose(1, 2))[..., :length]
+        stems = self._added(decoded.flatten(2).unflatten(-1, (self.num_stems, -1)).transpose(1, 2))[..., :length]
+        return stems + (wav - stems.sum(1))[:, None] / self.num_stems
 
     def _framed(self, wav: Tensor) -> Tensor:
         """`[B, F stride]`, with zeros before and after, cut into overlapping frames: `[B, F, window_length]`."""
-        window_length = self.stride + 2 * self.overlap
-        return F.pad(wav, (self.overlap, self.overlap)).unfold(-1, window_length, self.stride)
+        return cut_frames(F.pad(wav, (self.overlap, self.overlap)), self.encoder.in_features, self.stride)
 
     def _added(self, frames: Tensor) -> Tensor:
         """Overlapping frames added up where they are: `[B, N, F, window_length]` to `[B, N, F stride]`."""
-        parts = frames.unflatten(-1, (-1, self.stride)).unbind(3)
-        last = len(parts) - 1
-        wav = torch.stack([F.pad(part, (0, 0, k, last - k)) for k, part in enumerate(parts)]).sum(0).flatten(2)
+        wav = overlap_add(frames, self.stride)
         return wav[..., self.overlap : wav.shape[-1] - self.overlap]
 
     def _iterate(self, features: Tensor) -> Tensor:
@@ -115,11 +137,13 @@ class UConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         levels = self.levels(x)
-        coarsest = levels[-1].shape[1]
-        gate = self.attention(torch.stack([_pooled(level, coarsest) for level in levels]).sum(0)).sigmoid()
-        top = levels[-1] * gate
-        for level, fuse in zip(levels[-2::-1], self.fuse, strict=True):
-            top = fuse(level * _repeated(gate, level.shape[1]), top)
+        factors = [2**level for level in reversed(range(len(levels)))]  # frames for one of the coarsest level
+        pooled = [_pooled(level, factor) for level, factor in zip(levels, factors, strict=True)]
+        gate = self.attention(torch.stack(pooled).sum(0)).sigmoid()
+        gated = [level * _repeated(gate, factor) for level, factor in zip(levels, factors, strict=True)]
+        top = gated.pop()
+        for fine, fuse in zip(reversed(gated), self.fuse, strict=True):
+            top = fuse(fine, top)
         return x + self.project(top)
 
     def levels(self, x: Tensor) -> list[Tensor]:
@@ -151,7 +175,8 @@ class GlobalAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         frames = self.norm_in(x)
         frames = frames + _positions(frames)
-        heads = self.query_key_value(frames).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        # In 32 bits: over the few frames of the coarsest level bfloat16 is no faster.
+        heads = self.query_key_value(frames).float().unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(heads[0], heads[1], heads[2])
         x = x + self.norm_out(frames + self.project(attended.transpose(1, 2).flatten(2)))
         return x + self.narrow(F.relu(self.near(self.widen(x))))
@@ -168,9 +193,8 @@ class LocalAttention(nn.Module):
         self.embed, self.weight, self.shift = (Depthwise(width, bias=False) for _ in range(3))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        length = fine.shape[1]
         weight, shift = self.weight(coarse).sigmoid(), self.shift(coarse)
-        return self.embed(fine) * _repeated(weight, length) + _repeated(shift, length)
+        return self.embed(fine) * _repeated(weight, 2) + _repeated(shift, 2)
 
 
 class Depthwise(nn.Module):
@@ -215,14 +239,32 @@ class GlobalNorm(nn.Module):
         return F.group_norm(picture, 1, self.weight, self.bias, eps=1e-8).squeeze(2).transpose(1, 2)
 
 
-def _pooled(x: Tensor, length: int) -> Tensor:
-    """Means of equally many frames: `[B, F, C]` to `[B, length, C]`; the length divides F."""
-    return x.unflatten(1, (length, -1)).mean(2)
+def _log_power(frames: Tensor) -> Tensor:
+    """Log of the power of every two filters: `[..., C]` to `[..., C / 2]`."""
+    even, odd = frames.unflatten(-1, (-1, 2)).unbind(-1)
+    return (even.square() + odd.square() + QUIET).log()
 
 
-def _repeated(x: Tensor, length: int) -> Tensor:
-    """Every frame equally often: `[B, F, C]` to `[B, length, C]`; the length is a multiple of F."""
-    return x[:, :, None].expand(-1, -1, length // x.shape[1], -1).flatten(1, 2)
+def _fourier_filters(num_filters: int, window_length: int, stride: int) -> Tensor:
+    """Cosines and sines in turn, under the root of a Hann window: `[num_filters, window_length]`.
+
+    As many filters as samples are their own inverse, but for a signal's mean.
+    """
+    cycles = torch.arange(num_filters)[:, None] // 2 + 1
+    angles = 2 * torch.pi / window_length * cycles * (torch.arange(window_length) + 0.5 - window_length / 2)
+    filters = torch.where(torch.arange(num_filters)[:, None] % 2 == 0, angles.cos(), angles.sin())
+    filters = torch.where(2 * cycles == window_length, filters * 0.5**0.5, filters)  # would count twice
+    return filters * torch.hann_window(window_length).sqrt() * (2 * stride**0.5 / window_length)
+
+
+def _pooled(x: Tensor, factor: int) -> Tensor:
+    """Means of so many frames: `[B, F, C]` to `[B, F / factor, C]`."""
+    return x.unflatten(1, (-1, factor)).mean(2)
+
+
+def _repeated(x: Tensor, factor: int) -> Tensor:
+    """Every frame so many times: `[B, F, C]` to `[B, F * factor, C]`."""
+    return x[:, :, None].expand(-1, -1, factor, -1).flatten(1, 2)
 
 
 def _positions(frames: Tensor) -> Tensor:
