@@ -2,7 +2,9 @@
 
 From "An efficient encoder-decoder architecture with top-down attention for speech separation", arXiv:2209.15200. A
 learned filterbank makes frames of the audio; a U-shaped block, whose weights all iterations share, looks at them at
-several time scales; every stem is what a mask leaves of the frames, turned back into audio.
+several time scales; every stem is what a mask leaves of the frames, turned back into audio. Stems add up to the
+mixture: what they lack of it is shared out equally ("Differentiable consistency constraints for improved deep speech
+enhancement", arXiv:1811.08521), in training as in use.
 
 Features are `[B, F, C]`, the layout that products of matrices want, where most of the arithmetic is.
 
@@ -63,7 +65,9 @@ class TDANet(nn.Module):
     ) -> None:
         super().__init__()
         if window_length % stride or (window_length - stride) % 2:
-            raise ValueError(f"window_length: {window_length} and stride {stride} differ by no even number of strides")
+            raise ValueError(
+                f"window_length: must be a multiple of stride and an even number more, got {window_length}"
+            )
         if magnitudes and (num_filters % 2 or num_filters > window_length):
             raise ValueError(
                 f"num_filters: must be even and at most {window_length} with magnitudes, got {num_filters}"
@@ -97,7 +101,8 @@ class TDANet(nn.Module):
         masks = F.relu(self.masks(self.mask_activation(features)))
         masked = masks.unflatten(-1, (self.num_stems, -1)) * frames[:, :, None]
         decoded = self.decoder(masked.flatten(2) if self.joint_decoder else masked).float()
-        return self._added(decoded.flatten(2).unflatten(-1, (self.num_stems, -1)).transpose(1, 2))[..., :length]
+        stems = self._added(decoded.flatten(2).unflatten(-1, (self.num_stems, -1)).transpose(1, 2))[..., :length]
+        return stems + (wav - stems.sum(1))[:, None] / self.num_stems
 
     def _framed(self, wav: Tensor) -> Tensor:
         """`[B, F stride]`, with zeros before and after, cut into overlapping frames: `[B, F, window_length]`."""
@@ -132,11 +137,13 @@ class UConvBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         levels = self.levels(x)
-        coarsest = levels[-1].shape[1]
-        gate = self.attention(torch.stack([_pooled(level, coarsest) for level in levels]).sum(0)).sigmoid()
-        top = levels[-1] * gate
-        for level, fuse in zip(levels[-2::-1], self.fuse, strict=True):
-            top = fuse(level * _repeated(gate, level.shape[1]), top)
+        factors = [2**level for level in reversed(range(len(levels)))]  # frames for one of the coarsest level
+        pooled = [_pooled(level, factor) for level, factor in zip(levels, factors, strict=True)]
+        gate = self.attention(torch.stack(pooled).sum(0)).sigmoid()
+        gated = [level * _repeated(gate, factor) for level, factor in zip(levels, factors, strict=True)]
+        top = gated.pop()
+        for fine, fuse in zip(reversed(gated), self.fuse, strict=True):
+            top = fuse(fine, top)
         return x + self.project(top)
 
     def levels(self, x: Tensor) -> list[Tensor]:
@@ -186,9 +193,8 @@ class LocalAttention(nn.Module):
         self.embed, self.weight, self.shift = (Depthwise(width, bias=False) for _ in range(3))
 
     def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        length = fine.shape[1]
         weight, shift = self.weight(coarse).sigmoid(), self.shift(coarse)
-        return self.embed(fine) * _repeated(weight, length) + _repeated(shift, length)
+        return self.embed(fine) * _repeated(weight, 2) + _repeated(shift, 2)
 
 
 class Depthwise(nn.Module):
@@ -251,14 +257,14 @@ def _fourier_filters(num_filters: int, window_length: int, stride: int) -> Tenso
     return filters * torch.hann_window(window_length).sqrt() * (2 * stride**0.5 / window_length)
 
 
-def _pooled(x: Tensor, length: int) -> Tensor:
-    """Means of equally many frames: `[B, F, C]` to `[B, length, C]`; the length divides F."""
-    return x.unflatten(1, (length, -1)).mean(2)
+def _pooled(x: Tensor, factor: int) -> Tensor:
+    """Means of so many frames: `[B, F, C]` to `[B, F / factor, C]`."""
+    return x.unflatten(1, (-1, factor)).mean(2)
 
 
-def _repeated(x: Tensor, length: int) -> Tensor:
-    """Every frame equally often: `[B, F, C]` to `[B, length, C]`; the length is a multiple of F."""
-    return x[:, :, None].expand(-1, -1, length // x.shape[1], -1).flatten(1, 2)
+def _repeated(x: Tensor, factor: int) -> Tensor:
+    """Every frame so many times: `[B, F, C]` to `[B, F * factor, C]`."""
+    return x[:, :, None].expand(-1, -1, factor, -1).flatten(1, 2)
 
 
 def _positions(frames: Tensor) -> Tensor:
