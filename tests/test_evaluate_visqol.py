@@ -313,9 +313,7 @@ def test_a_worker_that_is_killed_is_an_error_in_a_line():
         futures = [silent(pool) for _ in range(3)]
         worker.kill()
         for future in futures:
-            with pytest.raises(
-                SdcError, match="was killed, perhaps for want of memory; .* fewer --jobs"
-            ):
+            with pytest.raises(SdcError, match="was killed, perhaps for want of memory; .* fewer --jobs"):
                 future.result(60)
         with pytest.raises(SdcError, match="was killed"):
             silent(pool)

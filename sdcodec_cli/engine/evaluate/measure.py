@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ... import __version__
 from ...audio import Wav, atomic_output, db_to_amplitude
-from ...audio.heard import heard
+from ...audio.activity import active_frames
 from ...data.parallel import ProcessPool, own_cores
 from ...errors import OutputError, SdcError
 from ...progress import Progress
@@ -292,7 +292,7 @@ def activity(codec: Codec, codes: Codes, stems: Mapping[str, Wav], clip: str, si
     stacked = np.stack([stems[domain] for domain in codec.domains]) * np.float32(gain)
     # The last frame may be begun only.
     stacked = np.pad(stacked, ((0, 0), (0, -stacked.shape[-1] % codec.hop_length)))
-    there = heard(stacked.reshape(len(stacked), -1, codec.hop_length))
+    there = active_frames(stacked.reshape(len(stacked), -1, codec.hop_length))
     rows = []
     for domain, active in zip(codec.domains, there, strict=True):
         counts = dict.fromkeys(COUNTS, 0)
