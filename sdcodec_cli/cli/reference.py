@@ -125,18 +125,9 @@ _TYPES = {
     "dict[str, int]": "object of integers",
     "dict[str, float]": "object of numbers",
     "tuple[str, ...]": "list of texts",
-    "tuple[StreamReport, ...]": "list of objects",
-    "tuple[Problem, ...]": "list of objects",
-    "tuple[Row, ...]": "list of objects",
-    "tuple[ActivityScore, ...]": "list of objects",
-    "tuple[CodebookUse, ...]": "list of objects",
-    "tuple[Cost, ...]": "list of objects",
-    "tuple[PartTime, ...]": "list of objects",
-    "tuple[PaperRow, ...]": "list of objects",
     "tuple[float, ...]": "list of numbers",
     "tuple[int, ...]": "list of integers",
     "dict[str, Summary]": "object of objects",
-    "Literal['II', 'III']": "text",
     "Split": "text",
     "Task": "text",
     "StepCost": "object",
@@ -246,12 +237,21 @@ def fields(module: str, name: str) -> list[tuple[str, str, str]]:
     return rows
 
 
+def _kind(annotation: str) -> str:
+    """The type of a field in words."""
+    if annotation.startswith("Literal["):
+        return "text"
+    if annotation not in _TYPES and re.fullmatch(r"tuple\[[A-Z]\w+, \.\.\.\]", annotation):
+        return "list of objects"
+    return _TYPES[annotation]
+
+
 def _own_fields(source: str) -> list[tuple[str, str, str]]:
     """The same of a class from its source, without the fields of its bases."""
     rows: list[tuple[str, str, str]] = []
     for statement in cast(ast.ClassDef, ast.parse(source).body[0]).body:
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            kinds = [_TYPES[kind.strip()] for kind in ast.unparse(statement.annotation).split("|")]
+            kinds = [_kind(kind.strip()) for kind in ast.unparse(statement.annotation).split("|")]
             field = statement.target.id
             rows.append((field, " or ".join(kinds), _MEANINGS.get(field, "")))
         elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and rows:
