@@ -246,6 +246,7 @@ def test_the_paper_and_the_best_are_marked(tmp_path: Path) -> None:
         "Table II",
         ("stem", "system", "SI-SDR", "mel"),
         (("speech", "ours", "1.25 ± 0.5", "2.00"), ("speech", "SD-Codec", "–", "3.00")),
+        names=2,
         group="all",
         grouped=range(2, 4),
         best=frozenset({(0, 2)}),

@@ -214,8 +214,7 @@ def _show_table(shown: Table, joined: bool) -> None:
             dropped.append(head)
             at = heads.index(head)
             heads, rows = heads[:at] + heads[at + 1 :], [row[:at] + row[at + 1 :] for row in rows]
-    numeric = [head for at, head in enumerate(heads) if any(re.match(r"[-−]?\d", row[at]) for row in rows) and at > 0]
-    table(heads, rows, right=numeric, whole=[head for head in heads if head not in numeric])
+    table(heads, rows, right=heads[shown.names :], whole=heads[: shown.names])
     if shown.note:
         put(shown.note)
     if dropped:

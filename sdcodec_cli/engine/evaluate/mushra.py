@@ -13,6 +13,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -169,56 +170,46 @@ def read_mushra(paths: Sequence[Path]) -> MushraSummary:
     """
     if not paths:
         raise ValueError("no answers; name the files that the listeners saved")
-    sessions: dict[tuple[str, int], _Session] = {}
-    for path in paths:
-        session = _read(path)
-        if any(session.test != other.test for other in sessions.values()):
-            raise InputError(f"{path}: is of another test than {paths[0]}; sum them up one by one")
-        if (session.listener, session.seed) in sessions:
-            raise InputError(f"{path}: holds answers that another file has too; leave one out")
-        sessions[session.listener, session.seed] = session
+    sessions: dict[tuple[str, int], dict[str, Any]] = {}
     listeners: dict[bool, list[str]] = {True: [], False: []}
     ratings: dict[str, list[float]] = {}
-    for session in sessions.values():
-        missed = sum(trial[REFERENCE] < LEAST_REFERENCE for trial in session.trials)
-        counts = missed <= MOST_MISSED * len(session.trials)
-        listeners[counts].append(session.listener)
-        for trial in session.trials if counts else ():
+    for path in paths:
+        session = _read(path)
+        who = session["listener"], session["seed"]
+        if any(session["test"] != other["test"] for other in sessions.values()):
+            raise InputError(f"{path}: is of another test than {paths[0]}; sum them up one by one")
+        if who in sessions:
+            raise InputError(f"{path}: holds answers that another file has too; leave one out")
+        sessions[who] = session
+        missed = sum(trial[REFERENCE] < LEAST_REFERENCE for trial in session["trials"])
+        counts = missed <= MOST_MISSED * len(session["trials"])
+        listeners[counts].append(session["listener"])
+        for trial in session["trials"] if counts else ():
             for system, rating in trial.items():
                 ratings.setdefault(system, []).append(rating)
     systems = sorted((_rating(system, values) for system, values in ratings.items()), key=lambda row: -row.mean)
-    return MushraSummary(session.title, tuple(systems), tuple(listeners[True]), tuple(listeners[False]))
+    return MushraSummary(session["title"], tuple(systems), tuple(listeners[True]), tuple(listeners[False]))
 
 
 def _rating(system: str, ratings: Sequence[float]) -> SystemRating:
     from scipy.stats import t
 
-    count = len(ratings)
-    confidence = None
+    count, confidence = len(ratings), None
     if count > 1:
         confidence = float(t.ppf(0.975, count - 1) * np.std(ratings, ddof=1) / math.sqrt(count))
     return SystemRating(system, float(np.mean(ratings)), confidence, float(np.median(ratings)), count)
 
 
-@dataclass(frozen=True)
-class _Session:
-    test: str
-    title: str
-    listener: str
-    seed: int
-    trials: list[dict[str, float]]
-    """Ratings by system."""
-
-
-def _read(path: Path) -> _Session:
+def _read(path: Path) -> dict[str, Any]:
+    """The answers of one listener: `test`, `title`, `listener`, `seed`, and as `trials` ratings by system."""
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["format"] != FORMAT:
-            raise ValueError(f"the format is {saved['format']}")
         trials = [{str(name): float(rating) for name, rating in trial["ratings"].items()} for trial in saved["trials"]]
-        if not all(REFERENCE in trial and all(0 <= rating <= 100 for rating in trial.values()) for trial in trials):
-            raise ValueError("a rating is missing, or not between 0 and 100")
-        return _Session(str(saved["test"]), str(saved["title"]), str(saved["listener"]), int(saved["seed"]), trials)
+        whole = all(REFERENCE in trial and all(0 <= rating <= 100 for rating in trial.values()) for trial in trials)
+        if saved["format"] != FORMAT or not whole:
+            raise ValueError("another format, or a rating is missing or not between 0 and 100")
+        texts = {name: str(saved[name]) for name in ("test", "title", "listener")}
+        return {**texts, "seed": int(saved["seed"]), "trials": trials}
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}; check the name") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -29,8 +29,6 @@ from .tables import Table
 
 PAGE = "index.html"
 
-PAPER = ' <span class="tag">paper</span>'
-NUMBER = re.compile(r"[-−+]?[\d.]+\s?[%×k]?( ±.*)?$")
 
 COLOURS = 8
 """Of systems; the style sheet has as many."""
@@ -145,8 +143,7 @@ def write_report(
 
 
 def _table(table: Table) -> str:
-    numeric = [_is_numeric([row[column] for row in table.rows]) for column in range(len(table.heads))]
-    classes = [' class="number"' if number else "" for number in numeric]
+    classes = [' class="number"' if column >= table.names else "" for column in range(len(table.heads))]
     groups, span = "", table.grouped
     if table.group:
         after = len(table.heads) - span.stop
@@ -156,15 +153,13 @@ def _table(table: Table) -> str:
     heads = "".join(
         f'<th scope="col"{of}>{html.escape(head)}</th>' for head, of in zip(table.heads, classes, strict=True)
     )
-    # The paper's mark stands beside the last of the names that a row begins with.
-    label = next((column for column, number in enumerate(numeric) if number and column), 1) - 1
     rows = ""
     for index, row in enumerate(table.rows):
         paper = index in table.paper
         rows += f"<tr{' class=paper' if paper else ''}>"
         for column, cell in enumerate(row):
             text = re.sub(" (±.*)", r' <span class="deviation">\1</span>', html.escape(cell))
-            text += PAPER if paper and column == label else ""
+            text += ' <span class="tag">paper</span>' if paper and column + 1 == table.names else ""
             if (index, column) in table.best:
                 rows += f'<td class="number best"><strong>{text}</strong></td>'
             else:
@@ -178,11 +173,6 @@ def _table(table: Table) -> str:
 <tbody>{rows}</tbody>
 </table></div>{note}</figure>
 """
-
-
-def _is_numeric(texts: Sequence[str]) -> bool:
-    """Whether the entries of a column are numbers, or stand for missing ones."""
-    return any(map(NUMBER.match, texts)) and all(NUMBER.match(text) or text in ("", "–") for text in texts)
 
 
 def _listen(

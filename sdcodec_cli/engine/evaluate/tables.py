@@ -25,7 +25,9 @@ class Table:
     title: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    """The first cell of each names it; what follows ` ± ` steps back."""
+    """What follows ` ± ` steps back."""
+    names: int = 1
+    """Columns of text, at the left; all others are numbers."""
     note: str = ""
     """A sentence below it."""
     group: str = ""
@@ -84,7 +86,7 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
     if task == "masked separation" and result.views > 1:
         remarks.append(f"Masks are the mean over {result.views} views, those of the paper of one (--views 1).")
     note = " ".join(remarks)
-    return Table(title, tuple(heads), tuple(rows), note, best=frozenset(best), paper=frozenset(papers))
+    return Table(title, tuple(heads), tuple(rows), 2, note, best=frozenset(best), paper=frozenset(papers))
 
 
 def _wins(row: Row, rows: Sequence[Row], metric: str) -> bool:
@@ -126,7 +128,7 @@ def _cross(result: EvalResult) -> Table:
         "Each stem through each quantizer, SI-SDR in dB",
         ("stem", *domains),
         tuple((stem, *(_text(means.get((stem, through))) for through in domains)) for stem in domains),
-        "As Fig. 3 of the paper.",
+        note="As Fig. 3 of the paper.",
         group="through the quantizer of",
         grouped=range(1, 1 + len(domains)),
         best=frozenset(best),
@@ -141,6 +143,7 @@ def _activity(result: EvalResult) -> Table:
             (row.signal, row.domain, _text(row.precision), _text(row.recall), str(row.num_segments))
             for row in result.activity
         ),
+        names=2,
     )
 
 
@@ -167,6 +170,7 @@ def _cost(result: EvalResult) -> Table:
         "What it takes",
         ("system", "device", "encode", "decode"),
         tuple((cost.system, cost.device, f"{cost.encode:.1f}", f"{cost.decode:.1f}") for cost in result.cost),
+        2,
         note,
         group="times real time",
         grouped=range(2, 4),
