@@ -15,7 +15,7 @@ import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -132,18 +132,15 @@ def is_silent(wav: Wav) -> bool:
     return float(np.square(wav).mean()) < SILENT
 
 
-class _Pending:
+@dataclass
+class _Clip:
     """A clip that is measured, but for ViSQOL, which other processes are at."""
 
-    def __init__(self, plan: ClipPlan) -> None:
-        self.plan = plan
-        self.failure: str | None = None
-        self.rows: list[Measurement] = []
-        self.usage: NDArray[np.int64] | None = None
-        self.scores: list[tuple[Measurement, Future[Score]]] = []
-
-    def is_done(self) -> bool:
-        return all(future.done() for _, future in self.scores)
+    plan: ClipPlan
+    failure: str | None = None
+    rows: list[Measurement] = field(default_factory=list)
+    usage: NDArray[np.int64] | None = None
+    scores: list[tuple[Measurement, Future[Score]]] = field(default_factory=list)
 
     def store(self, work: Path) -> None:
         """Wait for the rest and write it down, as a whole."""
@@ -182,20 +179,29 @@ def measure(
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     mine = [plan for number, plan in enumerate(plans) if number % world == rank]
-    todo = [plan for plan in mine if not _is_measured(work, plan)]
+    todo = [plan for plan in mine if (_kept(work, plan) or {"failure": "not measured"})["failure"]]
     done = len(mine) - len(todo)
     with contextlib.ExitStack() as stack:
         pool = None
         if settings.visqol != "off":
-            stack.enter_context(_threads(own_cores() - settings.jobs))
+            torch = sys.modules.get("torch")
+            if torch is not None:
+                # Threads of torch that wait for their turn would keep ViSQOL from its own.
+                threads = torch.get_num_threads()
+                stack.callback(torch.set_num_threads, threads)
+                torch.set_num_threads(max(1, min(threads, own_cores() - settings.jobs)))
             pool = stack.enter_context(ProcessPool(score, settings.jobs))
         if progress:
             progress(done, len(mine))
-        pending: list[_Pending] = []
+        pending: list[_Clip] = []
         for plan in [*todo, None]:
             if plan is not None:
                 pending.append(_measure_clip(model, systems, plan, settings, pool))
-            while pending and (plan is None or len(pending) > 2 * settings.jobs or pending[0].is_done()):
+            while pending and (
+                plan is None
+                or len(pending) > 2 * settings.jobs
+                or all(future.done() for _, future in pending[0].scores)
+            ):
                 pending.pop(0).store(work)
                 done += 1
                 if progress:
@@ -204,53 +210,34 @@ def measure(
     return _collect(work, plans, model.codec)
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """At most so many threads for torch, and at least one, where something is computed with it.
-
-    Those that wait for their turn would keep ViSQOL from its own.
-    """
-    torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    if torch:
-        torch.set_num_threads(max(1, min(before, count)))
-    yield
-    if torch:
-        torch.set_num_threads(before)
-
-
 def _measure_clip(
     model: SeparatingCodec,
     systems: Sequence[System],
     plan: ClipPlan,
     settings: Settings,
     pool: ProcessPool[Any, Score] | None,
-) -> _Pending:
-    found = _Pending(plan)
-    rate = model.codec.sample_rate
+) -> _Clip:
+    rate, found = model.codec.sample_rate, _Clip(plan)
+    modes = {"both": ("speech", "audio")}.get(settings.visqol, (settings.visqol,))
     try:
         clip = load(plan)
     except SdcError as error:
-        found.failure = str(error)
-        return found
-    modes = {"both": ("speech", "audio")}.get(settings.visqol, (settings.visqol,))
+        return _Clip(plan, str(error))
     everything = itertools.chain(estimates(systems, clip, rate), own_estimates(model, clip))
     while True:
         try:
             estimate = next(everything, None)
         except SdcError as error:
             # Such as a system that fails: without its rows the means would be of different clips.
-            found = _Pending(plan)
-            found.failure = f"{plan.folder}: {error}"
-            return found
+            return _Clip(plan, f"{plan.folder}: {error}")
         if estimate is None:
             break
         found.rows += _measured(clip, estimate, rate)
         if pool is not None and estimate.task in ("resynthesis", *SEPARATIONS):
+            what = (clip.name, estimate.task, estimate.system, estimate.stem, None)
             for mode in modes:
-                what = (clip.name, estimate.task, estimate.system, estimate.stem, None, f"visqol_{mode}", None)
                 future = pool.submit((estimate.reference, estimate.wav, rate, mode))
-                found.scores.append((Measurement(*what), future))
+                found.scores.append((Measurement(*what, f"visqol_{mode}", None), future))
     found.rows += _observed(model, clip)
     found.usage = _usage(model.codec, model.encode(clip.mix))
     return found
@@ -303,18 +290,15 @@ def activity(codec: Codec, codes: Codes, stems: Mapping[str, Wav], clip: str, si
     return rows
 
 
-def _usage(codec: Codec, codes: Codes) -> NDArray[np.int64]:
-    usage = _no_usage(codec)
-    for index, domain in enumerate(codec.domains):
-        kept = codes.codes[domain][0][:, codes.active[domain][0]]
-        for level, found in enumerate(kept):
-            usage[index, level] = np.bincount(found, minlength=usage.shape[-1])
+def _usage(codec: Codec, codes: Codes | None) -> NDArray[np.int64]:
+    """How often each entry was taken, see `Measured`; zeros without codes."""
+    size = codec.model.streams[0].codebook_size
+    usage = np.zeros((len(codec.domains), codec.num_codebooks, size), dtype=np.int64)
+    if codes is not None:
+        for index, domain in enumerate(codec.domains):
+            for level, found in enumerate(codes.codes[domain][0][:, codes.active[domain][0]]):
+                usage[index, level] = np.bincount(found, minlength=size)
     return usage
-
-
-def _no_usage(codec: Codec) -> NDArray[np.int64]:
-    shape = (len(codec.domains), codec.num_codebooks, codec.model.streams[0].codebook_size)
-    return np.zeros(shape, dtype=np.int64)
 
 
 def wait_for_everyone() -> None:
@@ -332,41 +316,37 @@ def claim(work: Path, model: SeparatingCodec, systems: Sequence[System], setting
     Raises:
         OutputError: it has results of another set-up, is something else, or cannot be written
     """
-    if is_first_process():
-        # What measurements depend on.
-        wanted = {
-            "version": __version__,
-            "model": model.name,
-            "weights": model.codec.weights_sha256.hex(),
-            "effort": model.codec.effort,
-            "systems": [[system.name, system.identity] for system in systems if system is not model],
-            **{name: getattr(settings, name) for name in ("bitrate", "views", "protocol", "visqol")},
-        }
-        _claim(work, wanted)
-    wait_for_everyone()
-
-
-def _claim(work: Path, wanted: dict[str, Any]) -> None:
     path = work / SETTINGS
+    # What measurements depend on.
+    wanted = {
+        "version": __version__,
+        "model": model.name,
+        "weights": model.codec.weights_sha256.hex(),
+        "effort": model.codec.effort,
+        "systems": [[system.name, system.identity] for system in systems if system is not model],
+        **{name: getattr(settings, name) for name in ("bitrate", "views", "protocol", "visqol")},
+    }
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            if any(work.iterdir()):
+        if is_first_process():
+            work.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                found = json.loads(path.read_text(encoding="utf-8"))
+                others = [name for name, value in wanted.items() if found.get(name) != value]
+                if others:
+                    raise OutputError(
+                        f"{work}: has measurements of another set-up (not the same: {', '.join(others)}); "
+                        f"choose another --work, or remove it"
+                    )
+            elif any(work.iterdir()):
                 raise OutputError(f"{work}: is not empty and not an evaluation; choose another --work")
-            with atomic_output(path, overwrite=True) as file:
-                file.write(json.dumps(wanted, sort_keys=True).encode())
-            return
-        found = json.loads(path.read_text(encoding="utf-8"))
-        others = [name for name, value in wanted.items() if found.get(name) != value]
-        if others:
-            raise OutputError(
-                f"{work}: has measurements of another set-up (not the same: {', '.join(others)}); "
-                f"choose another --work, or remove it"
-            )
+            else:
+                with atomic_output(path, overwrite=True) as file:
+                    file.write(json.dumps(wanted, sort_keys=True).encode())
     except (ValueError, AttributeError) as error:
         raise OutputError(f"{path}: is damaged; choose another --work, or remove the folder") from error
     except OSError as error:
         raise OutputError(f"{work}: cannot be written: {error.strerror}; choose another --work") from error
+    wait_for_everyone()
 
 
 def _result(work: Path, plan: ClipPlan) -> Path:
@@ -383,15 +363,10 @@ def _kept(work: Path, plan: ClipPlan) -> dict[str, Any] | None:
     return kept
 
 
-def _is_measured(work: Path, plan: ClipPlan) -> bool:
-    kept = _kept(work, plan)
-    return kept is not None and not kept["failure"]
-
-
 def _collect(work: Path, plans: Sequence[ClipPlan], codec: Codec) -> Measured:
     table: list[Measurement] = []
     failures: list[str] = []
-    usage = _no_usage(codec)
+    usage = _usage(codec, None)
     for plan in plans:
         kept = _kept(work, plan)
         if kept is None:
