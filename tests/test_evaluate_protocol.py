@@ -11,7 +11,8 @@ import soundfile
 import torch
 
 from sdcodec_cli.engine.evaluate import protocol
-from sdcodec_cli.engine.evaluate.protocol import active_share, load, plan, protocol_facts, trim
+from sdcodec_cli.engine.evaluate.protocol import active_share, load, protocol_facts, trim
+from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.errors import InputError
 
 RATE = 8_000
@@ -35,6 +36,11 @@ def full_track(root, name="0000", *, seconds=12.0, split="cv", rate=RATE):
     stems = {domain: noise(seconds, seed=seed, rate=rate) for seed, domain in enumerate(DOMAINS)}
     write_track(root, name, stems, split=split, rate=rate)
     return stems
+
+
+def plan(root, split, domains, sample_rate, name, *, limit=None, **tellers):
+    settings = Settings(data_root=root, split=split, protocol=name, limit=limit)
+    return protocol.plan(settings, domains, sample_rate, **tellers)
 
 
 def spans(clips):

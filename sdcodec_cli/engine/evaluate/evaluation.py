@@ -82,12 +82,9 @@ def evaluate(
         claim(work, model, systems, settings)
         with progress("tracks") as tell:
             plans = plan(
-                settings.data_root,
-                settings.split,
+                settings,
                 codec.domains,
                 codec.sample_rate,
-                settings.protocol,
-                limit=settings.limit,
                 report=failures.append,
                 note=notes.append,
                 progress=tell,

@@ -28,7 +28,7 @@ from ...audio import AudioReader, StreamResampler, Wav, downmix
 from ...data.dnr import Split, find_tracks, read_track
 from ...errors import InputError
 from ...progress import Progress
-from .settings import Protocol
+from .settings import Protocol, Settings
 
 SEGMENT_SECONDS: dict[Split, float] = {"train": 5.0, "val": 5.0, "test": 10.0}
 """The paper has no segments of `train`; they are as those of `val`."""
@@ -97,26 +97,20 @@ class ClipPlan:
 
 
 def plan(
-    root: Path,
-    split: Split,
+    settings: Settings,
     domains: tuple[str, ...],
     sample_rate: int,
-    protocol: Protocol,
     *,
-    limit: int | None = None,
     report: Callable[[str], None] = lambda message: None,
     note: Callable[[str], None] = lambda message: None,
     progress: Progress | None = None,
 ) -> list[ClipPlan]:
-    """The clips of a split, in order. Every track is read once.
+    """The clips of a split, in order. Every track is read once, and none beyond the limit of clips.
 
     Args:
-        root: of DnR v2, or of a set made by `sdc data mix`
-        split: `test` is the folder `tt`, whatever the protocol
+        settings: of which set and split (`test` is the folder `tt`), by which protocol, how many
         domains: the stems
         sample_rate: of the clips, in Hz
-        protocol: how to cut
-        limit: stop reading once there are so many clips
         report: gets a line about each track that is broken; the others are planned all the same
         note: gets a line about what the protocol leaves out
         progress: called after every track
@@ -124,8 +118,8 @@ def plan(
     Raises:
         InputError: the split has no tracks
     """
-    seconds = SEGMENT_SECONDS[split]
-    tracks = find_tracks(root, split, domains, report=report)
+    seconds, published = SEGMENT_SECONDS[settings.split], settings.protocol == "published-code"
+    tracks = find_tracks(settings.data_root, settings.split, domains, report=report)
     clips: list[ClipPlan] = []
     short = silent = 0
     for number, folder in enumerate(tracks, 1):
@@ -136,27 +130,25 @@ def plan(
         except InputError as error:
             report(str(error))
         else:
-            segments = _segments(track.mix, round(seconds * file_rate), protocol)
+            segments = _segments(track.mix, round(seconds * file_rate), published)
             short += not segments
             for start, stop in segments:
                 if (stop - start) / file_rate < SHORTEST:
                     found = (stop - start) / file_rate
                     report(f"{folder}: has {found:.3g} s of sound, and clips need {SHORTEST:g} s; leave it out")
                 elif all(active_share(wav[start:stop]) >= ACTIVE_SHARE for wav in (track.mix, *track.stems.values())):
-                    clips.append(
-                        ClipPlan(folder, start, stop, file_rate, domains, sample_rate, protocol == "published-code")
-                    )
+                    clips.append(ClipPlan(folder, start, stop, file_rate, domains, sample_rate, published))
                 else:
                     silent += 1
         if progress:
             progress(number, len(tracks))
-        if limit is not None and len(clips) >= limit:
+        if settings.limit is not None and len(clips) >= settings.limit:
             break
     if silent:
         note(f"{silent} segments are left out, in which a track is silent for more than half of the time")
     if short:
         note(f"{short} tracks have no segment: they are no longer than {seconds:g} s")
-    return clips[:limit]
+    return clips[: settings.limit]
 
 
 def load(plan: ClipPlan) -> Clip:
@@ -231,14 +223,12 @@ def _active_frames(wav: Wav) -> NDArray[np.bool_]:
     return active
 
 
-def _segments(mix: Wav, length: int, protocol: Protocol) -> list[tuple[int, int]]:
-    """Starts and ends of the segments of a track."""
+def _segments(mix: Wav, length: int, published: bool) -> list[tuple[int, int]]:
+    """Starts and ends of the segments of a track; the published code loses one that ends where the track does."""
     start, end = trim(mix)
-    if protocol == "published-code":
-        return [(first, first + length) for first in range(start, end - length, length)]
-    if len(mix) <= length:
+    if len(mix) <= length and not published:
         return [(start, end)]
-    return [(first, first + length) for first in range(start, end - length + 1, length)]
+    return [(first, first + length) for first in range(start, end - length + (not published), length)]
 
 
 def _read(plan: ClipPlan, stem: str) -> Wav:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..separate import DEFAULT_VIEWS
 
-Split = Literal["train", "val", "test"]
+if TYPE_CHECKING:
+    from ...data.dnr import Split
 
 Protocol = Literal["paper", "published-code"]
 """How tracks are cut and scored: as the paper says, or as its code does."""
