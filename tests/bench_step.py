@@ -37,16 +37,15 @@ def measure_plain(recipe: Any, device: str, steps: int) -> StepCost:
     discriminators = critic.discriminators.to(device) if critic else None
     optimizers = [torch.optim.AdamW(part.parameters(), lr=1e-5) for part in (model, discriminators) if part]
     batch = noise_batch(recipe).to(torch.device(device))
-    stems = level(batch, recipe)
-    present = batch.choices.present
+    stems, active = level(batch, recipe), batch.active
     seconds = median_seconds(
-        lambda: plain_step(model, discriminators, optimizers, stems, present, recipe), device, max(1, steps // 2)
+        lambda: plain_step(model, discriminators, optimizers, stems, active, recipe), device, max(1, steps // 2)
     )
     return StepCost(seconds, peak_memory(device) - before, {})
 
 
 def plain_step(
-    model: Any, discriminators: Any, optimizers: list[Any], stems: Tensor, present: Tensor, recipe: Any
+    model: Any, discriminators: Any, optimizers: list[Any], stems: Tensor, active: Tensor, recipe: Any
 ) -> None:
     fields = recipe.training
     scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=0)
@@ -54,11 +53,11 @@ def plain_step(
     latents, total = [], torch.zeros((), device=stems.device)
     for domain in range(stems.shape[1]):
         quantized, loss = plain_quantize(model, latent, domain)
-        latents.append(quantized * present[:, domain, None, None])
+        latents.append(quantized * active[:, domain, None, None])
         total = total + (fields.codebook_weight + fields.commitment_weight) * loss
     outputs = [(sum(latents, torch.zeros_like(latent)), stems.sum(1))]
     for domain, quantized in enumerate(latents):
-        here = present[:, domain]
+        here = active[:, domain]
         if bool(here.any()):
             outputs.append((quantized[here], stems[here, domain]))
     decoded = [(model.decode(quantized)[:, 0, : stems.shape[-1]], wanted) for quantized, wanted in outputs]
@@ -79,7 +78,7 @@ def plain_step(
             total = total + fields.feature_weight * feature_distance(real, seen_again).mean()
     if fields.mask_weight:
         estimates, wanted_stems = (torch.cat(rows) for rows in zip(*decoded[1:], strict=True))
-        examples = torch.cat([here.nonzero()[:, 0] for here in present.T])
+        examples = torch.cat([here.nonzero()[:, 0] for here in active.T])
         masked = masked_negative_snr(estimates, wanted_stems, examples, len(stems))
         total = total + fields.mask_weight * masked.mean()
     torch.autograd.backward(total)

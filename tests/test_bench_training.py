@@ -10,9 +10,9 @@ import pytest
 import soundfile
 import torch
 
-from sdcodec_cli.data.mixing import mix
 from sdcodec_cli.engine import bench_training
 from sdcodec_cli.engine.bench_training import StepCost
+from sdcodec_cli.engine.train.batches import level
 from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.families import build, of
@@ -44,8 +44,7 @@ def test_the_plain_step_trains_both_sides():
     ]
     before = [[p.clone() for p in part] for part in parts]
     batch = bench_training.noise_batch(recipe)
-    stems = mix(batch.crops, batch.present, batch.targets, batch.mix_targets, sample_rate=16_000, peak=-0.5)
-    bench_step.plain_step(model, discriminators, optimizers, stems, batch.present, recipe)
+    bench_step.plain_step(model, discriminators, optimizers, level(batch, recipe), batch.active, recipe)
     for part, old in zip(parts, before, strict=True):
         moved = [not torch.equal(p, q) for p, q in zip(part, old, strict=True)]
         assert sum(moved) > 0.9 * len(moved)
