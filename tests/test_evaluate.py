@@ -380,6 +380,9 @@ def test_a_system_that_fails_costs_a_clip_which_is_measured_again_and_the_report
     measured = names_of_measured_clips(monkeypatch)
     again = evaluate(codec, dataclasses.replace(settings, report=None))
     assert (again.num_clips, again.failures, measured) == (2, (), ["0000-0.0"])
+    # The model under test stands before systems that only code.
+    speech = dict.fromkeys((row.task, row.system) for row in again.rows if row.stem == "speech")
+    assert list(speech)[-3:] == [("cross", codec.name), ("whole", codec.name), ("resynthesis", "failing")]
 
 
 def test_visqol_that_ends_is_no_failure_of_the_clips(codec, root, tmp_path, monkeypatch):

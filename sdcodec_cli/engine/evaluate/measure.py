@@ -98,18 +98,17 @@ class Estimate:
     """In kbit/s."""
 
 
-def estimates(systems: Sequence[System], clip: Clip, sample_rate: int) -> Iterator[Estimate]:
-    """What each system makes of a clip: separations, and resyntheses of the mixture and of its stems."""
-    for system in systems:
-        if isinstance(system, Separates):
-            for way, stems in system.separate(clip.mix, sample_rate).items():
-                for domain, wav in stems.items():
-                    yield Estimate(way, system.name, domain, wav, clip.stems[domain])
-        if isinstance(system, Resynthesizes):
-            for stem, wav in {"mix": clip.mix, **clip.stems}.items():
-                if stem == "mix" or not is_silent(wav):
-                    back, bitrate = system.resynthesize(wav, sample_rate, None if stem == "mix" else stem)
-                    yield Estimate("resynthesis", system.name, stem, back, wav, bitrate=bitrate)
+def estimates(system: System, clip: Clip, sample_rate: int) -> Iterator[Estimate]:
+    """What a system makes of a clip: its separations, and its resyntheses of the mixture and of the stems."""
+    if isinstance(system, Separates):
+        for way, stems in system.separate(clip.mix, sample_rate).items():
+            for domain, wav in stems.items():
+                yield Estimate(way, system.name, domain, wav, clip.stems[domain])
+    if isinstance(system, Resynthesizes):
+        for stem, wav in {"mix": clip.mix, **clip.stems}.items():
+            if stem == "mix" or not is_silent(wav):
+                back, bitrate = system.resynthesize(wav, sample_rate, None if stem == "mix" else stem)
+                yield Estimate("resynthesis", system.name, stem, back, wav, bitrate=bitrate)
 
 
 def own_estimates(model: SeparatingCodec, clip: Clip) -> Iterator[Estimate]:
@@ -223,7 +222,11 @@ def _measure_clip(
         clip = load(plan)
     except SdcError as error:
         return _Clip(plan, str(error))
-    everything = itertools.chain(estimates(systems, clip, rate), own_estimates(model, clip))
+    each = (
+        itertools.chain(estimates(system, clip, rate), own_estimates(model, clip) if system is model else ())
+        for system in systems
+    )
+    everything = itertools.chain.from_iterable(each)
     while True:
         try:
             estimate = next(everything, None)

@@ -66,7 +66,8 @@ def examples(systems: Sequence[System], plans: Sequence[ClipPlan]) -> list[Examp
     for plan in plans:
         clip = load(plan)
         groups: dict[tuple[str, str], list[Estimate]] = {}
-        for estimate in estimates(systems, clip, plan.sample_rate):
+        everything = (estimate for system in systems for estimate in estimates(system, clip, plan.sample_rate))
+        for estimate in everything:
             if not is_silent(estimate.reference):
                 # What the mask makes of the separation is heard beside it.
                 task = estimate.task.removeprefix("masked ")
