@@ -112,7 +112,11 @@ def test_imports_go_the_ways_of_the_table(path: Path) -> None:
 
 EVALUATION = PACKAGE / "engine" / "evaluate"
 # What it takes of the engine beside the models themselves.
-BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("colours.py", "torchrun.py")]
+OTHER_CODECS = PACKAGE / "engine" / "other_codecs.py"
+BESIDE_EVALUATION = [
+    *(PACKAGE / "engine" / f"{name}.py" for name in ("metrics", "pictures", "systems", "torchrun")),
+    OTHER_CODECS,
+]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,16 @@ BESIDE_EVALUATION = [PACKAGE / "engine" / name for name in ("colours.py", "torch
 def test_evaluation_needs_torch_for_other_peoples_codecs_only(path: Path) -> None:
     for module, eager in imports(path):
         assert module.split(".")[0] != "torch" or not eager, f"{path} imports {module}"
-        assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.engine.train", "sdcodec_cli.engine.distances"))
+        assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.engine.train")), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in FILES if p.is_relative_to(PACKAGE / "engine" / "train")],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_training_knows_nothing_of_evaluation(path: Path) -> None:
+    assert not [module for module, _ in imports(path) if module.startswith("sdcodec_cli.engine.evaluate")]
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "cli"], ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -144,7 +157,7 @@ def is_in(path: Path, places: list[Path]) -> bool:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in FILES if part_of(p) == "engine" and not is_in(p, [*OF_TRAINING, ENGINE / "evaluate"])],
+    [p for p in FILES if part_of(p) == "engine" and not is_in(p, [*OF_TRAINING, EVALUATION, OTHER_CODECS])],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_the_engine_knows_models_by_their_contract_and_no_network(path: Path) -> None:
@@ -204,8 +217,9 @@ def test_what_reads_no_codes_does_not_even_need_numpy(arguments: list[str]) -> N
 
 
 def test_metrics_and_pages_load_neither_torch_nor_scipy() -> None:
-    names = ["metrics", "protocol", "peers", "report", "mushra", "visqol", "pages.listen"]
-    code = f"import sys, {', '.join(f'sdcodec_cli.engine.evaluate.{name}' for name in names)}; print(*sys.modules)"
+    beside = ["metrics", "pictures", "systems", "other_codecs"]
+    names = [*beside, *(f"evaluate.{name}" for name in ("protocol", "report", "mushra", "visqol", "page"))]
+    code = f"import sys, {', '.join(f'sdcodec_cli.engine.{name}' for name in names)}; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert not HEAVY & set(loaded.stdout.split())
