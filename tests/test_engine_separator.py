@@ -9,8 +9,9 @@ import pytest
 import soundfile
 
 from sdcodec_cli import load_codec
+from sdcodec_cli.engine.bench import bench
 from sdcodec_cli.engine.separate import separate, separate_wav
-from sdcodec_cli.engine.separator import Separator, StreamSeparator, open_separator
+from sdcodec_cli.engine.separator import Separator, StreamSeparator, load_system, open_separator
 from sdcodec_cli.errors import ModelError
 from sdcodec_cli.families import build
 from sdcodec_cli.runtime import SeparatorModel
@@ -187,3 +188,16 @@ def test_a_codec_separates_through_the_same_door(tmp_path):
 def test_the_full_size_has_the_papers_number_of_weights():
     network = build(find("tdanet-16k").recipe)
     assert sum(parameter.numel() for parameter in network.parameters()) == pytest.approx(2.345e6, abs=500)
+
+
+def test_a_benchmark_of_it_is_of_separation_alone(model):
+    result = bench(model, in_torch=model, seconds=1.0, repeats=1)
+    assert result.separate > 0
+    assert (result.encode, result.decode_mix, result.effort) == (None, None, None)
+    assert [part.part for part in result.parts] == ["separate"]
+    assert all(part.seconds > 0 and part.torch_seconds > 0 for part in result.parts)
+
+
+def test_an_effort_is_refused_where_nothing_is_encoded(folder):
+    with pytest.raises(ValueError, match="effort is of encoding, and tiny-tdanet has no codes; leave it out"):
+        load_system(folder, device="cpu", effort=4)

@@ -601,7 +601,7 @@ def test_wrong_requests_are_one_line(folder, root, tmp_path):
 
 def test_a_benchmark_gives_speeds_and_what_each_part_takes_beside_the_same_in_torch(codec):
     result = bench(codec.at_effort(2), seconds=2.0, repeats=1)
-    for value in (result.encode, result.decode_mix, result.decode_one, result.decode_all):
+    for value in (result.encode, result.decode_mix, result.decode_one, result.decode_all, result.separate):
         assert value > 0
     assert result.effort == 2
     assert result.encode_refined > 0
@@ -614,10 +614,11 @@ def test_a_benchmark_gives_speeds_and_what_each_part_takes_beside_the_same_in_to
 
 
 def test_a_benchmark_counts_the_best_of_several_times_against_the_length_of_the_signal(codec, monkeypatch):
-    # Of 2 s: encoding in 1 and 0.5 s, the mix in 2 and 4, one stem in 1, all stems in 0.25; then parts, in 1 s each.
+    # Of 2 s: encoding in 1 and 0.5 s, the mix in 2 and 4, one stem in 1, all stems in 0.25; then all else in 1 s each.
     took = itertools.chain((1, 0.5, 2, 4, 1, 1, 0.25, 0.25), itertools.repeat(1))
     clock = itertools.accumulate(itertools.chain.from_iterable((0.0, seconds) for seconds in took))
     monkeypatch.setattr("sdcodec_cli.engine.bench.time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
     result = bench(codec.at_effort(0), seconds=2.0, repeats=2)
     assert (result.encode, result.decode_mix, result.decode_one, result.decode_all) == (4, 1, 2, 8)
+    assert result.separate == 2
     assert {part.seconds for part in result.parts} == {1}

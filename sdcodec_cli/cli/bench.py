@@ -66,7 +66,7 @@ def bench(
     threads: Threads = None,
     json: Json = False,
 ) -> None:
-    """Measure how fast this machine encodes and decodes, trains, or reads training data.
+    """Measure how fast this machine encodes, decodes and separates, trains, or reads training data.
 
     Each part of a model stands beside the same part in torch, where that is installed, and reading beside decoding
     alone, measured in the same run.
@@ -109,21 +109,26 @@ def bench(
     elif data_root is not None:
         require("train", "sdc bench --data-root")
         from ..engine.bench_training import bench_loader
-        from ..recipe import Recipe
+        from ..recipe import make_recipe
 
-        loading = bench_loader(Recipe(name="paper"), data_root, workers=workers or 1)
+        loading = bench_loader(make_recipe({"name": "paper"}, where="sdc bench"), data_root, workers=workers or 1)
         if not json:
             _show_loading(loading)
         Console(json=json).result(loading)
     else:
         from ..engine.bench import bench as run
-        from ..engine.codec import load_codec
+        from ..engine.separator import load_system
+        from ..families import of
+        from ..zoo import find
 
-        codec = load_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
+        chosen = find(model).recipe
+        if effort is not None and not of(chosen).streams(chosen):
+            wrong(f"--effort {effort}: {chosen.name} has no codes; leave the option out")
+        system = load_system(model, runtime=runtime, device=device, threads=threads, effort=effort)
         in_torch = None
-        if codec.runtime != "torch" and find_spec("torch") is not None:
-            in_torch = load_codec(model, runtime="torch", device="cpu", threads=codec.model.runtime.threads)
-        result = run(codec, in_torch=in_torch, seconds=60.0 if seconds is None else seconds)
+        if system.runtime != "torch" and find_spec("torch") is not None:
+            in_torch = load_system(model, runtime="torch", device="cpu", threads=system.model.runtime.threads)
+        result = run(system, in_torch=in_torch, seconds=60.0 if seconds is None else seconds)
         if not json:
             _show_coding(result)
         Console(json=json).result(result)
@@ -132,17 +137,16 @@ def bench(
 def _show_coding(result: BenchResult) -> None:
     where = result.processor if result.device == "cpu" else result.device
     put(f"{result.model} in {result.runtime} on {where}, {result.threads} threads, {result.seconds:g} s of noise\n")
-    table(
-        ("", "times real time"),
-        [
-            ("encode, effort 0", f"{result.encode:.1f}"),
-            *([(f"encode, effort {result.effort}", f"{result.encode_refined:.1f}")] if result.effort else []),
-            ("decode mix", f"{result.decode_mix:.1f}"),
-            ("decode one stem", f"{result.decode_one:.1f}"),
-            ("decode all stems", f"{result.decode_all:.1f}"),
-        ],
-        right=("times real time",),
-    )
+    speeds = [
+        ("encode, effort 0", result.encode),
+        (f"encode, effort {result.effort}", result.encode_refined if result.effort else None),
+        ("decode mix", result.decode_mix),
+        ("decode one stem", result.decode_one),
+        ("decode all stems", result.decode_all),
+        ("separate", result.separate),
+    ]
+    rows = [(what, f"{speed:.1f}") for what, speed in speeds if speed is not None]
+    table(("", "times real time"), rows, right=("times real time",))
     put("\neach part, for a block of audio\n")
     table(
         ("", "seconds", "in torch"),

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..runtime import CodecModel
+from ..audio import Wav
+from ..runtime import CodecModel, Model, SeparatorModel
 from .codec import Codec
+from .separate import separate_wav
+from .separator import Separator
 from .stream import BLOCK_FRAMES
 
 
@@ -40,31 +43,59 @@ class BenchResult:
     threads: int
     seconds: float
     """Length of the signal."""
-    effort: int
-    """Steps of analysis by synthesis behind `encode_refined`."""
-    encode: float
-    """Audio to codes of all domains, the encoder's own."""
-    encode_refined: float
-    """The same by analysis by synthesis; with effort 0 there is none of it, and this is `encode`."""
-    decode_mix: float
-    decode_one: float
-    """One stem."""
-    decode_all: float
-    """All stems in one go."""
+    separate: float
+    """A mixture to its stems, as `sdc separate` does it."""
     parts: tuple[PartTime, ...]
     """Each part of the model by itself."""
+    effort: int | None = None
+    """Steps of analysis by synthesis behind `encode_refined`; null, as all that follows, for a model without codes."""
+    encode: float | None = None
+    """Audio to codes of all domains, the encoder's own."""
+    encode_refined: float | None = None
+    """The same by analysis by synthesis; with effort 0 there is none of it, and this is `encode`."""
+    decode_mix: float | None = None
+    decode_one: float | None = None
+    """One stem."""
+    decode_all: float | None = None
+    """All stems in one go."""
 
 
-def bench(codec: Codec, *, in_torch: Codec | None = None, seconds: float = 60.0, repeats: int = 3) -> BenchResult:
+def bench(
+    system: Codec | Separator,
+    *,
+    in_torch: Codec | Separator | None = None,
+    seconds: float = 60.0,
+    repeats: int = 3,
+) -> BenchResult:
     """Measure a model on noise; the best of `repeats` counts.
 
     Args:
-        codec: the model, at an effort
+        system: the model; a codec at an effort
         in_torch: the same model in torch, whose parts are measured in turn with those of the first
         seconds: length of the signal
         repeats: of every measurement
     """
-    wav = np.random.default_rng(0).standard_normal(round(seconds * codec.sample_rate), dtype=np.float32) * 0.05
+    wav = np.random.default_rng(0).standard_normal(round(seconds * system.sample_rate), dtype=np.float32) * 0.05
+
+    def speed(run: Callable[[], object]) -> float:
+        return seconds / min(_seconds(run) for _ in range(repeats))
+
+    coding: dict[str, float] = _coding_speeds(system, wav, speed) if isinstance(system, Codec) else {}
+    return BenchResult(
+        model=system.name,
+        runtime=system.runtime,
+        device=system.device,
+        processor=processor(),
+        threads=system.model.runtime.threads,
+        seconds=seconds,
+        effort=system.effort if isinstance(system, Codec) else None,
+        **coding,
+        separate=speed(lambda: separate_wav(wav[None], codec=system)),
+        parts=_part_times(system.model, None if in_torch is None else in_torch.model, repeats),
+    )
+
+
+def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]], float]) -> dict[str, float]:
     plain = codec.at_effort(0)
     codes = plain.encode(wav, active=codec.domains)
     streams = {domain: found[0] for domain, found in codes.codes.items()}
@@ -74,31 +105,20 @@ def bench(codec: Codec, *, in_torch: Codec | None = None, seconds: float = 60.0,
         decoder = codec.stream_decoder(stems)
         return [*decoder.push(streams, num_frames), *decoder.finish()]
 
-    def speed(run: Callable[[], object]) -> float:
-        return seconds / min(_seconds(run) for _ in range(repeats))
-
     def encode(at: Codec) -> float:
         return speed(lambda: at.encode(wav, active=codec.domains, normalize=False))
 
     encoded = encode(plain)
-    return BenchResult(
-        model=codec.name,
-        runtime=codec.runtime,
-        device=codec.device,
-        processor=processor(),
-        threads=codec.model.runtime.threads,
-        seconds=seconds,
-        effort=codec.effort,
-        encode=encoded,
-        encode_refined=encode(codec) if codec.effort else encoded,
-        decode_mix=speed(lambda: decode("mix")),
-        decode_one=speed(lambda: decode(codec.domains[0])),
-        decode_all=speed(lambda: decode(*codec.domains)),
-        parts=_part_times(codec.model, None if in_torch is None else in_torch.model, repeats),
-    )
+    return {
+        "encode": encoded,
+        "encode_refined": encode(codec) if codec.effort else encoded,
+        "decode_mix": speed(lambda: decode("mix")),
+        "decode_one": speed(lambda: decode(codec.domains[0])),
+        "decode_all": speed(lambda: decode(*codec.domains)),
+    }
 
 
-def _part_times(model: CodecModel, in_torch: CodecModel | None, repeats: int) -> tuple[PartTime, ...]:
+def _part_times(model: Model, in_torch: Model | None, repeats: int) -> tuple[PartTime, ...]:
     ours = _runs(model)
     theirs = {} if in_torch is None else _runs(in_torch)
     times = []
@@ -112,8 +132,12 @@ def _part_times(model: CodecModel, in_torch: CodecModel | None, repeats: int) ->
     return tuple(times)
 
 
-def _runs(model: CodecModel) -> dict[str, Callable[[], object]]:
+def _runs(model: Model) -> dict[str, Callable[[], object]]:
     """Every part on the same block of noise."""
+    if isinstance(model, SeparatorModel):
+        block = np.random.default_rng(0).standard_normal(model.block_length, dtype=np.float32) * np.float32(0.05)
+        return {"separate": lambda: model.separate(block)}
+    assert isinstance(model, CodecModel)
     context, hop = model.analysis_context, model.hop_length
     noise = np.random.default_rng(0).standard_normal((BLOCK_FRAMES + 2 * context) * hop, dtype=np.float32) * 0.05
     inner = slice(context, context + BLOCK_FRAMES)

@@ -51,19 +51,39 @@ class Separator:
 
 
 def open_separator(
-    model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None
+    model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None, effort: int | None = 0
 ) -> Codec | Separator:
-    """Load any model that separates: a codec, whose stems become masks, or a separator.
+    """Any model that separates, which nothing has been prepared of: a codec, whose stems become masks, or a separator.
 
     Raises:
-        ModelError, MissingExtra, DeviceError, ValueError: see `load_codec`
+        ModelError, MissingExtra, DeviceError, ValueError: see `load_codec`; an effort for a model without codes
     """
     entry = find(model)
     if of(entry.recipe).streams(entry.recipe):
-        return open_codec(model, runtime=runtime, device=device, threads=threads, effort=0)
+        return open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
+    if effort:
+        raise ValueError(f"effort is of encoding, and {entry.name} has no codes; leave it out")
     loaded = load_model(entry, runtime=runtime, device=str(device), threads=threads)
     assert isinstance(loaded, SeparatorModel)
     return Separator(loaded)
+
+
+def load_system(
+    model: str | Path | None = None,
+    *,
+    runtime: RuntimeName = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    effort: int | None = None,
+) -> Codec | Separator:
+    """`load_codec` for a model of any kind, ready to run; `effort` is a codec's.
+
+    Raises:
+        ModelError, MissingExtra, DeviceError, ValueError: see `open_separator`
+    """
+    system = open_separator(model, runtime=runtime, device=device, threads=threads, effort=effort)
+    system.prepare(wait=True)
+    return system
 
 
 class StreamSeparator:
