@@ -112,10 +112,8 @@ def test_imports_go_the_ways_of_the_table(path: Path) -> None:
 
 EVALUATION = PACKAGE / "engine" / "evaluate"
 # What it takes of the engine beside the models themselves.
-OTHER_CODECS = PACKAGE / "engine" / "other_codecs.py"
 BESIDE_EVALUATION = [
-    *(PACKAGE / "engine" / f"{name}.py" for name in ("metrics", "pictures", "systems", "torchrun")),
-    OTHER_CODECS,
+    PACKAGE / "engine" / name for name in ("metrics.py", "pictures.py", "systems.py", "other_codecs.py", "torchrun.py")
 ]
 
 
@@ -149,6 +147,7 @@ ENGINE, RUNTIME = PACKAGE / "engine", PACKAGE / "runtime"
 IN_TORCH = [RUNTIME / "torch.py", RUNTIME / "graphs.py"]
 """What a runtime needs torch for; the rest of the package gets at these inside of functions."""
 OF_TRAINING = [ENGINE / "train", ENGINE / "bench_training.py"]
+OF_OTHERS = ENGINE / "other_codecs.py"
 
 
 def is_in(path: Path, places: list[Path]) -> bool:
@@ -157,7 +156,7 @@ def is_in(path: Path, places: list[Path]) -> bool:
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in FILES if part_of(p) == "engine" and not is_in(p, [*OF_TRAINING, EVALUATION, OTHER_CODECS])],
+    [p for p in FILES if part_of(p) == "engine" and not is_in(p, [*OF_TRAINING, OF_OTHERS, ENGINE / "evaluate"])],
     ids=lambda path: str(path.relative_to(PACKAGE)),
 )
 def test_the_engine_knows_models_by_their_contract_and_no_network(path: Path) -> None:
@@ -216,13 +215,19 @@ def test_what_reads_no_codes_does_not_even_need_numpy(arguments: list[str]) -> N
     assert "numpy" not in modules_loaded_by(*arguments)
 
 
-def test_metrics_and_pages_load_neither_torch_nor_scipy() -> None:
-    beside = ["metrics", "pictures", "systems", "other_codecs"]
-    names = [*beside, *(f"evaluate.{name}" for name in ("protocol", "report", "mushra", "visqol", "page"))]
+def test_systems_metrics_and_pages_load_neither_torch_nor_scipy() -> None:
+    names = ["metrics", "systems", "evaluate.protocol", "evaluate.report", "evaluate.mushra", "evaluate.visqol"]
     code = f"import sys, {', '.join(f'sdcodec_cli.engine.{name}' for name in names)}; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert not HEAVY & set(loaded.stdout.split())
+
+
+def test_training_and_evaluation_know_nothing_of_each_other() -> None:
+    for path in FILES:
+        for one, other in (("train", "evaluate"), ("evaluate", "train")):
+            if path.is_relative_to(ENGINE / one):
+                assert not [name for name, _ in imports(path) if name.startswith(f"sdcodec_cli.engine.{other}")], path
 
 
 NOT_FOR_CODING = {"torch", "onnx", "scipy", "pyloudnorm", "pyarrow", "PIL", "accelerate", "sdcodec_cli.nn"}

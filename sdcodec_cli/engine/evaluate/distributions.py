@@ -15,16 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .measure import Measurement, Task
-
-METRICS = {
-    "si_sdr": ("SI-SDR", "in dB, higher is better"),
-    "si_sdri": ("SI-SDR improvement", "in dB, higher is better"),
-    "visqol_speech": ("ViSQOL, speech mode", "in MOS, higher is better"),
-    "visqol_audio": ("ViSQOL, audio mode", "in MOS, higher is better"),
-    "mel": ("Mel distance", "lower is better"),
-    "stft": ("STFT distance", "lower is better"),
-}
-"""Name, and unit and direction, of the metrics whose distribution is shown."""
+from .score import METRICS
 
 WIDTH, ROW, SIDE, TOP, BOTTOM = 400, 46, 12, 2, 26
 """Pixels at full size; the drawing scales."""
@@ -95,7 +86,7 @@ def _figure(task: str, metric: str, entries: Sequence[Measurement], colours: Map
         return ""
     pooled = np.array([value for found in by_stem.values() for values in found.values() for value in values])
     scale = scale_of(pooled)
-    title, said = METRICS[metric]
+    _, title, said = METRICS[metric]
     panels = "".join(
         f'<div class="panel"><h5>{html.escape(stem)}</h5>'
         f"{_drawn(found, scale, classes, f'{title} of {stem}, {task}')}</div>"

@@ -20,10 +20,11 @@ import numpy as np
 from ...audio import Wav, db_to_amplitude, integrated_loudness
 from ..pictures import RANGE, colour, shades, spectrogram
 from ..systems import System
-from .distributions import METRICS, distributions, number
+from .distributions import distributions, number
 from .measure import Estimate, Measurement, estimates, is_silent
 from .page import Sounds, aligned, shortcuts, transport, write_page
 from .protocol import ClipPlan, load
+from .score import METRICS
 from .tables import Table
 
 PAGE = "index.html"

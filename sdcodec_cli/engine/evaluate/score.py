@@ -11,7 +11,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,30 @@ from .measure import COUNTS, Measured, Measurement, Task
 from .paper import PaperRow, paper_rows
 from .settings import Settings
 
-METRICS = ("si_sdr", "si_sdri", "visqol_speech", "visqol_audio", "mel", "stft")
+
+class Metric(NamedTuple):
+    """How a metric is shown."""
+
+    head: str
+    """Of a column."""
+    title: str
+    said: str
+    """Unit and direction."""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether a distance, not a score."""
+        return self.said.startswith("lower")
+
+
+METRICS = {
+    "si_sdr": Metric("SI-SDR, dB", "SI-SDR", "in dB, higher is better"),
+    "si_sdri": Metric("SI-SDRi, dB", "SI-SDR improvement", "in dB, higher is better"),
+    "visqol_speech": Metric("ViSQOL speech", "ViSQOL, speech mode", "in MOS, higher is better"),
+    "visqol_audio": Metric("ViSQOL audio", "ViSQOL, audio mode", "in MOS, higher is better"),
+    "mel": Metric("mel", "Mel distance", "lower is better"),
+    "stft": Metric("STFT", "STFT distance", "lower is better"),
+}
 """In the order of the tables."""
 
 

@@ -14,16 +14,6 @@ TITLES = {
     "masked separation": "Separation by masks on the mixture",
     "whole": "Audio of a single domain through compress and decode",
 }
-HEADS = {
-    "si_sdr": "SI-SDR, dB",
-    "si_sdri": "SI-SDRi, dB",
-    "visqol_speech": "ViSQOL speech",
-    "visqol_audio": "ViSQOL audio",
-    "mel": "mel",
-    "stft": "STFT",
-}
-LOWER_IS_BETTER = {"mel", "stft"}
-
 SAME_BITRATE = 1.25
 """Systems whose bitrates are within this factor of each other compete for the best score."""
 
@@ -59,7 +49,7 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
     shown = [metric for metric in METRICS if any(metric in row.metrics for row in ours)]
     rates = any(row.bitrate is not None for row in ours)
     counts = any(row.metrics["si_sdr"].num_clips != result.num_clips for row in ours)
-    heads = ["stem", "system", *(HEADS[metric] for metric in shown), *["kbit/s"] * rates, *["clips"] * counts]
+    heads = ["stem", "system", *(METRICS[metric].head for metric in shown), *["kbit/s"] * rates, *["clips"] * counts]
     rows: list[tuple[str, ...]] = []
     best, papers = set(), set()
     for stem in dict.fromkeys(row.stem for row in ours):
@@ -77,10 +67,10 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
     remarks = []
     if best:
         rivals = "systems of about the same bitrate" if rates else "all"
-        lower = " and ".join(HEADS[metric] for metric in shown if metric in LOWER_IS_BETTER)
+        lower = " and ".join(METRICS[metric].head for metric in shown if METRICS[metric].lower_is_better)
         remarks.append(f"Marked: the best of {rivals}; lower is better for {lower}.")
     missing = {
-        f"{HEADS[metric]}: {summary.reason.replace('_', ' ')}"
+        f"{METRICS[metric].head}: {summary.reason.replace('_', ' ')}"
         for row in ours
         for metric, summary in row.metrics.items()
         if summary.reason is not None
@@ -107,7 +97,7 @@ def _wins(row: Row, rows: Sequence[Row], metric: str) -> bool:
 
     means = [_mean_and_std(other.metrics.get(metric))[0] for other in rows if competes(other)]
     values = [mean for mean in means if mean is not None]
-    best = (min if metric in LOWER_IS_BETTER else max)(values, default=None)
+    best = (min if METRICS[metric].lower_is_better else max)(values, default=None)
     return len(values) > 1 and _mean_and_std(row.metrics.get(metric))[0] == best
 
 

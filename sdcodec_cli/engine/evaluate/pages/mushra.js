@@ -9,46 +9,28 @@ const find = (selector) => document.querySelector(selector);
 const stage = find("#trial");
 const deck = find(".deck");
 
-// What the listener did so far. Survives closing the page, where the browser lets it.
+// What the listener did so far survives closing the page. In a private window nothing is kept, and the test works.
+const attempt = (action) => {
+  try {
+    return action(localStorage);
+  } catch {
+    return null;
+  }
+};
 const memory = {
-  load() {
-    try {
-      return JSON.parse(localStorage.getItem(place));
-    } catch {
-      return null;
-    }
-  },
-  save(session) {
-    try {
-      localStorage.setItem(place, JSON.stringify(session));
-    } catch {
-      // A private window: the test works, but cannot be continued later.
-    }
-  },
-  clear() {
-    try {
-      localStorage.removeItem(place);
-    } catch {
-      // Nothing was saved.
-    }
-  },
+  load: () => attempt((store) => JSON.parse(store.getItem(place))),
+  save: (session) => attempt((store) => store.setItem(place, JSON.stringify(session))),
+  clear: () => attempt((store) => store.removeItem(place)),
 };
 
-// Numbers from 0 to 1 that follow from a seed: a linear congruential generator modulo 2^32, of which the upper bits count.
-function generator(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return (state >>> 8) / 2 ** 24;
-  };
-}
-
+// The order follows from the seed: a linear congruential generator modulo 2^32, of which the upper bits count.
 function shuffled(list, seed) {
-  const next = generator(seed);
+  let state = seed >>> 0;
+  const next = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) >>> 8;
   for (let warm = 0; warm < 8; warm++) next();
   const result = [...list];
   for (let last = result.length - 1; last > 0; last--) {
-    const other = Math.floor(next() * (last + 1));
+    const other = Math.floor((next() / 2 ** 24) * (last + 1));
     [result[last], result[other]] = [result[other], result[last]];
   }
   return result;
@@ -198,17 +180,11 @@ async function drawWave() {
   const width = (canvas.width = Math.round(canvas.clientWidth * scale));
   const height = (canvas.height = Math.round(canvas.clientHeight * scale));
   const context = canvas.getContext("2d");
-  let peak = 1e-4;
-  for (const sample of samples) peak = Math.max(peak, Math.abs(sample));
+  const peak = samples.reduce((most, sample) => Math.max(most, Math.abs(sample)), 1e-4);
   context.fillStyle = getComputedStyle(canvas).color;
   for (let x = 0; x < width; x++) {
     const part = samples.subarray((x * samples.length) / width, Math.max(((x + 1) * samples.length) / width, 1));
-    let low = 0;
-    let high = 0;
-    for (const sample of part) {
-      low = Math.min(low, sample);
-      high = Math.max(high, sample);
-    }
+    const [low, high] = [Math.min(0, ...part), Math.max(0, ...part)];
     const top = (0.5 - (0.46 * high) / peak) * height;
     context.fillRect(x, top, 1, Math.max(((0.46 * (high - low)) / peak) * height, scale));
   }
