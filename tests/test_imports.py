@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,22 @@ def test_what_runs_models_in_torch_or_writes_graphs_is_imported_when_it_is_neede
         if part_of(path) == "runtime":
             assert not (eager and module.split(".")[0] == "torch"), f"{path} imports {module}"
             assert not (eager and module.startswith("sdcodec_cli.nn")), f"{path} imports {module}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    names = {".".join(["sdcodec_cli", *path.relative_to(PACKAGE).with_suffix("").parts]): path for path in FILES}
+    names = {name.removesuffix(".__init__"): path for name, path in names.items()}
+
+    def target(module: str) -> str:
+        return module if module in names else module.rpartition(".")[0]
+
+    graph = {
+        name: {target(module) for module, eager in imports(path) if eager and target(module) in names} - {name}
+        for name, path in names.items()
+    }
+    for name in graph:  # a package is loaded with what it imports, and its modules import it
+        graph[name] = {other for other in graph[name] if not name.startswith(f"{other}.")}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which shows the way round
 
 
 def modules_loaded_by(*arguments: str, **environment: str) -> set[str]:

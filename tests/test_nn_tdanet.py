@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sdcodec_cli.nn.tdanet import TDANet
+from sdcodec_cli.nn.tracing import for_graph
 
 PAPER = {"num_stems": 3, "window_length": 64, "stride": 16, "num_filters": 33, "channels": 128, "width": 512}
 PAPER |= {"depth": 5, "num_heads": 8, "num_iterations": 16, "joint_decoder": True, "magnitudes": False}
@@ -77,6 +78,16 @@ def test_what_is_added_to_fill_up_a_hop_is_silence(sizes):
     net, wav = network(sizes), noise(1, 3000)
     filled = torch.cat([wav, torch.zeros(1, -3000 % net.hop_length)], dim=1)
     torch.testing.assert_close(net(wav), net(filled)[..., :3000])
+
+
+@BOTH
+@torch.no_grad()
+def test_what_a_graph_is_made_of_gives_the_same_stems(sizes):
+    net = network(sizes)
+    wav = noise(1, 4 * net.hop_length)
+    with for_graph():
+        stems = net(wav)
+    torch.testing.assert_close(stems, net(wav), rtol=1e-4, atol=1e-6)
 
 
 @BOTH

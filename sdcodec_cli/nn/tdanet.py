@@ -13,16 +13,21 @@ Legend: B batch, T samples, F frames, C channels, N stems, G frames of the coars
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fourier import cut_frames, overlap_add
+from .tracing import is_for_graph
 
 KERNEL_SIZE = 5
 """Frames that depthwise convolutions see."""
 QUIET = 1e-8
 """Power below which a pair of filters is taken to hear nothing."""
+EPS = 1e-8
+"""Added to the variance that a norm divides by."""
 POSITION_PERIOD = 10_000
 """Of the slowest of the sinusoids that tell positions apart, over 2π."""
 
@@ -235,14 +240,19 @@ class GlobalNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        if is_for_graph():  # ONNX Runtime's own norm is off by a hundred times as much as these sums
+            centred = x - x.mean((1, 2), keepdim=True)
+            deviation = centred.square().mean((1, 2), keepdim=True).clamp_min(EPS).sqrt()
+            return centred / deviation * self.weight + self.bias
         picture = x.float().transpose(1, 2).unsqueeze(2)
-        return F.group_norm(picture, 1, self.weight, self.bias, eps=1e-8).squeeze(2).transpose(1, 2)
+        return F.group_norm(picture, 1, self.weight, self.bias, eps=EPS).squeeze(2).transpose(1, 2)
 
 
 def _log_power(frames: Tensor) -> Tensor:
     """Log of the power of every two filters: `[..., C]` to `[..., C / 2]`."""
     even, odd = frames.unflatten(-1, (-1, 2)).unbind(-1)
-    return (even.square() + odd.square() + QUIET).log()
+    # log(power + QUIET), written so that the exporter of graphs, to which 1e-8 is nothing, does not leave the sum out.
+    return torch.log1p((even.square() + odd.square()) / QUIET) + math.log(QUIET)
 
 
 def _fourier_filters(num_filters: int, window_length: int, stride: int) -> Tensor:
