@@ -126,7 +126,16 @@ BESIDE_EVALUATION = [
 def test_evaluation_needs_torch_for_other_peoples_codecs_only(path: Path) -> None:
     for module, eager in imports(path):
         assert module.split(".")[0] != "torch" or not eager, f"{path} imports {module}"
-        assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.engine.train", "sdcodec_cli.engine.distances"))
+        assert not module.startswith(("sdcodec_cli.nn", "sdcodec_cli.engine.train")), f"{path} imports {module}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in FILES if p.is_relative_to(PACKAGE / "engine" / "train")],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
+def test_training_knows_nothing_of_evaluation(path: Path) -> None:
+    assert not [module for module, _ in imports(path) if module.startswith("sdcodec_cli.engine.evaluate")]
 
 
 @pytest.mark.parametrize("path", [p for p in FILES if part_of(p) != "cli"], ids=lambda p: str(p.relative_to(PACKAGE)))

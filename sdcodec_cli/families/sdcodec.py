@@ -161,10 +161,10 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         return graph_parts(network, recipe.model.sample_rate)
 
     def measured(self, network: SDCodec, recipe: SDCodecRecipe) -> dict[str, int]:
-        """Frames on each side that what is heard in a frame depends on, and that its audio depends on."""
+        """Frames on each side that latent and activity of a frame depend on, and that its audio depends on."""
         head = network.activity
-        heard = network.encoder.context_frames + (0 if head is None else head.context_frames)
-        return {"analysis_context": heard, "synthesis_context": network.decoder.context_frames}
+        analysis = network.encoder.context_frames + (0 if head is None else head.context_frames)
+        return {"analysis_context": analysis, "synthesis_context": network.decoder.context_frames}
 
     def adopt(self, network: SDCodec, given: Recipe, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights of another SD-Codec or DAC.

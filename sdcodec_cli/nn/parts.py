@@ -30,7 +30,7 @@ CEILING = 30.0
 class Analyse(nn.Module):
     """Audio to latent and activity: `[T]`, T a multiple of the hop length, to `[D, F]` and probabilities `[N, F]`.
 
-    A model without an activity head hears every domain everywhere.
+    In a model without an activity head every domain is active everywhere.
     """
 
     def __init__(self, codec: SDCodec) -> None:
@@ -102,7 +102,7 @@ class Distance(nn.Module):
         past: codes of the frames before, int64 `[N, K, P]`
         gates: one where a domain adds to the mix, `[N, F]`
         levels: one for each codebook that will be stored, `[K]`
-        audible: one where anything is heard, else zero, `[T]`; T is a number of hops, no less than P + F
+        audible: one where any stream is active, else zero, `[T]`; T is a number of hops, no less than P + F
         wanted: the audio where it is, `[T]`
         seconds: one where a hop belongs to a second, `[n, T / hop]`
         mels: what `Target` makes of `wanted`
@@ -197,13 +197,13 @@ def graph_parts(codec: SDCodec, sample_rate: int) -> dict[str, GraphPart]:
         "seconds": {0: "seconds", 1: "hops"},
         **{f"mel{index}": {0: f"mel_frames{index}"} for index in range(len(mels))},
     }
-    heard = {"latent": latent}, {"latent": {1: "frames"}}
-    refinement = {**heard[0], **others}, {**heard[1], **axes}
+    given = {"latent": latent}, {"latent": {1: "frames"}}
+    refinement = {**given[0], **others}, {**given[1], **axes}
     mel_names = tuple(f"mel{index}" for index in range(len(mels)))
     part = modules(codec, sample_rate)
     return {
         "analyse": GraphPart(part["analyse"], {"wav": wav}, {"wav": {0: "samples"}}, ("latent", "activity")),
-        "quantize": GraphPart(part["quantize"], *heard, ("codes",)),
+        "quantize": GraphPart(part["quantize"], *given, ("codes",)),
         "synthesize": GraphPart(
             part["synthesize"],
             {"codes": codes, "stems": torch.ones(2, num)},

@@ -37,7 +37,7 @@ SHORTEST_REFINED = 2048
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a model hears in audio."""
+    """What a model finds in audio."""
 
     latent: NDArray[np.float32]
     """`[D, F]`"""
@@ -129,7 +129,7 @@ class CodecModel(Model):
 
     @property
     def analysis_context(self) -> int:
-        """Frames on each side that what is heard in a frame depends on."""
+        """Frames on each side that the latent and the activity of a frame depend on."""
         return self.runtime.sizes["analysis_context"]
 
     @property
@@ -142,7 +142,7 @@ class CodecModel(Model):
         self.runtime.prepare(ENCODING * encode + REFINING * refine + DECODING * decode, wait=wait)
 
     def analyse(self, wav: Wav) -> Analysis:
-        """What is heard in `[T]`; zeros are added up to a whole frame."""
+        """Latent and activity of `[T]`; zeros are added up to a whole frame."""
         missing = max(1, -(-len(wav) // self.hop_length)) * self.hop_length - len(wav)
         latent, activity = self.runtime.run("analyse", np.pad(wav, (0, missing)))
         return Analysis(latent, activity)

@@ -82,6 +82,6 @@ class Validator:
 
 
 def _mean(estimate: Tensor, reference: Tensor) -> float:
-    heard = reference.square().sum(-1) > 0
-    pair = (wav[heard].cpu().numpy() for wav in (estimate, reference))
+    sounds = reference.square().sum(-1) > 0
+    pair = (wav[sounds].cpu().numpy() for wav in (estimate, reference))
     return float(si_sdr(*pair).mean())
