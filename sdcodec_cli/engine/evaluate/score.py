@@ -104,9 +104,9 @@ class CodebookUse:
     domain: str
     codebook_size: int
     perplexity: tuple[float, ...]
-    """Of each level; as large as the codebook if all entries are taken equally often."""
+    """Of each codebook; as large as the codebook if all entries are taken equally often."""
     unused: tuple[int, ...]
-    """Entries of each level that were never taken."""
+    """Entries of each codebook that were never taken."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class EvalResult:
     effort: int
     """Steps of analysis by synthesis of the model's encoding; masked separation and cross are without."""
     bitrate: float
-    """Of each domain that is present, in kbit/s; masked separation is at the model's full rate."""
+    """Of each active domain, in kbit/s; masked separation is at the model's full rate."""
     views: int
     """How many views of the mixture masked separation takes the mean mask of."""
     version: str
@@ -169,7 +169,7 @@ def summarize(
     notes: Sequence[str],
 ) -> EvalResult:
     """The tables of an evaluation."""
-    levels = codec.codebooks_for(settings.bitrate)
+    num_codebooks = codec.codebooks_for(settings.bitrate)
     sums: Counter[tuple[str, ...]] = Counter()
     for row in measured.table:
         if row.task in ("file", "activity"):
@@ -179,7 +179,7 @@ def summarize(
         model=codec.name,
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
-        bitrate=levels * codec.model.codebook_bitrate,
+        bitrate=num_codebooks * codec.model.codebook_bitrate,
         views=settings.views,
         version=__version__,
         data_root=str(settings.data_root),
@@ -195,7 +195,7 @@ def summarize(
             for domain in codec.domains
             if ("activity", signal, domain, COUNTS[0]) in sums
         ),
-        codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, :levels])),
+        codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, :num_codebooks])),
         file_bitrate=size * 8 / 1000 / seconds if seconds else None,
         cost=tuple(cost),
         paper=tuple(row for row in paper_rows() if row.split == settings.split),
@@ -242,12 +242,12 @@ def _activity(signal: str, domain: str, rejected: int, false: int, missed: int, 
     )
 
 
-def _codebook_use(domain: str, levels: NDArray[np.int64]) -> CodebookUse:
-    share = levels / np.maximum(levels.sum(-1, keepdims=True), 1)
+def _codebook_use(domain: str, usage: NDArray[np.int64]) -> CodebookUse:
+    share = usage / np.maximum(usage.sum(-1, keepdims=True), 1)
     entropy = -(share * np.log(np.maximum(share, 1e-300))).sum(-1)
     return CodebookUse(
         domain=domain,
-        codebook_size=levels.shape[-1],
+        codebook_size=usage.shape[-1],
         perplexity=tuple(np.exp(entropy).tolist()),
-        unused=tuple((levels == 0).sum(-1).tolist()),
+        unused=tuple((usage == 0).sum(-1).tolist()),
     )

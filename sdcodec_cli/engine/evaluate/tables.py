@@ -148,17 +148,17 @@ def _activity(result: EvalResult) -> Table:
 
 
 def _codebooks(result: EvalResult) -> Table:
-    levels = max((len(use.perplexity) for use in result.codebooks), default=0)
+    num_codebooks = max((len(use.perplexity) for use in result.codebooks), default=0)
     rows = []
     for use in result.codebooks:
         unused = sum(use.unused) / (len(use.unused) * use.codebook_size)
         rows.append((use.domain, *(f"{value:.0f}" for value in use.perplexity), f"{unused:.0%}"))
     return Table(
         "Codebook use by the mixtures",
-        ("domain", *(str(1 + level) for level in range(levels)), "never taken"),
+        ("domain", *(str(1 + index) for index in range(num_codebooks)), "never taken"),
         tuple(rows),
-        group="perplexity of level",
-        grouped=range(1, 1 + levels),
+        group="perplexity of codebook",
+        grouped=range(1, 1 + num_codebooks),
     )
 
 
