@@ -102,12 +102,10 @@ def _entry(folder: Path) -> ModelEntry:
     return ModelEntry(recipe.name, folder, recipe, path.stat().st_size if path.is_file() else None)
 
 
-def how_to_get_weights(name: str) -> str:
+def how_to_get_weights(recipe: Recipe) -> str:
     """Advice for a recipe that comes without them."""
-    return (
-        f"train them (sdc train --recipe {name} --data-root DIR) or import the published checkpoint "
-        f"(sdc models import CHECKPOINT -o DIR)"
-    )
+    imported = " or import the published checkpoint (sdc models import CHECKPOINT -o DIR)"
+    return f"train them (sdc train --recipe {recipe.name} --data-root DIR){imported if recipe.is_published else ''}"
 
 
 def weights_path(entry: ModelEntry) -> Path:
@@ -116,7 +114,7 @@ def weights_path(entry: ModelEntry) -> Path:
         run = entry.folder
         raise ModelError(f"{run}: is a run; make a model of it first: sdc models export {run} -o MODEL")
     if entry.size_bytes is None:
-        raise ModelError(f"{entry.name}: this recipe comes without weights; {how_to_get_weights(entry.name)}")
+        raise ModelError(f"{entry.name}: this recipe comes without weights; {how_to_get_weights(entry.recipe)}")
     return entry.folder / WEIGHTS
 
 

@@ -225,3 +225,10 @@ def test_fields_of_a_stage_are_set_by_its_number():
     assert override(recipe, {"stages.0.steps": "4"}).plan[1].steps == 6
     with pytest.raises(RecipeError, match=r"--set stages.steps: say which of the 2, from 0, such as stages.0.steps"):
         override(recipe, {"stages.steps": "4"})
+
+
+def test_a_stage_that_is_not_there_cannot_be_set():
+    with pytest.raises(RecipeError, match="--set stages.2.steps: there are 2 stages, counted from 0; no 2 is there"):
+        override(staged({"steps": 3}, {}), {"stages.2.steps": "4"})
+    with pytest.raises(RecipeError, match="--set stages.0.steps: there are 0 stages"):
+        override(SDCodecRecipe(name="x"), {"stages.0.steps": "4"})

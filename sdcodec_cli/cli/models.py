@@ -169,7 +169,7 @@ def show(
     if json:
         put(as_json(report))
         return
-    missing = f"none yet; {how_to_get_weights(report.name)}"
+    missing = f"none yet; {how_to_get_weights(entry.recipe)}"
     size = missing if report.size_bytes is None else num_bytes(report.size_bytes)
     put(f"{report.name}: {report.description}")
     put(f"  folder   {report.folder}")

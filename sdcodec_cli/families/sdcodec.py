@@ -51,6 +51,7 @@ class SDCodecRecipe(Recipe):
     discriminator: DiscriminatorFields = field(default_factory=DiscriminatorFields)
     training: CodecTrainingFields = field(default_factory=CodecTrainingFields)
 
+    is_published: ClassVar[bool] = True
     losses: ClassVar[tuple[str, ...]] = (
         "mel",
         "snr",

@@ -190,6 +190,8 @@ class Recipe:
     stages: tuple[StageFields, ...] = ()
     """What is trained one after the other; everything at once if left empty."""
 
+    is_published: ClassVar[bool] = False
+    """Whether there are checkpoints elsewhere that `sdc models import` reads."""
     losses: ClassVar[tuple[str, ...]] = ()
     """Terms of the family's objective, which stages may name."""
 

@@ -92,7 +92,12 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
             if isinstance(table, dict):
                 table = table.setdefault(part, {})
             else:  # one of several tables, such as stages.0
-                table = dict(enumerate(table)).get(int(part) if part.isdigit() else -1)
+                number = int(part) if part.isdigit() else len(table)
+                if number >= len(table):
+                    raise RecipeError(
+                        f"--set {key}: there are {len(table)} {path[0]}, counted from 0; no {part} is there"
+                    )
+                table = table[number]
             if not isinstance(table, dict | list | tuple):
                 raise RecipeError(f"--set {key}: {part} has no fields")
         if not isinstance(table, dict):

@@ -299,8 +299,8 @@ def _usage(codec: Codec, codes: Codes | None) -> NDArray[np.int64]:
     usage = np.zeros((len(codec.domains), codec.num_codebooks, size), dtype=np.int64)
     if codes is not None:
         for index, domain in enumerate(codec.domains):
-            for level, found in enumerate(codes.codes[domain][0][:, codes.active[domain][0]]):
-                usage[index, level] = np.bincount(found, minlength=size)
+            for codebook, found in enumerate(codes.codes[domain][0][:, codes.active[domain][0]]):
+                usage[index, codebook] = np.bincount(found, minlength=size)
     return usage
 
 
