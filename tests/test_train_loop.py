@@ -249,8 +249,11 @@ def staged():
 def test_stages_follow_one_another_and_train_only_their_parts(corpus, tmp_path):
     options = dataclasses.replace(QUICK, checkpoint_every=2, keep=9)
     train(staged(), data_root=corpus, run=tmp_path / "run", options=options)
-    second, last = (checkpoint.read(checkpoint.path_of(tmp_path / "run", step))["model"] for step in (2, 6))
-    assert {name.split(".")[0] for name in second if not torch.equal(second[name], last[name])} == {"decoder"}
+    second, last = (checkpoint.read(checkpoint.path_of(tmp_path / "run", step)) for step in (2, 6))
+    for kind in ("model", "average"):
+        moved = {name.split(".")[0] for name in last[kind] if not torch.equal(second[kind][name], last[kind][name])}
+        assert moved == {"decoder"}
+    assert all(torch.equal(second["model"][name], second["average"][name]) for name in second["model"])
     rates = [row["learning_rate"]["adamw"] for row in rows(tmp_path / "run", "learning_rate")]
     peak = short().training.learning_rate
     assert rates[:4] == pytest.approx([peak / 2, peak, peak / 4, peak / 2])  # each stage rises over two steps
@@ -261,6 +264,18 @@ def test_stages_follow_one_another_and_train_only_their_parts(corpus, tmp_path):
         ),
         rel=1e-5,
     )
+
+
+def test_what_no_loss_of_a_stage_reaches_is_not_trained_by_it():
+    stages = (StageFields(steps=3, losses=("mel",)), StageFields(losses=("activity",)))
+    recipe = dataclasses.replace(short(), stages=stages)
+    trainer = Trainer(recipe, Processes("cpu", recipe.training))
+    trained = []
+    for number in range(2):
+        trainer._begin(number)
+        named = trainer.model.named_parameters()
+        trained.append({name.split(".")[0] for name, parameter in named if parameter.requires_grad})
+    assert trained == [{"encoder", "quantizer", "decoder"}, {"encoder", "activity"}]
 
 
 @pytest.mark.parametrize("during", [1, 2, 3])

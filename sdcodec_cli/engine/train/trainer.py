@@ -48,10 +48,10 @@ def make_trainable(network: nn.Module, recipe: Recipe) -> None:
             add_weight_norm(part)
 
 
-def hold_still(network: nn.Module, stage: StageFields) -> None:
-    """Let only the parts of a stage be trained."""
+def hold_still(network: nn.Module, stage: StageFields, unreached: Sequence[str]) -> None:
+    """Let only the parts of a stage be trained, and of those only what its losses reach."""
     for name, part in network.named_children():
-        part.requires_grad_(not stage.parts or name in stage.parts)
+        part.requires_grad_((not stage.parts or name in stage.parts) and name not in unreached)
 
 
 class Trainer:
@@ -93,8 +93,8 @@ class Trainer:
         """Get ready for a stage."""
         self.stage_number, self.stage = number, self.recipe.plan[number]
         self.first_step = sum(stage.steps for stage in self.recipe.plan[:number])
-        hold_still(self.model, self.stage)
         self.objective: Objective = self.family.objective(self.model, self.recipe, self.stage)
+        hold_still(self.model, self.stage, self.objective.unreached)
         self.wrapped_objective = self.processes.wrap(self.objective)
         quantizer = self.objective.quantizer
         self.watch = None if quantizer is None else CodebookWatch(quantizer, self.processes)
@@ -202,6 +202,8 @@ class Trainer:
             self._move()
         self.step += 1
         if self.step == self.first_step + self.stage.steps and self.stage_number + 1 < len(self.recipe.plan):
+            # As a run that starts from the model that this stage would be exported as.
+            self.model.load_state_dict(self.average.state_dict())
             self._begin(self.stage_number + 1)
 
     def _move(self) -> None:
