@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 import soundfile
 import soxr
-from scipy import signal
 
 from ..audio import Wav, db_to_amplitude
 from ..recipe import AugmentationFields
@@ -88,6 +87,8 @@ def _inverted(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
 
 def _reverberated(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     """In a room: the sound itself, and a tail of noise that decays, more or less of it in the treble."""
+    from scipy import signal
+
     seconds, gap = _octaves(rng, *REVERB_SECONDS), round(rng.uniform(*REVERB_GAP) * sample_rate)
     decay = np.geomspace(1, 1e-3, round(seconds * sample_rate))
     # What walls and air swallow, as a filter of first order.
@@ -105,6 +106,8 @@ def _reverberated(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
 
 def _equalized(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     """A low shelf, a peak and a high shelf at random frequencies."""
+    from scipy import signal
+
     gains = rng.uniform(-EQUALIZER_GAIN, EQUALIZER_GAIN, 3)
     top = sample_rate / 2
     sections = [
@@ -161,6 +164,8 @@ def _section(b: tuple[float, float, float], a: tuple[float, float, float]) -> li
 
 def _lowpassed(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
     """Nothing above a random frequency, as in old recordings and upsampled files."""
+    from scipy import signal
+
     taps = signal.firwin(LOWPASS_TAPS, _octaves(rng, sample_rate / 8, sample_rate / 2), fs=sample_rate)
     return np.asarray(signal.fftconvolve(wav, taps.astype(np.float32), mode="same"), dtype=np.float32)
 
@@ -223,6 +228,8 @@ def _usable_codings(sample_rate: int) -> tuple[tuple[_Coding, int], ...]:
     Delays are measured, since they depend on libsndfile, on its encoders, and for MP3 on the bitrate too. Opus is on
     time up to 16 kHz; at higher rates it is early by 0 to 40 µs, depending on what it codes, and is left so.
     """
+    from scipy import signal
+
     noise = np.random.default_rng(0).standard_normal(sample_rate)
     # A spectrum that falls like that of most sounds, so that codecs spend their bits where the signal is.
     wav = signal.lfilter([1.0], [1.0, -0.9], noise)
