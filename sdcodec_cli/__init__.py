@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .engine.decode import DecodeResult, decode
     from .engine.inspect import FileReport, inspect
     from .engine.separate import SeparateResult, separate
+    from .engine.separator import Separator, load_system
     from .errors import SdcError
 
 _HOME = {
@@ -31,6 +32,8 @@ _HOME = {
     "inspect": "engine.inspect",
     "SeparateResult": "engine.separate",
     "separate": "engine.separate",
+    "Separator": "engine.separator",
+    "load_system": "engine.separator",
     "SdcError": "errors",
 }
 
@@ -42,11 +45,13 @@ __all__ = [
     "FileReport",
     "SdcError",
     "SeparateResult",
+    "Separator",
     "__version__",
     "compress",
     "decode",
     "inspect",
     "load_codec",
+    "load_system",
     "separate",
 ]
 

@@ -578,7 +578,7 @@ def test_the_command_prints_tables_and_json(folder, root, one):
     assert shown.exit_code == 0, shown.stderr
     single = "those of the paper of one (--views 1)"
     for text in (
-        "Separation by masks on the mixture",
+        "Separation by masks on the mixture, or by a network made for it",
         "SD-Codec, paper",
         "Each stem through each quantizer",
         "perplexity of levels",

@@ -187,12 +187,18 @@ def test_stages_share_out_the_steps_and_the_last_one_takes_the_rest():
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([{"parts": ["head"]}], "stages.parts: there is no 'head'; choose among encoder, quantizer, decoder"),
-        ([{"parts": ["activity"]}], "stages.parts: there is no 'activity'; choose among encoder, quantizer, decoder"),
-        ([{"losses": ["melody"]}], "stages.losses: there is no 'melody'; choose among mel, snr"),
-        ([{"steps": 0}, {"steps": 10}], "stages.steps: stage 0 has none; only the last may leave it out"),
-        ([{"steps": 4}, {"steps": 5}], "stages.steps add up to 9, which does not fit training.steps, 10"),
-        ([{"steps": 10}, {}], "stages.steps add up to 10, which does not fit training.steps, 10"),
+        ([{"parts": ["head"]}], "stages.0.parts: there is no 'head'; choose among encoder, quantizer, decoder"),
+        ([{"parts": ["activity"]}], "stages.0.parts: there is no 'activity'; choose among encoder, quantizer, decoder"),
+        ([{"losses": ["melody"]}], "stages.0.losses: there is no 'melody'; choose among mel, snr"),
+        ([{"steps": 0}, {"steps": 10}], "stages.0.steps: has none; only the last stage may leave it out"),
+        ([{"steps": 4}, {"steps": 5}], "stages.steps add up to 9; make them, or training.steps (10), agree"),
+        ([{"steps": 10}, {}], "stages.steps add up to 10 and leave nothing of training.steps, 10, for the last stage"),
+        ([{"parts": ["decoder", "decoder"]}], "stages.0.parts names something twice"),
+        ([{"losses": ["snr"]}], "stages.0: none of its losses has a weight; give one a weight"),
+        (
+            [{"parts": ["decoder"], "losses": ["codebook"]}],
+            "stages.0: codebook depend on none of decoder; name other parts or losses",
+        ),
         ([{"step": 4}], "unknown field stages.step; did you mean stages.steps?"),
         ([{"learning_rate": 0.0}], "stages.learning_rate must be positive"),
     ],
@@ -223,12 +229,34 @@ def test_training_parts_of_former_recipes_are_a_stage_now():
 def test_fields_of_a_stage_are_set_by_its_number():
     recipe = staged({"steps": 3}, {})
     assert override(recipe, {"stages.0.steps": "4"}).plan[1].steps == 6
-    with pytest.raises(RecipeError, match=r"--set stages.steps: say which of the 2, from 0, such as stages.0.steps"):
+    with pytest.raises(RecipeError, match="--set stages.steps: say which of the 2, from 0 to 1, as in stages.1.steps"):
         override(recipe, {"stages.steps": "4"})
+    with pytest.raises(RecipeError, match="--set stages.0: set a field of it, such as stages.0.steps"):
+        override(recipe, {"stages.0": "4"})
 
 
 def test_a_stage_that_is_not_there_cannot_be_set():
-    with pytest.raises(RecipeError, match="--set stages.2.steps: there are 2 stages, counted from 0; no 2 is there"):
+    with pytest.raises(RecipeError, match="--set stages.2.steps: say which of the 2, from 0 to 1"):
         override(staged({"steps": 3}, {}), {"stages.2.steps": "4"})
-    with pytest.raises(RecipeError, match="--set stages.0.steps: there are 0 stages"):
+    with pytest.raises(RecipeError, match="--set stages.0.steps: the recipe has no stages; write them into"):
         override(SDCodecRecipe(name="x"), {"stages.0.steps": "4"})
+
+
+def test_training_parts_and_stages_are_not_both_given():
+    with pytest.raises(RecipeError, match="say the same; leave training.parts out"):
+        staged({}, parts="activity")
+
+
+def test_what_is_trained_is_what_the_losses_of_a_stage_depend_on():
+    recipe = make_recipe({"name": "x", "model": {"activity": True}}, where="mine.toml")
+    trained = {
+        losses: recipe.trained_in(StageFields(losses=losses))
+        for losses in ((), ("mel",), ("activity",), ("codebook",), ("commitment",))
+    }
+    assert trained == {
+        (): ("encoder", "quantizer", "decoder", "activity"),
+        ("mel",): ("encoder", "quantizer", "decoder"),
+        ("activity",): ("encoder", "activity"),
+        ("codebook",): ("quantizer",),
+        ("commitment",): ("encoder", "quantizer"),
+    }

@@ -18,7 +18,7 @@ from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.export import export
 from sdcodec_cli.engine.train.loop import train
 from sdcodec_cli.engine.train.means import Means
-from sdcodec_cli.engine.train.setup import RunOptions
+from sdcodec_cli.engine.train.setup import RunOptions, changes
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
 from sdcodec_cli.families import build
@@ -264,6 +264,20 @@ def test_stages_follow_one_another_and_train_only_their_parts(corpus, tmp_path):
         ),
         rel=1e-5,
     )
+
+
+def test_stages_are_told_as_they_begin_and_when_they_are_too_short(corpus, tmp_path):
+    told = []
+    train(staged(), data_root=corpus, run=tmp_path / "run", options=QUICK, report=told.append)
+    begun = [line for line in told if "trains" in line]
+    assert begun == [
+        "step 0: stage 0 trains encoder, quantizer, decoder, activity with mel, snr, codebook, commitment, activity "
+        "for 2 steps",
+        "step 2: stage 1 trains decoder with mel, snr for 4 steps",
+    ]
+    assert "2 steps are within the rise of training.warmup_steps, 2: it learns little" in told
+    changed = [line for line in changes(staged(), override(staged(), {"stages.0.steps": "3"}))]
+    assert changed == ["stages.0.steps was 2 and is now 3"]
 
 
 def test_what_no_loss_of_a_stage_reaches_is_not_trained_by_it():

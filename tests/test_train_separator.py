@@ -9,11 +9,14 @@ import torch
 
 from sdcodec_cli.engine.separator import open_separator
 from sdcodec_cli.engine.train import checkpoint
+from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.export import export
 from sdcodec_cli.engine.train.loop import train
+from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import ModelError
 from sdcodec_cli.families import build, of
 from sdcodec_cli.nn.objectives import Choices
+from sdcodec_cli.recipe import StageFields
 from sdcodec_cli.zoo import find
 
 from tiny_models import tiny_recipe, tiny_separator, write_tiny
@@ -59,7 +62,10 @@ def test_a_domain_that_is_not_there_is_to_be_silent_and_the_others_are_to_be_rig
 
 def test_a_codec_is_no_start_for_it(corpus, tmp_path):
     write_tiny(tmp_path / "codec", tiny_recipe())
-    with pytest.raises(ModelError, match="tiny-spectral: cannot be a start for this recipe"):
+    with pytest.raises(
+        ModelError,
+        match="tiny-spectral: cannot be a start for this recipe, it is of the family sdcodec, the recipe of tdanet",
+    ):
         train(tiny_separator(), data_root=corpus, run=tmp_path / "run", initial=find(tmp_path / "codec"))
 
 
@@ -71,3 +77,29 @@ def test_one_that_runs_its_block_more_often_starts_from_the_same_weights(corpus,
     assert train(
         longer, data_root=corpus, run=tmp_path / "run", initial=find(tmp_path / "short"), options=options
     ).finished
+
+
+@pytest.mark.parametrize("part", tiny_separator().parts)
+@pytest.mark.parametrize("alone", [True, False])
+def test_every_part_can_be_trained_alone_or_held_still(part, alone):
+    recipe = tiny_separator()
+    parts = tuple(name for name in recipe.parts if (name == part) == alone)
+    recipe = dataclasses.replace(recipe, stages=(StageFields(parts=parts),))
+    trainer = Trainer(recipe, Processes("cpu", recipe.training))
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    stems = torch.randn(4, 3, 8000, generator=torch.Generator().manual_seed(0)) * 0.1
+    objective = trainer.objective
+    active = Choices(torch.ones(4, 3, dtype=torch.bool))
+    objective.losses(trainer.wrapped_objective(stems, active), stems, active, step=0)["total"].backward()
+    trainer.take_step()
+    moved = {name.split(".")[0] for name, p in trainer.model.named_parameters() if not torch.equal(before[name], p)}
+    assert moved == set(parts)
+
+
+def test_a_start_of_other_domains_or_another_rate_is_refused(corpus, tmp_path):
+    write_tiny(tmp_path / "given", tiny_separator())
+    model = tiny_separator().model
+    for changed in ({"domains": ("music", "speech", "sfx")}, {"sample_rate": 8000}):
+        recipe = dataclasses.replace(tiny_separator(), model=dataclasses.replace(model, **changed))
+        with pytest.raises(ModelError, match="tiny-tdanet: is for speech, music, sfx at 16000 Hz, the recipe for "):
+            train(recipe, data_root=corpus, run=tmp_path / "run", initial=find(tmp_path / "given"))

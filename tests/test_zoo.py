@@ -27,6 +27,8 @@ NAMES = [
     "sdcodec-16k-separation",
     "sdcodec-16k-shared4",
     "sdcodec-16k-shared8",
+    "tdanet-16k",
+    "tdanet-16k-mini",
 ]
 
 

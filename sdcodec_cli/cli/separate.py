@@ -48,7 +48,8 @@ def separate(
     Each INPUT becomes one file per stem beside it: a.wav becomes a.speech.wav, a.music.wav and a.sfx.wav. They are
     parts of the input itself, cut out with masks that a codec finds, or what a model made for separation puts out
     (sdc models list: those without codes); nothing is compressed. They reach up to half of the model's sample rate,
-    which is 8 kHz for the models that ship, and add up to the input below that.
+    which is 8 kHz for the models that ship, and add up to the input below that
+    (below nine tenths of it where a file has to be resampled).
 
     Example: sdc separate film.wav -o stems/
     """

@@ -187,9 +187,9 @@ def train(
                 progress=progress,
             )
         except KeyboardInterrupt:
-            console.say(
-                f"{out}: ended at once; steps since the last checkpoint are lost, --resume continues from there"
-            )
+            kept = any((out / CHECKPOINTS).glob("step-*.pt"))
+            then = "--resume continues from there" if kept else "there is none yet; remove the folder and start again"
+            console.say(f"{out}: ended at once; steps since the last checkpoint are lost, {then}")
             raise
         except OSError as error:
             reason = error.strerror or str(error)

@@ -25,7 +25,8 @@ from .separator import Separator, open_separator
 from .stream import SEGMENT_FRAMES
 
 Way = Literal["separation", "masked separation"]
-"""How stems were found in a mixture: straight out of a network, or by masks on the mixture that are made of those."""
+"""How stems were found in a mixture: straight out of a codec, or as `sdc separate` gives them, by masks on the mixture
+that are made of those, or by a network that is made for it."""
 
 
 class Resynthesis(NamedTuple):
@@ -159,7 +160,7 @@ class SeparatingCodec(ModelCodec):
 
 @dataclass
 class SeparatorNetwork:
-    """A model of ours that has no codes; what it puts out is used directly."""
+    """A model of ours that has no codes; what it puts out stands beside masks, which is what `sdc separate` gives."""
 
     separator: Separator
     name: str = ""
@@ -173,7 +174,7 @@ class SeparatorNetwork:
         rate = self.separator.sample_rate
         stems = separate_wav(resampled(mix, sample_rate, rate)[None], codec=self.separator)[:, 0]
         back = [fitted(resampled(stem, rate, sample_rate), len(mix)) for stem in stems]
-        return {"separation": dict(zip(self.separator.domains, back, strict=True))}
+        return {"masked separation": dict(zip(self.separator.domains, back, strict=True))}
 
 
 def find_system(

@@ -52,16 +52,13 @@ class SDCodecRecipe(Recipe):
     training: CodecTrainingFields = field(default_factory=CodecTrainingFields)
 
     is_published: ClassVar[bool] = True
-    losses: ClassVar[tuple[str, ...]] = (
-        "mel",
-        "snr",
-        "mask",
-        "codebook",
-        "commitment",
-        "activity",
-        "adversarial",
-        "feature",
-    )
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **dict.fromkeys(("mel", "snr", "mask"), ("encoder", "quantizer", "decoder")),
+        "codebook": ("quantizer",),
+        "commitment": ("encoder", "quantizer"),
+        "activity": ("encoder", "activity"),
+        **dict.fromkeys(("adversarial", "feature"), ("encoder", "quantizer", "decoder")),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

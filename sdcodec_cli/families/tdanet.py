@@ -23,6 +23,19 @@ if TYPE_CHECKING:
     from ..nn.tracing import GraphPart
 
 
+PARTS = (
+    "encoder",
+    "norm",
+    "bottleneck",
+    "block",
+    "again",
+    "again_activation",
+    "mask_activation",
+    "masks",
+    "decoder",
+)
+"""Of the network, in the order in which audio goes through them."""
+
 FILTER_RATE = 0.3
 """Learning rate of the filters to and from frames, as a share of all others'."""
 
@@ -78,7 +91,7 @@ class TDANetRecipe(Recipe):
     separator: SeparatorFields = field(default_factory=SeparatorFields)
     training: SeparatorTrainingFields = field(default_factory=SeparatorTrainingFields)
 
-    losses: ClassVar[tuple[str, ...]] = ("snr", "leakage")
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(("snr", "leakage"), PARTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,17 +100,7 @@ class TDANetRecipe(Recipe):
     @property
     def parts(self) -> tuple[str, ...]:
         """Parts of the network, which stages may name."""
-        return (
-            "encoder",
-            "norm",
-            "bottleneck",
-            "block",
-            "again",
-            "again_activation",
-            "mask_activation",
-            "masks",
-            "decoder",
-        )
+        return PARTS
 
 
 class TDANetFamily(Family[TDANetRecipe]):

@@ -240,7 +240,9 @@ class GlobalNorm(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if is_for_graph():  # ONNX Runtime's own norm is off by a hundred times as much as these sums
+        # ONNX Runtime's own norm is off by a hundred times as much as these sums; torch's, of channels that come last,
+        # ends the program on the way back to an input that needs no gradient (2.13, CPU).
+        if is_for_graph() or (torch.is_grad_enabled() and not x.requires_grad):
             centred = x - x.mean((1, 2), keepdim=True)
             deviation = centred.square().mean((1, 2), keepdim=True).clamp_min(EPS).sqrt()
             return centred / deviation * self.weight + self.bias

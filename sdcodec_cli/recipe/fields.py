@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -192,8 +193,9 @@ class Recipe:
 
     is_published: ClassVar[bool] = False
     """Whether there are checkpoints elsewhere that `sdc models import` reads."""
-    losses: ClassVar[tuple[str, ...]] = ()
-    """Terms of the family's objective, which stages may name."""
+    losses: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Terms of the family's objective, which stages may name, and the parts of the network that each depends on. The
+    weight of each is a field of `training`."""
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -233,14 +235,38 @@ class Recipe:
     def _check_stages(self) -> None:
         for number, stage in enumerate(self.stages):
             for kind, named, known in (("parts", stage.parts, self.parts), ("losses", stage.losses, self.losses)):
+                where = f"stages.{number}.{kind}"
                 for name in named:
-                    require(name in known, f"stages.{kind}: there is no {name!r}; choose among {', '.join(known)}")
+                    require(name in known, f"{where}: there is no {name!r}; choose among {', '.join(known)}")
+                require(len(set(named)) == len(named), f"{where} names something twice")
             last = number == len(self.stages) - 1
-            require(stage.steps > 0 or last, f"stages.steps: stage {number} has none; only the last may leave it out")
-        if self.stages:
-            total, given = self.training.steps, sum(stage.steps for stage in self.stages)
-            fits = given == total if self.stages[-1].steps else given < total
-            require(fits, f"stages.steps add up to {given}, which does not fit training.steps, {total}")
+            require(stage.steps > 0 or last, f"stages.{number}.steps: has none; only the last stage may leave it out")
+        total, given = self.training.steps, sum(stage.steps for stage in self.stages)
+        if self.stages and self.stages[-1].steps:
+            require(given == total, f"stages.steps add up to {given}; make them, or training.steps ({total}), agree")
+        require(not self.stages or self.stages[-1].steps > 0 or given < total, self._nothing_left(given))
+        for number, stage in enumerate(self.plan):
+            where = f"stages.{number}" if self.stages else "training"
+            require(bool(self.losses_of(stage)), f"{where}: none of its losses has a weight; give one a weight")
+            require(
+                bool(self.trained_in(stage)),
+                f"{where}: {', '.join(self.losses_of(stage))} depend on none of {', '.join(stage.parts)}; "
+                "name other parts or losses",
+            )
+
+    def _nothing_left(self, given: int) -> str:
+        total = self.training.steps
+        return f"stages.steps add up to {given} and leave nothing of training.steps, {total}, for the last stage"
+
+    def losses_of(self, stage: StageFields) -> tuple[str, ...]:
+        """Terms that count in a stage."""
+        named = stage.losses or tuple(self.losses)
+        return tuple(loss for loss in named if getattr(self.training, f"{loss}_weight") > 0)
+
+    def trained_in(self, stage: StageFields) -> tuple[str, ...]:
+        """Parts that are trained in a stage: those of its parts that one of its losses depends on."""
+        reached = {part for loss in self.losses_of(stage) for part in self.losses[loss]}
+        return tuple(part for part in self.parts if part in reached and (not stage.parts or part in stage.parts))
 
     @property
     def parts(self) -> tuple[str, ...]:

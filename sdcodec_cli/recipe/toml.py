@@ -66,6 +66,8 @@ def _of_today(tables: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(training, Mapping) or "parts" not in training:
         return tables
     parts = training["parts"]
+    if tables.get("stages"):
+        raise ValueError("training.parts and [[stages]] say the same; leave training.parts out")
     if parts not in ("all", "activity"):
         raise ValueError(f"training.parts must be all or activity; got {parts!r}; name parts in [[stages]]")
     tables = {**tables, "training": {key: value for key, value in training.items() if key != "parts"}}
@@ -89,21 +91,25 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
         *path, last = key.split(".")
         table: Any = tables
         for part in path:
-            if isinstance(table, dict):
-                table = table.setdefault(part, {})
-            else:  # one of several tables, such as stages.0
-                number = int(part) if part.isdigit() else len(table)
-                if number >= len(table):
-                    raise RecipeError(
-                        f"--set {key}: there are {len(table)} {path[0]}, counted from 0; no {part} is there"
-                    )
-                table = table[number]
+            table = table.setdefault(part, {}) if isinstance(table, dict) else _one_of(table, part, key)
             if not isinstance(table, dict | list | tuple):
                 raise RecipeError(f"--set {key}: {part} has no fields")
         if not isinstance(table, dict):
-            raise RecipeError(f"--set {key}: say which of the {len(table)}, from 0, such as {'.'.join(path)}.0.{last}")
+            if last.isdigit():
+                raise RecipeError(f"--set {key}: set a field of it, such as {key}.steps")
+            _one_of(table, last, key)
         table[last] = value
     return make_recipe(tables, where="--set")
+
+
+def _one_of(tables: Any, number: str, key: str) -> Any:
+    """One of several tables, by its number."""
+    if not tables:
+        raise RecipeError(f"--set {key}: the recipe has no {key.partition('.')[0]}; write them into a recipe file")
+    if not number.isdigit() or int(number) >= len(tables):
+        last = len(tables) - 1
+        raise RecipeError(f"--set {key}: say which of the {len(tables)}, from 0 to {last}, as in stages.{last}.steps")
+    return tables[int(number)]
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:

@@ -73,7 +73,9 @@ def examples(systems: Sequence[System], plans: Sequence[ClipPlan]) -> list[Examp
                 task = estimate.task.removeprefix("masked ")
                 groups.setdefault((task, estimate.stem), []).append(estimate)
         for (task, stem), group in groups.items():
-            wavs = {each.system + (MASKED if each.task == "masked separation" else ""): each.wav for each in group}
+            plain = {each.system for each in group if each.task == "separation"}
+            masks = [each.task == "masked separation" and each.system in plain for each in group]
+            wavs = {each.system + MASKED * mask: each.wav for each, mask in zip(group, masks, strict=True)}
             found.append(Example(clip.name, task, stem, plan.sample_rate, group[0].reference, clip.mix, wavs))
     return found
 
@@ -228,7 +230,11 @@ def _example(
     tiles = ""
     for place, (name, wav) in enumerate(wavs.items(), 1):
         task = "masked separation" if name.endswith(MASKED) else example.task
-        said = " · ".join(scores.get((example.clip, task, example.stem, name.removesuffix(MASKED)), ()))
+        system = name.removesuffix(MASKED)
+        found = scores.get((example.clip, task, example.stem, system))
+        # A separator has no other.
+        found = found or scores.get((example.clip, "masked separation", example.stem, system), ())
+        said = " · ".join(found)
         shown = html.escape(name)
         tiles += f"""<div class="tile {colours[name]}" data-sound="{sounds.add(wav, example.sample_rate)}"
  data-level="{gains[place - 1]:.4f}">

@@ -11,7 +11,7 @@ from .score import METRICS, EvalResult, Row, Summary
 TITLES = {
     "resynthesis": "Resynthesis: through encoder, quantizer and decoder",
     "separation": "Separation straight from the decoder",
-    "masked separation": "Separation by masks on the mixture",
+    "masked separation": "Separation by masks on the mixture, or by a network made for it",
     "whole": "Audio of a single domain through compress and decode",
 }
 SAME_BITRATE = 1.25

@@ -128,6 +128,11 @@ def average(
     for entry in entries:
         given = weights.unpack(weights.read(zoo.weights_path(entry)))
         shapes = {key: value.shape for key, value in given.items()}
+        first, model = entries[0].recipe.model, entry.recipe.model
+        if (first.domains, first.sample_rate) != (model.domains, model.sample_rate):
+            raise ModelError(
+                f"{entry.folder}: has other domains, or another rate, than {entries[0].folder}; leave it out"
+            )
         if sums and shapes != {key: value.shape for key, value in sums.items()}:
             raise ModelError(f"{entry.folder}: has not the shape of {entries[0].folder}; average models of one recipe")
         sums = {key: sums[key] + value if sums else value for key, value in given.items()}

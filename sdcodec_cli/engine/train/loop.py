@@ -206,6 +206,7 @@ class _Loop:
         try:
             with stop, log as self.log:
                 self.saved: int | None = None
+                self._say_stage()
                 while self.trainer.step < self.fields.steps and not self.processes.any(stop.requested):
                     self._step(batches)
                 if self.saved != self.trainer.step:
@@ -252,6 +253,8 @@ class _Loop:
         self.trainer.take_step()
         self.means.add(values)
         step = self.trainer.step
+        if step == self.trainer.first_step and step < self.fields.steps:
+            self._say_stage()
         if self.trainer.renews_codebooks:
             self.report(f"step {step}: {self.trainer.renew_codebooks(share[-1])} codebook entries renewed")
         if step % self.options.log_every == 0 or step == self.fields.steps:
@@ -262,6 +265,16 @@ class _Loop:
             self._save()
         if self.progress is not None:
             self.progress(TrainingProgress(step, self.fields.steps, self._speed(), self._seconds_left(), self.shown))
+
+    def _say_stage(self) -> None:
+        """What is trained from here on, where there are several stages; and that it is too short for its rise."""
+        stage, number, warmup = self.trainer.stage, self.trainer.stage_number, self.fields.warmup_steps
+        if len(self.recipe.plan) > 1:
+            parts, losses = self.recipe.trained_in(stage), self.recipe.losses_of(stage)
+            what = f"{', '.join(parts)} with {', '.join(losses)}"
+            self.report(f"step {self.trainer.step}: stage {number} trains {what} for {stage.steps} steps")
+        if stage.steps <= warmup:
+            self.report(f"{stage.steps} steps are within the rise of training.warmup_steps, {warmup}: it learns little")
 
     def _write_row(self, rates: dict[str, float]) -> None:
         values, trouble = self.means.take(self.processes)

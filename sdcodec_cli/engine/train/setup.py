@@ -65,7 +65,7 @@ def check_run(recipe: Recipe, run: Path, initial: zoo.ModelEntry | None, resume:
     if exists != resume:
         advice = "pass --resume to continue it, or another --out" if not resume else "leave --resume out to start one"
         raise ModelError(f"{run}: there is {'a' if exists else 'no'} run in this folder; {advice}")
-    trained = {part for stage in recipe.plan for part in stage.parts or recipe.parts}
+    trained = {part for stage in recipe.plan for part in recipe.trained_in(stage)}
     untouched = [part for part in recipe.parts if part not in trained]
     if untouched and initial is None and not resume:
         raise ModelError(
@@ -123,9 +123,14 @@ def changes(before: Recipe, after: Recipe) -> Iterator[str]:
     """Fields that two recipes differ in, a line each."""
     old, new = dataclasses.asdict(before), dataclasses.asdict(after)
     for table, fields in new.items():
+        if isinstance(fields, tuple):
+            if len(old[table]) != len(fields):
+                yield f"{table}: there were {len(old[table])} and are now {len(fields)}"
+            for number, (was, is_) in enumerate(zip(old[table], fields, strict=False)):
+                for key in is_:
+                    if was[key] != is_[key]:
+                        yield f"{table}.{number}.{key} was {was[key]} and is now {is_[key]}"
         if not isinstance(fields, dict):
-            if table != "name" and old[table] != fields:
-                yield f"{table} was {old[table]} and is now {fields}"
             continue
         for key, value in fields.items():
             if old[table][key] != value:

@@ -21,7 +21,7 @@ from ...families import build, of
 from ...nn.layers import add_weight_norm
 from ...nn.objectives import Objective, ParameterGroup
 from ...nn.quantize import Observer
-from ...recipe import Recipe, StageFields, TrainingFields
+from ...recipe import Recipe, TrainingFields
 from .batches import Batch, level
 from .codebooks import CodebookWatch
 from .distributed import Processes
@@ -46,12 +46,6 @@ def make_trainable(network: nn.Module, recipe: Recipe) -> None:
     for name, part in network.named_children():
         if any(not stage.parts or name in stage.parts for stage in recipe.plan):
             add_weight_norm(part)
-
-
-def hold_still(network: nn.Module, stage: StageFields, unreached: Sequence[str]) -> None:
-    """Let only the parts of a stage be trained, and of those only what its losses reach."""
-    for name, part in network.named_children():
-        part.requires_grad_((not stage.parts or name in stage.parts) and name not in unreached)
 
 
 class Trainer:
@@ -94,7 +88,9 @@ class Trainer:
         self.stage_number, self.stage = number, self.recipe.plan[number]
         self.first_step = sum(stage.steps for stage in self.recipe.plan[:number])
         self.objective: Objective = self.family.objective(self.model, self.recipe, self.stage)
-        hold_still(self.model, self.stage, self.objective.unreached)
+        trained = self.recipe.trained_in(self.stage)
+        for name, part in self.model.named_children():
+            part.requires_grad_(name in trained)
         self.wrapped_objective = self.processes.wrap(self.objective)
         quantizer = self.objective.quantizer
         self.watch = None if quantizer is None else CodebookWatch(quantizer, self.processes)
@@ -106,14 +102,10 @@ class Trainer:
         groups = [group for group in self.family.parameter_groups(self.model) if _belongs(group, fields)]
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         apart = {id(parameter) for group in groups for parameter in group.parameters}
-        optimizers: dict[str, torch.optim.Optimizer] = {
-            "adamw": torch.optim.AdamW(
-                [parameter for parameter in trained if id(parameter) not in apart],
-                betas=betas,
-                weight_decay=decay,
-                fused=True,
-            )
-        }
+        optimizers: dict[str, torch.optim.Optimizer] = {}
+        others = [parameter for parameter in trained if id(parameter) not in apart]
+        if others:
+            optimizers["adamw"] = torch.optim.AdamW(others, betas=betas, weight_decay=decay, fused=True)
         self._rates = {}
         for group in groups:
             members = [parameter for parameter in group.parameters if parameter.requires_grad]
@@ -274,7 +266,8 @@ class Trainer:
             self.step, self.from_scratch = step, bool(state["from_scratch"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(
-                "the checkpoint does not fit the recipe; resume with the recipe that the run was started with"
+                "the checkpoint does not fit the recipe: parts, optimizers, and stages that have begun, cannot change; "
+                "resume with the recipe that the run was started with"
             ) from error
 
 
@@ -290,12 +283,19 @@ def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> Non
         ModelError: the other model has no weights, or other sizes
     """
     stored = weights.unpack(weights.read(zoo.weights_path(entry)))
+    given, own = entry.recipe.model, recipe.model
+    if given.sample_rate != own.sample_rate or (len(given.domains) > 1 and given.domains != own.domains):
+        raise ModelError(
+            f"{entry.name}: is for {', '.join(given.domains)} at {given.sample_rate} Hz, the recipe for "
+            f"{', '.join(own.domains)} at {own.sample_rate} Hz; choose another --init"
+        )
     tensors = {name: torch.from_numpy(tensor) for name, tensor in stored.items()}
     wanted = {key: value.shape for key, value in network.state_dict().items()}
     found = of(recipe).adopt(network, entry.recipe, tensors)
     for key in [*wanted, *found]:
         if key not in wanted or key not in found or found[key].shape != wanted[key]:
-            raise ModelError(
-                f"{entry.name}: cannot be a start for this recipe, {key} differs in size; choose another --init"
-            )
+            why = f"{key} differs in size"
+            if entry.recipe.family != recipe.family:
+                why = f"it is of the family {entry.recipe.family}, the recipe of {recipe.family}"
+            raise ModelError(f"{entry.name}: cannot be a start for this recipe, {why}; choose another --init")
     network.load_state_dict(found)

@@ -81,11 +81,6 @@ class Objective(nn.Module):
         return weight > 0 and (not self.named or loss in self.named)
 
     @property
-    def unreached(self) -> tuple[str, ...]:
-        """Parts of the network that no loss of this stage depends on."""
-        return ()
-
-    @property
     def renews_codebooks(self) -> bool:
         """Whether codebooks start from data, and unused entries are put to work."""
         return False

@@ -87,11 +87,6 @@ class CodecObjective(Objective):
         self._quantizer_moves = not stage.parts or "quantizer" in stage.parts
 
     @property
-    def unreached(self) -> tuple[str, ...]:
-        """See `Objective.unreached`."""
-        return (() if self._decodes else ("quantizer", "decoder")) + (() if self.has("activity") else ("activity",))
-
-    @property
     def renews_codebooks(self) -> bool:
         """See `Objective.renews_codebooks`."""
         return self._quantizer_moves and self.fields.codebook_renewal
