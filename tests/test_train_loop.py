@@ -276,7 +276,7 @@ def test_stages_are_told_as_they_begin_and_when_they_are_too_short(corpus, tmp_p
         "step 2: stage 1 trains decoder with mel, snr for 4 steps",
     ]
     assert "2 steps are within the rise of training.warmup_steps, 2: it learns little" in told
-    changed = [line for line in changes(staged(), override(staged(), {"stages.0.steps": "3"}))]
+    changed = list(changes(staged(), override(staged(), {"stages.0.steps": "3"})))
     assert changed == ["stages.0.steps was 2 and is now 3"]
 
 

@@ -64,7 +64,7 @@ def test_a_codec_is_no_start_for_it(corpus, tmp_path):
     write_tiny(tmp_path / "codec", tiny_recipe())
     with pytest.raises(
         ModelError,
-        match="tiny-spectral: cannot be a start for this recipe, it is of the family sdcodec, the recipe of tdanet",
+        match="tiny-spectral: cannot be a start .*, it is of the family sdcodec, the recipe of",
     ):
         train(tiny_separator(), data_root=corpus, run=tmp_path / "run", initial=find(tmp_path / "codec"))
 
