@@ -82,7 +82,9 @@ def test_the_readmes_commands_run_one_after_the_other_and_say_what_it_shows(tmp_
         assert without_speed(done.stdout + done.stderr) == without_speed(shown), line
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests" / "data").glob("golden_*.sdc")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "tests" / "data" / "weights").glob("*.sdc")), ids=lambda path: path.stem
+)
 def test_files_made_with_weights_that_once_shipped_decode_to_what_they_decoded_to(embedded, path, tmp_path):
     """The channels of the file beside it: mix, then the stems in the model's order, in 24 bits."""
     expected, rate = soundfile.read(path.with_suffix(".flac"), dtype="float32")

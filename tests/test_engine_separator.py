@@ -132,14 +132,7 @@ def test_memory_does_not_grow_with_length():
     assert peak(60) < 1.1 * peak(6)
 
 
-def test_both_runtimes_give_the_same_stems(folder, model):
-    replace_graphs(folder, make_graphs(tiny_separator()))
-    other = open_separator(folder, runtime="onnx", device="cpu", threads=1)
-    wav = noise(2.6, channels=2)
-    np.testing.assert_allclose(separate_wav(wav, codec=other), separate_wav(wav, codec=model), atol=1e-5)
-
-
-def test_a_graph_that_sees_magnitudes_bears_silence(tmp_path):
+def test_both_runtimes_give_the_same_stems_and_bear_silence(tmp_path):
     """The exporter leaves out what it takes for adding nothing, and the logarithm of zero would be no number."""
     recipe = tiny_separator()
     sizes = dataclasses.replace(recipe.separator, num_filters=64, joint_decoder=False, magnitudes=True)
@@ -147,9 +140,9 @@ def test_a_graph_that_sees_magnitudes_bears_silence(tmp_path):
     folder = write_tiny(tmp_path / "tiny", recipe)
     replace_graphs(folder, make_graphs(recipe))
     one, other = (open_separator(folder, runtime=name, device="cpu", threads=1) for name in ("onnx", "torch"))
+    wav = noise(2.6, channels=2)
+    np.testing.assert_allclose(separate_wav(wav, codec=one), separate_wav(wav, codec=other), atol=1e-5)
     assert not separate_wav(np.zeros((1, RATE), dtype=np.float32), codec=one).any()
-    wav = noise(0.5)
-    np.testing.assert_allclose(separate_wav(wav, codec=one), separate_wav(wav, codec=other), atol=1e-6)
 
 
 def test_files_of_any_rate_and_channels_come_back_as_stems_that_add_up(model, tmp_path):

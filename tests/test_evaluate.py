@@ -581,7 +581,7 @@ def test_the_command_prints_tables_and_json(folder, root, one):
         "Separation by masks on the mixture, or by a network made for it",
         "SD-Codec, paper",
         "Each stem through each quantizer",
-        "perplexity of levels",
+        "perplexity of codebooks",
         "kbit/s",
         "effort 0, views 4, ",
         f"Masks are the mean over 4 views, {single}",

@@ -245,7 +245,7 @@ class Recipe:
         if self.stages and self.stages[-1].steps:
             require(given == total, f"stages.steps add up to {given}; make them, or training.steps ({total}), agree")
         require(not self.stages or self.stages[-1].steps > 0 or given < total, self._nothing_left(given))
-        for number, stage in enumerate(self.plan):
+        for number, stage in enumerate(self.plan if self.losses else ()):
             where = f"stages.{number}" if self.stages else "training"
             require(bool(self.losses_of(stage)), f"{where}: none of its losses has a weight; give one a weight")
             require(
@@ -282,7 +282,7 @@ class Recipe:
 
     def stage_of(self, step: int) -> int:
         """Number of the stage in which a step is taken, or the last one after all of them."""
-        for number, stage in enumerate(self.plan):
+        for number, stage in enumerate(self.plan if self.losses else ()):
             step -= stage.steps
             if step < 0:
                 return number
