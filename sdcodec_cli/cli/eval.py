@@ -163,7 +163,7 @@ def eval_(
             console.fail(failure)
 
     try:
-        evaluate(codec, settings, progress=lambda unit: console.progress(dnr, unit=unit), finished=finished)
+        result = evaluate(codec, settings, progress=lambda unit: console.progress(dnr, unit=unit), finished=finished)
     except KeyboardInterrupt:
         kept = (
             f"{work} has what is measured, and the same command goes on" if work else "without --work nothing is kept"
@@ -171,7 +171,9 @@ def eval_(
         console.say(f"sdc: stopped; {kept}")
         raise
     if report is not None and first:
-        console.say(f"{report / 'index.html'}: tables, distributions and {examples} clips to listen to")
+        heard = min(examples, result.num_clips)
+        clips = "1 clip" if heard == 1 else f"{heard} clips"
+        console.say(f"{report / 'index.html'}: tables, distributions and {clips} to listen to")
     console.finish()
 
 
