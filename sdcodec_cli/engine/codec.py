@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,12 @@ from ..audio import Wav, db_to_amplitude, integrated_loudness
 from ..errors import ModelError
 from ..families import of
 from ..recipe import MAX_EFFORT
-from ..runtime import CodecModel, load_model
+from ..runtime import CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
 from .stream import SEGMENT_FRAMES, StreamDecoder, StreamEncoder
+
+M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -103,21 +105,12 @@ def checked_audio(wav: Any) -> Wav:
     return signal
 
 
-class Codec:
-    """A model that is ready to encode and decode.
+class Loaded(Generic[M]):
+    """A model that is ready to run, and what it says of itself."""
 
-    >>> codec = load_codec()
-    >>> codes = codec.encode(np.random.randn(32_000) * 0.1)
-    >>> codes.codes["speech"].shape
-    (1, 12, 100)
-    >>> codec.decode(codes, stem="speech").shape
-    (32000,)
-    """
-
-    def __init__(self, model: CodecModel) -> None:
+    def __init__(self, model: M) -> None:
         self.model = model
         self.name = model.name
-        self._effort = model.effort
 
     @property
     def weights_sha256(self) -> bytes:
@@ -133,6 +126,32 @@ class Codec:
     def runtime(self) -> str:
         """What it computes with: `onnx` or `torch`."""
         return self.model.runtime.name
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the audio that goes in and comes out, in Hz."""
+        return self.model.sample_rate
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Names of the domains."""
+        return self.model.stems
+
+
+class Codec(Loaded[CodecModel]):
+    """A model that is ready to encode and decode.
+
+    >>> codec = load_codec()
+    >>> codes = codec.encode(np.random.randn(32_000) * 0.1)
+    >>> codes.codes["speech"].shape
+    (1, 12, 100)
+    >>> codec.decode(codes, stem="speech").shape
+    (32000,)
+    """
+
+    def __init__(self, model: CodecModel) -> None:
+        super().__init__(model)
+        self._effort = model.effort
 
     @property
     def effort(self) -> int:
@@ -152,11 +171,6 @@ class Codec:
         return codec
 
     @property
-    def sample_rate(self) -> int:
-        """Rate of the audio that goes in and comes out, in Hz."""
-        return self.model.sample_rate
-
-    @property
     def hop_length(self) -> int:
         """Samples per frame."""
         return self.model.hop_length
@@ -165,11 +179,6 @@ class Codec:
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sample_rate / self.hop_length
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """Names of the domains."""
-        return self.model.stems
 
     @property
     def num_codebooks(self) -> int:

@@ -15,35 +15,11 @@ from ..families import of
 from ..runtime import SeparatorModel, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
-from .codec import Codec, open_codec
+from .codec import Codec, Loaded, open_codec
 
 
-class Separator:
+class Separator(Loaded[SeparatorModel]):
     """A model that is ready to separate; `Codec` is its counterpart for models that have codes."""
-
-    def __init__(self, model: SeparatorModel) -> None:
-        self.model = model
-        self.name = model.name
-
-    @property
-    def device(self) -> str:
-        """Where it computes: `cpu`, `cuda`, `mps`."""
-        return self.model.runtime.device
-
-    @property
-    def runtime(self) -> str:
-        """What it computes with: `onnx` or `torch`."""
-        return self.model.runtime.name
-
-    @property
-    def sample_rate(self) -> int:
-        """Rate of the audio that goes in and comes out, in Hz."""
-        return self.model.sample_rate
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """Names of the domains."""
-        return self.model.stems
 
     def prepare(self, *, wait: bool = False) -> None:
         """Get ready, in the background unless told to wait; else the first block takes longer."""

@@ -5,6 +5,7 @@ The baseline of SD-Codec's paper in separation: a network that takes stems out o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -118,20 +119,8 @@ class TDANetFamily(Family[TDANetRecipe]):
         """See `Family.build`."""
         from ..nn.tdanet import TDANet
 
-        fields = recipe.separator
-        return TDANet(
-            num_stems=len(recipe.model.domains),
-            window_length=fields.window_length,
-            stride=fields.stride,
-            num_filters=fields.num_filters,
-            channels=fields.channels,
-            width=fields.width,
-            depth=fields.depth,
-            num_heads=fields.num_heads,
-            num_iterations=fields.num_iterations,
-            joint_decoder=fields.joint_decoder,
-            magnitudes=fields.magnitudes,
-        )
+        # Its arguments are the fields, by the same names.
+        return TDANet(num_stems=len(recipe.model.domains), **dataclasses.asdict(recipe.separator))
 
     def modules(self, network: TDANet, recipe: TDANetRecipe) -> dict[str, nn.Module]:
         """`separate`: audio `[T]` to stems `[N, T]`."""

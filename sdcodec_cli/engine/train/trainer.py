@@ -43,8 +43,9 @@ def make_trainable(network: nn.Module, recipe: Recipe) -> None:
     """Put weight norm on what any stage trains, where the family wants it; the rest stays as it is, bit for bit."""
     if not of(recipe).weight_norm:
         return
+    trained = {part for stage in recipe.plan for part in recipe.trained_in(stage)}
     for name, part in network.named_children():
-        if any(not stage.parts or name in stage.parts for stage in recipe.plan):
+        if name in trained:
             add_weight_norm(part)
 
 
