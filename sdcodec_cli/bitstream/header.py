@@ -7,15 +7,21 @@ import unicodedata
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from ..errors import CorruptStream, NotAStream, UnsupportedStream
 from .packing import packed_bytes
 from .source import Source
 from .wire import Cursor, varint
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 MAGIC = b"\x89SDC\r\n\x1a\n"
 VERSION_MAJOR = 1
-VERSION_MINOR = 0
+VERSION_MINOR = 1
+"""Of streams with an envelope; those without are of version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
 KNOWN_FEATURES = MULTICHANNEL
@@ -33,6 +39,7 @@ MAX_SEGMENT_FRAMES = 500
 MAX_CHUNKS = 4096
 """Chunks in a segment; keeps the head of a segment below 64 KiB."""
 MAX_SAMPLES = 2**62
+MAX_BANDS = 64
 
 GROUP_CODEBOOKS = 4
 """Codebooks in a layer group, unless the domain says otherwise."""
@@ -55,12 +62,13 @@ SEGMENT_FRAMES = 21
 ORIGINAL_SAMPLES = 2
 ENCODER = 4
 TAG = 6
+ENVELOPE = 8
 
 KNOWN_FIELDS = {
     *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
-    *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG),
+    *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG, ENVELOPE),
 }
-OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +109,40 @@ class DomainEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvelopeLayout:
+    """Bands and times of the gains in a stream's envelopes."""
+
+    frames: int
+    """That each gain is for, 1 to 255; the last ones of a segment may be for fewer."""
+    step_db: float
+    """Of a gain, a multiple of 1/16 up to 255/16."""
+    edges: tuple[int, ...]
+    """Of the bands in Hz, ascending; a band has all frequencies from its edge to below the next."""
+
+    def __post_init__(self) -> None:
+        _check_range("frames of a gain", self.frames, 1, 255)
+        if not (0 < self.step_db * 16 < 256 and float(self.step_db * 16).is_integer()):
+            raise ValueError(f"a step of gain must be a multiple of 1/16 dB up to 255/16, got {self.step_db}")
+        _check_range("number of bands", self.num_bands, 1, MAX_BANDS)
+        _check_range("edge of a band", max(self.edges), 0, MAX_RATE)
+        if any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False)):
+            raise ValueError(f"edges of bands must ascend, got {self.edges}")
+
+    @property
+    def num_bands(self) -> int:
+        """Bands that have gains."""
+        return len(self.edges) - 1
+
+    def num_columns(self, num_frames: int) -> int:
+        """Gains of a band in a segment."""
+        return -(-num_frames // self.frames)
+
+    def per_frame(self, gains: NDArray[np.int64], num_frames: int) -> NDArray[np.int64]:
+        """Gains of a segment `[B, n]` as those of each of its frames `[B, F]`."""
+        return gains.repeat(self.frames, axis=-1)[:, :num_frames]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """Everything a decoder must know before the first segment."""
 
@@ -131,6 +173,8 @@ class Header:
     """The program that wrote the stream, such as `sdc 0.1.0`."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Such as `title`; a key is printable ASCII without `=`."""
+    envelope: EnvelopeLayout | None = None
+    """What the gains are for that segments may come with; None where none has any."""
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
@@ -215,11 +259,14 @@ def encode_header(header: Header) -> bytes:
         fields.append((ORIGINAL_SAMPLES, _uint(header.original_samples)))
     fields.append((ENCODER, header.encoder.encode()))
     fields += [(TAG, f"{key}={value}".encode()) for key, value in header.tags.items()]
+    if header.envelope:
+        fields.append((ENVELOPE, _encode_envelope(header.envelope)))
     body = b"".join(varint(tag) + varint(len(value)) + value for tag, value in fields)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"the header takes {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed; shorten the tags")
     required = MULTICHANNEL if header.coded_channels > 1 else 0
-    head = MAGIC + bytes([VERSION_MAJOR, VERSION_MINOR]) + required.to_bytes(2, "little") + bytes(2)
+    minor = VERSION_MINOR if header.envelope else 0
+    head = MAGIC + bytes([VERSION_MAJOR, minor]) + required.to_bytes(2, "little") + bytes(2)
     head += len(body).to_bytes(4, "little") + body
     return head + zlib.crc32(head).to_bytes(4, "little")
 
@@ -315,7 +362,21 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
         segment_frames=number(SEGMENT_FRAMES),
         encoder=fields[ENCODER][0].decode(),
         tags=tags,
+        envelope=_parse_envelope(Cursor(fields[ENVELOPE][0])) if ENVELOPE in fields else None,
     )
+
+
+def _encode_envelope(layout: EnvelopeLayout) -> bytes:
+    out = bytes([layout.frames, int(layout.step_db * 16), layout.num_bands])
+    return out + b"".join(varint(edge) for edge in layout.edges)
+
+
+def _parse_envelope(cursor: Cursor) -> EnvelopeLayout:
+    frames, step, num_bands = cursor.uint(1), cursor.uint(1), cursor.uint(1)
+    edges = tuple(cursor.varint() for _ in range(num_bands + 1))
+    if not cursor.at_end:
+        raise ValueError("bytes after the last band")
+    return EnvelopeLayout(frames=frames, step_db=step / 16, edges=edges)
 
 
 def _encode_domains(domains: tuple[DomainEntry, ...]) -> bytes:

@@ -7,15 +7,16 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from .codings import CODINGS, GAIN_CODINGS, LOWEST_GAIN, NUM_GAINS
 from .header import Header, StreamKey, read_header
-from .packing import unpack
 from .scanner import Scanner, SegmentAt, UnitAt
-from .segment import END_BYTES, INDEX, RAW, Chunk, End, EndUnit, Index, SegmentHead
+from .segment import END_BYTES, ENVELOPE, INDEX, Chunk, End, EndUnit, Index, SegmentHead, parse_envelope
 from .source import Source
+from .wire import MAX_VARINT_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS = 1000
 
-ProblemKind = Literal["chunk", "gap", "order", "truncated", "damage", "block", "junk", "more"]
-"""chunk: codes of a stream are lost in one segment. gap: whole segments are lost. order: a segment that comes twice
-or in the wrong place is ignored. truncated: there is no end. damage: damaged bytes, but no lost segment. block: a unit
-without codes is damaged or unknown. junk: bytes after the end. more: there were too many problems to list."""
+ProblemKind = Literal["chunk", "envelope", "gap", "order", "truncated", "damage", "block", "junk", "more"]
+"""chunk: codes of a stream are lost in one segment. envelope: so are its band gains. gap: whole segments are lost.
+order: a segment that comes twice or in the wrong place is ignored. truncated: there is no end. damage: damaged bytes,
+but no lost segment. block: a unit without codes is damaged or unknown. junk: bytes after the end. more: there were too
+many problems to list."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,10 @@ class Segment:
     removed: frozenset[StreamKey]
     num_bytes: Mapping[StreamKey, int] = field(default_factory=dict)
     """Bytes that `codes` takes in the stream."""
+    gains: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    """Of channels that have an envelope here: `[B, n]` in steps, see `Header.envelope`."""
+    gains_bytes: int = 0
+    """Bytes that they take in the stream."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +164,10 @@ class Reader:
                 damage = None
                 if frames.stop is not None and head.start_frame >= frames.stop:
                     return
+                after, gains, gains_bytes = self._envelopes(found)
                 if head.stop_frame > frames.start:
-                    yield self._segment(found, wanted)
-                place = _Place(found.stop, head.sequence + 1, head.stop_frame)
+                    yield replace(self._segment(found, wanted), gains=gains, gains_bytes=gains_bytes)
+                place = _Place(after, head.sequence + 1, head.stop_frame)
 
     @cached_property
     def _index(self) -> Index | None:
@@ -220,17 +227,55 @@ class Reader:
         """Codes `[K, n]` of a chunk; None if they are damaged or in a coding that this version lacks."""
         entry = self.header.domain_of(chunk.stream)
         data = self._source.read(offset, chunk.num_bytes)
-        if chunk.coding != RAW or len(data) != chunk.num_bytes or zlib.crc32(data) != chunk.crc32:
+        if chunk.coding not in CODINGS or len(data) != chunk.num_bytes or zlib.crc32(data) != chunk.crc32:
             return None
-        num_codebooks = entry.groups[chunk.group]
         try:
-            codes = unpack(data, num_codebooks * num_frames, entry.code_bits)
+            return CODINGS[chunk.coding].decode(data, (entry.groups[chunk.group], num_frames), entry.codebook_size)
         except ValueError:
             return None
-        # All codes of the given number of bits are valid if the size of the codebook is a power of two.
-        if entry.codebook_size < 1 << entry.code_bits and int(codes.max()) >= entry.codebook_size:
+
+    def _envelopes(self, found: SegmentAt) -> tuple[int, dict[int, NDArray[np.int64]], int]:
+        """Gains of the channels of a segment, which follow it, with their bytes; and what stands behind them.
+
+        Nothing is looked for, and a pipe not waited for, in a stream that says it has none.
+        """
+        gains: dict[int, NDArray[np.int64]] = {}
+        offset, num_bytes = found.stop, 0
+        if self.header.envelope is None:
+            return offset, gains, num_bytes
+        for _ in range(self.header.coded_channels):
+            unit = self._scanner.unit_at(offset)
+            if not isinstance(unit, UnitAt) or unit.kind != ENVELOPE:
+                break
+            values = self._gains(unit, found.head)
+            if values is None:
+                where = self._where(found.head)
+                self._report("envelope", f"an envelope is damaged in {where}: it sounds duller", found.head.start_frame)
+            else:
+                gains[values[0]] = values[1]
+                num_bytes += values[2]
+            offset = unit.stop
+        return offset, gains, num_bytes
+
+    def _gains(self, unit: UnitAt, head: SegmentHead) -> tuple[int, NDArray[np.int64], int] | None:
+        """Channel, gains `[B, n]` and their bytes; None if they are damaged, or in a coding that this version lacks."""
+        layout = self.header.envelope
+        assert layout is not None
+        shape = layout.num_bands, layout.num_columns(head.num_frames)
+        # More bytes than raw gains take cannot be right, and are not asked for.
+        if unit.num_bytes > 2 * MAX_VARINT_BYTES + 1 + shape[0] * shape[1]:
             return None
-        return codes.reshape(num_codebooks, num_frames)
+        body = self._scanner.body_of(unit)
+        if body is None:
+            return None
+        try:
+            envelope = parse_envelope(body)
+            if envelope.sequence != head.sequence or envelope.channel >= self.header.coded_channels:
+                return None
+            values = GAIN_CODINGS[envelope.coding].decode(envelope.data, shape, NUM_GAINS)
+        except (KeyError, ValueError):
+            return None
+        return envelope.channel, values + LOWEST_GAIN, len(envelope.data)
 
     # --- problems
 

@@ -112,6 +112,13 @@ class Scanner:
             self._source.forget(offset - PIECE)
         return self._source.read(offset, 4) == checksum.to_bytes(4, "little")
 
+    def body_of(self, unit: UnitAt) -> bytes | None:
+        """The body of a small unit; None if it is damaged."""
+        try:
+            return _checked(self._source.read(unit.body, unit.num_bytes + 4))
+        except ValueError:
+            return None
+
     def last_end(self) -> EndUnit | None:
         """The end, if the input can seek and its last bytes are the end of this very stream."""
         if self._source.size is None:
@@ -125,12 +132,12 @@ class Scanner:
         found = self.unit_at(unit.index_offset) if unit.index_offset >= self._first_unit else None
         if not isinstance(found, UnitAt) or found.kind != INDEX:
             return None
+        body = self.body_of(found)
         try:
-            body = _checked(self._source.read(found.body, found.num_bytes + 4))
-            index = parse_index(body, self._header, unit.index_offset)
+            index = parse_index(body, self._header, unit.index_offset) if body is not None else None
         except ValueError:
             return None
-        return index if index.total_frames == unit.end.total_frames else None
+        return index if index and index.total_frames == unit.end.total_frames else None
 
 
 def _checked(data: bytes) -> bytes:

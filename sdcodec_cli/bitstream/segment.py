@@ -7,14 +7,14 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .codings import RAW
 from .header import MAX_SAMPLES, Header
 from .wire import Cursor, varint
 
 SYNC = b"\xf5SDs"
 INDEX = b"SIDX"
 END = b"SDCE"
-RAW = 0
-"""Coding of a chunk: codes of a fixed number of bits. 1 is reserved for rANS."""
+ENVELOPE = b"senv"
 MIN_SEGMENT_BYTES = 14
 MAX_FRAMES = 2**40
 """Of a whole stream; 700 years at 50 frames per second."""
@@ -141,6 +141,29 @@ def _chunks(cursor: Cursor, header: Header, num_frames: int) -> Iterator[Chunk]:
         if num_bytes > raw_bytes or (coding == RAW and num_bytes < raw_bytes):
             raise ValueError(f"a chunk of {num_bytes} bytes instead of {raw_bytes}")
         yield Chunk(stream, group, coding, num_bytes, cursor.uint(4))
+
+
+@dataclass(frozen=True)
+class EnvelopeUnit:
+    """The band gains of one channel of the segment before it."""
+
+    sequence: int
+    """Of that segment."""
+    channel: int
+    coding: int
+    data: bytes
+
+
+def encode_envelope(unit: EnvelopeUnit) -> bytes:
+    """The body of an envelope."""
+    return varint(unit.sequence) + varint(unit.channel) + bytes([unit.coding]) + unit.data
+
+
+def parse_envelope(body: bytes) -> EnvelopeUnit:
+    """An envelope from its body. `ValueError` if it is too short."""
+    cursor = Cursor(body)
+    sequence, channel, coding = cursor.varint(), cursor.varint(), cursor.uint(1)
+    return EnvelopeUnit(sequence, channel, coding, body[cursor.position :])
 
 
 def encode_unit(kind: bytes, body: bytes) -> bytes:

@@ -9,18 +9,20 @@ from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from .codings import CODINGS, GAIN_CODINGS, LOWEST_GAIN, NUM_GAINS, RANGE, RAW
 from .header import DomainEntry, Header, StreamKey, encode_header
-from .packing import pack
 from .segment import (
     END,
+    ENVELOPE,
     INDEX,
     MAX_FRAMES,
-    RAW,
     Chunk,
     End,
     EndUnit,
+    EnvelopeUnit,
     SegmentHead,
     encode_end,
+    encode_envelope,
     encode_index,
     encode_segment,
     encode_unit,
@@ -49,15 +51,24 @@ class Writer:
         self.bytes_written = 0
         """All bytes so far."""
         self.payload_bytes = 0
-        """Bytes so far that hold codes."""
+        """Bytes so far that hold codes and gains."""
+        self.gains_bytes = 0
+        """Bytes so far that hold gains."""
         self._write(encode_header(header))
 
-    def write(self, codes: Mapping[StreamKey, NDArray[np.integer[Any]] | None], num_frames: int | None = None) -> None:
+    def write(
+        self,
+        codes: Mapping[StreamKey, NDArray[np.integer[Any]] | None],
+        num_frames: int | None = None,
+        *,
+        gains: Mapping[int, NDArray[np.integer[Any]]] | None = None,
+    ) -> None:
         """Write one segment, 1 to `header.segment_frames` frames.
 
         Codes are integers `[K, n]`, all with the same n and each below the `codebook_size` of its domain. K is the
         domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a silent
         stream, a missing key for one that was removed. Without any array, `num_frames` says how long the segment is.
+        Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of `header.envelope`.
         """
         import numpy as np
 
@@ -73,6 +84,7 @@ class Writer:
         for stream, array_ in arrays.items():
             for group, data in enumerate(_pack_groups(array_, self._header.domain_of(stream))):
                 payload[group, stream] = data
+        envelopes = [self._envelope(channel, values, num_frames) for channel, values in sorted((gains or {}).items())]
         order = sorted(payload)
         chunks = tuple(
             Chunk(stream, group, RAW, len(payload[group, stream]), zlib.crc32(payload[group, stream]))
@@ -84,6 +96,10 @@ class Writer:
         self._next_frame += num_frames
         self._write(encode_segment(head, self._header) + b"".join(payload[place] for place in order))
         self.payload_bytes += head.payload_bytes
+        for unit in envelopes:
+            self._write(encode_unit(ENVELOPE, encode_envelope(unit)))
+            self.gains_bytes += len(unit.data)
+            self.payload_bytes += len(unit.data)
 
     def close(self, original_samples: int) -> None:
         """Write index and end. `original_samples` per channel, at the original rate; a decoder returns so many."""
@@ -112,6 +128,23 @@ class Writer:
             raise ValueError(f"a stream must not have more than {MAX_FRAMES} frames")
         return num_frames
 
+    def _envelope(self, channel: int, gains: NDArray[np.integer[Any]], num_frames: int) -> EnvelopeUnit:
+        layout = self._header.envelope
+        if layout is None:
+            raise ValueError("gains in a stream whose header has no envelope")
+        if not 0 <= channel < self._header.coded_channels:
+            raise ValueError(f"no channel {channel} in a stream of {self._header.coded_channels}")
+        shape = layout.num_bands, layout.num_columns(num_frames)
+        values = gains - LOWEST_GAIN
+        if gains.dtype.kind != "i" or gains.shape != shape or values.min() < 0 or values.max() >= NUM_GAINS:
+            highest = LOWEST_GAIN + NUM_GAINS - 1
+            raise ValueError(f"gains must be {list(shape)} integers from {LOWEST_GAIN} to {highest}")
+        coding, data = min(
+            ((coding, GAIN_CODINGS[coding].encode(values, NUM_GAINS)) for coding in (RANGE, RAW)),
+            key=lambda coded: len(coded[1]),
+        )
+        return EnvelopeUnit(len(self._offsets), channel, coding, data)
+
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:  # A raw pipe may take only some of the bytes at a time.
@@ -130,7 +163,7 @@ def _pack_groups(codes: NDArray[Any], entry: DomainEntry) -> list[bytes]:
     for num_codebooks in entry.groups:
         if first == len(codes):
             break
-        chunks.append(pack(codes[first : first + num_codebooks], entry.code_bits))
+        chunks.append(CODINGS[RAW].encode(codes[first : first + num_codebooks], entry.codebook_size))
         first += num_codebooks
     if not chunks or first != len(codes):
         raise ValueError(f"{entry.name} has layer groups of {entry.groups} codebooks, got {len(codes)} codebooks")

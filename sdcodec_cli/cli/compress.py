@@ -51,6 +51,14 @@ def compress(
         Literal["mono", "keep"],
         typer.Option(help="Mix the channels down to one, or keep them, each coded by itself at the full bitrate."),
     ] = "mono",
+    envelope: Annotated[
+        bool,
+        typer.Option(
+            "--envelope/--no-envelope",
+            help="Store the levels that decoded audio lacks in bands, too: half a kbit/s, for a brighter and clearer "
+            "sound. A file with some of the domains only has none.",
+        ),
+    ] = True,
     track: Track = 1,
     effort: Effort = None,
     runtime: RuntimeOption = "auto",
@@ -84,7 +92,7 @@ def compress(
 
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
         say_runtime(console, codec, runtime)
-        check_bitrate(codec, bitrate)
+        check_bitrate(codec, bitrate, envelope=envelope and selection in ("auto", "all"))
         codec.prepare(decode=False)
         for job in jobs:
             with console.catching(), job.folders():
@@ -96,6 +104,7 @@ def compress(
                         bitrate=bitrate,
                         domains=selection,
                         channels=channels,
+                        envelope=envelope,
                         track=track,
                         overwrite=force,
                         progress=progress,

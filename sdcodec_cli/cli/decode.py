@@ -23,6 +23,7 @@ from .options import (
     complete_model,
     parse_gain,
     parse_positive,
+    parse_share,
     parse_start,
     say_runtime,
 )
@@ -66,6 +67,16 @@ def decode(
             show_default=False,
         ),
     ] = None,
+    envelope: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            parser=parse_share,
+            help="How much of the file's envelope to apply: 1 has the levels of the original, 0 is closest to its "
+            "waveform. Default: 0.6.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -106,6 +117,7 @@ def decode(
     if jobs:
         from ..engine.codec import open_codec
         from ..engine.decode import decode as run
+        from ..engine.envelope import DEFAULT_SHARE
 
         load = functools.cache(functools.partial(open_codec, runtime=runtime, device=device, threads=threads))
         for job in jobs:
@@ -126,10 +138,13 @@ def decode(
                         gains=gains,
                         start=start,
                         duration=length,
+                        share=DEFAULT_SHARE if envelope is None else envelope,
                         force_model=force_model,
                         overwrite=force,
                         progress=progress,
                     )
+                if envelope is not None and result.envelope is None:
+                    console.say(f"{source_name(result.input)}: has no envelope, so --envelope changes nothing")
                 say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
                 for problem in result.problems:
                     console.fail(f"{source_name(result.input)}: {problem}")

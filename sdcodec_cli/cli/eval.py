@@ -13,7 +13,19 @@ import typer
 
 from ..extras import require
 from .console import Console, put, table, wrong
-from .options import DEFAULT_VIEWS, Bitrate, DeviceOption, Effort, Force, Json, Model, Quiet, Views, check_bitrate
+from .options import (
+    DEFAULT_VIEWS,
+    Bitrate,
+    DeviceOption,
+    Effort,
+    Force,
+    Json,
+    Model,
+    Quiet,
+    Views,
+    check_bitrate,
+    parse_envelope,
+)
 
 if TYPE_CHECKING:
     from ..engine.evaluate.score import EvalResult
@@ -100,6 +112,14 @@ def eval_(
     effort: Effort = None,
     bitrate: Bitrate = None,
     views: Views = DEFAULT_VIEWS,
+    envelope: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE|off",
+            parser=parse_envelope,
+            help="Share of the envelope that models of ours apply, from 0 to 1, see sdc decode; off is without one.",
+        ),
+    ] = "0.6",
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -126,6 +146,7 @@ def eval_(
     from ..engine.torchrun import is_first_process
 
     first = is_first_process()
+    share = None if envelope == "off" else float(envelope)
     console = Console(quiet=quiet or not first, json=json and first)
     chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS
     if "none" in chosen and len(chosen) > 1:
@@ -148,9 +169,10 @@ def eval_(
         effort=effort,
         bitrate=bitrate,
         views=views or DEFAULT_VIEWS,
+        envelope=share,
     )
     codec = load_codec(model, device=device, effort=effort)
-    check_bitrate(codec, bitrate)
+    check_bitrate(codec, bitrate, envelope=share is not None)
 
     def finished(result: EvalResult) -> None:
         # Before pages are made: whatever becomes of them, the numbers are there.
@@ -178,13 +200,14 @@ def eval_(
 
 
 def _show(result: EvalResult) -> None:
+    from ..engine.evaluate.score import envelope_text
     from ..engine.evaluate.tables import tables
 
     clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
     put(
         f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
         f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
-        f"views {result.views}, {result.bitrate:g} kbit/s per domain"
+        f"views {result.views}, {result.bitrate:g} kbit/s per domain, {envelope_text(result.envelope)}"
     )
     for shown in tables(result):
         # Columns that are only numbered are one column, with the group as its head.

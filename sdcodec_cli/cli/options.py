@@ -27,13 +27,26 @@ def say_runtime(console: Console, codec: Codec | Separator, asked: Runtime) -> N
         console.say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
 
 
-def check_bitrate(codec: Codec, bitrate: float | None) -> None:
-    """End the command unless the model has this bitrate per domain."""
+def check_bitrate(codec: Codec, bitrate: float | None, *, envelope: bool) -> None:
+    """End the command unless the model has this bitrate per domain, an envelope taken in."""
     try:
         if bitrate is not None:
-            codec.codebooks_for(bitrate)
+            codec.codebooks_for(bitrate, envelope=envelope)
     except ValueError as error:
         wrong(f"--bitrate {bitrate:g}: {error}")
+
+
+def parse_share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise typer.BadParameter(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def parse_envelope(text: str) -> str:
+    """A share, or `off`."""
+    return text if text == "off" else str(parse_share(text))
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -170,8 +183,8 @@ Bitrate = Annotated[
         "--bitrate",
         metavar="KBPS",
         parser=parse_positive,
-        help="Bitrate of each active domain, in kbit/s: the model's full rate by default, and down to "
-        "that of one codebook where it was trained for less than all of them.",
+        help="Bitrate of each active domain, in kbit/s, 0.6 for the envelope taken in: the model's full rate by "
+        "default, and down to that of one codebook where it was trained for less than all of them.",
         show_default=False,
     ),
 ]

@@ -15,15 +15,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Wav, db_to_amplitude, integrated_loudness
+from ..bitstream import EnvelopeLayout
 from ..errors import ModelError
 from ..families import of
 from ..recipe import MAX_EFFORT
 from ..runtime import CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import find
-from .stream import SEGMENT_FRAMES, StreamDecoder, StreamEncoder
+from .envelope import BITRATE as ENVELOPE_BITRATE
+from .envelope import DEFAULT_SHARE, Gains, layout_for
+from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
+from .stream_encoder import StreamEncoder
 
 M = TypeVar("M", bound=Model)
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What decoded audio lacks in bands; see `engine.envelope`."""
+
+    layout: EnvelopeLayout
+    gains: Gains
+    """Of signals, bands, and times that begin anew with every segment of 100 frames, in steps: `[B, bands, n]`."""
+
+    def of_segment(self, signal: int, start_frame: int) -> Gains:
+        """Those of one segment of one signal, `[bands, n]`."""
+        columns = self.layout.num_columns(SEGMENT_FRAMES)
+        first = start_frame // SEGMENT_FRAMES * columns
+        return self.gains[signal, :, first : first + columns]
 
 
 @dataclass(frozen=True)
@@ -41,6 +60,8 @@ class Codes:
     """T of the signal."""
     leading: tuple[int, ...]
     """Shape of the signal without its last axis; the product is B."""
+    envelope: Envelope | None = None
+    """Of the mix of all domains."""
 
 
 def load_codec(
@@ -195,25 +216,39 @@ class Codec(Loaded[CodecModel]):
         """Frames on each side that a decoder needs to decode a frame exactly."""
         return self.model.synthesis_context
 
+    @property
+    def envelope_layout(self) -> EnvelopeLayout:
+        """Of the envelopes that are made with this model."""
+        return layout_for(self.sample_rate, self.hop_length)
+
     def prepare(self, *, encode: bool = True, decode: bool = True, wait: bool = False) -> None:
         """Load what will be used, in the background unless told to wait; anything else is loaded on its first use."""
         self.model.prepare(encode=encode, decode=decode, refine=encode and self.effort > 0, wait=wait)
 
-    def codebooks_for(self, bitrate: float | None) -> int:
+    def codebooks_for(self, bitrate: float | None, *, envelope: bool = True) -> int:
         """How many codebooks fit a bitrate per domain in kbit/s; all of them for None.
+
+        Args:
+            bitrate: of the codes of a domain and, with an envelope, of that; it comes only once, however many domains
+                there are
+            envelope: whether there is one
 
         Raises:
             ValueError: the model was not trained for less than all, or the bitrate is out of its range
         """
         if bitrate is None:
             return self.num_codebooks
-        each, full = self.model.codebook_bitrate, self.bitrate
-        if not each <= bitrate <= full + 1e-9:
-            raise ValueError(f"bitrate must be between {each:g} and {full:g} kbit/s per domain, got {bitrate:g}")
-        count = min(self.num_codebooks, int(bitrate / each + 1e-9))
+        each, beside = self.model.codebook_bitrate, ENVELOPE_BITRATE if envelope else 0.0
+        lowest, highest = each + beside, self.bitrate + beside
+        if not lowest - 1e-9 <= bitrate <= highest + 1e-9:
+            without = ", which takes the envelope in; without one it may be lower" if envelope else ""
+            raise ValueError(
+                f"bitrate must be between {lowest:g} and {highest:g} kbit/s per domain{without}, got {bitrate:g}"
+            )
+        count = min(self.num_codebooks, int((bitrate - beside) / each + 1e-9))
         if count < self.num_codebooks and not self.model.has_bitrates:
             raise ValueError(
-                f"{self.name} was trained without quantizer dropout and codes at {full:g} kbit/s per domain only, "
+                f"{self.name} was trained without quantizer dropout and codes at {highest:g} kbit/s per domain only, "
                 f"got {bitrate:g}; leave the bitrate out"
             )
         return count
@@ -230,7 +265,9 @@ class Codec(Loaded[CodecModel]):
         """
         return self.model.gain_for(loudness)
 
-    def stream_encoder(self, *, num_codebooks: int | None = None, active: Sequence[str] | None = None) -> StreamEncoder:
+    def stream_encoder(
+        self, *, num_codebooks: int | None = None, active: Sequence[str] | None = None, envelope: bool = False
+    ) -> StreamEncoder:
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
 
         Raises:
@@ -244,18 +281,31 @@ class Codec(Loaded[CodecModel]):
         streams = self.model.streams
         known = None if active is None else [n for n, stream in enumerate(streams) if stream.stem in active]
         return StreamEncoder(
-            self.model, num_codebooks=num_codebooks or self.num_codebooks, known=known, effort=self.effort
+            self.model,
+            num_codebooks=num_codebooks or self.num_codebooks,
+            known=known,
+            effort=self.effort,
+            envelope=envelope,
         )
 
-    def stream_decoder(self, stems: Sequence[str]) -> StreamDecoder:
+    def stream_decoder(
+        self, stems: Sequence[str], *, layout: EnvelopeLayout | None = None, share: float = DEFAULT_SHARE
+    ) -> StreamDecoder:
         """A decoder for one mono signal whose codes arrive piece by piece.
 
+        Args:
+            stems: names, or `mix`
+            layout: of the gains that come with the codes, if any do
+            share: see `decode`
+
         Raises:
-            ValueError: no such stem
+            ValueError: no such stem, or `share` out of range
         """
         for stem in stems:
             self.check_stem(stem)
-        return StreamDecoder(self.model, stems)
+        if not 0 <= share <= 1:
+            raise ValueError(f"the share of the envelope must be from 0 to 1, got {share}")
+        return StreamDecoder(self.model, stems, layout, share)
 
     def encode(
         self,
@@ -264,6 +314,7 @@ class Codec(Loaded[CodecModel]):
         num_codebooks: int | None = None,
         active: Sequence[str] | None = None,
         normalize: bool = True,
+        envelope: bool = True,
     ) -> Codes:
         """Encode mono signals.
 
@@ -276,22 +327,26 @@ class Codec(Loaded[CodecModel]):
                 domains out of a mixture, decode its stem instead
             normalize: bring each signal to the level the model was trained on, which decoding undoes, and take out a
                 constant offset
+            envelope: take down what the decoded mix lacks in bands, too, for which it is decoded once
 
         Raises:
             ValueError: no samples, samples that are not floats or not finite, `num_codebooks` out of range, no such
                 domain
         """
         signal = checked_audio(wav)
-        gains, codes, activity = [], [], []
+        layout = self.envelope_layout
+        gains, codes, activity, envelopes = [], [], [], []
         for row in signal.reshape(-1, signal.shape[-1]):
             # Training data has no constant offset, and nobody hears one.
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
             gain = self.gain_for(integrated_loudness(row[None], self.sample_rate)) if normalize else 0.0
-            encoder = self.stream_encoder(num_codebooks=num_codebooks, active=active)
-            blocks = [*encoder.push(row * np.float32(db_to_amplitude(gain))), *encoder.finish()]
+            encoder = self.stream_encoder(num_codebooks=num_codebooks, active=active, envelope=envelope)
+            segments = [*encoder.push(row * np.float32(db_to_amplitude(gain))), *encoder.finish()]
             gains.append(gain)
-            codes.append(np.concatenate([block.codes for block in blocks], axis=-1))
-            activity.append(np.concatenate([block.active for block in blocks], axis=-1))
+            codes.append(np.concatenate([segment.codes for segment in segments], axis=-1))
+            lengths = [segment.num_frames for segment in segments]
+            activity.append(np.stack([segment.active for segment in segments], axis=-1).repeat(lengths, axis=-1))
+            envelopes.append(np.concatenate([_gains(segment, layout) for segment in segments], axis=-1))
         all_codes, all_active = np.stack(codes, axis=1), np.stack(activity, axis=1)
         return Codes(
             codes=dict(zip(self.domains, all_codes, strict=True)),
@@ -299,23 +354,30 @@ class Codec(Loaded[CodecModel]):
             gain_db=np.array(gains),
             num_samples=signal.shape[-1],
             leading=tuple(signal.shape[:-1]),
+            envelope=Envelope(layout, np.stack(envelopes)) if envelope else None,
         )
 
-    def decode(self, codes: Codes, *, stem: str = "mix") -> Wav:
+    def decode(self, codes: Codes, *, stem: str = "mix", share: float = DEFAULT_SHARE) -> Wav:
         """Decode one stem, or the mix of all domains that `codes` has.
+
+        Args:
+            codes: what `encode` gave
+            stem: a domain, or `mix`
+            share: of the envelope, from 0, nearest to the waveform, to 1, the levels of the original
 
         Returns:
             `[..., T]`, the shape of what was encoded
 
         Raises:
-            ValueError: no such stem
+            ValueError: no such stem, or `share` out of range
         """
         self.check_stem(stem)
         if stem != "mix" and stem not in codes.codes:
             raise ValueError(f"these codes have no {stem}; they have {', '.join(codes.codes)}")
+        envelope = codes.envelope
         wavs = []
         for row, gain in enumerate(codes.gain_db):
-            decoder = self.stream_decoder([stem])
+            decoder = self.stream_decoder([stem], layout=envelope.layout if envelope else None, share=share)
             frames = next(iter(codes.codes.values())).shape[-1]
             pieces = []
             for start in range(0, frames, SEGMENT_FRAMES):
@@ -324,8 +386,17 @@ class Codec(Loaded[CodecModel]):
                     domain: streams[row, :, span] if bool(codes.active[domain][row, start]) else None
                     for domain, streams in codes.codes.items()
                 }
-                pieces += decoder.push(segment, span.stop - span.start)
+                num_frames = span.stop - start
+                gains = envelope.layout.per_frame(envelope.of_segment(row, start), num_frames) if envelope else None
+                pieces += decoder.push(segment, num_frames, gains)
             pieces += decoder.finish()
             whole = np.concatenate([piece[0] for piece in pieces])
             wavs.append(whole[: codes.num_samples] * np.float32(db_to_amplitude(-gain)))
         return np.stack(wavs).reshape(*codes.leading, codes.num_samples)
+
+
+def _gains(segment: CodedSegment, layout: EnvelopeLayout) -> Gains:
+    """Of a segment, zeros where it has no envelope: `[bands, n]`."""
+    if segment.gains is not None:
+        return segment.gains
+    return np.zeros((layout.num_bands, layout.num_columns(segment.num_frames)), dtype=np.int64)

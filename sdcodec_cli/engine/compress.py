@@ -36,7 +36,9 @@ from ..bitstream.header import MAX_RATE
 from ..errors import InputError
 from ..progress import Progress
 from .codec import Codec
-from .stream import SEGMENT_FRAMES, CodedBlock, split_segments
+from .envelope import BITRATE as ENVELOPE_BITRATE
+from .stream import SEGMENT_FRAMES, CodedSegment
+from .stream_encoder import StreamEncoder
 
 MAX_TAG_BYTES = 2**15
 """Of the texts of all tags together; a header holds twice that in all."""
@@ -59,9 +61,11 @@ class CompressResult:
     bitrate: float
     """Of the whole file, in kbit/s."""
     payload_bitrate: float
-    """Of the codes alone, in kbit/s."""
+    """Of codes and envelope alone, in kbit/s."""
+    envelope_bitrate: float
+    """Of the envelope alone, in kbit/s."""
     overhead_percent: float
-    """Bytes that are not codes, in percent of those that are."""
+    """Bytes that are neither codes nor envelope, in percent of those that are."""
     times_real_time: float
     effort: int
     """Steps of analysis by synthesis."""
@@ -83,6 +87,7 @@ def compress(
     bitrate: float | None = None,
     domains: Literal["auto", "all"] | Sequence[str] = "auto",
     channels: Literal["mono", "keep"] = "mono",
+    envelope: bool = True,
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -95,11 +100,13 @@ def compress(
         source: any file that libsndfile or FFmpeg reads, or `-` for standard input
         target: where the `.sdc` goes, or `-` for standard output
         codec: the model, at the effort wanted
-        bitrate: per domain, in kbit/s; the model's full rate by default
+        bitrate: per domain, in kbit/s, the envelope taken in; the model's full rate by default
         domains: `auto` stores each domain in the segments in which it is active, `all` stores all domains throughout,
             a list stores only these domains, where they are active; analysis by synthesis is of the mix of all
             active domains, stored or not
         channels: `mono` mixes down (see `audio.downmix`), `keep` codes every channel by itself
+        envelope: store what the decoded mix lacks in bands, too, see `engine.envelope`; it is that of all domains, so
+            a file with some of them has none
         track: which audio track of a film, from 1
         overwrite: replace an existing target
         progress: called after every block
@@ -110,8 +117,9 @@ def compress(
     """
     if channels not in ("mono", "keep"):
         raise ValueError(f"channels must be mono or keep, got {channels!r}")
-    num_codebooks = codec.codebooks_for(bitrate)
     stored = _stored(codec, domains)
+    envelope = envelope and stored == codec.domains
+    num_codebooks = codec.codebooks_for(bitrate, envelope=envelope)
     began = time.monotonic()
     with AudioReader(source, track=track) as reader:
         info = reader.info
@@ -124,7 +132,7 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
-        rate = num_codebooks * codec.model.codebook_bitrate
+        rate = num_codebooks * codec.model.codebook_bitrate + ENVELOPE_BITRATE * envelope
         if bitrate is not None and rate < bitrate - 1e-9:
             notes.append(f"coded at {rate:g} kbit/s per domain, the next step below {bitrate:g}")
         if coded_channels > 2 and info.channel_mask is not None:
@@ -141,15 +149,24 @@ def compress(
             coded_channels=coded_channels,
             original_samples=info.num_samples,
             tags=tags,
+            envelope=envelope,
         )
         active_frames = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
             writer = Writer(file, header)
             active = codec.domains if domains == "all" else None
-            coder = _Coder(codec, info.sample_rate, coded_channels, gain_db, num_codebooks, active)
+            encoders = [
+                codec.stream_encoder(num_codebooks=num_codebooks, active=active, envelope=envelope)
+                for _ in range(coded_channels)
+            ]
+            coder = _Coder(encoders, info.sample_rate, codec.sample_rate, gain_db)
             blocks = (block - level.offset for block in _blocks(reader, mono=mono))
             for segments in coder.run(blocks, progress, info.seconds):
-                writer.write(_streams(segments, codec, stored, active_frames), segments[0].num_frames)
+                writer.write(
+                    _streams(segments, codec, stored, active_frames),
+                    segments[0].num_frames,
+                    gains={channel: each.gains for channel, each in enumerate(segments) if each.gains is not None},
+                )
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
     frames = coded_channels * max(1, coder.num_frames)
@@ -167,6 +184,7 @@ def compress(
         bytes=writer.bytes_written,
         bitrate=writer.bytes_written * 8 / 1000 / seconds,
         payload_bitrate=writer.payload_bytes * 8 / 1000 / seconds,
+        envelope_bitrate=writer.gains_bytes * 8 / 1000 / seconds,
         overhead_percent=100 * (writer.bytes_written - writer.payload_bytes) / max(1, writer.payload_bytes),
         times_real_time=seconds / (time.monotonic() - began),
         effort=codec.effort,
@@ -189,6 +207,7 @@ def stream_header(
     original_channels: int = 1,
     coded_channels: int = 1,
     tags: Mapping[str, str] | None = None,
+    envelope: bool = False,
 ) -> Header:
     """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
     return Header(
@@ -215,6 +234,7 @@ def stream_header(
         segment_frames=SEGMENT_FRAMES,
         encoder=f"sdc {__version__}",
         tags=dict(tags or {}),
+        envelope=codec.envelope_layout if envelope else None,
     )
 
 
@@ -313,7 +333,7 @@ def measure_level(reader: AudioReader, *, mono: bool) -> Level:
 
 
 def _streams(
-    segments: Sequence[CodedBlock], codec: Codec, stored: Sequence[str], active_frames: dict[str, int]
+    segments: Sequence[CodedSegment], codec: Codec, stored: Sequence[str], active_frames: dict[str, int]
 ) -> dict[StreamKey, NDArray[np.int64] | None]:
     """One segment of every channel as the streams of the file; adds each domain's active frames to their count."""
     streams: dict[StreamKey, NDArray[np.int64] | None] = {}
@@ -328,27 +348,18 @@ def _streams(
 class _Coder:
     """Resamples blocks of all channels, applies the gain, encodes them, and counts samples and frames."""
 
-    def __init__(
-        self,
-        codec: Codec,
-        rate: int,
-        channels: int,
-        gain_db: float,
-        num_codebooks: int,
-        active: Sequence[str] | None,
-    ) -> None:
+    def __init__(self, encoders: Sequence[StreamEncoder], rate: int, model_rate: int, gain_db: float) -> None:
         self.num_samples = 0
         """Per channel, at the original rate."""
         self.num_frames = 0
-        self._model_rate = codec.sample_rate
+        self._encoders, self._rate, self._model_rate = encoders, rate, model_rate
         self._pushed = 0  # samples per channel at the model's rate
-        self._rate, self._gain = rate, np.float32(db_to_amplitude(gain_db))
-        self._resampler = StreamResampler(rate, codec.sample_rate, channels)
-        self._encoders = [codec.stream_encoder(num_codebooks=num_codebooks, active=active) for _ in range(channels)]
+        self._gain = np.float32(db_to_amplitude(gain_db))
+        self._resampler = StreamResampler(rate, model_rate, len(encoders))
 
     def run(
         self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
-    ) -> Iterator[tuple[CodedBlock, ...]]:
+    ) -> Iterator[tuple[CodedSegment, ...]]:
         """The segments in their order, each of every channel at once."""
         for block in blocks:
             self.num_samples += block.shape[-1]
@@ -360,12 +371,12 @@ class _Coder:
         missing = math.ceil(self.num_samples * self._model_rate / self._rate) - self._pushed - rest.shape[-1]
         yield from self._push(np.pad(rest, ((0, 0), (0, max(0, missing)))), last=True)
 
-    def _push(self, wav: Wav, *, last: bool) -> Iterator[tuple[CodedBlock, ...]]:
+    def _push(self, wav: Wav, *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
         self._pushed += wav.shape[-1]
         channels = []
         for row, encoder in zip(wav * self._gain, self._encoders, strict=True):
-            blocks = encoder.push(row)
-            channels.append(split_segments([*blocks, *encoder.finish()] if last else blocks))
-        for segments in zip(*channels, strict=True):
-            self.num_frames += segments[0].num_frames
-            yield segments
+            segments = encoder.push(row)
+            channels.append([*segments, *encoder.finish()] if last else segments)
+        for together in zip(*channels, strict=True):
+            self.num_frames += together[0].num_frames
+            yield together

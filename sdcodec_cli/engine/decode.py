@@ -23,6 +23,7 @@ from ..errors import InputError, ModelError
 from ..progress import Progress
 from .codec import Codec
 from .compress import MASK_TAG
+from .envelope import CONTEXT_FRAMES, DEFAULT_SHARE
 from .files import StemsResult, check_targets
 from .stream import SEGMENT_FRAMES, StreamDecoder
 
@@ -37,6 +38,8 @@ LEAD_SECONDS = 1
 class DecodeResult(StemsResult):
     """What became of one input."""
 
+    envelope: float | None
+    """Share of the envelope that was applied; None for a file without one."""
     problems: tuple[str, ...]
     """What is damaged and what is lost by it, a line each."""
 
@@ -49,6 +52,7 @@ def decode(
     gains: Mapping[str, float] | None = None,
     start: float = 0.0,
     duration: float | None = None,
+    share: float = DEFAULT_SHARE,
     force_model: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -64,6 +68,7 @@ def decode(
         gains: in dB, of domains or of `mix`; gains of domains apply to their stems and within the mix
         start: in seconds
         duration: in seconds; to the end by default
+        share: of the file's envelope, if it has one, see `Codec.decode`
         force_model: decode although the model's weights are not those that the file was made with
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
@@ -72,7 +77,8 @@ def decode(
         StreamError: not a stream, a newer one, or one damaged beyond use
         InputError: the file is missing, lacks a stem, or ends before `start`
         ModelError: the model's shape or its weights are not those of the stream
-        ValueError: no targets, two stems to one target, a time before the beginning or of no length
+        ValueError: no targets, two stems to one target, a time before the beginning or of no length, `share` out of
+            range
         OutputError: see `audio`
     """
     check_targets(targets)
@@ -114,7 +120,7 @@ def decode(
             for stem, target in targets.items()
         }
         stack.enter_context(written_together(list(writers.values())))
-        stems = _decoded_stems(reader, model, decoded, wanted, excerpt)
+        stems = _decoded_stems(reader, model, decoded, wanted, excerpt, share)
         written = 0
         cut = _at_original_rate(stems, header, excerpt, len(decoded))
         for wavs in cut if reader.end else _to_the_end(cut, reader, round(start * header.original_rate)):
@@ -141,6 +147,7 @@ def decode(
         model=model.name,
         device=model.device,
         clipped={stem: writer.clipped for stem, writer in writers.items()},
+        envelope=share if header.envelope else None,
         problems=problems,
     )
 
@@ -217,16 +224,22 @@ class _Excerpt:
 
 
 def _decoded_stems(
-    reader: Reader, codec: Codec, stems: Sequence[str], domains: Sequence[str], excerpt: _Excerpt
+    reader: Reader,
+    codec: Codec,
+    stems: Sequence[str],
+    domains: Sequence[str],
+    excerpt: _Excerpt,
+    share: float,
 ) -> Iterator[Wav]:
     """Audio at the model's rate and the original level, from the excerpt's first frame on: `[S, C, T]`."""
     header = reader.header
-    decoders = [codec.stream_decoder(stems) for _ in range(header.coded_channels)]
-    begin = max(0, excerpt.first_frame - codec.context_frames)
+    decoders = [codec.stream_decoder(stems, layout=header.envelope, share=share) for _ in range(header.coded_channels)]
+    context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None)
+    begin = max(0, excerpt.first_frame - context)
     stop = None
     if excerpt.num_samples is not None:
         seconds = (excerpt.skip_samples + excerpt.num_samples) / header.original_rate + LEAD_SECONDS
-        stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + codec.context_frames
+        stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + context
     level = np.float32(db_to_amplitude(-header.gain_db))
     trim = (excerpt.first_frame - begin) * header.hop_length
     for wav in _run_decoders(reader, decoders, domains, begin, stop):
@@ -260,7 +273,10 @@ def _run_decoders(
         span = slice(position - segment.start_frame, None if stop is None else stop - segment.start_frame)
         frames = len(range(segment.num_frames)[span])
         yield from together(
-            [decoder.push(_channel(segment, channel, span), frames) for channel, decoder in enumerate(decoders)]
+            [
+                decoder.push(_channel(segment, channel, span), frames, _gains(reader.header, segment, channel, span))
+                for channel, decoder in enumerate(decoders)
+            ]
         )
         position += frames
     if reader.end is not None:
@@ -272,6 +288,13 @@ def _run_decoders(
 def _channel(segment: Segment, channel: int, span: slice) -> dict[str, NDArray[np.int64]]:
     """Codes of one channel; domains that are not active, or were removed or damaged, are left out."""
     return {domain: codes[:, span] for (owner, domain), codes in segment.codes.items() if owner == channel}
+
+
+def _gains(header: Header, segment: Segment, channel: int, span: slice) -> NDArray[np.int64] | None:
+    """Gains of each frame of one channel `[B, F]`; None if it has none here."""
+    if header.envelope is None or channel not in segment.gains:
+        return None
+    return header.envelope.per_frame(segment.gains[channel], segment.num_frames)[:, span]
 
 
 def _at_original_rate(stems: Iterator[Wav], header: Header, excerpt: _Excerpt, num_stems: int) -> Iterator[Wav]:

@@ -32,6 +32,21 @@ class StreamReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnvelopeReport:
+    """The envelopes of all channels."""
+
+    num_bands: int
+    seconds: float
+    """That each gain is for."""
+    step_db: float
+    num_bytes: int
+    bitrate: float
+    """Of the gains, in kbit/s, over the whole duration."""
+    present: float
+    """Share of the segments, of each channel, that have one."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileReport:
     """Everything about a stream; `dataclasses.asdict` makes it JSON."""
 
@@ -65,14 +80,15 @@ class FileReport:
     num_bytes: int
     """Of the whole stream, or of as much of it as there is."""
     payload_bytes: int
-    """Of the codes alone."""
+    """Of codes and envelopes alone."""
     bitrate: float
-    """Of the codes, in kbit/s."""
+    """Of codes and envelopes, in kbit/s."""
     file_bitrate: float
     """Of all bytes, in kbit/s."""
     overhead: float | None
-    """Bytes that are not codes, in percent of those that are; None if there are no codes."""
+    """Bytes that are neither, in percent of those that are; None if there are none."""
     streams: tuple[StreamReport, ...]
+    envelope: EnvelopeReport | None
     problems: tuple[Problem, ...]
     """What is damaged, in the order in which it was found; none if the stream is whole."""
 
@@ -99,13 +115,15 @@ def inspect(source: str | Path | BinaryIO) -> FileReport:
 def _report(fo: BinaryIO, name: str) -> FileReport:
     reader = Reader(fo, name)
     header = reader.header
-    num_segments = num_frames = 0
+    num_segments = num_frames = num_envelopes = gains_bytes = 0
     stored: Counter[StreamKey] = Counter()
     states = {key: Counter[str]() for key in header.streams}
     for segment in reader.segments():
         num_segments += 1
         num_frames = segment.start_frame + segment.num_frames
         stored.update(segment.num_bytes)
+        num_envelopes += len(segment.gains)
+        gains_bytes += segment.gains_bytes
         for key, counts in states.items():
             if key in segment.codes:
                 counts["active"] += 1
@@ -124,7 +142,8 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         duration = num_frames / header.frame_rate
     else:
         duration = original_samples / header.original_rate
-    payload_bytes = stored.total()
+    payload_bytes = stored.total() + gains_bytes
+    layout = header.envelope
     return FileReport(
         name=name,
         format_version=".".join(map(str, reader.version)),
@@ -152,6 +171,16 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         file_bitrate=_bitrate(reader.bytes_read, duration),
         overhead=100 * (reader.bytes_read - payload_bytes) / payload_bytes if payload_bytes else None,
         streams=tuple(_streams(header, stored, states, num_segments, duration)),
+        envelope=None
+        if layout is None
+        else EnvelopeReport(
+            num_bands=layout.num_bands,
+            seconds=layout.frames / header.frame_rate,
+            step_db=layout.step_db,
+            num_bytes=gains_bytes,
+            bitrate=_bitrate(gains_bytes, duration),
+            present=num_envelopes / max(num_segments * header.coded_channels, 1),
+        ),
         problems=tuple(reader.problems),
     )
 

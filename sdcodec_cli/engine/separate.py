@@ -35,7 +35,7 @@ from .codec import Codec, checked_audio
 from .compress import Level, cancelled, measure_level
 from .files import StemsResult, check_targets
 from .separator import Separator, StreamSeparator
-from .stream import CodedBlock, split_segments
+from .stream import CodedSegment
 
 BLOCK = 500 * HOP_LENGTH
 """Samples that are masked at once; 8 s at 16 kHz."""
@@ -286,8 +286,8 @@ class _View:
         self._decode(self._encoder.finish())
         self._add(self._decoder.finish())
 
-    def _decode(self, blocks: list[CodedBlock]) -> None:
-        for segment in split_segments(blocks):
+    def _decode(self, segments: list[CodedSegment]) -> None:
+        for segment in segments:
             codes = {domain: segment.of(index) for index, domain in enumerate(self._domains)}
             self._add(self._decoder.push(codes, segment.num_frames))
 

@@ -19,6 +19,7 @@ from ..errors import ModelError
 from ..families import of
 from .codec import Codec, Codes, load_codec
 from .compress import stream_header
+from .envelope import DEFAULT_SHARE
 from .other_codecs import Opus, find_dac, find_encodec, fitted, resampled
 from .separate import separate_wav
 from .separator import Separator, open_separator
@@ -84,11 +85,13 @@ class ModelCodec:
     name: str = ""
     identity: str = ""
     num_codebooks: int | None = None
+    share: float | None = DEFAULT_SHARE
+    """Of the envelope that is applied; None for no envelope at all."""
     _kept: list[tuple[Wav, str | None, Codes]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.name = self.codec.name
-        self.identity = f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}"
+        self.identity = f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}"
 
     def encode(self, wav: Wav, domain: str | None = None) -> Codes:
         """Codes of a signal `[T]` at the model's rate, which are kept for a while: several things are made of them."""
@@ -96,18 +99,22 @@ class ModelCodec:
             if known is wav and its_domain == domain:
                 return codes
         active = None if domain is None else [domain]
-        codes = self.codec.encode(wav, num_codebooks=self.num_codebooks, active=active)
+        codes = self.codec.encode(wav, num_codebooks=self.num_codebooks, active=active, envelope=self.share is not None)
         self._kept = [*self._kept[-2 * len(self.codec.domains) :], (wav, domain, codes)]
         return codes
+
+    def decode(self, codes: Codes, stem: str = "mix") -> Wav:
+        """What `encode` gave as audio `[T]` at the model's rate."""
+        return self.codec.decode(codes, stem=stem, share=self.share or 0.0)
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
         """See `Resynthesizes`; activity detection decides what a mixture has."""
         codes = self.encode(resampled(wav, sample_rate, self.codec.sample_rate))
-        back = resampled(self.codec.decode(codes), self.codec.sample_rate, sample_rate)
+        back = resampled(self.decode(codes), self.codec.sample_rate, sample_rate)
         return Resynthesis(fitted(back, len(wav)), self.bitrate(codes))
 
     def bitrate(self, codes: Codes) -> float:
-        """Of the codes that a file stores, in kbit/s."""
+        """Of codes and envelope as a file stores them, in kbit/s."""
         frames: int = next(iter(codes.codes.values())).shape[-1]
         return self.written(codes).payload_bytes * 8 / 1000 / (frames / self.codec.frame_rate)
 
@@ -121,6 +128,7 @@ class ModelCodec:
             stored=self.codec.domains,
             original_rate=self.codec.sample_rate,
             original_samples=codes.num_samples,
+            envelope=codes.envelope is not None,
         )
         writer = Writer(io.BytesIO(), header)
         for start in range(0, frames, SEGMENT_FRAMES):
@@ -128,7 +136,12 @@ class ModelCodec:
                 (0, domain): found[0, :, start : start + SEGMENT_FRAMES] if codes.active[domain][0, start] else None
                 for domain, found in codes.codes.items()
             }
-            writer.write(segment, num_frames=min(SEGMENT_FRAMES, frames - start))
+            gains = codes.envelope.of_segment(0, start) if codes.envelope else None
+            writer.write(
+                segment,
+                num_frames=min(SEGMENT_FRAMES, frames - start),
+                gains={} if gains is None or not gains.any() else {0: gains},
+            )
         writer.close(codes.num_samples)
         return writer
 
@@ -146,14 +159,14 @@ class SeparatingCodec(ModelCodec):
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
         """See `Resynthesizes`."""
         codes = self.encode(wav, domain)
-        return Resynthesis(self.codec.decode(codes, stem=domain or "mix"), self.bitrate(codes))
+        return Resynthesis(self.decode(codes, domain or "mix"), self.bitrate(codes))
 
     def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
         """See `Separates`: straight from the decoder, and by masks as `sdc separate` makes them."""
         codes, domains = self.encode(mix), self.codec.domains
         masked = separate_wav(mix[None], codec=self.codec, views=self.views)[:, 0]
         return {
-            "separation": {domain: self.codec.decode(codes, stem=domain) for domain in domains},
+            "separation": {domain: self.decode(codes, domain) for domain in domains},
             "masked separation": dict(zip(domains, masked, strict=True)),
         }
 
@@ -185,6 +198,7 @@ def find_system(
     effort: int | None = None,
     bitrate: float | None = None,
     views: int | None = None,
+    share: float | None = DEFAULT_SHARE,
 ) -> System:
     """A system by what a person writes.
 
@@ -195,6 +209,7 @@ def find_system(
         effort: of a model's encoding, as for `load_codec`
         bitrate: of each domain in kbit/s, of models with the domains of `codec`
         views: of a mixture, as for `separate`
+        share: of the envelope of models of ours; None for none at all
 
     Raises:
         ModelError: there is no such system, a bitrate that it does not have, or something is not installed
@@ -226,8 +241,9 @@ def find_system(
         return SeparatorNetwork(separator)
     found = load_codec(name, device=device, effort=effort)
     if (found.domains, found.sample_rate) != (codec.domains, codec.sample_rate):
-        return ModelCodec(found)
+        return ModelCodec(found, share=share)
     try:
-        return SeparatingCodec(found, num_codebooks=found.codebooks_for(bitrate), views=views)
+        count = found.codebooks_for(bitrate, envelope=share is not None)
+        return SeparatingCodec(found, num_codebooks=count, share=share, views=views)
     except ValueError as error:
         raise ModelError(f"--against {found.name}: {error}") from error

@@ -21,14 +21,14 @@ from ...progress import Progress
 from ...runtime import CodecModel
 from ..codec import Codec
 from ..separate import checked_views
-from ..systems import Mixture, SeparatingCodec, System, find_system
+from ..systems import Mixture, ModelCodec, SeparatingCodec, System, find_system
 from ..torchrun import is_first_process, under_torchrun
 from . import visqol
 from .measure import claim, measure
 from .mushra import check_listening_test, write_mushra
 from .protocol import plan, protocol_facts
 from .report import examples, write_report
-from .score import Cost, EvalResult, summarize
+from .score import Cost, EvalResult, envelope_text, summarize
 from .settings import Settings, VisqolModes
 from .tables import tables
 
@@ -71,7 +71,9 @@ def evaluate(
     _check_pages(settings)
     checked_views(settings.views, codec)
     settings = dataclasses.replace(settings, visqol=_visqol(settings, notes))
-    model = SeparatingCodec(codec, num_codebooks=codec.codebooks_for(settings.bitrate), views=settings.views)
+    share = settings.envelope
+    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=share is not None)
+    model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, views=settings.views)
     systems = _systems(model, settings, notes)
     if settings.mushra:
         check_listening_test([system.name for system in systems], codec.sample_rate)
@@ -98,7 +100,7 @@ def evaluate(
         with progress("clips") as tell:
             measured = measure(model, systems, plans, settings, work, progress=tell)
     first = is_first_process()
-    cost = _costs(codec, settings.bitrate) if first else []
+    cost = _costs(codec, num_codebooks, share) if first else []
     result = summarize(measured, codec, settings, cost=cost, failures=failures, notes=notes)
     if first:
         finished(result)
@@ -125,7 +127,8 @@ def _about(result: EvalResult) -> list[str]:
     about = [
         f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
         f"split {result.split}; protocol {result.protocol}; effort {result.effort}; "
-        f"views {result.views}; {result.bitrate:g} kbit/s per domain; ViSQOL {result.visqol}."
+        f"views {result.views}; {result.bitrate:g} kbit/s per domain; {envelope_text(result.envelope)}; "
+        f"ViSQOL {result.visqol}."
     ]
     return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
 
@@ -168,6 +171,7 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
                 effort=settings.effort,
                 bitrate=settings.bitrate,
                 views=settings.views,
+                share=settings.envelope,
             )
         except SdcError as error:
             if settings.all_needed:
@@ -188,26 +192,27 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
     return sorted(found, key=lambda system: order.get(type(system), 2))
 
 
-def _costs(codec: Codec, bitrate: float | None) -> list[Cost]:
+def _costs(codec: Codec, num_codebooks: int, share: float | None) -> list[Cost]:
     """The model's and, where torch is installed, that of the baseline, one after the other."""
-    costs = [_cost(codec, codec.codebooks_for(bitrate))]
+    costs = [_cost(codec, num_codebooks, share)]
     if importlib.util.find_spec("torch") is not None:
         from ...runtime.torch import TorchRuntime, choose_device
 
         recipe = zoo.find(BASELINE).recipe
         runtime = TorchRuntime(build(recipe), recipe, choose_device(codec.device), None)
-        costs.append(_cost(Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime)), None))
+        costs.append(_cost(Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime)), None, share))
     return costs
 
 
-def _cost(codec: Codec, num_codebooks: int | None) -> Cost:
+def _cost(codec: Codec, num_codebooks: int | None, share: float | None) -> Cost:
     noise = np.random.default_rng(0).standard_normal(round(COST_SECONDS * codec.sample_rate), dtype=np.float32)
     wav = noise * np.float32(0.05)
     # What is set up on first use does not count.
-    codec.decode(codec.encode(wav[: len(wav) // 10], num_codebooks=num_codebooks))
+    system = ModelCodec(codec, num_codebooks=num_codebooks, share=share)
+    system.decode(system.encode(wav[: len(wav) // 10]))
     began = time.perf_counter()
-    codes = codec.encode(wav, num_codebooks=num_codebooks)
+    codes = system.encode(wav)
     encoded = time.perf_counter()
-    codec.decode(codes)
+    system.decode(codes)
     decoded = time.perf_counter()
     return Cost(codec.name, codec.device, COST_SECONDS / (encoded - began), COST_SECONDS / (decoded - encoded))

@@ -119,11 +119,11 @@ def own_estimates(model: SeparatingCodec, clip: Clip) -> Iterator[Estimate]:
     for domain, stem in clip.stems.items():
         if is_silent(stem):
             continue
-        everywhere = plain.encode(stem, num_codebooks=model.num_codebooks, active=codec.domains)
+        everywhere = plain.encode(stem, num_codebooks=model.num_codebooks, active=codec.domains, envelope=False)
         for through in codec.domains:
             yield Estimate("cross", codec.name, domain, codec.decode(everywhere, stem=through), stem, through=through)
         alone = model.encode(stem)
-        yield Estimate("whole", codec.name, domain, codec.decode(alone), stem, bitrate=model.bitrate(alone))
+        yield Estimate("whole", codec.name, domain, model.decode(alone), stem, bitrate=model.bitrate(alone))
 
 
 def is_silent(wav: Wav) -> bool:
@@ -327,7 +327,7 @@ def claim(work: Path, model: SeparatingCodec, systems: Sequence[System], setting
         "weights": model.codec.weights_sha256.hex(),
         "effort": model.codec.effort,
         "systems": [[system.name, system.identity] for system in systems if system is not model],
-        **{name: getattr(settings, name) for name in ("bitrate", "views", "protocol", "visqol")},
+        **{name: getattr(settings, name) for name in ("bitrate", "views", "envelope", "protocol", "visqol")},
     }
     try:
         if is_first_process():

@@ -131,7 +131,9 @@ class EvalResult:
     effort: int
     """Steps of analysis by synthesis of the model's encoding; masked separation and cross are without."""
     bitrate: float
-    """Of each active domain, in kbit/s; masked separation is at the model's full rate."""
+    """Of the codes of each active domain, in kbit/s; masked separation is at the model's full rate."""
+    envelope: float | None
+    """Share of the envelope that was applied; None where there was none at all."""
     views: int
     """How many views of the mixture masked separation takes the mean mask of."""
     version: str
@@ -159,6 +161,11 @@ class EvalResult:
     notes: tuple[str, ...]
 
 
+def envelope_text(share: float | None) -> str:
+    """How the envelope was used, in words."""
+    return "no envelope" if share is None else f"envelope {share:g}"
+
+
 def summarize(
     measured: Measured,
     codec: Codec,
@@ -169,7 +176,7 @@ def summarize(
     notes: Sequence[str],
 ) -> EvalResult:
     """The tables of an evaluation."""
-    num_codebooks = codec.codebooks_for(settings.bitrate)
+    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=settings.envelope is not None)
     sums: Counter[tuple[str, ...]] = Counter()
     for row in measured.table:
         if row.task in ("file", "activity"):
@@ -180,6 +187,7 @@ def summarize(
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
         bitrate=num_codebooks * codec.model.codebook_bitrate,
+        envelope=settings.envelope,
         views=settings.views,
         version=__version__,
         data_root=str(settings.data_root),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ..envelope import DEFAULT_SHARE
 from ..separate import DEFAULT_VIEWS
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Settings:
     effort: int | None = None
     """Of the other models' encoding, see `Codec.effort`; None for each one's own."""
     bitrate: float | None = None
-    """Of each domain, in kbit/s, of models with the domains of the one under test; None for each one's full rate."""
+    """Of each domain, in kbit/s, the envelope taken in, of models with the domains of the one under test; None for each
+    one's full rate."""
     views: int = DEFAULT_VIEWS
     """Of a mixture, whose masks are averaged, see `separate`."""
+    envelope: float | None = DEFAULT_SHARE
+    """Share of the envelope that models of ours apply, see `Codec.decode`; None for no envelope at all."""

@@ -1,0 +1,208 @@
+"""Encoding of one signal as it arrives, in constant memory; `stream` says how.
+
+Legend: T samples, F frames, N streams, K codebooks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import SILENCE, Wav
+from ..runtime.model import NOTHING, Analysis, CodecModel, Codes
+from .envelope import BITRATE, Bands, choose_gains, layout_for
+from .refine import refine
+from .stream import BLOCK_FRAMES, SEGMENT_FRAMES, CodedSegment, StreamDecoder, joined
+
+SHORTEST_FRAMES = 8
+"""Shorter signals are continued by their mirror image to this length before they are encoded: of one or two frames,
+which training has none of, the network makes something 14 to 18 dB too quiet. Decoding cuts off what was added."""
+
+ACTIVITY_FRAMES = 11
+"""Frames over which the activity that the network finds is averaged, so that a single frame does not decide."""
+
+
+class StreamEncoder:
+    """Turns one mono signal into codes as it arrives; see `Codec.stream_encoder`.
+
+    Args:
+        model: the model
+        num_codebooks: how many are stored
+        known: streams that the audio consists of, or None to find out
+        effort: steps of refinement
+        envelope: whether segments have one
+    """
+
+    def __init__(
+        self,
+        model: CodecModel,
+        *,
+        num_codebooks: int,
+        known: Sequence[int] | None,
+        effort: int,
+        envelope: bool,
+    ) -> None:
+        self._envelopes = _Envelopes(model) if envelope else None
+        self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
+        self._pieces: list[Wav] = []
+        self._buffered = 0
+        self._start = 0  # frame at which the buffer begins
+        self._next = 0  # frame at which the next block begins
+        self._past = np.zeros((len(model.streams), model.num_codebooks, 0), dtype=np.int64)
+
+    def push(self, wav: Wav) -> list[CodedSegment]:
+        """Take samples `[T]` in, give out the segments that are complete."""
+        self._pieces.append(np.asarray(wav, dtype=np.float32))
+        self._buffered += len(wav)
+        hop, segments = self._model.hop_length, []
+        while self._buffered >= (self._next + BLOCK_FRAMES + self._model.analysis_context - self._start) * hop:
+            segments += self._encode(self._next + BLOCK_FRAMES)
+        # The caller may use its memory again.
+        self._pieces[-1] = self._pieces[-1].copy()
+        return segments
+
+    def finish(self) -> list[CodedSegment]:
+        """Give out the rest; of a very short signal, more frames than it has."""
+        missing = SHORTEST_FRAMES * self._model.hop_length - self._buffered
+        if self._start == 0 and self._buffered and missing > 0:
+            self._pieces = [np.pad(joined(self._pieces), (0, missing), mode="symmetric")]
+            self._buffered += missing
+        total = self._start + math.ceil(self._buffered / self._model.hop_length)
+        segments = []
+        while self._next < total:
+            segments += self._encode(min(self._next + BLOCK_FRAMES, total))
+        return [*segments, *self._envelopes.finish()] if self._envelopes else segments
+
+    def _encode(self, stop: int) -> list[CodedSegment]:
+        hop, start, context = self._model.hop_length, self._next, self._model.analysis_context
+        buffer = joined(self._pieces)
+        wav = buffer[: (stop + context - self._start) * hop]
+        analysis = self._model.analyse(wav)
+        inner = slice(start - self._start, stop - self._start)
+        own = buffer[inner.start * hop : inner.stop * hop]
+        active = self._active(own, analysis.activity[:, inner])
+        if self._effort and active.any():
+            codes = self._refined(wav, analysis, inner, active)
+        else:
+            codes = self._model.quantize(analysis.latent[:, inner])
+        codes = codes[:, : self._num_codebooks]
+        self._remember(codes, active)
+        self._next = stop
+        keep = max(self._start, stop - context)
+        self._pieces = [buffer[(keep - self._start) * hop :]]
+        self._buffered = len(self._pieces[0])
+        self._start = keep
+        segments = [
+            CodedSegment(start + first, codes[..., first : first + SEGMENT_FRAMES], active[:, first])
+            for first in range(0, stop - start, SEGMENT_FRAMES)
+        ]
+        if self._envelopes is None:
+            return segments
+        return self._envelopes.push(np.pad(own, (0, (stop - start) * hop - len(own))), segments)
+
+    def _refined(self, wav: Wav, analysis: Analysis, inner: slice, active: NDArray[np.bool_]) -> Codes:
+        """Codes of a block by analysis by synthesis, `[N, K, F]`."""
+        hop, past = self._model.hop_length, self._past.shape[-1]
+        # Frames after the block are not decided yet; with what they may become, the block's end sounds as it will.
+        ahead = min(self._context, analysis.latent.shape[-1] - inner.stop)
+        stop = inner.stop + ahead
+        weights = np.pad(active, ((0, 0), (0, ahead)), mode="edge").astype(np.float32)
+        around = wav[(inner.start - past) * hop : stop * hop]
+        refiner = self._model.refiner(around, self._past, weights, self._num_codebooks)
+        codes = refine(refiner, analysis.latent[:, inner.start : stop], effort=self._effort)
+        return codes[..., : inner.stop - inner.start]
+
+    def _remember(self, codes: Codes, active: NDArray[np.bool_]) -> None:
+        """Keep the codes that the next block's beginning depends on."""
+        missing = self._model.num_codebooks - codes.shape[1]
+        kept = np.where(active[:, None], codes, NOTHING)
+        kept = np.pad(kept, ((0, 0), (0, missing), (0, 0)), constant_values=NOTHING)
+        self._past = np.concatenate([self._past, kept], axis=-1)[..., -self._context :]
+
+    @property
+    def _context(self) -> int:
+        """Frames on each side of a frame that its decoding needs, as far as the buffer still has them."""
+        return min(self._model.analysis_context, self._model.synthesis_context)
+
+    def _active(self, wav: Wav, activity: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which streams are active in each segment of a block: `[N, F]`."""
+        hop, frames = self._model.hop_length, activity.shape[1]
+        active = np.ones(activity.shape, dtype=bool)
+        if self._known is not None:
+            active[[index not in self._known for index in range(len(active))]] = False
+            return active
+        for start in range(0, frames, SEGMENT_FRAMES):
+            span = slice(start, start + SEGMENT_FRAMES)
+            segment = wav[start * hop : (start + SEGMENT_FRAMES) * hop]
+            if float(np.abs(segment).max()) < SILENCE:
+                active[:, span] = False
+            else:
+                active[:, span] = _active_streams(activity[:, span])[:, None]
+        return active
+
+
+def _active_streams(activity: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which streams are active in a segment, `[N]`, from the probabilities that the network gives each frame, `[N, F]`.
+
+    A stream is active where the mean of `ACTIVITY_FRAMES` frames in a row is above 0.5 at any place. The likeliest one
+    always is, because audio that no stream is active for would be lost.
+    """
+    width = min(ACTIVITY_FRAMES, activity.shape[1])
+    windows = np.lib.stride_tricks.sliding_window_view(activity, width, axis=1)
+    peaks = windows.mean(-1).max(-1)
+    active = peaks > 0.5
+    active[peaks.argmax()] = True
+    return np.asarray(active)
+
+
+class _Envelopes:
+    """Adds envelopes to segments, by comparing what the decoder makes of them with the audio.
+
+    Args:
+        model: the model
+    """
+
+    def __init__(self, model: CodecModel) -> None:
+        self._hop, self._rate = model.hop_length, model.sample_rate
+        self._bands = Bands(layout_for(model.sample_rate, model.hop_length), model.sample_rate, model.hop_length)
+        self._streams = [stream.name for stream in model.streams]
+        self._decoder = StreamDecoder(model, ["mix"])
+        self._waiting: list[CodedSegment] = []
+        # Both begin half a frame before the first segment that waits.
+        self._original = self._decoded = np.zeros(self._hop // 2, dtype=np.float32)
+
+    def push(self, wav: Wav, segments: Sequence[CodedSegment]) -> list[CodedSegment]:
+        """Take segments and their audio `[T]` in, give out those that are complete."""
+        self._original = np.concatenate([self._original, wav])
+        self._waiting += segments
+        for segment in segments:
+            codes = {name: segment.of(index) for index, name in enumerate(self._streams)}
+            self._add(self._decoder.push(codes, segment.num_frames))
+        return self._complete()
+
+    def finish(self) -> list[CodedSegment]:
+        """Give out the rest."""
+        self._add([*self._decoder.finish(), np.zeros((1, self._hop), dtype=np.float32)])
+        self._original = np.pad(self._original, (0, self._hop))
+        return self._complete()
+
+    def _add(self, pieces: Sequence[Wav]) -> None:
+        self._decoded = np.concatenate([self._decoded, *(piece[0] for piece in pieces)])
+
+    def _complete(self) -> list[CodedSegment]:
+        segments = []
+        while self._waiting and len(self._decoded) >= (self._waiting[0].num_frames + 1) * self._hop:
+            segment = self._waiting.pop(0)
+            length = segment.num_frames * self._hop
+            span = slice(length + self._hop)
+            if segment.active.any():
+                wanted = self._bands.wanted(self._original[span], self._decoded[span])
+                gains = choose_gains(wanted, max_bits=1000 * BITRATE * length / self._rate)
+                segment = replace(segment, gains=gains)
+            segments.append(segment)
+            self._original, self._decoded = self._original[length:], self._decoded[length:]
+        return segments
