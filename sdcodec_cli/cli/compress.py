@@ -92,7 +92,8 @@ def compress(
 
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
         say_runtime(console, codec, runtime)
-        check_bitrate(codec, bitrate, envelope=envelope and selection in ("auto", "all"))
+        complete = domains in ("auto", "all") or len(selection) == len(known)
+        check_bitrate(codec, bitrate, envelope=envelope and complete)
         codec.prepare(decode=False)
         for job in jobs:
             with console.catching(), job.folders():
