@@ -43,6 +43,9 @@ FLOOR = 4e-10
 PRICE = 0.2
 """Of a bit, in squared steps of error: with it, half as many gains change as without."""
 
+DEAREST = 20.0
+"""Price at which gains are given up that still take too many bits."""
+
 UNIT_BITS = 8 * 16
 """Of a file for each segment's envelope, besides its gains."""
 
@@ -175,7 +178,7 @@ def choose_gains(wanted: NDArray[np.float64], max_bits: float) -> Gains | None:
     """Gains that are close to those that are wanted, and cheap.
 
     One after the other, in the order in which they are coded, each is the one with the least sum of its squared error
-    and the price of its bits. The price goes up until all of them fit.
+    and the price of its bits. The price goes up until all of them fit; whether they are worth it is asked at the first.
 
     Args:
         wanted: in steps, `[B, n]`
@@ -185,15 +188,16 @@ def choose_gains(wanted: NDArray[np.float64], max_bits: float) -> Gains | None:
         `[B, n]`, or None where doing without them is better
     """
     columns = np.clip(wanted, LOWEST_GAIN - 0.5, LOWEST_GAIN + NUM_GAINS - 0.5).T.tolist()
-    price = PRICE
-    while True:
+    nothing, price = np.square(columns).sum(), PRICE
+    while price < DEAREST:
         gains, error, bits = _chosen(columns, price)
         bits += UNIT_BITS
-        if error + price * bits >= np.square(columns).sum():
+        if error + PRICE * bits >= nothing:
             return None
         if bits <= max_bits:
             return np.array(gains, dtype=np.int64).T + LOWEST_GAIN
         price *= 1.5
+    return None
 
 
 def _chosen(columns: Sequence[Sequence[float]], price: float) -> tuple[list[list[int]], float, float]:
