@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..audio import Wav
 from ..bitstream import EnvelopeLayout
+from ..bitstream.header import MAX_GAIN_FRAMES
 from ..bitstream.codings import LOWEST_GAIN, NUM_GAINS, PRECISION, context, frequencies
 
 DEFAULT_SHARE = 0.6
@@ -70,9 +71,8 @@ def layout_for(sample_rate: int, hop_length: int) -> EnvelopeLayout:
     count = round((scale(sample_rate / 2) - scale(LOWEST)) / width)
     edges = [(10 ** ((scale(LOWEST) + width * band) / 21.4) - 1) / 0.00437 for band in range(count)]
     hertz = [round(edge) for edge in edges if edge >= FIRST] or [round(LOWEST)]
-    return EnvelopeLayout(
-        frames=max(1, round(SECONDS * sample_rate / hop_length)), step_db=STEP_DB, edges=(*hertz, sample_rate // 2)
-    )
+    frames = min(max(1, round(SECONDS * sample_rate / hop_length)), MAX_GAIN_FRAMES)
+    return EnvelopeLayout(frames=frames, step_db=STEP_DB, edges=(*hertz, sample_rate // 2))
 
 
 class Bands:
@@ -124,7 +124,7 @@ class Bands:
 
 
 class StreamShaper:
-    """Changes levels of bands as audio arrives; what comes out is half a frame late until `finish`.
+    """Changes levels of bands as audio arrives; what comes out is a frame and a half late until `finish`.
 
     Args:
         bands: of the model
