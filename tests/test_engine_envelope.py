@@ -238,8 +238,8 @@ def bits_of(gains: np.ndarray) -> int:
 
 
 def test_steps_that_are_worth_their_bits_come_back_exactly():
-    slope = np.repeat(np.arange(16) // 4, 50).reshape(16, 50)
-    rising = slope - 1 + 3 * (np.arange(50) // 25)
+    slope = np.repeat(np.arange(16) // 6, 50).reshape(16, 50)
+    rising = slope + 3 * (np.arange(50) // 25)
     for steps in (slope, rising, np.full((16, 50), -3), np.full((16, 50), 5)):
         assert np.array_equal(choose_gains(steps.astype(float), max_bits=1e9), steps)
         near = steps + np.random.default_rng(0).uniform(-0.2, 0.2, steps.shape)
