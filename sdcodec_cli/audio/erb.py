@@ -1,0 +1,55 @@
+"""Bands as wide as the ear's: on the scale of equivalent rectangular bandwidths (Glasberg and Moore, 1990).
+
+Legend: K bins, B bands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_BANDS, LOWEST, HIGHEST = 20, 50.0, 8000.0
+"""Bands of envelopes: so many would lie in this range in Hz."""
+
+FIRST = 300.0
+"""Those that begin below are left out: codes have them right."""
+
+
+def erb_edges(count: int, lowest: float, highest: float) -> NDArray[np.float64]:
+    """Edges of `count` bands of equal width on that scale, in Hz: `[count + 1]`."""
+    places = np.linspace(_place(lowest), _place(highest), count + 1)
+    return np.asarray((10 ** (places / 21.4) - 1) / 0.00437)
+
+
+def envelope_edges(sample_rate: int) -> tuple[int, ...]:
+    """Edges of the bands of envelopes in whole Hz, up to half of the sample rate, and in the same places for all rates."""
+    width = (_place(HIGHEST) - _place(LOWEST)) / NUM_BANDS
+    count = max(1, round((_place(sample_rate / 2) - _place(LOWEST)) / width))
+    edges = erb_edges(count, LOWEST, _hertz(_place(LOWEST) + count * width))[:-1]
+    return (*([round(edge) for edge in edges if edge >= FIRST] or [0]), sample_rate // 2)
+
+
+def band_bank(
+    edges: Sequence[float] | NDArray[np.float64], window_length: int, sample_rate: int
+) -> NDArray[np.float32]:
+    """What takes powers of bins to their means over bands: `[K, B]`; a band without bins has zeros.
+
+    Args:
+        edges: of the bands, in Hz; a band has all frequencies from its edge to below the next
+        window_length: in samples
+        sample_rate: in Hz
+    """
+    bins = np.fft.rfftfreq(window_length, 1 / sample_rate)[:, None]
+    members = (bins >= np.asarray(edges)[:-1]) & (bins < np.asarray(edges)[1:])
+    return (members / np.maximum(members.sum(0), 1)).astype(np.float32)
+
+
+def _place(hertz: float) -> float:
+    return 21.4 * math.log10(1 + 0.00437 * hertz)
+
+
+def _hertz(place: float) -> float:
+    return float((10 ** (place / 21.4) - 1) / 0.00437)
