@@ -25,7 +25,7 @@ def erb_edges(count: int, lowest: float, highest: float) -> NDArray[np.float64]:
 
 
 def envelope_edges(sample_rate: int) -> tuple[int, ...]:
-    """Edges of the bands of envelopes in whole Hz, up to half of the sample rate, and in the same places for all rates."""
+    """Edges of the bands of envelopes in whole Hz, in the same places for all rates, up to half of each."""
     width = (_place(HIGHEST) - _place(LOWEST)) / NUM_BANDS
     count = max(1, round((_place(sample_rate / 2) - _place(LOWEST)) / width))
     edges = erb_edges(count, LOWEST, _hertz(_place(LOWEST) + count * width))[:-1]
@@ -44,7 +44,7 @@ def band_bank(
     """
     bins = np.fft.rfftfreq(window_length, 1 / sample_rate)[:, None]
     members = (bins >= np.asarray(edges)[:-1]) & (bins < np.asarray(edges)[1:])
-    return (members / np.maximum(members.sum(0), 1)).astype(np.float32)
+    return np.asarray(members / np.maximum(members.sum(0), 1), dtype=np.float32)
 
 
 def _place(hertz: float) -> float:

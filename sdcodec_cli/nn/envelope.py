@@ -1,4 +1,4 @@
-"""The envelope as training sees it: what decoded audio is after a decoder has applied a share of the gains that it lacks.
+"""The envelope as training sees it: decoded audio after a share of the gains that it lacks has been applied.
 
 Legend: R rows, T samples, F frames, K bins.
 """
