@@ -93,7 +93,7 @@ def compress(
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
         say_runtime(console, codec, runtime)
         check_bitrate(codec, bitrate, envelope=envelope and selection in ("auto", "all"))
-        codec.prepare(decode=False)
+        codec.prepare(decode=envelope)
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:
