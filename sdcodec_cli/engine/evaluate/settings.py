@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..separate import DEFAULT_VIEWS
+from .speech import SpeechJudge
 
 if TYPE_CHECKING:
     from ...data.dnr import Split
@@ -30,8 +31,10 @@ class Settings:
     """Whether one of them that cannot be used is an error, and not a note."""
     visqol: VisqolModes = "auto"
     """`auto` is both where ViSQOL is installed, else none."""
+    speech: tuple[SpeechJudge, ...] | None = None
+    """Who is asked about speech; None for PESQ and ESTOI where they are installed."""
     jobs: int = 1
-    """Processes for ViSQOL, beside this one."""
+    """Processes for ViSQOL and judges of speech, beside this one."""
     work: Path | None = None
     """Folder in which each clip's results are kept, to go on from them."""
     limit: int | None = None
