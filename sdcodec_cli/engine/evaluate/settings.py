@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..envelope import DEFAULT_SHARE
 from ..separate import DEFAULT_VIEWS
+from .speech import SpeechJudge
 
 if TYPE_CHECKING:
     from ...data.dnr import Split
@@ -31,8 +32,10 @@ class Settings:
     """Whether one of them that cannot be used is an error, and not a note."""
     visqol: VisqolModes = "auto"
     """`auto` is both where ViSQOL is installed, else none."""
+    speech: tuple[SpeechJudge, ...] | None = None
+    """Who is asked about speech; None for PESQ and ESTOI where they are installed."""
     jobs: int = 1
-    """Processes for ViSQOL, beside this one."""
+    """Processes for ViSQOL and judges of speech, beside this one."""
     work: Path | None = None
     """Folder in which each clip's results are kept, to go on from them."""
     limit: int | None = None
