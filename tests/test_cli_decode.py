@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sdcodec_cli.audio import bands
+from sdcodec_cli.bitstream import codings
+from sdcodec_cli.cli import options
+from sdcodec_cli.engine import separate
+
 from bitstream_examples import small_example
 from cli_examples import Engine, errors, install, sdc
 
