@@ -242,7 +242,7 @@ class Codec(Loaded[CodecModel]):
         each, beside = self.model.codebook_bitrate, ENVELOPE_BITRATE if envelope else 0.0
         lowest, highest = each + beside, self.bitrate + beside
         if not lowest - 1e-9 <= bitrate <= highest + 1e-9:
-            without = ", which takes the envelope in; without one it may be lower" if envelope else ""
+            without = f" (without an envelope {each:g} to {self.bitrate:g})" if envelope else ""
             raise ValueError(
                 f"bitrate must be between {lowest:g} and {highest:g} kbit/s per domain{without}, got {bitrate:g}"
             )
