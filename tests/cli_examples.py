@@ -103,7 +103,8 @@ class Engine:
         with file:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
-        return DecodeResult(source, dict(targets), **{**STEMS, "envelope": options["share"], "problems": (), **self.result})
+        found = {**STEMS, "envelope": options["share"], "problems": (), **self.result}
+        return DecodeResult(source, dict(targets), **found)
 
     def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> SeparateResult:
         self.calls.append({"source": source, "targets": dict(targets), **options})

@@ -384,7 +384,10 @@ def test_a_layout_that_a_header_cannot_state_is_a_wrong_call(change: dict[str, A
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"\x02", b"\x02\x40\x00\x00", b"\0\x40\1\0\1", b"\2\0\1\0\1", b"\2\x40\1\1\1", b"\2\x40\1\0", b"\2\x40\1\0\1\2"],
+    [
+        *(b"", b"\x02", b"\x02\x40\x00\x00", b"\0\x40\1\0\1", b"\2\0\1\0\1"),
+        *(b"\2\x40\1\1\1", b"\2\x40\1\0", b"\2\x40\1\0\1\2"),
+    ],
 )
 def test_a_layout_that_makes_no_sense_is_refused_even_with_a_valid_checksum(value: bytes) -> None:
     body = encode_header(example_header())[18:-4] + b"\x08" + bytes([len(value)]) + value

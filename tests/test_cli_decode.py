@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sdcodec_cli.audio import bands
+from sdcodec_cli.bitstream import codings
+from sdcodec_cli.cli import options
+from sdcodec_cli.engine import separate
+
 from bitstream_examples import small_example
 from cli_examples import Engine, errors, install, sdc
 
@@ -198,3 +203,12 @@ def test_a_start_that_is_no_time_exits_with_2(engine: Engine, start: str) -> Non
     result = sdc("decode", "a.sdc", "--start", start)
     assert result.exit_code == 2
     assert f"{start!r} is not a number of seconds from 0" in result.stderr
+
+
+def test_numbers_that_the_command_line_repeats_are_those_of_the_engine():
+    assert options.DEFAULT_SHARE == bands.SHARE
+    assert options.DEFAULT_VIEWS == separate.DEFAULT_VIEWS
+    assert (bands.LOWEST_DB, bands.HIGHEST_DB) == (
+        bands.STEP_DB * codings.LOWEST_GAIN,
+        bands.STEP_DB * (codings.LOWEST_GAIN + codings.NUM_GAINS - 1),
+    )

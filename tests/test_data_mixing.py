@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sdcodec_cli.audio import integrated_loudness
+from sdcodec_cli.data.augment import pause
 from sdcodec_cli.data.mixing import TRIES, Example, Trouble, draw, loudness, mix
 from sdcodec_cli.data.pool import Pool
 from sdcodec_cli.errors import InputError
@@ -200,3 +201,39 @@ def test_augmentation_changes_examples_and_nothing_of_it_by_default():
     assert not np.array_equal(plain.crops, other.crops)
     assert float(np.abs(other.targets - plain.targets).max()) > 0.1
     assert math.isfinite(float(mixed(other).sum()))
+
+
+def test_a_pause_is_silent_and_leaves_the_rest_as_it_was():
+    wav = np.ones(16_000, dtype=np.float32)
+    shares = []
+    for seed in range(200):
+        paused = pause(wav, 16_000, np.random.default_rng(seed))
+        silent, kept = paused == 0, paused == 1
+        shares.append(silent.mean())
+        assert (~silent & ~kept).sum() <= 2 * 160
+        assert np.abs(np.diff(paused)).max() < 0.011
+    assert min(shares) > 0.04
+    assert max(shares) < 0.76
+
+
+def test_a_pause_that_would_take_nearly_everything_is_left_out():
+    wav = np.zeros(16_000, dtype=np.float32)
+    wav[8_000] = 1
+    for seed in range(20):
+        assert pause(wav, 16_000, np.random.default_rng(seed))[8_000] == 1
+
+
+def test_pauses_come_as_often_as_asked_and_change_nothing_else():
+    source = pool()
+    before = [draw(source, FIXED, seed=1, index=index) for index in range(60)]
+    after = [
+        draw(source, FIXED, seed=1, index=index, augmentation=AugmentationFields(pauses=0.5)) for index in range(60)
+    ]
+    stems = paused = 0
+    for plain, with_pauses in zip(before, after, strict=True):
+        assert (plain.active == with_pauses.active).all()
+        assert (plain.targets == with_pauses.targets).all()
+        for one, other in zip(plain.crops[plain.active], with_pauses.crops[plain.active], strict=True):
+            stems += 1
+            paused += not np.array_equal(one, other)
+    assert 0.35 < paused / stems < 0.65

@@ -21,6 +21,7 @@ from sdcodec_cli.engine.evaluate import evaluation, measure, visqol
 from sdcodec_cli.engine.evaluate.evaluation import BASELINE, evaluate
 from sdcodec_cli.engine.evaluate.score import EvalResult
 from sdcodec_cli.engine.evaluate.settings import Settings
+from sdcodec_cli.engine.evaluate.speech import available
 from sdcodec_cli.engine.evaluate.tables import tables
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES
 from sdcodec_cli.errors import InputError, ModelError, OutputError, SdcError
@@ -115,7 +116,7 @@ def names_of_measured_clips(monkeypatch) -> list[str]:
 
 
 def settings_for(root: Path, **changes) -> Settings:
-    plain = {"data_root": root, "split": "val", "against": ("mixture",), "visqol": "off", "device": "cpu"}
+    plain = {"data_root": root, "split": "val", "against": ("mixture",), "visqol": "off", "speech": (), "device": "cpu"}
     return Settings(**{**plain, **changes})
 
 
@@ -325,6 +326,20 @@ def test_results_of_an_earlier_version_are_not_mixed_in(codec, root, tmp_path):
         evaluate(codec, settings_for(root, work=tmp_path))
 
 
+def test_results_without_what_is_measured_now_are_measured_again(codec, root, tmp_path, monkeypatch, result):
+    """Levels of bands came later than the first evaluations that somebody may have kept."""
+    work = tmp_path / "work"
+    with monkeypatch.context() as patch:
+        patch.setattr(measure, "LAYOUT", measure.LAYOUT - 1)
+        patch.setattr(measure, "JUDGED", ())
+        assert not any("band_bias" in row.metrics for row in evaluate(codec, settings_for(root, work=work)).rows)
+    measured = names_of_measured_clips(monkeypatch)
+    assert evaluate(codec, settings_for(root, work=work)).rows == result.rows
+    assert measured == ["0000-0.0", "0001-0.0"]
+    known = {"version", "model", "weights", "effort", "systems", "bitrate", "views", "protocol", "visqol"}
+    assert json.loads((work / "settings.json").read_text()).keys() == known  # with more, earlier ones were refused
+
+
 def test_processes_share_the_clips(codec, root, tmp_path, monkeypatch, result):
     """As under torchrun, one after the other: the second collects what both have measured."""
     monkeypatch.setattr(
@@ -380,6 +395,36 @@ def test_a_track_that_lacks_a_stem_or_is_too_short_is_reported(codec, root, tmp_
         "has no sfx.wav; restore the track",
         "has 0.05 s of sound, and clips need 0.5 s; leave it out",
     ]
+
+
+class Halving:
+    """A system whose output is 6 dB too quiet."""
+
+    name = identity = "halving"
+
+    def resynthesize(self, wav, sample_rate, domain=None):
+        return wav / 2, 1.0
+
+
+def test_levels_of_bands_are_measured_wherever_something_is_resynthesized_or_separated(codec, root, monkeypatch):
+    monkeypatch.setattr(evaluation, "find_system", lambda *_, **__: Halving())
+    result = evaluate(codec, settings_for(root))
+    assert len(result.band_edges) == 22
+    for row in result.rows:
+        if row.task in ("cross", "whole"):
+            assert (row.band_bias, row.band_spread) == (None, None)
+            assert not {"band_bias", "band_spread"} & row.metrics.keys()
+        else:
+            assert len(row.band_bias) == len(row.band_spread) == 21
+            for metric, bands in (("band_bias", row.band_bias), ("band_spread", row.band_spread)):
+                assert row.metrics[metric].mean == pytest.approx(np.mean(bands[9:]))  # those above 1 kHz
+        if row.system == "halving" and row.stem == "sfx":  # noise in all bands
+            np.testing.assert_allclose(row.band_bias, 20 * np.log10(0.5), atol=0.01)
+            np.testing.assert_allclose(row.band_spread, 0.0, atol=0.01)
+    (table,) = (table for table in tables(result) if "Resynthesis" in table.title)
+    (quiet,) = (row for row in table.rows if row[:2] == ("sfx", "halving"))
+    assert quiet[table.heads.index("bias >1 kHz, dB")] == "-6.02 ± 0.00"
+    assert "lower is better for mel, STFT, spread >1 kHz; 0 is best for bias >1 kHz" in table.note
 
 
 class Failing:
@@ -512,7 +557,7 @@ def test_the_best_is_the_best_of_its_bitrate(result):
     assert (table.best, table.paper) == ({(0, 2)}, {3, 4})
 
 
-@pytest.mark.parametrize("columns", [60, 80, 100, 200])
+@pytest.mark.parametrize("columns", [60, 80, 100, 120, 200])
 def test_tables_fit_any_terminal_and_say_what_they_leave_out(result, monkeypatch, capsys, columns):
     from sdcodec_cli.cli.eval import _show
 
@@ -535,7 +580,7 @@ def test_tables_fit_any_terminal_and_say_what_they_leave_out(result, monkeypatch
     for row in result.rows:
         if row.task == "separation":
             assert f"{row.metrics['si_sdr'].mean:.2f}" in shown
-    assert ("not enough room for" in shown) == (columns <= 80)
+    assert ("not enough room for" in shown) == (columns <= 100)
 
 
 @pytest.mark.skipif(
@@ -578,6 +623,23 @@ def test_visqol_stands_in_the_table(codec, root):
     assert "visqol_speech" not in rows["whole", codec.name, "speech"]
 
 
+@pytest.mark.skipif(available("estoi") is not None, reason="needs pystoi")
+def test_scores_of_speech_stand_in_its_rows_and_what_has_none_is_counted(codec, root, tmp_path):
+    shutil.copytree(root, tmp_path / "dnr")
+    speech = tmp_path / "dnr" / "cv" / "0001" / "speech.wav"
+    wav, _ = soundfile.read(speech)
+    wav[3000:] *= 1e-4  # a word, and then nothing that ESTOI would hear
+    soundfile.write(speech, wav, RATE, subtype="FLOAT")
+    result = evaluate(codec, settings_for(tmp_path / "dnr", speech=("estoi",)))
+    assert result.speech == ("estoi",)
+    with_scores = {(row.task, row.stem) for row in result.rows if "estoi" in row.metrics}
+    assert with_scores == {(task, "speech") for task in ("resynthesis", "separation", "masked separation")}
+    for row in result.rows:
+        if "estoi" in row.metrics:
+            assert (row.metrics["estoi"].num_clips, row.metrics["estoi"].reason) == (1, "too_little_speech")
+    assert result.notes == ("ESTOI: no value for 4 of 8 estimates: too little speech (4)",)
+
+
 def test_a_report_and_a_listening_test_are_written_beside_the_tables(codec, root, tmp_path, one):
     pages = tmp_path / "report"
     settings = settings_for(root, limit=1, report=pages, mushra=True, examples=1)
@@ -601,7 +663,7 @@ def test_a_report_and_a_listening_test_are_written_beside_the_tables(codec, root
 
 def test_the_command_prints_tables_and_json(folder, root, one):
     command = ["eval", "--data-root", root, "--dnr", "val", "--limit", "1", "--model", folder, "--visqol", "off"]
-    command += ["--against", "mixture", "--device", "cpu"]
+    command += ["--speech", "none", "--against", "mixture", "--device", "cpu"]
     shown = sdc(*command)
     assert shown.exit_code == 0, shown.stderr
     single = "those of the paper of one (--views 1)"
@@ -626,6 +688,10 @@ def test_wrong_requests_are_one_line(folder, root, tmp_path):
     assert line == "--mushra needs a place to go; pass --report DIR"
     (line,) = errors(sdc("eval", "--data-root", root, "--examples", "2"), exit_code=2)
     assert line == "--examples are of the report; pass --report DIR"
+    for asked, wrong in ((("loud",), "loud"), (("none", "pesq"), "none")):
+        options = [option for name in asked for option in ("--speech", name)]
+        (line,) = errors(sdc("eval", "--data-root", root, *options), exit_code=2)
+        assert line == f"--speech {wrong}: give pesq, estoi or dnsmos, several of them, or none alone"
     (line,) = errors(sdc("eval", "--data-root", str(tmp_path), "--model", str(folder), "--device", "cpu"))
     assert "tt: no tracks" in line
 

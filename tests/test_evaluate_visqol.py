@@ -20,7 +20,8 @@ import pytest
 
 from sdcodec_cli.data.parallel import ProcessPool
 from sdcodec_cli.engine.evaluate import visqol as module
-from sdcodec_cli.engine.evaluate.visqol import available, score, visqol
+from sdcodec_cli.engine.evaluate.judges import score
+from sdcodec_cli.engine.evaluate.visqol import available, visqol
 from sdcodec_cli.errors import SdcError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -275,19 +276,24 @@ def test_another_version_counts_as_missing(monkeypatch):
 def test_a_pool_gives_what_one_process_gives():
     jobs = [(name, mode) for name in ("speech_leak", "music_noise") for mode in ("speech", "audio")]
     with ProcessPool(score, 2) as pool:
-        futures = [pool.submit((*PAIRS[name], SAMPLE_RATE, mode)) for name, mode in jobs]
-        silent = pool.submit((np.zeros_like(SPEECH), NOISY, SAMPLE_RATE, "speech"))
-        wrong = pool.submit((SPEECH, NOISY[1:], SAMPLE_RATE, "speech"))
-    assert [future.result(0) for future in futures] == [visqol(*PAIRS[name], SAMPLE_RATE, mode) for name, mode in jobs]
-    assert silent.result(0) == (None, "silent_reference")
+        futures = [pool.submit((*PAIRS[name], SAMPLE_RATE, f"visqol_{mode}")) for name, mode in jobs]
+        quiet = silent(pool)
+        wrong = pool.submit((SPEECH, NOISY[1:], SAMPLE_RATE, "visqol_speech"))
+    assert [future.result(0) for future in futures] == [
+        {f"visqol_{mode}": visqol(*PAIRS[name], SAMPLE_RATE, mode)} for name, mode in jobs
+    ]
+    assert quiet.result(0) == SILENT
     with pytest.raises(ValueError, match="one length"):
         wrong.result(0)
     assert not multiprocessing.active_children()
 
 
+SILENT = {"visqol_speech": (None, "silent_reference")}
+
+
 def silent(pool: ProcessPool):
     """A job that needs no ViSQOL."""
-    return pool.submit((np.zeros_like(SPEECH), NOISY, SAMPLE_RATE, "speech"))
+    return pool.submit((np.zeros_like(SPEECH), NOISY, SAMPLE_RATE, "visqol_speech"))
 
 
 @needs_signals
@@ -302,7 +308,7 @@ def test_whoever_submits_waits_while_enough_is_waiting():
         assert len(submitted) == 3  # one with the worker, and two
         os.kill(worker.pid, signal.SIGCONT)
         feeder.join()
-    assert [future.result(0) for future in submitted] == [(None, "silent_reference")] * 10
+    assert [future.result(0) for future in submitted] == [SILENT] * 10
 
 
 @needs_signals
@@ -326,7 +332,7 @@ def test_an_exception_drops_what_is_not_done():
 
     def interrupted() -> None:
         with ProcessPool(score, 2) as pool:
-            futures.extend(pool.submit((SPEECH, NOISY, SAMPLE_RATE, "audio")) for _ in range(4))
+            futures.extend(pool.submit((SPEECH, NOISY, SAMPLE_RATE, "visqol_audio")) for _ in range(4))
             while not futures[0].running():
                 time.sleep(0.01)
             raise KeyboardInterrupt
@@ -346,7 +352,7 @@ def test_no_worker_outlives_an_interrupted_run(how, tmp_path):
     script.write_text("""
 import multiprocessing, time
 from sdcodec_cli.data.parallel import ProcessPool
-from sdcodec_cli.engine.evaluate.visqol import score
+from sdcodec_cli.engine.evaluate.judges import score
 
 if __name__ == "__main__":
     with ProcessPool(score, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sdcodec_cli.engine.metrics import mel_distance_dac, si_sdr, stft_distance
+from sdcodec_cli.engine.metrics import BAND_EDGES, UPPER_BANDS, band_errors, mel_distance_dac, si_sdr, stft_distance
 
 from audiotools_values import SAMPLE_RATES, SIGNALS, VALUES, signals
 
@@ -71,3 +72,72 @@ def test_every_row_is_measured_by_itself_in_double_precision():
         alone = [[float(distance(rows[i, j], others[i, j])) for j in range(3)] for i in range(2)]
         np.testing.assert_allclose(together, alone, atol=1e-9, rtol=0)
         assert len(set(together[0].tolist())) == 3
+
+
+def tones(sample_rate: int = 16_000, **gains: float) -> np.ndarray:
+    """Two seconds of a tone in each band that a rate has room for; gains in dB by `band_N`."""
+    time = np.arange(2 * sample_rate) / sample_rate
+    wav = np.zeros_like(time)
+    for band, (low, high) in enumerate(itertools.pairwise(BAND_EDGES)):
+        frequency = 12.5 * round((low + high) / 2 / 12.5)
+        if frequency < sample_rate / 2:
+            wav += 0.01 * 10 ** (gains.get(f"band_{band}", 0.0) / 20) * np.sin(2 * math.pi * frequency * time)
+    return wav
+
+
+def test_bands_go_from_50_hz_to_8_khz_and_twelve_are_above_1_khz():
+    assert (len(BAND_EDGES), BAND_EDGES[0], BAND_EDGES[-1]) == (22, 50, 8000)
+    # All have the same number of ERBs: one is 24.7 (1 + 0.00437 f) Hz (Glasberg and Moore, 1990).
+    centres = np.convolve(BAND_EDGES, [0.5, 0.5], "valid")
+    widths = np.diff(BAND_EDGES) / (24.7 * (1 + 0.00437 * centres))
+    np.testing.assert_allclose(widths, widths.mean(), rtol=1e-6)
+    assert np.flatnonzero(centres > 1000).tolist() == list(range(21))[UPPER_BANDS]
+
+
+@pytest.mark.parametrize("band", [0, 8, 9, 20])
+def test_a_gain_in_one_band_is_bias_there_and_spread_nowhere(band):
+    bias, spread = band_errors(tones(**{f"band_{band}": 6.0}), tones(), 16_000)
+    np.testing.assert_allclose(bias, np.where(np.arange(21) == band, 6.0, 0.0), atol=0.01)
+    np.testing.assert_allclose(spread, 0.0, atol=0.02)
+
+
+def test_what_alternates_by_3_db_up_and_down_is_spread_and_no_bias():
+    reference = np.random.default_rng(0).standard_normal((3, 16_000 * 64))
+    signs = np.repeat([1, -1] * 4, 16_000 * 8)
+    bias, spread = band_errors(reference * 10 ** (signs * 3 / 20), reference, 16_000)
+    assert bias.shape == spread.shape == (3, 21)
+    np.testing.assert_allclose(bias, 0.0, atol=0.02)
+    np.testing.assert_allclose(spread, 3.0, atol=0.02)
+
+
+def test_errors_of_bands_are_those_of_their_definition():
+    """Frame by frame and band by band, as docs/evaluation.md has it."""
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal(12_345) * np.linspace(0.5, 0, 12_345)
+    estimate = reference + 0.05 * rng.standard_normal(12_345)
+
+    def levels(wav: np.ndarray) -> np.ndarray:
+        frequencies, window = np.arange(641) * 12.5, 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(1280) / 1279)
+        rows = []
+        for start in range(0, len(wav) - 1280 + 1, 320):
+            power = np.abs(np.fft.fft(wav[start : start + 1280] * window)[:641]) ** 2
+            # The last band has both of its ends.
+            bands = zip(BAND_EDGES, [*BAND_EDGES[1:-1], 8001], strict=False)
+            rows.append([power[(frequencies >= low) & (frequencies < high)].mean() for low, high in bands])
+        return 10 * np.log10(np.array(rows) + 1e-7)
+
+    difference = levels(estimate) - levels(reference)
+    bias, spread = band_errors(estimate, reference, 16_000)
+    np.testing.assert_allclose(bias, difference.mean(0), atol=1e-6)
+    np.testing.assert_allclose(spread, difference.std(0), atol=1e-6)
+
+
+@pytest.mark.parametrize(("sample_rate", "bands"), [(8000, 16), (22_050, 21), (24_000, 21), (44_100, 21), (48_000, 21)])
+def test_bands_and_their_levels_are_the_same_at_any_rate_that_has_them(sample_rate, bands):
+    # So quiet that what is added to a band's power counts.
+    loud, quiet = 1e-2, 1e-4
+    bias, spread = band_errors(quiet * tones(sample_rate), loud * tones(sample_rate), sample_rate)
+    expected = band_errors(quiet * tones(), loud * tones(), 16_000)
+    assert bias.shape == spread.shape == (bands,)
+    np.testing.assert_allclose(bias, expected.bias[:bands], atol=0.05)
+    np.testing.assert_allclose(spread, 0.0, atol=0.05)

@@ -14,6 +14,7 @@ import typer
 from ..extras import require
 from .console import Console, put, table, wrong
 from .options import (
+    DEFAULT_SHARE,
     DEFAULT_VIEWS,
     Bitrate,
     DeviceOption,
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from ..engine.evaluate.score import EvalResult
     from ..engine.evaluate.tables import Table
 
-LEAST = ("clips", "STFT", "mel", "ViSQOL audio", "kbit/s", "ViSQOL speech")
+LEAST = (
+    *("clips", "STFT", "mel", "DNSMOS BAK", "DNSMOS SIG", "ESTOI", "bias >1 kHz, dB", "spread >1 kHz, dB"),
+    *("ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech"),
+)
 """Columns of scores, the first of which go first where a terminal is narrow."""
 
 DEFAULT_SYSTEMS = ("mixture", "opus:18")
@@ -74,6 +78,16 @@ def eval_(
             help="ViSQOL mode; auto is both, if the extra [eval] is installed. Most of the time goes into it."
         ),
     ] = "auto",
+    speech: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--speech",
+            metavar="NAME",
+            help="Score of speech: pesq, estoi, dnsmos, or none. May be given several times; pesq and estoi by "
+            "default, where they are installed.",
+            show_default=False,
+        ),
+    ] = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -102,7 +116,10 @@ def eval_(
     jobs: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Processes for ViSQOL; the number of cores by default.", show_default=False
+            metavar="N",
+            min=1,
+            help="Processes for ViSQOL and scores of speech; the number of cores by default.",
+            show_default=False,
         ),
     ] = None,
     limit: Annotated[
@@ -119,7 +136,7 @@ def eval_(
             parser=parse_envelope,
             help="Share of the envelope that models of ours apply, from 0 to 1, see sdc decode; off is without one.",
         ),
-    ] = "0.6",
+    ] = str(DEFAULT_SHARE),
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -143,6 +160,7 @@ def eval_(
     from ..engine.codec import load_codec
     from ..engine.evaluate.evaluation import evaluate
     from ..engine.evaluate.settings import Settings
+    from ..engine.evaluate.speech import PACKAGES
     from ..engine.torchrun import is_first_process
 
     first = is_first_process()
@@ -151,6 +169,9 @@ def eval_(
     chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS
     if "none" in chosen and len(chosen) > 1:
         wrong("--against none stands alone; leave it out, or the others")
+    for name in speech or ():
+        if name not in (*PACKAGES, "none") or (name == "none" and len(speech or ()) > 1):
+            wrong(f"--speech {name}: give pesq, estoi or dnsmos, several of them, or none alone")
     settings = Settings(
         data_root=data_root,
         split=dnr,
@@ -158,6 +179,7 @@ def eval_(
         against=() if chosen == ("none",) else chosen,
         all_needed=against is not None,
         visqol=visqol,
+        speech=None if speech is None else tuple(name for name in PACKAGES if name in speech),
         jobs=jobs or own_cores(),
         work=work,
         limit=limit,

@@ -35,6 +35,9 @@ REVERB_GAP = (0.002, 0.03)
 REVERB_RANGE = 18.0
 """The tail is weaker than the sound itself by 0 dB to this, in dB."""
 
+PAUSE_FADE = 0.01
+"""Seconds over which a stem fades into a pause, and out of it."""
+
 LOWPASS_TAPS = 255
 """Length of the low pass; odd, so that its delay is a whole number of samples. Its slope takes 1.3 % of the rate."""
 
@@ -55,6 +58,21 @@ def layer(wav: Wav, other: Wav, rng: np.random.Generator) -> Wav:
     """Two crops `[T]` with something in them at once, the other one up to `LAYER_RANGE` below the first in power."""
     ratio = float(np.square(wav, dtype=np.float64).mean() / np.square(other, dtype=np.float64).mean())
     return wav + np.float32(math.sqrt(ratio) * db_to_amplitude(-rng.uniform(0, LAYER_RANGE))) * other
+
+
+def pause(wav: Wav, sample_rate: int, rng: np.random.Generator) -> Wav:
+    """Silence for a tenth to three quarters of the time, perhaps beyond either end: `[T]` to `[T]`.
+
+    A crop that would lose all but a twentieth of its energy stays as it is.
+    """
+    length, fade = len(wav), round(PAUSE_FADE * sample_rate)
+    size = round(rng.uniform(0.1, 0.75) * length)
+    start = round(rng.uniform(-size / 2, length - size / 2))
+    # How far each sample is from the pause, in fades.
+    distance = np.maximum(start - np.arange(length), np.arange(length) - (start + size - 1)) / fade
+    paused = wav * (0.5 - 0.5 * np.cos(np.pi * distance.clip(0, 1))).astype(np.float32)
+    kept = np.square(paused, dtype=np.float64).sum() > 0.05 * np.square(wav, dtype=np.float64).sum()
+    return paused if kept else wav
 
 
 def change_speed(wav: Wav, length: int) -> Wav:

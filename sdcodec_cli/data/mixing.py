@@ -21,12 +21,15 @@ from torch import Tensor
 from ..audio import LUFS_OFFSET, Wav, db_to_amplitude, db_to_power, k_weighting
 from ..errors import InputError
 from ..recipe import AugmentationFields, MixingFields
-from .augment import augment, change_speed, gain_db, layer, speed_factor
+from .augment import augment, change_speed, gain_db, layer, pause, speed_factor
 from .manifest import ACTIVE
 from .pool import TRIES, Clips, Pool, clip_length
 
 LAYERS = 2
 """Number of the first generator for second layers, of which each domain has one; 0 and 1 are taken, see `batches`."""
+
+PAUSES = 2**16
+"""The same for pauses."""
 
 SHORT = 0.4
 """Seconds that a loudness measurement needs; shorter clips are used, in silence, and counted."""
@@ -96,6 +99,10 @@ def draw(
                 other, met, _ = _active_crop(pool, domains[domain], crops.shape[1], augmentation, own)
                 trouble += met
                 crop = crop if other is None else layer(crop, other, own)
+        if crop is not None and augmentation.pauses:
+            own = np.random.default_rng([seed, index, PAUSES + domain])
+            if own.random() < augmentation.pauses:
+                crop = pause(crop, pool.sample_rate, own)
         if crop is not None:
             crops[domain], active[domain] = crop, True
     mix_target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range

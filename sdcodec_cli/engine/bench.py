@@ -50,9 +50,11 @@ class BenchResult:
     effort: int | None = None
     """Steps of analysis by synthesis behind `encode_refined`; null, as all that follows, for a model without codes."""
     encode: float | None = None
-    """Audio to codes of all domains, the encoder's own."""
+    """Audio to codes of all domains, the encoder's own, without an envelope."""
+    encode_enveloped: float | None = None
+    """The same with an envelope, for which the mix is decoded once."""
     encode_refined: float | None = None
-    """The same by analysis by synthesis; with effort 0 there is none of it, and this is `encode`."""
+    """With an envelope and by analysis by synthesis; with effort 0 there is none of it, and this is the one before."""
     decode_mix: float | None = None
     decode_one: float | None = None
     """One stem."""
@@ -105,13 +107,14 @@ def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]
         decoder = codec.stream_decoder(stems)
         return [*decoder.push(streams, num_frames), *decoder.finish()]
 
-    def encode(at: Codec) -> float:
-        return speed(lambda: at.encode(wav, active=codec.domains, normalize=False))
+    def encode(at: Codec, *, envelope: bool = True) -> float:
+        return speed(lambda: at.encode(wav, active=codec.domains, normalize=False, envelope=envelope))
 
-    encoded = encode(plain)
+    enveloped = encode(plain)
     return {
-        "encode": encoded,
-        "encode_refined": encode(codec) if codec.effort else encoded,
+        "encode": encode(plain, envelope=False),
+        "encode_enveloped": enveloped,
+        "encode_refined": encode(codec) if codec.effort else enveloped,
         "decode_mix": speed(lambda: decode("mix")),
         "decode_one": speed(lambda: decode(codec.domains[0])),
         "decode_all": speed(lambda: decode(*codec.domains)),

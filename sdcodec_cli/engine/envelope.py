@@ -19,27 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Wav
+from ..audio.bands import FLOOR, STEP_DB, band_bank, envelope_edges, frames_per_gain
 from ..bitstream import EnvelopeLayout
-from ..bitstream.header import MAX_GAIN_FRAMES
 from ..bitstream.codings import LOWEST_GAIN, NUM_GAINS, PRECISION, context, frequencies
-
-DEFAULT_SHARE = 0.6
-"""Of the gains that a decoder applies: 1 would give the levels of the original, 0 is nearest to its waveform. On
-validation clips ViSQOL hardly rises beyond this, while SI-SDR falls ever faster."""
-
-STEP_DB = 4.0
-SECONDS = 0.04
-"""Each gain is for about so long."""
-
-NUM_BANDS, LOWEST, HIGHEST = 20, 50.0, 8000.0
-"""So many bands, on the scale of equivalent rectangular bandwidths (Glasberg and Moore, 1990), would lie in this range
-in Hz; higher rates have more."""
-
-FIRST = 300.0
-"""Bands that begin below are left out: codes have them right."""
-
-FLOOR = 4e-10
-"""Added to the mean power of a band's bins before it is a level: 94 dB below full scale nothing is heard."""
+from ..bitstream.header import MAX_GAIN_FRAMES
 
 PRICE = 0.2
 """Of a bit, in squared steps of error: with it, half as many gains change as without."""
@@ -63,16 +46,8 @@ Gains = NDArray[np.int64]
 @functools.cache
 def layout_for(sample_rate: int, hop_length: int) -> EnvelopeLayout:
     """Bands and times of the gains that are computed for a model."""
-
-    def scale(hertz: float) -> float:
-        return 21.4 * math.log10(1 + 0.00437 * hertz)
-
-    width = (scale(HIGHEST) - scale(LOWEST)) / NUM_BANDS
-    count = round((scale(sample_rate / 2) - scale(LOWEST)) / width)
-    edges = [(10 ** ((scale(LOWEST) + width * band) / 21.4) - 1) / 0.00437 for band in range(count)]
-    hertz = [round(edge) for edge in edges if edge >= FIRST] or [round(LOWEST)]
-    frames = min(max(1, round(SECONDS * sample_rate / hop_length)), MAX_GAIN_FRAMES)
-    return EnvelopeLayout(frames=frames, step_db=STEP_DB, edges=(*hertz, sample_rate // 2))
+    frames = min(frames_per_gain(sample_rate, hop_length), MAX_GAIN_FRAMES)
+    return EnvelopeLayout(frames=frames, step_db=STEP_DB, edges=envelope_edges(sample_rate))
 
 
 class Bands:
@@ -89,9 +64,8 @@ class Bands:
         bins = np.fft.rfftfreq(2 * hop_length, 1 / sample_rate)
         self._band_of_bin = np.searchsorted(np.array(layout.edges[:-1]), bins, side="right")
         """Band of each bin, from 1; 0 below all of them."""
-        members = self._band_of_bin == np.arange(1, layout.num_bands + 1)[:, None]
         # A band so narrow that it has no bin is always silent, and its gain zero.
-        self._means = (members / np.maximum(members.sum(1, keepdims=True), 1) / hop_length).T
+        self._means = band_bank(layout.edges, 2 * hop_length, sample_rate) / hop_length
         # Squared and overlapped by half, it adds up to one.
         self._window = np.sin(np.pi * (np.arange(2 * hop_length) + 0.5) / (2 * hop_length)).astype(np.float32)
 

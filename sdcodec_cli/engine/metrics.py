@@ -5,7 +5,7 @@ Legend: R rows, T samples, F frames, K bins or bands.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,27 @@ EPS = 1e-8
 
 DAC_SCALES = ((2048, 150), (512, 80))
 """Window length in samples and mel bands of each scale that DAC is evaluated at; the hop is a quarter of the window."""
+
+BAND_EDGES = tuple(((np.geomspace(1 + 0.00437 * 50, 1 + 0.00437 * 8000, 22) - 1) / 0.00437).round(6).tolist())
+"""In Hz, of 21 bands evenly spread on the ERB scale from 50 Hz to 8 kHz."""
+
+UPPER_BANDS = slice(9, None)
+"""Those above 1 kHz; the first of them begins at 961 Hz."""
+
+BAND_WINDOW, BAND_HOP = 0.08, 0.02
+"""Seconds, of the Hann windows under which the levels of bands are taken."""
+
+BAND_FLOOR = 1e-7
+"""Added to the mean power of a band's bins, as it is at 16 kHz."""
+
+
+class BandErrors(NamedTuple):
+    """How far the levels of bands are from those of a reference, in dB."""
+
+    bias: NDArray[np.float64]
+    """Mean over frames, `[..., K]`; negative where the estimate is too quiet."""
+    spread: NDArray[np.float64]
+    """Standard deviation over frames, `[..., K]`."""
 
 
 def si_sdr(estimate: Wavs, reference: Wavs) -> Scores:
@@ -57,6 +78,34 @@ def stft_distance(estimate: Wavs, reference: Wavs) -> Scores:
     for window_length, _ in DAC_SCALES:
         total += _distance(_magnitudes(estimate, window_length), _magnitudes(reference, window_length))
     return total.reshape(estimate.shape[:-1])
+
+
+def band_errors(estimate: Wavs, reference: Wavs, sample_rate: int) -> BandErrors:
+    """What is wrong with the levels of bands on the whole, and what from frame to frame: two `[..., T]` to `[..., K]`.
+
+    Bands lie between `band_edges`. T has to be at least `BAND_WINDOW`.
+    """
+    difference = _band_levels(estimate, sample_rate) - _band_levels(reference, sample_rate)
+    return BandErrors(difference.mean(-2), difference.std(-2))
+
+
+def band_edges(sample_rate: int) -> tuple[float, ...]:
+    """Those of `BAND_EDGES` that a sample rate has, in Hz: one more than there are bands."""
+    return tuple(edge for edge in BAND_EDGES if edge <= sample_rate / 2)
+
+
+def _band_levels(wav: Wavs, sample_rate: int) -> NDArray[np.float64]:
+    """In dB: `[..., T]` to `[..., F, K]`."""
+    length, hop = round(BAND_WINDOW * sample_rate), round(BAND_HOP * sample_rate)
+    # The first bin of each band and, at last, that after all; 8 kHz belongs to the last band.
+    ends = [edge + (edge == BAND_EDGES[-1]) for edge in band_edges(sample_rate)]
+    firsts = np.ceil(np.array(ends) * length / sample_rate).astype(int)
+    frames = np.lib.stride_tricks.sliding_window_view(wav, length, axis=-1)[..., ::hop, :]
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(length))))[..., : firsts[-1]]
+    means = np.add.reduceat(power, firsts[:-1], axis=-1) / np.diff(firsts)
+    # The same sound has that much more power in longer windows.
+    scale = (length / (BAND_WINDOW * 16_000)) ** 2
+    return np.asarray(10 * np.log10(means / scale + BAND_FLOOR))
 
 
 def _magnitudes(wav: Wavs, window_length: int) -> NDArray[np.float64]:

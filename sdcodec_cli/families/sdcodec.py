@@ -53,7 +53,7 @@ class SDCodecRecipe(Recipe):
 
     is_published: ClassVar[bool] = True
     losses: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **dict.fromkeys(("mel", "snr", "mask"), ("encoder", "quantizer", "decoder")),
+        **dict.fromkeys(("mel", "snr", "mask", "band_snr", "level"), ("encoder", "quantizer", "decoder")),
         "codebook": ("quantizer",),
         "commitment": ("encoder", "quantizer"),
         "activity": ("encoder", "activity"),

@@ -15,11 +15,21 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..audio import mel
+from ..audio.bands import band_bank, erb_edges
 from .fourier import cut_frames, rfft
 from .tracing import is_for_graph
 
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """Window length in samples and mel bands of each scale (DAC, arXiv:2306.06546); the hop is a quarter of the window."""
+
+LEVEL_WINDOW, BAND_WINDOW = 1280, 640
+"""Window lengths in samples of levels of bands, and of signal-to-noise ratios in them."""
+
+NUM_LEVELS = 21
+"""Bands that have levels."""
+
+LEVEL_FLOOR = 1e-9
+"""Power of a sample of noise below which nothing is heard."""
 
 
 @functools.lru_cache
@@ -126,6 +136,41 @@ class _Magnitudes(torch.autograd.Function):
         # What is left of the signal after the last frame has no part in it.
         wav = F.pad(added.flatten(1), (0, ctx.length - added[0].numel()))
         return wav, None, None, None
+
+
+def level_distance(estimate: Tensor, target: Tensor, *, sample_rate: int) -> Tensor:
+    """Mean absolute difference in dB of levels of bands as wide as the ear's, of each row: two `[B, T]` to `[B]`."""
+    bank = erb_bank(LEVEL_WINDOW, sample_rate).to(estimate.device)
+    with torch.no_grad():
+        wanted = _levels(target, bank)
+    return (_levels(estimate, bank) - wanted).abs().mean((1, 2))
+
+
+def _levels(wav: Tensor, bank: Tensor) -> Tensor:
+    """In dB of bands: `[B, T]` to `[B, F, bands]`."""
+    window_length = 2 * (len(bank) - 1)
+    power = magnitudes(wav, window_length, window_length // 4, offset=1e-14).square()
+    return 10 * torch.log10(power @ bank + LEVEL_FLOOR * window_length)
+
+
+def band_negative_snr(estimate: Tensor, target: Tensor, *, sample_rate: int, ceiling: float = 30.0) -> Tensor:
+    """`negative_snr` in each band by itself, averaged over bands that are not silent: two `[B, T]` to `[B]`."""
+    window_length = BAND_WINDOW
+    bank = erb_bank(window_length, sample_rate).to(estimate.device)
+    power = [
+        magnitudes(wav, window_length, window_length // 2, offset=1e-14).square() for wav in (estimate - target, target)
+    ]
+    error, reference = ((each @ bank).mean(1) for each in power)
+    heard = (reference > LEVEL_FLOOR * window_length).float()
+    return (decibels(error, reference, -ceiling) * heard).sum(1) / heard.sum(1).clamp_min(1)
+
+
+@functools.lru_cache
+@torch.inference_mode(False)
+def erb_bank(window_length: int, sample_rate: int) -> Tensor:
+    """Means over 21 bands from 50 Hz to half of the rate, at most 8 kHz: `[K, 21]`."""
+    edges = erb_edges(NUM_LEVELS, 50.0, min(8000.0, sample_rate / 2))
+    return torch.from_numpy(band_bank(edges, window_length, sample_rate))
 
 
 def negative_snr(estimate: Tensor, target: Tensor, *, ceiling: float = 30.0) -> Tensor:

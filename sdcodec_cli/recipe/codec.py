@@ -142,6 +142,10 @@ class DiscriminatorFields:
             require_positive(f"discriminator.{name}", getattr(self, name))
 
 
+LOSSES = ("mel", "feature", "adversarial", "snr", "mask", "band_snr", "level", "codebook", "commitment", "activity")
+"""Terms of the objective that have a weight."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CodecTrainingFields(TrainingFields):
     """Optimizer, schedule, and the weights of a codec's losses."""
@@ -161,6 +165,13 @@ class CodecTrainingFields(TrainingFields):
     mask_weight: float = 0.0
     """Weight of the same ratio for the stems that ratio masks, made of the decoded ones, take out of the mixture (not
     in the paper)."""
+    band_snr_weight: float = 0.0
+    """Weight of the same ratio as `snr`, taken in each of 21 bands by itself and averaged, so that those without much
+    energy count as much as the others (not in the paper)."""
+    level_weight: float = 0.0
+    """Weight of the distance in dB between levels of those bands (not in the paper)."""
+    envelope_probability: float = 0.0
+    """How often a step compares what is left after an envelope has been applied (not in the paper)."""
     codebook_weight: float = 1.0
     """Weight of the codebook loss."""
     commitment_weight: float = 0.25
@@ -178,7 +189,7 @@ class CodecTrainingFields(TrainingFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("silence_probability", "swap_probability", "quantizer_dropout"):
+        for name in ("silence_probability", "swap_probability", "quantizer_dropout", "envelope_probability"):
             require_range(f"training.{name}", getattr(self, name), 0, 1)
         require_range("training.mel_scales_per_step", self.mel_scales_per_step, 1, 7)
         require(
@@ -186,7 +197,7 @@ class CodecTrainingFields(TrainingFields):
             "training.silence_probability needs training.snr_weight, which weighs what silent outputs lose",
         )
         require_not_negative("training.adversarial_start", self.adversarial_start)
-        for name in ("mel", "feature", "adversarial", "snr", "mask", "codebook", "commitment", "activity"):
+        for name in LOSSES:
             require_not_negative(f"training.{name}_weight", getattr(self, f"{name}_weight"))
 
     @property

@@ -101,9 +101,11 @@ class AugmentationFields:
     """How often a stem goes through a lossy codec at a low bitrate."""
     layering: tuple[float, ...] = ()
     """How often a stem is two clips of its domain at once, for each domain; never if left empty."""
+    pauses: float = 0.0
+    """How often a stem is silent for a tenth to three quarters of the time, at a random place."""
 
     def __post_init__(self) -> None:
-        for name in ("polarity", "reverb", "equalizer", "bandwidth", "codec"):
+        for name in ("polarity", "reverb", "equalizer", "bandwidth", "codec", "pauses"):
             require_range(f"augmentation.{name}", getattr(self, name), 0, 1)
         require_range("augmentation.layering", self.layering, 0, 1)
         require_range("augmentation.gain_range", self.gain_range, 0, 40)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,26 +89,32 @@ class OnnxRuntime:
             return self._sessions[part]
 
     def _made(self, part: str) -> Any:
-        onnxruntime = _imported()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = self.threads
-        # Threads that wait in a loop keep a core from whatever else runs, be it the thread they wait for.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Beyond these, ONNX Runtime 1.32 fuses a transposition into a product that then gives wrong gradients.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         names = self._weights_of[part]
-        # The values stay where they are: sessions share them.
-        values = [onnxruntime.OrtValue.ortvalue_from_numpy(self._weights[name]) for name in names]
-        options.add_external_initializers(names, values)
         path = self._folder / FOLDER / f"{part}.onnx"
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            return open_session(path, self.threads, {name: self._weights[name] for name in names})
         except Exception as error:  # onnxruntime's own have no common base
             raise ModelError(
                 f"{path}: cannot be used ({' '.join(str(error).split())[:200]}); make the graphs again: "
                 f"sdc models export {self._folder}"
             ) from error
+
+
+def open_session(path: Path, threads: int, values: Mapping[str, NDArray[Any]] | None = None) -> Any:
+    """A session of ONNX Runtime for a graph, on a CPU; `values` are those of initializers that it has not itself."""
+    onnxruntime = _imported()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    # Threads that wait in a loop keep a core from whatever else runs, be it the thread they wait for.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Beyond these, ONNX Runtime 1.32 fuses a transposition into a product that then gives wrong gradients.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    if values:
+        # They stay where they are: sessions share them.
+        given = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in values.values()]
+        options.add_external_initializers(list(values), given)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _imported() -> Any:

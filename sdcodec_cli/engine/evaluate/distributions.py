@@ -86,7 +86,7 @@ def _figure(task: str, metric: str, entries: Sequence[Measurement], colours: Map
         return ""
     pooled = np.array([value for found in by_stem.values() for values in found.values() for value in values])
     scale = scale_of(pooled)
-    _, title, said = METRICS[metric]
+    _, title, said, _ = METRICS[metric]
     panels = "".join(
         f'<div class="panel"><h5>{html.escape(stem)}</h5>'
         f"{_drawn(found, scale, classes, f'{title} of {stem}, {task}')}</div>"

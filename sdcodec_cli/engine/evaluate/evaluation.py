@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.util
 import tempfile
 import time
@@ -23,13 +22,13 @@ from ..codec import Codec
 from ..separate import checked_views
 from ..systems import Mixture, ModelCodec, SeparatingCodec, System, find_system
 from ..torchrun import is_first_process, under_torchrun
-from . import visqol
+from .judges import resolved
 from .measure import claim, measure
 from .mushra import check_listening_test, write_mushra
 from .protocol import plan, protocol_facts
 from .report import examples, write_report
 from .score import Cost, EvalResult, envelope_text, summarize
-from .settings import Settings, VisqolModes
+from .settings import Settings
 from .tables import tables
 
 COST_SECONDS = 10.0
@@ -62,7 +61,7 @@ def evaluate(
         InputError: nothing to evaluate on
         ModelError: a system that was asked for is not there
         OutputError: a folder cannot be written
-        SdcError: ViSQOL was asked for and is not installed
+        SdcError: ViSQOL or a judge of speech was asked for and is not installed
         ValueError: a bitrate that the model does not have, `views` out of range
     """
     notes: list[str] = []
@@ -70,7 +69,7 @@ def evaluate(
     # What can be wrong with the settings is found before hours of work.
     _check_pages(settings)
     checked_views(settings.views, codec)
-    settings = dataclasses.replace(settings, visqol=_visqol(settings, notes))
+    settings = resolved(settings, notes)
     share = settings.envelope
     num_codebooks = codec.codebooks_for(settings.bitrate, envelope=share is not None)
     model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, views=settings.views)
@@ -128,7 +127,7 @@ def _about(result: EvalResult) -> list[str]:
         f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
         f"split {result.split}; protocol {result.protocol}; effort {result.effort}; "
         f"views {result.views}; {result.bitrate:g} kbit/s per domain; {envelope_text(result.envelope)}; "
-        f"ViSQOL {result.visqol}."
+        f"ViSQOL {result.visqol}; judges of speech: {', '.join(result.speech) or 'none'}."
     ]
     return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
 
@@ -146,17 +145,6 @@ def _check_pages(settings: Settings) -> None:
         raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another --report") from error
     for page in ("index.html", *(["mushra.html"] if settings.mushra else [])):
         check_target(folder / page, overwrite=settings.overwrite)
-
-
-def _visqol(settings: Settings, notes: list[str]) -> VisqolModes:
-    missing = visqol.available()
-    if settings.visqol != "auto":
-        if missing is not None and settings.visqol != "off":
-            raise SdcError(missing)
-        return settings.visqol
-    if missing is not None:
-        notes.append(f"no ViSQOL: {missing}")
-    return "both" if missing is None else "off"
 
 
 def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> list[System]:

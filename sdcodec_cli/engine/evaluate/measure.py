@@ -29,20 +29,27 @@ from ...data.parallel import ProcessPool, own_cores
 from ...errors import OutputError, SdcError
 from ...progress import Progress
 from ..codec import Codec, Codes
-from ..metrics import mel_distance_dac, si_sdr, stft_distance
+from ..metrics import UPPER_BANDS, band_errors, mel_distance_dac, si_sdr, stft_distance
 from ..stream import SEGMENT_FRAMES
 from ..systems import Resynthesizes, Separates, SeparatingCodec, System
 from ..torchrun import PATIENCE, is_first_process, under_torchrun
+from .judges import judges, score
 from .protocol import Clip, ClipPlan, load
 from .settings import Settings
-from .visqol import Score, score
+from .visqol import Score
 
 Task = Literal["resynthesis", "separation", "masked separation", "cross", "whole"]
 """`resynthesis`: a signal through its own quantizer. `separation`: a stem of the mixture, straight from the decoder.
 `masked separation`: by ratio masks on the mixture, as `separate` makes them. `cross`: a stem through the quantizer of
 another domain. `whole`: audio of a single domain through compress and decode, activity detection included."""
 
+What = tuple[str, str, str, str, "str | None"]
+"""The first fields of a `Measurement`: clip, task, system, stem and through."""
+
 SEPARATIONS = ("separation", "masked separation")
+
+JUDGED = ("resynthesis", *SEPARATIONS)
+"""Tasks whose estimates have levels of bands, and are shown to the judges."""
 
 SILENT = 1e-8
 """Mean square below which a stem is not there."""
@@ -51,6 +58,9 @@ COUNTS = ("rejected", "false", "missed", "right")
 """Segments in which a domain was not found, found, not found, found; it is there in the last two."""
 
 SETTINGS = "settings.json"
+
+LAYOUT = 2
+"""Of a clip's results: raised when there are more of them, so that all are measured again where they are kept."""
 
 
 class Measurement(NamedTuple):
@@ -66,11 +76,12 @@ class Measurement(NamedTuple):
     through: str | None
     """cross: the domain whose quantizer was used. activity: the signal, `mix` or `stem` (each stem by itself)."""
     metric: str
-    """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential), `visqol_audio` (48 kHz), `mel`, `stft`,
-    `bitrate` in kbit/s of what was written."""
+    """One of `METRICS`, or `bitrate` in kbit/s of what was written."""
     value: float | None
     reason: str | None = None
     """Why there is no value, such as `silent_reference`."""
+    bands: Sequence[float] = ()
+    """What `value` is the mean of: `band_bias` and `band_spread` of each band, in dB, also of those below 1 kHz."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +107,10 @@ class Estimate:
     through: str | None = None
     bitrate: float | None = None
     """In kbit/s."""
+
+    def what(self, clip: Clip) -> What:
+        """How measurements of it begin."""
+        return clip.name, self.task, self.system, self.stem, self.through
 
 
 def estimates(system: System, clip: Clip, sample_rate: int) -> Iterator[Estimate]:
@@ -133,22 +148,21 @@ def is_silent(wav: Wav) -> bool:
 
 @dataclass
 class _Clip:
-    """A clip that is measured, but for ViSQOL, which other processes are at."""
+    """A clip that is measured, but for what other processes are asked."""
 
     plan: ClipPlan
     failure: str | None = None
     rows: list[Measurement] = field(default_factory=list)
     usage: NDArray[np.int64] | None = None
-    scores: list[tuple[Measurement, Future[Score]]] = field(default_factory=list)
+    scores: list[tuple[What, Future[dict[str, Score]]]] = field(default_factory=list)
 
-    def store(self, work: Path) -> None:
+    def store(self, path: Path) -> None:
         """Wait for the rest and write it down, as a whole."""
-        for row, future in self.scores:
-            value, reason = future.result()
-            self.rows.append(row._replace(value=value, reason=reason))
+        for what, future in self.scores:
+            self.rows += [Measurement(*what, metric, *found) for metric, found in future.result().items()]
         usage = None if self.usage is None else zlib.compress(self.usage.astype(np.int32).tobytes())
         kept = {"failure": self.failure, "rows": self.rows, "usage": usage and base64.b64encode(usage).decode()}
-        with atomic_output(_result(work, self.plan), overwrite=True) as file:
+        with atomic_output(path, overwrite=True) as file:
             file.write(json.dumps(kept).encode())
 
 
@@ -167,25 +181,25 @@ def measure(
         model: under test, one of `systems`
         systems: all
         plans: the clips
-        settings: ViSQOL modes and the number of processes for it
+        settings: which judges, and how many processes for them
         work: folder in which each clip's results are kept, see `claim`; what is in it is not measured again, but for
             clips that failed
         progress: called with the clips that are done: at the start, and after every one
 
     Raises:
         OutputError: the folder cannot be written
-        InputError: a process that computes ViSQOL was killed, such as for want of memory
+        InputError: a process that asks a judge was killed, such as for want of memory
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     mine = [plan for number, plan in enumerate(plans) if number % world == rank]
-    todo = [plan for plan in mine if (_kept(work, plan) or {"failure": "not measured"})["failure"]]
+    todo = [plan for plan in mine if (_kept(work, plan, settings) or {"failure": "not measured"})["failure"]]
     done = len(mine) - len(todo)
     with contextlib.ExitStack() as stack:
         pool = None
-        if settings.visqol != "off":
+        if judges(settings, "speech"):
             torch = sys.modules.get("torch")
             if torch is not None:
-                # Threads of torch that wait for their turn would keep ViSQOL from its own.
+                # Threads of torch that wait for their turn would keep judges from their own.
                 threads = torch.get_num_threads()
                 stack.callback(torch.set_num_threads, threads)
                 torch.set_num_threads(max(1, min(threads, own_cores() - settings.jobs)))
@@ -201,12 +215,13 @@ def measure(
                 or len(pending) > 2 * settings.jobs
                 or all(future.done() for _, future in pending[0].scores)
             ):
-                pending.pop(0).store(work)
+                clip = pending.pop(0)
+                clip.store(_result(work, clip.plan, settings))
                 done += 1
                 if progress:
                     progress(done, len(mine))
         wait_for_everyone()
-    return _collect(work, plans, model.codec)
+    return _collect(work, plans, settings, model.codec)
 
 
 def _measure_clip(
@@ -214,10 +229,9 @@ def _measure_clip(
     systems: Sequence[System],
     plan: ClipPlan,
     settings: Settings,
-    pool: ProcessPool[Any, Score] | None,
+    pool: ProcessPool[Any, dict[str, Score]] | None,
 ) -> _Clip:
     rate, found = model.codec.sample_rate, _Clip(plan)
-    modes = {"both": ("speech", "audio")}.get(settings.visqol, (settings.visqol,))
     try:
         clip = load(plan)
     except SdcError as error:
@@ -236,29 +250,30 @@ def _measure_clip(
         if estimate is None:
             break
         found.rows += _measured(clip, estimate, rate)
-        if pool is not None and estimate.task in ("resynthesis", *SEPARATIONS):
-            what = (clip.name, estimate.task, estimate.system, estimate.stem, None)
-            for mode in modes:
-                future = pool.submit((estimate.reference, estimate.wav, rate, mode))
-                found.scores.append((Measurement(*what, f"visqol_{mode}", None), future))
+        if pool is not None and estimate.task in JUDGED:
+            for judge in judges(settings, estimate.stem):
+                future = pool.submit((estimate.reference, estimate.wav, rate, judge))
+                found.scores.append((estimate.what(clip), future))
     found.rows += _observed(model, clip)
     found.usage = _usage(model.codec, model.encode(clip.mix))
     return found
 
 
 def _measured(clip: Clip, estimate: Estimate, sample_rate: int) -> list[Measurement]:
-    values: dict[str, float | None] = dict.fromkeys(("si_sdr", "mel", "stft"))
+    what, wav, reference = estimate.what(clip), estimate.wav, estimate.reference
+    values = {
+        "si_sdr": si_sdr(wav, reference),
+        "mel": mel_distance_dac(wav, reference, sample_rate),
+        "stft": stft_distance(wav, reference),
+    }
     if estimate.task in SEPARATIONS:
-        values["si_sdri"] = None
-    reason = "silent_reference" if is_silent(estimate.reference) else None
-    if reason is None:
-        values["si_sdr"] = si_sdr_of = float(si_sdr(estimate.wav, estimate.reference))
-        values["mel"] = float(mel_distance_dac(estimate.wav, estimate.reference, sample_rate))
-        values["stft"] = float(stft_distance(estimate.wav, estimate.reference))
-        if "si_sdri" in values:
-            values["si_sdri"] = si_sdr_of - float(si_sdr(clip.mix, estimate.reference))
-    what = (clip.name, estimate.task, estimate.system, estimate.stem, estimate.through)
-    rows = [Measurement(*what, metric, value, reason) for metric, value in values.items()]
+        values["si_sdri"] = values["si_sdr"] - si_sdr(clip.mix, reference)
+    rows = [Measurement(*what, metric, float(value)) for metric, value in values.items()]
+    if estimate.task in JUDGED:
+        for name, errors in band_errors(wav, reference, sample_rate)._asdict().items():
+            rows.append(Measurement(*what, f"band_{name}", errors[UPPER_BANDS].mean(), None, errors.tolist()))
+    if is_silent(reference):
+        rows = [row._replace(value=None, reason="silent_reference", bands=()) for row in rows]
     return rows + ([] if estimate.bitrate is None else [Measurement(*what, "bitrate", estimate.bitrate)])
 
 
@@ -352,26 +367,26 @@ def claim(work: Path, model: SeparatingCodec, systems: Sequence[System], setting
     wait_for_everyone()
 
 
-def _result(work: Path, plan: ClipPlan) -> Path:
-    digest = hashlib.sha256(plan.identity.encode()).hexdigest()[:16]
+def _result(work: Path, plan: ClipPlan, settings: Settings) -> Path:
+    digest = hashlib.sha256(repr((plan.identity, LAYOUT, settings.speech)).encode()).hexdigest()[:16]
     return work / f"clip-{digest}.json"
 
 
-def _kept(work: Path, plan: ClipPlan) -> dict[str, Any] | None:
+def _kept(work: Path, plan: ClipPlan, settings: Settings) -> dict[str, Any] | None:
     """What has been measured of a clip; None if nothing has, or if the file is damaged."""
     try:
-        kept: dict[str, Any] = json.loads(_result(work, plan).read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(_result(work, plan, settings).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return kept
 
 
-def _collect(work: Path, plans: Sequence[ClipPlan], codec: Codec) -> Measured:
+def _collect(work: Path, plans: Sequence[ClipPlan], settings: Settings, codec: Codec) -> Measured:
     table: list[Measurement] = []
     failures: list[str] = []
     usage = _usage(codec, None)
     for plan in plans:
-        kept = _kept(work, plan)
+        kept = _kept(work, plan, settings)
         if kept is None:
             raise OutputError(f"{work}: lacks results of {plan.name}; run the same command again")
         table += [Measurement(*row) for row in kept["rows"]]

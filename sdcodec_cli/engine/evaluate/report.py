@@ -36,7 +36,7 @@ COLOURS = 8
 HEIGHT, WIDTH, SHADES = 128, 720, 64
 """Of a spectrogram: pixels, and how many colours."""
 
-SHORT = {"si_sdr": "SI-SDR {} dB", "visqol_speech": "ViSQOL {}", "visqol_audio": "ViSQOL audio {}"}
+SHORT = {"si_sdr": "SI-SDR {} dB", "visqol_speech": "ViSQOL {}", "visqol_audio": "ViSQOL audio {}", "pesq": "PESQ {}"}
 """The metrics that are shown beside a sound."""
 
 LOUDEST_GAIN = 20.0

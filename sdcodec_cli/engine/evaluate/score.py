@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
@@ -18,9 +18,15 @@ from numpy.typing import NDArray
 
 from ... import __version__
 from ..codec import Codec
+from ..metrics import band_edges
 from .measure import COUNTS, Measured, Measurement, Task
 from .paper import PaperRow, paper_rows
 from .settings import Settings
+
+
+def nearest_to_0(values: Iterable[float]) -> float:
+    """The best bias."""
+    return min(values, key=abs)
 
 
 class Metric(NamedTuple):
@@ -32,10 +38,8 @@ class Metric(NamedTuple):
     said: str
     """Unit and direction."""
 
-    @property
-    def lower_is_better(self) -> bool:
-        """Whether a distance, not a score."""
-        return self.said.startswith("lower")
+    best: Callable[[Iterable[float]], float] = max
+    """Of several values."""
 
 
 METRICS = {
@@ -43,8 +47,15 @@ METRICS = {
     "si_sdri": Metric("SI-SDRi, dB", "SI-SDR improvement", "in dB, higher is better"),
     "visqol_speech": Metric("ViSQOL speech", "ViSQOL, speech mode", "in MOS, higher is better"),
     "visqol_audio": Metric("ViSQOL audio", "ViSQOL, audio mode", "in MOS, higher is better"),
-    "mel": Metric("mel", "Mel distance", "lower is better"),
-    "stft": Metric("STFT", "STFT distance", "lower is better"),
+    "pesq": Metric("PESQ", "PESQ, wide band", "in MOS, higher is better"),
+    "estoi": Metric("ESTOI", "ESTOI", "up to 1, higher is better"),
+    "dnsmos_sig": Metric("DNSMOS SIG", "DNSMOS of the speech", "in MOS, higher is better"),
+    "dnsmos_bak": Metric("DNSMOS BAK", "DNSMOS of the background", "in MOS, higher is better"),
+    "dnsmos_ovrl": Metric("DNSMOS OVRL", "DNSMOS overall", "in MOS, higher is better"),
+    "mel": Metric("mel", "Mel distance", "lower is better", min),
+    "stft": Metric("STFT", "STFT distance", "lower is better", min),
+    "band_bias": Metric("bias >1 kHz, dB", "Bias of band levels above 1 kHz", "in dB, best at 0", nearest_to_0),
+    "band_spread": Metric("spread >1 kHz, dB", "Spread of band levels above 1 kHz", "in dB, lower is better", min),
 }
 """In the order of the tables."""
 
@@ -79,7 +90,12 @@ class Row:
     """Mean in kbit/s, of what was written: for models of ours the codes in it, for Opus the file."""
     metrics: dict[str, Summary]
     """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential) from 1 to 5, `visqol_audio` (48 kHz) from 1
-    to 4.73, `mel` and `stft` distance."""
+    to 4.73, `mel` and `stft` distance, `band_bias` and `band_spread` in dB, means over the bands above 1 kHz; of speech
+    `pesq` from 1 to 4.64, `estoi` up to 1, `dnsmos_sig`, `dnsmos_bak` and `dnsmos_ovrl` from 1 to 5."""
+    band_bias: tuple[float, ...] | None
+    """How much louder the estimate is in each band, in dB: mean over frames and clips; None for cross and whole."""
+    band_spread: tuple[float, ...] | None
+    """Standard deviation of that over the frames of a clip, in dB: mean over clips."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,10 @@ class EvalResult:
     protocol: str
     visqol: str
     """Modes that were measured: `off`, `speech`, `audio` or `both`."""
+    speech: tuple[str, ...]
+    """Who was asked about speech: `pesq`, `estoi`, `dnsmos`."""
+    band_edges: tuple[float, ...]
+    """Between which the bands of `band_bias` and `band_spread` lie, in Hz, one more than there are bands."""
     num_clips: int
     """How many were measured."""
     seconds: float
@@ -194,6 +214,8 @@ def summarize(
         split=settings.split,
         protocol=settings.protocol,
         visqol=settings.visqol,
+        speech=settings.speech or (),
+        band_edges=band_edges(codec.sample_rate),
         num_clips=len({row.clip for row in measured.table}),
         seconds=seconds,
         rows=_rows(measured.table, ("mix", *codec.domains)),
@@ -208,7 +230,7 @@ def summarize(
         cost=tuple(cost),
         paper=tuple(row for row in paper_rows() if row.split == settings.split),
         failures=(*failures, *measured.failures),
-        notes=tuple(notes),
+        notes=(*notes, *_without_value(measured.table)),
     )
 
 
@@ -224,6 +246,8 @@ def _rows(table: Sequence[Measurement], stems: Sequence[str]) -> tuple[Row, ...]
             *what,
             bitrate=_summary(of["bitrate"]).mean if "bitrate" in of else None,
             metrics={metric: _summary(of[metric]) for metric in METRICS if metric in of},
+            band_bias=_by_band(of.get("band_bias", ())),
+            band_spread=_by_band(of.get("band_spread", ())),
         )
         for what, of in sorted(groups.items(), key=lambda group: stems.index(group[0][2]))
     )
@@ -238,6 +262,23 @@ def _summary(entries: Sequence[Measurement]) -> Summary:
         num_clips=len(values),
         reason=reasons.most_common(1)[0][0] if reasons else None,
     )
+
+
+def _by_band(entries: Sequence[Measurement]) -> tuple[float, ...] | None:
+    bands = [entry.bands for entry in entries if entry.value is not None]
+    return tuple(np.mean(bands, axis=0).tolist()) if bands else None
+
+
+def _without_value(table: Sequence[Measurement]) -> list[str]:
+    """A line for each judge of speech that did not rate everything: its means are of fewer clips than others."""
+    notes = []
+    for metric in ("pesq", "estoi", "dnsmos_ovrl"):
+        entries = [entry for entry in table if entry.metric == metric]
+        reasons = Counter(entry.reason.replace("_", " ") for entry in entries if entry.reason is not None)
+        if reasons:
+            why = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+            notes.append(f"{METRICS[metric].title}: no value for {reasons.total()} of {len(entries)} estimates: {why}")
+    return notes
 
 
 def _activity(signal: str, domain: str, rejected: int, false: int, missed: int, right: int) -> ActivityScore:

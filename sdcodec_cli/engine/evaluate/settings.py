@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..envelope import DEFAULT_SHARE
+from ...audio.bands import SHARE
 from ..separate import DEFAULT_VIEWS
+from .speech import SpeechJudge
 
 if TYPE_CHECKING:
     from ...data.dnr import Split
@@ -31,8 +32,10 @@ class Settings:
     """Whether one of them that cannot be used is an error, and not a note."""
     visqol: VisqolModes = "auto"
     """`auto` is both where ViSQOL is installed, else none."""
+    speech: tuple[SpeechJudge, ...] | None = None
+    """Who is asked about speech; None for PESQ and ESTOI where they are installed."""
     jobs: int = 1
-    """Processes for ViSQOL, beside this one."""
+    """Processes for ViSQOL and judges of speech, beside this one."""
     work: Path | None = None
     """Folder in which each clip's results are kept, to go on from them."""
     limit: int | None = None
@@ -51,5 +54,5 @@ class Settings:
     one's full rate."""
     views: int = DEFAULT_VIEWS
     """Of a mixture, whose masks are averaged, see `separate`."""
-    envelope: float | None = DEFAULT_SHARE
+    envelope: float | None = SHARE
     """Share of the envelope that models of ours apply, see `Codec.decode`; None for no envelope at all."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .paper import PaperRow
-from .score import METRICS, EvalResult, Row, Summary
+from .score import METRICS, EvalResult, Row, Summary, nearest_to_0
 
 TITLES = {
     "resynthesis": "Resynthesis: through encoder, quantizer and decoder",
@@ -69,8 +69,13 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
     remarks = []
     if best:
         rivals = "systems of about the same bitrate" if rates else "all"
-        lower = " and ".join(METRICS[metric].head for metric in shown if METRICS[metric].lower_is_better)
-        remarks.append(f"Marked: the best of {rivals}; lower is better for {lower}.")
+        directions = {"lower is better for": min, "0 is best for": nearest_to_0}
+        heads_of = {
+            said: [METRICS[metric].head.removesuffix(", dB") for metric in shown if METRICS[metric].best is best]
+            for said, best in directions.items()
+        }
+        which = "; ".join(f"{said} {', '.join(heads)}" for said, heads in heads_of.items() if heads)
+        remarks.append(f"Marked: the best of {rivals}; {which}.")
     missing = {
         f"{METRICS[metric].head}: {summary.reason.replace('_', ' ')}"
         for row in ours
@@ -99,8 +104,7 @@ def _wins(row: Row, rows: Sequence[Row], metric: str) -> bool:
 
     means = [_mean_and_std(other.metrics.get(metric))[0] for other in rows if competes(other)]
     values = [mean for mean in means if mean is not None]
-    best = (min if METRICS[metric].lower_is_better else max)(values, default=None)
-    return len(values) > 1 and _mean_and_std(row.metrics.get(metric))[0] == best
+    return len(values) > 1 and _mean_and_std(row.metrics.get(metric))[0] == METRICS[metric].best(values)
 
 
 def _mean_and_std(summary: Summary | None) -> tuple[float | None, float | None]:

@@ -68,6 +68,23 @@ def available() -> str | None:
     return None
 
 
+def unfit(reference: Wav, estimate: Wav, sample_rate: int, shortest: float) -> str | None:
+    """Why two wavs `[T]`, of at least `shortest` seconds, cannot be compared; None if they can.
+
+    Raises:
+        ValueError: the lengths differ
+    """
+    import numpy as np
+
+    if reference.shape != estimate.shape or reference.ndim != 1:
+        raise ValueError(f"reference and estimate must be [T] of one length, got {reference.shape}, {estimate.shape}")
+    if len(reference) < shortest * sample_rate:
+        return "too_short"
+    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
+        return "not_finite"
+    return "silent_reference" if np.square(reference, dtype=np.float64).mean() < SILENT else None
+
+
 def visqol(reference: Wav, estimate: Wav, sample_rate: int, mode: Mode) -> Score:
     """ViSQOL of an estimate, two `[T]`, and if it has none, the reason.
 
@@ -78,18 +95,12 @@ def visqol(reference: Wav, estimate: Wav, sample_rate: int, mode: Mode) -> Score
         ValueError: the lengths differ
         SdcError: ViSQOL is not installed
     """
-    import numpy as np
-
-    if reference.shape != estimate.shape or reference.ndim != 1:
-        raise ValueError(f"reference and estimate must be [T] of one length, got {reference.shape}, {estimate.shape}")
-    if len(reference) < SHORTEST * sample_rate:
-        return None, "too_short"
-    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
-        return None, "not_finite"
-    if np.square(reference, dtype=np.float64).mean() < SILENT:
-        return None, "silent_reference"
+    if reason := unfit(reference, estimate, sample_rate, SHORTEST):
+        return None, reason
     if not estimate.any():
         return 1.0, None
+    import numpy as np
+
     rate = SAMPLE_RATES[mode]
     wanted, found = reference.astype(np.float64), estimate.astype(np.float64)
     if rate != sample_rate:
@@ -171,8 +182,3 @@ def _doubled(wav: NDArray[np.float64]) -> NDArray[np.float64]:
     if size != len(wav):
         spectrum[-1] = 0
     return np.fft.irfft(spectrum, size)[: len(wav)]
-
-
-def score(job: tuple[Wav, Wav, int, Mode]) -> Score:
-    """`visqol`, its arguments together: for a `ProcessPool`."""
-    return visqol(*job)

@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...audio import bands
 from ...recipe import CodecTrainingFields, StageFields
-from ..distances import mel_distance, negative_snr
+from ..distances import band_negative_snr, level_distance, mel_distance, negative_snr
+from ..envelope import with_envelope
 from ..quantize import MultiSourceRVQ, Observer
 from ..sdcodec import SDCodec
 from .objective import Choices, Estimate, Objective
-from .terms import activity_targets, draw_scales, leakage, masked_negative_snr
+from .terms import activity_targets, draw, draw_scales, leakage, masked_negative_snr
 
 CHOICES = 1
 """Sub-sequence of an example's random numbers for what is chosen here; mixing uses the first."""
@@ -131,11 +133,26 @@ class CodecObjective(Objective):
             wanted, audible = self.compared(outputs, stems, choices)
             silent = outputs["decoded"][len(wanted) :]
             examples, domains = choices.stems
+            if draw(fields.envelope_probability, seed=fields.seed, step=step):
+                hop = self.network.hop_length
+                unit = bands.frames_per_gain(self.sample_rate, hop) * hop
+                length = audible.shape[-1] // unit * unit
+                audible, wanted = audible[:, :length], wanted[:, :length]
+                audible = with_envelope(
+                    audible, wanted, hop_length=hop, sample_rate=self.sample_rate, share=bands.SHARE
+                )
             scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=step)
             losses["mel"] = mel_distance(audible, wanted, sample_rate=self.sample_rate, scales=scales).sum() / batch
             losses["snr"] = negative_snr(audible, wanted).sum() / batch
             losses["codebook"] = outputs["codebook"][domains, examples].sum() / batch
             losses["commitment"] = outputs["commitment"][domains, examples].sum() / batch
+            if self.has("band_snr", fields.band_snr_weight):
+                ratio = band_negative_snr(audible, wanted, sample_rate=self.sample_rate)
+                losses["band_snr"] = ratio.sum() / batch
+                total = total + fields.band_snr_weight * losses["band_snr"]
+            if self.has("level", fields.level_weight):
+                losses["level"] = level_distance(audible, wanted, sample_rate=self.sample_rate).sum() / batch
+                total = total + fields.level_weight * losses["level"]
             if self.has("mask", fields.mask_weight):
                 masked = masked_negative_snr(audible[: len(examples)], wanted[: len(examples)], examples, batch)
                 losses["mask"] = masked.sum() / batch

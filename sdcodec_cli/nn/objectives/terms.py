@@ -70,6 +70,12 @@ def frame_activity(stems: Tensor, hop_length: int) -> Tensor:
     return active_frames(stems.unfold(-1, hop_length, hop_length))
 
 
+def draw(probability: float, *, seed: int, step: int) -> bool:
+    """Whether something that happens so often happens in a step, the same in all processes."""
+    generator = torch.Generator().manual_seed(seed * 2**32 + step + 2**31)
+    return bool(torch.rand((), generator=generator) < probability)
+
+
 def draw_scales(count: int, *, seed: int, step: int) -> list[tuple[int, int]]:
     """Mel scales of a step, the same in all processes."""
     generator = torch.Generator().manual_seed(seed * 2**32 + step)

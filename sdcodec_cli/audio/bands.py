@@ -1,0 +1,74 @@
+"""Bands as wide as the ear's, on the scale of equivalent rectangular bandwidths (Glasberg and Moore, 1990), and what is
+the same about envelopes where they are computed and where networks are trained for them.
+
+Legend: K bins, B bands.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_BANDS, LOWEST, HIGHEST = 20, 50.0, 8000.0
+"""Bands of envelopes: so many would lie in this range in Hz."""
+
+FIRST = 300.0
+"""Those that begin below are left out: codes have them right."""
+
+STEP_DB, LOWEST_DB, HIGHEST_DB = 4.0, -12.0, 20.0
+"""Of gains in dB: the step, the least and the most."""
+
+SECONDS = 0.04
+"""Each gain is for about so long."""
+
+SHARE = 0.6
+"""Of the gains that a decoder applies by default: 1 would give the levels of the original, 0 is nearest to its
+waveform. On validation clips ViSQOL hardly rises beyond this, while SI-SDR falls ever faster."""
+
+FLOOR = 4e-10
+"""Added to the mean power of a band's bins before it is a level: 94 dB below full scale nothing is heard."""
+
+
+def erb_edges(count: int, lowest: float, highest: float) -> NDArray[np.float64]:
+    """Edges of `count` bands of equal width on that scale, in Hz: `[count + 1]`."""
+    places = np.linspace(_place(lowest), _place(highest), count + 1)
+    return np.asarray((10 ** (places / 21.4) - 1) / 0.00437)
+
+
+def frames_per_gain(sample_rate: int, hop_length: int) -> int:
+    """How many frames of a model a gain is for."""
+    return max(1, round(SECONDS * sample_rate / hop_length))
+
+
+def envelope_edges(sample_rate: int) -> tuple[int, ...]:
+    """Edges of the bands of envelopes in whole Hz, in the same places for all rates, up to half of each."""
+    width = (_place(HIGHEST) - _place(LOWEST)) / NUM_BANDS
+    count = max(1, round((_place(sample_rate / 2) - _place(LOWEST)) / width))
+    edges = erb_edges(count, LOWEST, _hertz(_place(LOWEST) + count * width))[:-1]
+    return (*([round(edge) for edge in edges if edge >= FIRST] or [0]), sample_rate // 2)
+
+
+def band_bank(
+    edges: Sequence[float] | NDArray[np.float64], window_length: int, sample_rate: int
+) -> NDArray[np.float32]:
+    """What takes powers of bins to their means over bands: `[K, B]`; a band without bins has zeros.
+
+    Args:
+        edges: of the bands, in Hz; a band has all frequencies from its edge to below the next
+        window_length: in samples
+        sample_rate: in Hz
+    """
+    bins = np.fft.rfftfreq(window_length, 1 / sample_rate)[:, None]
+    members = (bins >= np.asarray(edges)[:-1]) & (bins < np.asarray(edges)[1:])
+    return np.asarray(members / np.maximum(members.sum(0), 1), dtype=np.float32)
+
+
+def _place(hertz: float) -> float:
+    return 21.4 * math.log10(1 + 0.00437 * hertz)
+
+
+def _hertz(place: float) -> float:
+    return float((10 ** (place / 21.4) - 1) / 0.00437)

@@ -1,0 +1,68 @@
+"""The judges of an evaluation that take their time, and are asked in a pool of processes: ViSQOL, PESQ, ESTOI, DNSMOS.
+
+Nothing heavy is loaded until something is scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from ...errors import SdcError
+from . import speech, visqol
+
+if TYPE_CHECKING:
+    from ...audio import Wav
+    from .settings import Settings
+
+Judge = Literal["visqol_speech", "visqol_audio", "pesq", "estoi", "dnsmos"]
+
+OF_ALL: dict[str, tuple[Judge, ...]] = {
+    "off": (),
+    "speech": ("visqol_speech",),
+    "audio": ("visqol_audio",),
+    "both": ("visqol_speech", "visqol_audio"),
+}
+"""Those that are asked about every stem, by the modes of ViSQOL that are set."""
+
+OF_SPEECH: tuple[speech.SpeechJudge, ...] = ("pesq", "estoi")
+"""Those that are asked about speech wherever they are installed."""
+
+
+def resolved(settings: Settings, notes: list[str]) -> Settings:
+    """The settings with the judges that will be asked; `notes` gets a line for each that is not installed.
+
+    Raises:
+        SdcError: one that was asked for by name is not installed
+    """
+    modes = settings.visqol
+    wanted = [
+        judge for judge in speech.PACKAGES if judge in (OF_SPEECH if settings.speech is None else settings.speech)
+    ]
+    if modes != "off" and (missing := visqol.available()):
+        if modes != "auto":
+            raise SdcError(missing)
+        notes.append(f"no ViSQOL: {missing}")
+        modes = "off"
+    lacking = {judge: line for judge in wanted if (line := speech.available(judge))}
+    if lacking and settings.speech is not None:
+        raise SdcError("; ".join(lacking.values()))
+    notes += [f"no {judge.upper()}: {line}" for judge, line in lacking.items()]
+    found = tuple(judge for judge in wanted if judge not in lacking)
+    return dataclasses.replace(settings, visqol="both" if modes == "auto" else modes, speech=found)
+
+
+def judges(settings: Settings, stem: str) -> tuple[Judge, ...]:
+    """Who is asked about an estimate of a stem, by settings that are `resolved`."""
+    return (*OF_ALL[settings.visqol], *((settings.speech or ()) if stem == "speech" else ()))
+
+
+def score(job: tuple[Wav, Wav, int, Judge]) -> dict[str, visqol.Score]:
+    """What a judge says: reference and estimate `[T]`, their rate in Hz and who is asked, to scores by metric."""
+    reference, estimate, sample_rate, judge = job
+    match judge:
+        case "visqol_speech":
+            return {judge: visqol.visqol(reference, estimate, sample_rate, "speech")}
+        case "visqol_audio":
+            return {judge: visqol.visqol(reference, estimate, sample_rate, "audio")}
+    return speech.rate(reference, estimate, sample_rate, judge)
