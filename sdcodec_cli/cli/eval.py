@@ -208,13 +208,11 @@ def _show(result: EvalResult) -> None:
         f"views {result.views}, {result.bitrate:g} kbit/s per domain"
     )
     for shown in tables(result):
-        # Columns that are only numbered are one column, with the group as its head.
-        joined = bool(shown.group) and all(shown.heads[at].isdigit() for at in shown.grouped)
-        put(f"\n{shown.title}{f': {shown.group}' if shown.group and not joined else ''}\n")
-        _show_table(shown, joined)
+        put(f"\n{shown.title}\n")
+        _show_table(shown)
 
 
-def _show_table(shown: Table, joined: bool) -> None:
+def _show_table(shown: Table) -> None:
     """A table in the width there is; what has no room is named below it."""
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     heads = list(shown.heads)
@@ -225,10 +223,6 @@ def _show_table(shown: Table, joined: bool) -> None:
         ]
         for index, row in enumerate(shown.rows)
     ]
-    if joined:
-        start, stop = shown.grouped.start, shown.grouped.stop
-        heads[start:stop] = [f"{shown.group}s"]
-        rows = [[*row[:start], " ".join(row[start:stop]), *row[stop:]] for row in rows]
     if _width(heads, rows) > room:
         rows = [[re.sub(r" ± [\d.]+", "", cell) for cell in row] for row in rows]
     dropped = []

@@ -23,7 +23,7 @@ from ..separate import checked_views
 from ..systems import Mixture, SeparatingCodec, System, find_system
 from ..torchrun import is_first_process, under_torchrun
 from .judges import resolved
-from .measure import claim, measure
+from .measure import measure
 from .mushra import check_listening_test, write_mushra
 from .protocol import plan, protocol_facts
 from .report import examples, write_report
@@ -78,7 +78,7 @@ def evaluate(
         raise OutputError("several processes share their results through a folder; pass --work DIR")
     with contextlib.ExitStack() as stack:
         work = settings.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        claim(work, model, systems, settings)
+        _create(work, "--work")
         with progress("tracks") as tell:
             plans = plan(
                 settings,
@@ -137,12 +137,16 @@ def _check_pages(settings: Settings) -> None:
     folder = settings.report
     if folder is None:
         return
+    _create(folder, "--report")
+    for page in ("index.html", *(["mushra.html"] if settings.mushra else [])):
+        check_target(folder / page, overwrite=settings.overwrite)
+
+
+def _create(folder: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another --report") from error
-    for page in ("index.html", *(["mushra.html"] if settings.mushra else [])):
-        check_target(folder / page, overwrite=settings.overwrite)
+        raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another {option}") from error
 
 
 def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> list[System]:

@@ -30,9 +30,6 @@ class Table:
     """Columns of text, at the left; all others are numbers."""
     note: str = ""
     """A sentence below it."""
-    group: str = ""
-    """Shown above the heads in `grouped`."""
-    grouped: range = range(0)
     best: frozenset[tuple[int, int]] = frozenset()
     """Row and column of those that are the best of those that they compete with."""
     paper: frozenset[int] = frozenset()
@@ -130,11 +127,9 @@ def _cross(result: EvalResult) -> Table:
         best |= {(index, column) for column, score in scores.items() if score is not None and score == highest}
     return Table(
         "Each stem through each quantizer, SI-SDR in dB",
-        ("stem", *domains),
+        ("stem", *(f"through {domain}" for domain in domains)),
         tuple((stem, *(_text(means.get((stem, through))) for through in domains)) for stem in domains),
         note="As Fig. 3 of the paper.",
-        group="through the quantizer of",
-        grouped=range(1, 1 + len(domains)),
         best=frozenset(best),
     )
 
@@ -152,18 +147,11 @@ def _activity(result: EvalResult) -> Table:
 
 
 def _codebooks(result: EvalResult) -> Table:
-    num_codebooks = max((len(use.perplexity) for use in result.codebooks), default=0)
     rows = []
     for use in result.codebooks:
         unused = sum(use.unused) / (len(use.unused) * use.codebook_size)
-        rows.append((use.domain, *(f"{value:.0f}" for value in use.perplexity), f"{unused:.0%}"))
-    return Table(
-        "Codebook use by the mixtures",
-        ("domain", *(str(1 + index) for index in range(num_codebooks)), "never taken"),
-        tuple(rows),
-        group="perplexity of codebook",
-        grouped=range(1, 1 + num_codebooks),
-    )
+        rows.append((use.domain, " ".join(f"{value:.0f}" for value in use.perplexity), f"{unused:.0%}"))
+    return Table("Codebook use by the mixtures", ("domain", "perplexity of codebooks", "never taken"), tuple(rows))
 
 
 def _cost(result: EvalResult) -> Table:
@@ -171,13 +159,11 @@ def _cost(result: EvalResult) -> Table:
     if result.file_bitrate is not None:
         note = f"The .sdc files of the mixtures take {result.file_bitrate:.2f} kbit/s, headers included."
     return Table(
-        "What it takes",
+        "What it takes: times real time",
         ("system", "device", "encode", "decode"),
         tuple((cost.system, cost.device, f"{cost.encode:.1f}", f"{cost.decode:.1f}") for cost in result.cost),
         2,
         note,
-        group="times real time",
-        grouped=range(2, 4),
     )
 
 
