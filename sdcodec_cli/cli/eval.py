@@ -199,14 +199,9 @@ def eval_(
 
 
 def _show(result: EvalResult) -> None:
-    from ..engine.evaluate.tables import tables
+    from ..engine.evaluate.tables import about, tables
 
-    clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
-    put(
-        f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
-        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
-        f"views {result.views}, {result.bitrate:g} kbit/s per domain"
-    )
+    put(about(result))
     for shown in tables(result):
         put(f"\n{shown.title}\n")
         _show_table(shown)

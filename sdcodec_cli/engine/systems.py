@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 from .. import zoo
 from ..audio import Wav
@@ -23,6 +23,9 @@ from .other_codecs import Opus, find_dac, find_encodec, fitted, resampled
 from .separate import separate_wav
 from .separator import Separator, open_separator
 from .stream import SEGMENT_FRAMES
+
+if TYPE_CHECKING:
+    from .evaluate.settings import Settings
 
 Way = Literal["separation", "masked separation"]
 """How stems were found in a mixture: straight out of a codec, or as `sdc separate` gives them, by masks on the mixture
@@ -177,24 +180,13 @@ class SeparatorNetwork:
         return {"masked separation": dict(zip(self.separator.domains, back, strict=True))}
 
 
-def find_system(
-    name: str,
-    codec: Codec,
-    *,
-    device: str = "auto",
-    effort: int | None = None,
-    bitrate: float | None = None,
-    views: int | None = None,
-) -> System:
+def find_system(name: str, codec: Codec, settings: Settings) -> System:
     """A system by what a person writes.
 
     Args:
         name: `mixture`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or its folder
         codec: the model that it is to stand beside; another of the same domains and rate separates
-        device: where models run, as for `load_codec`; Opus runs on the processor
-        effort: of a model's encoding, as for `load_codec`
-        bitrate: of each domain in kbit/s, of models with the domains of `codec`
-        views: of a mixture, as for `separate`
+        settings: device, effort, bitrate and views of models
 
     Raises:
         ModelError: there is no such system, a bitrate that it does not have, or something is not installed
@@ -208,9 +200,9 @@ def find_system(
     if kind == "opus":
         return Opus(name)
     if kind == "encodec":
-        return find_encodec(name, device)
+        return find_encodec(name, settings.device)
     if name == "dac":
-        packaged = find_dac(device)
+        packaged = find_dac(settings.device)
         if packaged is not None:
             return packaged
         name = "dac-16k"
@@ -219,15 +211,15 @@ def find_system(
     except ModelError as error:
         raise ModelError(f"{error}; what is not a model is mixture, opus:KBPS, dac or encodec:KBPS") from error
     if not of(recipe).streams(recipe):
-        separator = open_separator(name, runtime="auto", device=device, threads=None)
+        separator = open_separator(name, runtime="auto", device=settings.device, threads=None)
         assert isinstance(separator, Separator)
         if separator.domains != codec.domains:
             raise ModelError(f"--against {name}: it finds {', '.join(separator.domains)}; leave it out")
         return SeparatorNetwork(separator)
-    found = load_codec(name, device=device, effort=effort)
+    found = load_codec(name, device=settings.device, effort=settings.effort)
     if (found.domains, found.sample_rate) != (codec.domains, codec.sample_rate):
         return ModelCodec(found)
     try:
-        return SeparatingCodec(found, num_codebooks=found.codebooks_for(bitrate), views=views)
+        return SeparatingCodec(found, num_codebooks=found.codebooks_for(settings.bitrate), views=settings.views)
     except ValueError as error:
         raise ModelError(f"--against {found.name}: {error}") from error

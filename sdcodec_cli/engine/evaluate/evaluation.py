@@ -29,7 +29,7 @@ from .protocol import plan, protocol_facts
 from .report import examples, write_report
 from .score import Cost, EvalResult, summarize
 from .settings import Settings
-from .tables import tables
+from .tables import about, tables
 
 COST_SECONDS = 10.0
 """Audio that the cost of coding is measured on."""
@@ -121,13 +121,9 @@ def evaluate(
 
 def _about(result: EvalResult) -> list[str]:
     """What a reader of the page needs to know to do it again."""
-    about = [
-        f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
-        f"split {result.split}; protocol {result.protocol}; effort {result.effort}; "
-        f"views {result.views}; {result.bitrate:g} kbit/s per domain; ViSQOL {result.visqol}; "
-        f"judges of speech: {', '.join(result.speech) or 'none'}."
-    ]
-    return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
+    scores = f"ViSQOL {result.visqol}, scores of speech: {', '.join(result.speech) or 'none'}"
+    facts = protocol_facts("paper") if result.protocol == "paper" else ()
+    return [f"{about(result)}. Weights {result.weights_sha256[:16]}, sdc {result.version}, {scores}.", *facts]
 
 
 def _check_pages(settings: Settings) -> None:
@@ -154,14 +150,7 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
     found: list[System] = [model]
     for name in settings.against:
         try:
-            system = find_system(
-                name,
-                model.codec,
-                device=settings.device,
-                effort=settings.effort,
-                bitrate=settings.bitrate,
-                views=settings.views,
-            )
+            system = find_system(name, model.codec, settings)
         except SdcError as error:
             if settings.all_needed:
                 raise

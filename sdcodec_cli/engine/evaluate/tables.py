@@ -43,6 +43,16 @@ def tables(result: EvalResult) -> list[Table]:
     return [table for table in found if table.rows]
 
 
+def about(result: EvalResult) -> str:
+    """What was evaluated, and how, in a line."""
+    clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
+    return (
+        f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
+        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
+        f"views {result.views}, {result.bitrate:g} kbit/s per domain"
+    )
+
+
 def _scores(result: EvalResult, task: str, title: str) -> Table:
     ours = [row for row in result.rows if row.task == task]
     shown = [metric for metric in METRICS if any(metric in row.metrics for row in ours)]
