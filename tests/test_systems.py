@@ -198,7 +198,7 @@ def envelope_bitrate(system, wav, domain=None):
 
 def test_a_model_may_do_without_an_envelope_or_without_applying_it(tiny):
     codec, wav = load_codec(tiny, device="cpu"), tones(2.0)
-    bare, unused = (find_system(str(tiny), device="cpu", share=share) for share in (None, 0.0))
+    bare, unused = (find_system(str(tiny), device="cpu", envelope=share) for share in (None, 0.0))
     assert bare.resynthesize(wav, RATE).bitrate == pytest.approx(3 * 1.2)
     assert unused.resynthesize(wav, RATE).bitrate > 3 * 1.2
     expected = codec.decode(codec.encode(wav, envelope=False))

@@ -184,7 +184,7 @@ Bitrate = Annotated[
         metavar="KBPS",
         parser=parse_positive,
         help="Bitrate of each active domain, in kbit/s, 0.6 for the envelope (2.2 for a fine one) taken in: the "
-        "model's full rate by default, and down to that of one codebook where it was trained for less than all of them.",
+        "model's full rate by default, and down to that of one codebook where it was trained for fewer than all.",
         show_default=False,
     ),
 ]
