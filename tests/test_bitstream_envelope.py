@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sdcodec_cli.bitstream import EnvelopeLayout, Header, Reader, Segment, Writer
 from sdcodec_cli.bitstream.codings import GAIN_CODINGS, LOWEST_GAIN, NUM_GAINS, RANGE, RAW
@@ -263,6 +265,17 @@ def test_a_body_that_stands_for_no_gains_is_reported(body: bytes) -> None:
     reader, segment = with_unit(lambda _: body)
     assert segment.gains == {}
     assert kinds(reader) == ["envelope"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=100), st.sampled_from([b"", b"\0\0\0", b"\0\0\1"]))
+def test_a_body_of_any_bytes_gives_gains_or_is_reported(body: bytes, begin: bytes) -> None:
+    reader, segment = with_unit(lambda _: begin + body)
+    assert kinds(reader) == ([] if segment.gains else ["envelope"])
+    for gains in segment.gains.values():
+        assert gains.shape == (3, 4)
+        assert gains.min() >= LOWEST_GAIN
+        assert gains.max() < LOWEST_GAIN + NUM_GAINS
 
 
 def test_an_envelope_that_announces_gigabytes_costs_no_memory() -> None:

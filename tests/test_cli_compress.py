@@ -52,7 +52,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
     assert engine.loaded == [(None, "auto")]
     assert engine.computed == [("auto", None)]
     assert engine.efforts == [None]
-    assert engine.prepared == [{"decode": False}]
+    assert engine.prepared == [{"decode": True}]  # to know what the decoded mix lacks
 
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
@@ -65,6 +65,7 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
     assert engine.loaded == [("sdcodec-16k-mini", "cpu")]
     assert engine.computed == [("onnx", 3)]
     assert engine.efforts == [0]
+    assert engine.prepared == [{"decode": False}]
 
 
 def test_the_device_and_the_runtime_can_come_from_the_environment(

@@ -103,7 +103,8 @@ def check(line: str) -> None:
     """Fail unless the command and its options exist; words in capitals stand for values."""
     _, *words = shlex.split(line.split(" && ")[0], comments=True)
     command, rest = find(words)
-    known = {option for parameter in command.params for option in parameter.opts} | {"-h", "--help"}
+    known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+    known |= {"-h", "--help"}
     if hasattr(command, "commands"):
         assert not [word for word in rest if not word.startswith("-") and word != "..."], line
         known |= {"--version", "--install-completion", "--show-completion"}

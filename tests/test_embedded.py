@@ -59,6 +59,16 @@ def without_speed(text: str) -> list[str]:
     return [re.sub(r", [\d.]+x real time.*", "", line).rstrip() for line in text.strip().splitlines()]
 
 
+def assert_alike(found: list[str], shown: list[str]) -> None:
+    """The same lines; sizes may differ by 2 %, since gains depend on how a processor rounds."""
+    size = r"[\d.]+(?= k?B| kbit/s)"
+    assert [re.sub(size, "#", line) for line in found] == [re.sub(size, "#", line) for line in shown]
+    for one, other in zip(found, shown, strict=True):
+        assert list(map(float, re.findall(size, one))) == pytest.approx(
+            list(map(float, re.findall(size, other))), rel=0.02
+        )
+
+
 def test_the_readme_shows_commands():
     assert sum(line.startswith("sdc ") for line, _ in readme_commands()) >= 4
 
@@ -79,7 +89,7 @@ def test_the_readmes_commands_run_one_after_the_other_and_say_what_it_shows(tmp_
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        assert without_speed(done.stdout + done.stderr) == without_speed(shown), line
+        assert_alike(without_speed(done.stdout + done.stderr), without_speed(shown))
 
 
 @pytest.mark.parametrize(

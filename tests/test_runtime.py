@@ -131,6 +131,12 @@ def test_nearly_all_codes_and_all_the_audio_are_the_same_in_either_runtime(codec
         assert level(ours - theirs, theirs) >= 60
 
 
+def test_both_runtimes_choose_the_same_gains(encoded):
+    one, other = (codes.envelope.gains for codes in encoded)
+    assert one.any()
+    assert (one == other).mean() >= 0.999
+
+
 def test_domains_are_heard_in_the_same_places(encoded):
     one, other = (codes.active for codes in encoded)
     assert all(np.array_equal(one[domain], other[domain]) for domain in one)

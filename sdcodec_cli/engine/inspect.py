@@ -36,10 +36,13 @@ class EnvelopeReport:
     """The envelopes of all channels."""
 
     num_bands: int
+    """Bands of frequency that have gains."""
     seconds: float
     """That each gain is for."""
     step_db: float
+    """Of a gain, in dB."""
     num_bytes: int
+    """Of the gains."""
     bitrate: float
     """Of the gains, in kbit/s, over the whole duration."""
     present: float
@@ -89,6 +92,7 @@ class FileReport:
     """Bytes that are neither, in percent of those that are; None if there are none."""
     streams: tuple[StreamReport, ...]
     envelope: EnvelopeReport | None
+    """What the decoded mix lacks in bands; None if the stream does not have that."""
     problems: tuple[Problem, ...]
     """What is damaged, in the order in which it was found; none if the stream is whole."""
 
