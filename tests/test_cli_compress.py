@@ -46,6 +46,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "domains": "auto",
         "channels": "mono",
         "envelope": True,
+        "fine": False,
         "track": 1,
         "overwrite": False,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 from audio_examples import si_sdr
 
 from sdcodec_cli import load_codec
@@ -21,8 +22,9 @@ from sdcodec_cli.engine import compress as compressing
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
-from sdcodec_cli.engine.envelope import Bands
+from sdcodec_cli.engine.envelope import BITRATE, FINE_BITRATE, Bands
 from sdcodec_cli.engine.inspect import inspect
+from sdcodec_cli.engine.metrics import UPPER_BANDS, band_errors
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES, CodedSegment
 
 from cli_examples import errors, sdc
@@ -59,7 +61,7 @@ def noise(length: int, *, seed: int = 0) -> np.ndarray:
 
 def missing(codec: Codec, wav: np.ndarray, decoded: np.ndarray) -> float:
     """How far levels of bands are off, in dB: the mean over bands and times."""
-    bands = Bands(codec.envelope_layout, codec.sample_rate, codec.hop_length)
+    bands = Bands(codec.envelope_layout(), codec.sample_rate, codec.hop_length)
     inner = slice(0, len(wav) // HOP * HOP)
     return float(np.abs(bands.wanted(*(np.pad(each[inner], HOP // 2) for each in (wav, decoded)))).mean() * STEP_DB)
 
@@ -397,3 +399,42 @@ def test_a_bitrate_is_that_of_codes_and_envelope_together(talk, folder):
     assert line.startswith("--bitrate 0.6: bitrate must be between 0.9 and 1.8 kbit/s per domain")
     assert sdc("compress", "talk.wav", "--model", folder, "--bitrate", "0.6", "--domains", "sfx", "-qf").exit_code == 0
     assert os.path.exists("talk.sdc")
+
+
+def test_a_fine_envelope_says_more_about_the_same_codes(plain):
+    wav, rate = soundfile.read(SCENE)
+    wav = soxr.resample(wav, rate, plain.sample_rate)[: 2 * SEGMENT_FRAMES * HOP]
+    coarse, fine = plain.encode(wav), plain.encode(wav, fine=True)
+    assert all(np.array_equal(coarse.codes[domain], fine.codes[domain]) for domain in plain.domains)
+    one, other = coarse.envelope.layout, fine.envelope.layout
+    assert (one, other) == (plain.envelope_layout(), plain.envelope_layout(fine=True))
+    assert (one.frames, one.num_bands) == (2, 16)
+    assert (other.frames, other.num_bands) == (1, 25)
+    spreads = [
+        band_errors(plain.decode(codes, share=1.0), wav, plain.sample_rate).spread[UPPER_BANDS].mean()
+        for codes in (coarse, fine)
+    ]
+    assert spreads[1] < 0.85 * spreads[0]
+
+
+def test_a_bitrate_has_room_for_a_fine_envelope(tiny):
+    room = FINE_BITRATE - BITRATE
+    for bitrate in (0.9, 1.3, 1.8):
+        assert tiny.codebooks_for(bitrate + room, fine=True) == tiny.codebooks_for(bitrate)
+    with pytest.raises(ValueError, match="bitrate must be between"):
+        tiny.codebooks_for(0.9, fine=True)
+
+
+def test_a_fine_envelope_is_asked_for_on_the_command_line(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("a.wav", noise(3 * SEGMENT_FRAMES * HOP), 16_000)
+    for name, options in (("coarse", ()), ("fine", ("--fine",))):
+        assert sdc("compress", "a.wav", "-o", f"{name}.sdc", "--model", str(folder), *options).exit_code == 0
+    coarse, fine = inspect("coarse.sdc").envelope, inspect("fine.sdc").envelope
+    assert (coarse.num_bands, coarse.seconds, fine.num_bands, fine.seconds) == (16, 0.04, 25, 0.02)
+    assert 2 * coarse.num_bytes < fine.num_bytes
+    assert sdc("decode", "fine.sdc", "-o", "back.wav", "--model", str(folder)).exit_code == 0
+    assert len(soundfile.read("back.wav")[0]) == 3 * SEGMENT_FRAMES * HOP
+    refused = sdc("compress", "a.wav", "-o", "x.sdc", "--fine", "--no-envelope")
+    (line,) = errors(refused, 2)
+    assert "--fine is about the envelope" in line
