@@ -56,8 +56,8 @@ class Engine:
         self.computed.append((runtime, threads))
         self.efforts.append(effort)
 
-        def codebooks_for(bitrate: float, *, envelope: bool) -> int:
-            lowest, highest = (1.1, 6.6) if envelope else (0.5, 6)
+        def codebooks_for(bitrate: float, *, envelope: bool, fine: bool) -> int:
+            lowest, highest = ((2.7, 8.2) if fine else (1.1, 6.6)) if envelope else (0.5, 6)
             if not lowest <= bitrate <= highest:
                 raise ValueError(f"bitrate must be between {lowest} and {highest} kbit/s per domain, got {bitrate:g}")
             return 12

@@ -21,7 +21,7 @@ from sdcodec_cli.engine import compress as compressing
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
-from sdcodec_cli.engine.envelope import Bands
+from sdcodec_cli.engine.envelope import Bands, layout_for
 from sdcodec_cli.engine.inspect import inspect
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES, CodedSegment
 
@@ -59,7 +59,7 @@ def noise(length: int, *, seed: int = 0) -> np.ndarray:
 
 def missing(codec: Codec, wav: np.ndarray, decoded: np.ndarray) -> float:
     """How far levels of bands are off, in dB: the mean over bands and times."""
-    bands = Bands(codec.envelope_layout, codec.sample_rate, codec.hop_length)
+    bands = Bands(codec.envelope_layout(), codec.sample_rate, codec.hop_length)
     inner = slice(0, len(wav) // HOP * HOP)
     return float(np.abs(bands.wanted(*(np.pad(each[inner], HOP // 2) for each in (wav, decoded)))).mean() * STEP_DB)
 
@@ -106,15 +106,32 @@ def test_levels_of_known_signals_come_closer(plain, kind):
     assert after < 0.7 * before
 
 
+def test_a_fine_envelope_comes_closer_still(plain, scene, tmp_path):
+    wav = scene[60_000:160_000]
+    soundfile.write(tmp_path / "a.wav", wav, 16_000, subtype="FLOAT")
+    results = [compress(tmp_path / "a.wav", tmp_path / f"{fine}.sdc", codec=plain, fine=fine) for fine in (False, True)]
+    assert 0.2 < results[0].envelope_bitrate < 0.6 < 1 < results[1].envelope_bitrate < 2.2
+    report = inspect(tmp_path / "True.sdc").envelope
+    assert (report.num_bands, report.seconds) == (25, 0.02)
+    rough, fine = plain.encode(wav), plain.encode(wav, fine=True)
+    layout = plain.envelope_layout(fine=True)
+    assert fine.envelope.layout == layout == layout_for(16_000, HOP, fine=True)
+    off = [missing(plain, wav, plain.decode(codes, share=1.0)) for codes in (rough, fine)]
+    assert off[1] < 0.75 * off[0]
+    decode(tmp_path / "True.sdc", {"mix": tmp_path / "b.wav"}, codec=plain)
+    assert np.abs(soundfile.read(tmp_path / "b.wav")[0] - plain.decode(fine)).max() < 2e-5 + 2**-15
+
+
 def test_codes_are_the_same_with_an_envelope_and_without(tiny):
     wav = noise(150_000)
-    one, other = tiny.encode(wav), tiny.encode(wav, envelope=False)
+    one, fine, other = tiny.encode(wav), tiny.encode(wav, fine=True), tiny.encode(wav, envelope=False)
     assert one.envelope is not None
     assert one.envelope.gains.any()
     assert other.envelope is None
     for domain in tiny.domains:
-        assert np.array_equal(one.codes[domain], other.codes[domain])
-        assert np.array_equal(one.active[domain], other.active[domain])
+        for found in (one, fine):
+            assert np.array_equal(found.codes[domain], other.codes[domain])
+            assert np.array_equal(found.active[domain], other.active[domain])
 
 
 def test_no_share_of_an_envelope_is_no_envelope(tiny):
@@ -386,6 +403,12 @@ def test_a_share_that_is_none_is_a_wrong_command_line(talk, value):
     result = sdc("decode", "talk.sdc", "--envelope", value)
     assert result.exit_code == 2
     assert f"{value!r} is not a number from 0 to 1" in result.stderr
+
+
+def test_a_fine_envelope_is_asked_for_by_name(talk, folder):
+    assert sdc("compress", "talk.wav", "--model", folder, "--fine", "-q").exit_code == 0
+    lines = sdc("info", "talk.sdc").stdout.splitlines()
+    assert any("; 25 bands every 20 ms, in 100 % of the segments" in line for line in lines)
 
 
 def test_a_bitrate_is_that_of_codes_and_envelope_together(talk, folder):

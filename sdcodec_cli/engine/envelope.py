@@ -33,8 +33,9 @@ DEAREST = 20.0
 UNIT_BITS = 8 * 16
 """Of a file for each segment's envelope, besides its gains."""
 
-BITRATE = 0.6
-"""Of the envelope of a channel, in kbit/s, at most: where gains would take more, they are chosen coarser."""
+BITRATE, FINE_BITRATE = 0.6, 2.2
+"""Of the envelope of a channel, and of a fine one, in kbit/s, at most: where gains would take more, they are chosen
+less closely."""
 
 CONTEXT_FRAMES = 2
 """Frames on each side whose decoded audio has a part in that of a frame, through overlapping windows."""
@@ -44,10 +45,15 @@ Gains = NDArray[np.int64]
 
 
 @functools.cache
-def layout_for(sample_rate: int, hop_length: int) -> EnvelopeLayout:
+def layout_for(sample_rate: int, hop_length: int, *, fine: bool = False) -> EnvelopeLayout:
     """Bands and times of the gains that are computed for a model."""
-    frames = min(frames_per_gain(sample_rate, hop_length), MAX_GAIN_FRAMES)
-    return EnvelopeLayout(frames=frames, step_db=STEP_DB, edges=envelope_edges(sample_rate))
+    frames = min(frames_per_gain(sample_rate, hop_length, fine=fine), MAX_GAIN_FRAMES)
+    return EnvelopeLayout(frames=frames, step_db=STEP_DB, edges=envelope_edges(sample_rate, fine=fine))
+
+
+def envelope_bitrate(*, envelope: bool, fine: bool) -> float:
+    """What is set aside for the envelope of a channel, in kbit/s."""
+    return (FINE_BITRATE if fine else BITRATE) if envelope else 0.0
 
 
 class Bands:
