@@ -57,8 +57,7 @@ class Engine:
         self.efforts.append(effort)
 
         def codebooks_for(bitrate: float, *, envelope: bool, fine: bool) -> int:
-            beside = (2.2 if fine else 0.6) if envelope else 0
-            lowest, highest = 0.5 + beside, 6 + beside
+            lowest, highest = ((2.7, 8.2) if fine else (1.1, 6.6)) if envelope else (0.5, 6)
             if not lowest <= bitrate <= highest:
                 raise ValueError(f"bitrate must be between {lowest} and {highest} kbit/s per domain, got {bitrate:g}")
             return 12

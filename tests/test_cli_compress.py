@@ -79,6 +79,11 @@ def test_the_device_and_the_runtime_can_come_from_the_environment(
     assert engine.computed == [("torch", None)]
 
 
+def test_a_fine_envelope_is_handed_on(engine: Engine) -> None:
+    assert sdc("compress", "talk.wav", "--fine", "--domains", "sfx,music,speech").exit_code == 0
+    assert (engine.calls[-1]["envelope"], engine.calls[-1]["fine"]) == (True, True)
+
+
 def test_options_may_stand_anywhere(engine: Engine) -> None:
     assert sdc("compress", "-q", "talk.wav", "-f", "-o", "x.sdc").exit_code == 0
     assert sdc("compress", "-fq", "-ox.sdc", "talk.wav").exit_code == 0
@@ -185,6 +190,12 @@ def test_standard_input_becomes_standard_output(engine: Engine) -> None:
         (["talk.wav", "-o", "-", "--json"], "--json and the output both need standard output; pass -o FILE"),
         (["talk.wav", "--domains", "voice"], "--domains voice: the model has no voice; choose auto, all, or from"),
         (["talk.wav", "--bitrate", "7"], "--bitrate 7: bitrate must be between 1.1 and 6.6 kbit/s per domain, got 7"),
+        (
+            ["talk.wav", "--fine", "--bitrate", "2"],
+            "--bitrate 2: bitrate must be between 2.7 and 8.2 kbit/s per domain",
+        ),
+        (["talk.wav", "--fine", "--no-envelope"], "--fine is about the envelope; leave it out, or --no-envelope"),
+        (["talk.wav", "--fine", "--domains", "sfx"], "--fine is about the envelope; leave it out, or --domains"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str], expected: str) -> None:

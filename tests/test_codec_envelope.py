@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-import soxr
 from audio_examples import si_sdr
 
 from sdcodec_cli import load_codec
@@ -22,9 +21,8 @@ from sdcodec_cli.engine import compress as compressing
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
-from sdcodec_cli.engine.envelope import BITRATE, FINE_BITRATE, Bands
+from sdcodec_cli.engine.envelope import Bands, layout_for
 from sdcodec_cli.engine.inspect import inspect
-from sdcodec_cli.engine.metrics import UPPER_BANDS, band_errors
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES, CodedSegment
 
 from cli_examples import errors, sdc
@@ -108,15 +106,32 @@ def test_levels_of_known_signals_come_closer(plain, kind):
     assert after < 0.7 * before
 
 
+def test_a_fine_envelope_comes_closer_still(plain, scene, tmp_path):
+    wav = scene[60_000:160_000]
+    soundfile.write(tmp_path / "a.wav", wav, 16_000, subtype="FLOAT")
+    results = [compress(tmp_path / "a.wav", tmp_path / f"{fine}.sdc", codec=plain, fine=fine) for fine in (False, True)]
+    assert 0.2 < results[0].envelope_bitrate < 0.6 < 1 < results[1].envelope_bitrate < 2.2
+    report = inspect(tmp_path / "True.sdc").envelope
+    assert (report.num_bands, report.seconds) == (25, 0.02)
+    rough, fine = plain.encode(wav), plain.encode(wav, fine=True)
+    layout = plain.envelope_layout(fine=True)
+    assert fine.envelope.layout == layout == layout_for(16_000, HOP, fine=True)
+    off = [missing(plain, wav, plain.decode(codes, share=1.0)) for codes in (rough, fine)]
+    assert off[1] < 0.75 * off[0]
+    decode(tmp_path / "True.sdc", {"mix": tmp_path / "b.wav"}, codec=plain)
+    assert np.abs(soundfile.read(tmp_path / "b.wav")[0] - plain.decode(fine)).max() < 2e-5 + 2**-15
+
+
 def test_codes_are_the_same_with_an_envelope_and_without(tiny):
     wav = noise(150_000)
-    one, other = tiny.encode(wav), tiny.encode(wav, envelope=False)
+    one, fine, other = tiny.encode(wav), tiny.encode(wav, fine=True), tiny.encode(wav, envelope=False)
     assert one.envelope is not None
     assert one.envelope.gains.any()
     assert other.envelope is None
     for domain in tiny.domains:
-        assert np.array_equal(one.codes[domain], other.codes[domain])
-        assert np.array_equal(one.active[domain], other.active[domain])
+        for found in (one, fine):
+            assert np.array_equal(found.codes[domain], other.codes[domain])
+            assert np.array_equal(found.active[domain], other.active[domain])
 
 
 def test_no_share_of_an_envelope_is_no_envelope(tiny):
@@ -390,6 +405,12 @@ def test_a_share_that_is_none_is_a_wrong_command_line(talk, value):
     assert f"{value!r} is not a number from 0 to 1" in result.stderr
 
 
+def test_a_fine_envelope_is_asked_for_by_name(talk, folder):
+    assert sdc("compress", "talk.wav", "--model", folder, "--fine", "-q").exit_code == 0
+    lines = sdc("info", "talk.sdc").stdout.splitlines()
+    assert any("; 25 bands every 20 ms, in 100 % of the segments" in line for line in lines)
+
+
 def test_a_bitrate_is_that_of_codes_and_envelope_together(talk, folder):
     result = sdc("compress", "talk.wav", "--model", folder, "--bitrate", "1.2", "--json", "-q")
     told = json.loads(result.stdout)
@@ -399,42 +420,3 @@ def test_a_bitrate_is_that_of_codes_and_envelope_together(talk, folder):
     assert line.startswith("--bitrate 0.6: bitrate must be between 0.9 and 1.8 kbit/s per domain")
     assert sdc("compress", "talk.wav", "--model", folder, "--bitrate", "0.6", "--domains", "sfx", "-qf").exit_code == 0
     assert os.path.exists("talk.sdc")
-
-
-def test_a_fine_envelope_says_more_about_the_same_codes(plain):
-    wav, rate = soundfile.read(SCENE)
-    wav = soxr.resample(wav, rate, plain.sample_rate)[: 2 * SEGMENT_FRAMES * HOP]
-    coarse, fine = plain.encode(wav), plain.encode(wav, fine=True)
-    assert all(np.array_equal(coarse.codes[domain], fine.codes[domain]) for domain in plain.domains)
-    one, other = coarse.envelope.layout, fine.envelope.layout
-    assert (one, other) == (plain.envelope_layout(), plain.envelope_layout(fine=True))
-    assert (one.frames, one.num_bands) == (2, 16)
-    assert (other.frames, other.num_bands) == (1, 25)
-    spreads = [
-        band_errors(plain.decode(codes, share=1.0), wav, plain.sample_rate).spread[UPPER_BANDS].mean()
-        for codes in (coarse, fine)
-    ]
-    assert spreads[1] < 0.85 * spreads[0]
-
-
-def test_a_bitrate_has_room_for_a_fine_envelope(tiny):
-    room = FINE_BITRATE - BITRATE
-    for bitrate in (0.9, 1.3, 1.8):
-        assert tiny.codebooks_for(bitrate + room, fine=True) == tiny.codebooks_for(bitrate)
-    with pytest.raises(ValueError, match="bitrate must be between"):
-        tiny.codebooks_for(0.9, fine=True)
-
-
-def test_a_fine_envelope_is_asked_for_on_the_command_line(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    soundfile.write("a.wav", noise(3 * SEGMENT_FRAMES * HOP), 16_000)
-    for name, options in (("coarse", ()), ("fine", ("--fine",))):
-        assert sdc("compress", "a.wav", "-o", f"{name}.sdc", "--model", str(folder), *options).exit_code == 0
-    coarse, fine = inspect("coarse.sdc").envelope, inspect("fine.sdc").envelope
-    assert (coarse.num_bands, coarse.seconds, fine.num_bands, fine.seconds) == (16, 0.04, 25, 0.02)
-    assert 2 * coarse.num_bytes < fine.num_bytes
-    assert sdc("decode", "fine.sdc", "-o", "back.wav", "--model", str(folder)).exit_code == 0
-    assert len(soundfile.read("back.wav")[0]) == 3 * SEGMENT_FRAMES * HOP
-    refused = sdc("compress", "a.wav", "-o", "x.sdc", "--fine", "--no-envelope")
-    (line,) = errors(refused, 2)
-    assert "--fine is about the envelope" in line

@@ -50,6 +50,12 @@ def filtered(wav: np.ndarray, rate: int, low: float, high: float, decibels: floa
 # Bands and times.
 
 
+def test_a_fine_envelope_has_half_as_many_bands_again_twice_as_often():
+    layout = layout_for(16_000, 320, fine=True)
+    assert (layout.num_bands, layout.frames, layout.step_db) == (25, 1, 4.0)
+    assert (layout.edges[0], layout.edges[-1]) == (356, 8000)
+
+
 def test_a_model_at_16_khz_has_16_bands_every_40_ms():
     layout = layout_for(16_000, 320)
     assert (layout.num_bands, layout.frames, layout.step_db) == (16, 2, 4.0)

@@ -76,18 +76,17 @@ class Scanner:
             if kind == SYNC:
                 if length > self._max_head_bytes:
                     return None
-                data = self._source.read(offset, cursor.position + length + 4)
-                fields = _checked(data)[cursor.position :]
-                return SegmentAt(parse_segment(fields, self._header), offset + len(data))
+                fields = self._checked(offset, cursor.position + length)[cursor.position :]
+                return SegmentAt(parse_segment(fields, self._header), offset + cursor.position + length + 4)
             if not (kind.isalpha() and kind.isascii()):
                 return None
-            _checked(self._source.read(offset, cursor.position + 4))
+            self._checked(offset, cursor.position)
             unit = UnitAt(kind, offset + cursor.position + 4, length)
             if kind != END:
                 return unit
             if unit.stop - offset != END_BYTES:
                 return None
-            return parse_end(_checked(self._source.read(unit.body, length + 4)), self._header)
+            return parse_end(self._checked(unit.body, length), self._header)
         except ValueError:
             return None
 
@@ -115,7 +114,7 @@ class Scanner:
     def body_of(self, unit: UnitAt) -> bytes | None:
         """The body of a small unit; None if it is damaged."""
         try:
-            return _checked(self._source.read(unit.body, unit.num_bytes + 4))
+            return self._checked(unit.body, unit.num_bytes)
         except ValueError:
             return None
 
@@ -139,9 +138,9 @@ class Scanner:
             return None
         return index if index and index.total_frames == unit.end.total_frames else None
 
-
-def _checked(data: bytes) -> bytes:
-    """`data` without the checksum at its end. `ValueError` if that does not match."""
-    if len(data) < 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        raise ValueError("checksum mismatch")
-    return data[:-4]
+    def _checked(self, offset: int, num_bytes: int) -> bytes:
+        """Bytes in front of their checksum. `ValueError` if it does not match, or not all of them are there."""
+        data = self._source.read(offset, num_bytes + 4)
+        if len(data) < num_bytes + 4 or zlib.crc32(data[:-4]) != int.from_bytes(data[-4:], "little"):
+            raise ValueError("checksum mismatch")
+        return data[:-4]

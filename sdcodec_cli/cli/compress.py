@@ -87,9 +87,9 @@ def compress(
     for name in selection if isinstance(selection, list) else ():
         if name not in known:
             wrong(f"--domains {domains}: the model has no {name}; choose auto, all, or from {', '.join(known)}")
-    if fine and not envelope:
-        wrong("--fine is about the envelope; leave it out, or --no-envelope")
     whole = isinstance(selection, str) or len(selection) == len(known)
+    if fine and not (envelope and whole):
+        wrong(f"--fine is about the envelope; leave it out, or {'--domains' if envelope else '--no-envelope'}")
     jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known))
     if jobs:
         from ..engine.codec import open_codec
