@@ -15,7 +15,7 @@ import numpy as np
 from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, OutputError, SdcError
-from ...families import build
+from ...families import build, of
 from ...progress import Progress
 from ...runtime import CodecModel
 from ..codec import Codec
@@ -187,7 +187,7 @@ def _costs(codec: Codec, num_codebooks: int, share: float | None) -> list[Cost]:
         from ...runtime.torch import TorchRuntime, choose_device
 
         recipe = zoo.find(BASELINE).recipe
-        runtime = TorchRuntime(build(recipe), recipe, choose_device(codec.device), None)
+        runtime = TorchRuntime(build(recipe), recipe, of(recipe).parts, choose_device(codec.device), None)
         costs.append(_cost(Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime)), None, share))
     return costs
 
