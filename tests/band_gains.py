@@ -50,7 +50,7 @@ def wanted_gains(codec: Codec, wav: np.ndarray, active: list[str] | None) -> lis
 
 
 def tables(wanted: list[np.ndarray]) -> list[list[int]]:
-    """Frequencies out of `2 ** PRECISION`, each at least one."""
+    """Frequencies of all contexts."""
     counts = np.full((NUM_CONTEXTS, codings.NUM_GAINS), PRIOR)
     for segment in wanted:
         chosen = envelope.choose_gains(segment, max_bits=1e9)
@@ -61,13 +61,15 @@ def tables(wanted: list[np.ndarray]) -> list[list[int]]:
             for band, gain in enumerate(column):
                 counts[codings.context(band, len(column), before, column), gain] += 1
             before = column
-    rows = []
-    for row in counts:
-        share = row / row.sum()
-        frequencies = np.maximum(1, np.round(share * 2**codings.PRECISION)).astype(int)
-        frequencies[frequencies.argmax()] += 2**codings.PRECISION - frequencies.sum()
-        rows.append(frequencies.tolist())
-    return rows
+    return [frequencies(row) for row in counts]
+
+
+def frequencies(counts: np.ndarray) -> list[int]:
+    """Counts as frequencies, each at least one, that add up to `2 ** PRECISION`."""
+    rounded = np.maximum(1, np.round(counts / counts.sum() * 2**codings.PRECISION)).astype(int)
+    rounded[rounded.argmax()] += 2**codings.PRECISION - rounded.sum()
+    found: list[int] = rounded.tolist()
+    return found
 
 
 def use(rows: list[list[int]]) -> None:
@@ -96,7 +98,7 @@ def main() -> None:
         wanted += [segment for wav in clips[domain] for segment in wanted_gains(codec, wav, [domain])]
     for stems in zip(*clips.values(), strict=True):
         wanted += wanted_gains(codec, sum(stem * rng.uniform(0.4, 1.3) for stem in stems), None)
-    use([[2**codings.PRECISION // codings.NUM_GAINS] * codings.NUM_GAINS] * NUM_CONTEXTS)
+    use([frequencies(np.ones(codings.NUM_GAINS))] * NUM_CONTEXTS)
     for _ in range(ROUNDS):
         use(tables(wanted))
 

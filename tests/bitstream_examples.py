@@ -12,9 +12,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sdcodec_cli.bitstream import DomainEntry, Header, Reader, Segment, StreamKey, Writer
+from sdcodec_cli.bitstream import DomainEntry, EnvelopeLayout, Header, Reader, Segment, StreamKey, Writer
 
 Codes = Mapping[StreamKey, "NDArray[Any] | None"]
+Gains = Mapping[int, "NDArray[Any]"]
 
 
 def example_header(**changes: Any) -> Header:
@@ -49,6 +50,17 @@ def random_codes(header: Header, num_frames: int, seed: int = 0) -> dict[StreamK
     }
 
 
+LAYOUT = EnvelopeLayout(frames=2, step_db=1.5, edges=(320, 1050, 2752, 8000))
+"""Three bands, gains for two frames, of which the last of seven has one of its own."""
+
+
+def random_gains(layout: EnvelopeLayout, num_frames: int, seed: int = 0) -> NDArray[np.int64]:
+    """Gains such as audio has: small ones, that differ little from their neighbours."""
+    rng = np.random.default_rng(seed)
+    shape = layout.num_bands, layout.num_columns(num_frames)
+    return np.clip(rng.integers(-1, 2) + rng.integers(-1, 2, shape) * (rng.random(shape) < 0.3), -3, 5)
+
+
 @dataclass(frozen=True)
 class Example:
     """A stream with what was written into it, and where its blocks are."""
@@ -60,6 +72,7 @@ class Example:
     starts: Sequence[int]
     """Offset of each segment, then of the index."""
     original_samples: int
+    gains: Sequence[Gains]
 
     def block(self, number: int) -> bytes:
         return self.data[self.starts[number] : self.starts[number + 1]]
@@ -74,16 +87,23 @@ class Example:
         return self.data[self.starts[-1] :]
 
 
-def write_example(header: Header, segments: Sequence[Codes], lengths: Sequence[int], samples: int = 0) -> Example:
+def write_example(
+    header: Header,
+    segments: Sequence[Codes],
+    lengths: Sequence[int],
+    samples: int = 0,
+    gains: Sequence[Gains] | None = None,
+) -> Example:
     fo = io.BytesIO()
     writer = Writer(fo, header)
     starts = []
-    for codes, num_frames in zip(segments, lengths, strict=True):
+    gains = gains or [{}] * len(lengths)
+    for codes, num_frames, of_channels in zip(segments, lengths, gains, strict=True):
         starts.append(writer.bytes_written)
-        writer.write(codes, num_frames=num_frames)
+        writer.write(codes, num_frames=num_frames, gains=of_channels)
     starts.append(writer.bytes_written)
     writer.close(samples)
-    return Example(header, fo.getvalue(), segments, lengths, starts, samples)
+    return Example(header, fo.getvalue(), segments, lengths, starts, samples, gains)
 
 
 def small_example() -> Example:
@@ -91,6 +111,19 @@ def small_example() -> Example:
     header = example_header()
     first, second = random_codes(header, 7, seed=1), random_codes(header, 3, seed=2)
     return write_example(header, [first, {**second, (0, "sfx"): None}], [7, 3], samples=8_000)
+
+
+def envelope_example() -> Example:
+    """Four segments of two channels: both have gains, the second alone has, none has, both have."""
+    header = example_header(coded_channels=2, envelope=LAYOUT)
+    lengths = [7, 7, 7, 3]
+    channels = [(0, 1), (1,), (), (0, 1)]
+    segments = [random_codes(header, length, seed=number) for number, length in enumerate(lengths)]
+    gains = [
+        {channel: random_gains(LAYOUT, length, seed=10 * number + channel) for channel in given}
+        for number, (length, given) in enumerate(zip(lengths, channels, strict=True))
+    ]
+    return write_example(header, segments, lengths, samples=20_000, gains=gains)
 
 
 def long_example(num_segments: int = 6) -> Example:
@@ -157,6 +190,13 @@ def same_codes(segment: Segment, codes: Codes) -> bool:
     )
 
 
+def same_gains(segment: Segment, gains: Gains) -> bool:
+    """Whether a segment has exactly the gains that were written."""
+    return segment.gains.keys() == gains.keys() and all(
+        np.array_equal(segment.gains[channel], gains[channel]) for channel in gains
+    )
+
+
 def with_checksum(data: bytes) -> bytes:
     return data + zlib.crc32(data).to_bytes(4, "little")
 
@@ -169,6 +209,10 @@ def block(kind: bytes, body: bytes) -> bytes:
 def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
     """All that was read from a stream in JSON's types, as the golden files and docs/format.md have it."""
     header = dataclasses.asdict(reader.header)
+    if reader.header.envelope is None:  # as in the golden files, which are older
+        del header["envelope"]
+    else:
+        header["envelope"]["edges"] = list(reader.header.envelope.edges)
     header["weights_sha256"] = reader.header.weights_sha256.hex()
     header["domains"] = [{**entry, "groups": list(entry["groups"])} for entry in header["domains"]]
     return {
@@ -181,12 +225,17 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
                 "codes": {stream_name(key): codes.tolist() for key, codes in segment.codes.items()},
                 "silent": sorted(map(stream_name, segment.silent)),
                 "removed": sorted(map(stream_name, segment.removed)),
+                **({"gains": _gains_as_json(segment)} if reader.header.envelope else {}),
             }
             for segment in segments
         ],
         "end": dataclasses.asdict(reader.end) if reader.end else None,
         "problems": [[problem.kind, problem.start_frame] for problem in reader.problems],
     }
+
+
+def _gains_as_json(segment: Segment) -> dict[str, Any]:
+    return {str(channel): gains.tolist() for channel, gains in segment.gains.items()}
 
 
 def stream_name(key: StreamKey) -> str:

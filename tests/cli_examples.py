@@ -56,9 +56,10 @@ class Engine:
         self.computed.append((runtime, threads))
         self.efforts.append(effort)
 
-        def codebooks_for(bitrate: float) -> int:
-            if bitrate > 6:
-                raise ValueError(f"bitrate must be between 0.5 and 6 kbit/s per domain, got {bitrate:g}")
+        def codebooks_for(bitrate: float, *, envelope: bool) -> int:
+            lowest, highest = (1.1, 6.6) if envelope else (0.5, 6)
+            if not lowest <= bitrate <= highest:
+                raise ValueError(f"bitrate must be between {lowest} and {highest} kbit/s per domain, got {bitrate:g}")
             return 12
 
         def prepare(**wanted: bool) -> None:
@@ -84,6 +85,7 @@ class Engine:
             "bytes": 46_300,
             "bitrate": 6.05,
             "payload_bitrate": 6.0,
+            "envelope_bitrate": 0.5,
             "overhead_percent": 0.8,
             "times_real_time": 38.4,
             "effort": 4,
@@ -101,7 +103,8 @@ class Engine:
         with file:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
-        return DecodeResult(source, dict(targets), **{**STEMS, "problems": (), **self.result})
+        found = {**STEMS, "envelope": options["share"], "problems": (), **self.result}
+        return DecodeResult(source, dict(targets), **found)
 
     def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> SeparateResult:
         self.calls.append({"source": source, "targets": dict(targets), **options})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -9,31 +10,38 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sdcodec_cli.bitstream import DomainEntry, Header, Reader, Writer, header, segment
+from sdcodec_cli.bitstream import DomainEntry, EnvelopeLayout, Header, Reader, Writer, codings, header, segment
 
 from bitstream_examples import as_json, pipe, read_all, stream_name
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 DATA = ROOT / "tests" / "data"
-GOLDEN = ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_damaged"]
+TABLES = ROOT / "sdcodec_cli" / "bitstream" / "band_gains.csv"
+GOLDEN = ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_damaged", "v1_envelope"]
 
 
-def fenced(language: str) -> str:
-    (block,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
-    return str(block)
+def fenced(language: str, number: int = 0) -> str:
+    """One of the document's two blocks in a language: that of the worked example, then that of its envelope."""
+    first, second = re.findall(rf"```{language}\n(.*?)```", DOCUMENT, re.DOTALL)
+    return str((first, second)[number])
 
 
-def worked_example() -> bytes:
-    """The bytes of the document's hex dump, each line at the offset it claims."""
+def dumped(number: int) -> bytes:
+    """The bytes of a hex dump in the document, each line at the offset it claims."""
     data = b""
-    for line in fenced("hex").splitlines():
+    for line in fenced("hex", number).splitlines():
         offset, digits = re.fullmatch(r"([0-9a-f]{4})  ((?:[0-9a-f]{2} )*[0-9a-f]{2}) +\S.*", line).groups()  # type: ignore[union-attr]
         assert int(offset, 16) == len(data)
         data += bytes.fromhex(digits)
     return data
+
+
+def worked_example() -> bytes:
+    return dumped(0)
 
 
 class Slow:
@@ -87,6 +95,8 @@ class Slow:
             elif kind == b"SDCE":
                 total, samples = self.uint(8), self.uint(8)
                 assert (self.uint(8), self.uint(8)) == (index, start)
+            elif kind == b"senv":
+                self.envelope(segments[-1], body + size)
             else:
                 assert kind[:1].islower()
                 self.raw(size)
@@ -115,6 +125,10 @@ class Slow:
                 fields[name] = ((self.uint(2) + 0x8000) % 0x10000 - 0x8000) / 256
             elif name == "domains":
                 fields[name] = [self.domain() for _ in range(self.uint(1))]
+            elif name == "envelope":
+                frames, step, num_bands = self.uint(1), self.uint(1), self.uint(1)
+                edges = [self.varint() for _ in range(num_bands + 1)]
+                fields[name] = {"frames": frames, "step_db": step / 16, "edges": edges}
             elif name == "tags":
                 key, _, value = self.raw(size).decode().partition("=")
                 fields[name][key] = value
@@ -127,6 +141,7 @@ class Slow:
         self.crc(0)
         self.domains = fields["domains"]
         self.channels = fields["coded_channels"]
+        self.layout = fields.get("envelope")
         return fields
 
     def domain(self) -> dict[str, Any]:
@@ -174,7 +189,46 @@ class Slow:
             "codes": codes,
             "silent": sorted(silent),
             "removed": sorted(set(names) - set(silent) - set(codes)),
+            **({"gains": {}} if self.layout else {}),
         }
+
+    def envelope(self, segment: dict[str, Any], stop: int) -> None:
+        assert self.varint() == segment["sequence"]
+        channel, coding = self.varint(), self.uint(1)
+        num_bands, num_columns = len(self.layout["edges"]) - 1, -(-segment["num_frames"] // self.layout["frames"])
+        data = self.raw(stop - self.at)
+        if coding == 0:
+            number = int.from_bytes(data, "little")
+            assert len(data) == -(-4 * num_bands * num_columns // 8)
+            values = [(number >> 4 * i & 15) - 3 for i in range(num_bands * num_columns)]
+            gains = [values[band * num_columns :][:num_columns] for band in range(num_bands)]
+        else:
+            gains = self.range_coded(data, num_bands, num_columns)
+        segment["gains"][str(channel)] = gains
+
+    def range_coded(self, data: bytes, num_bands: int, num_columns: int) -> list[list[int]]:
+        tables = [list(map(int, line.split(","))) for line in TABLES.read_text().splitlines()]
+        rest = iter(data)
+        code, width = 0, 2**32
+        for _ in range(4):
+            code = 256 * code + next(rest, 0)
+        gains: list[list[int]] = [[] for _ in range(num_bands)]
+        for n in range(num_columns):
+            for band in range(num_bands):
+                before = sorted((-2, gains[band][n - 1], 4))[1] if n else 5
+                below = sorted((-2, gains[band - 1][n], 4))[1] if band else 0
+                table = tables[28 * (before + 2) + 4 * (below + 2) + 4 * band // num_bands]
+                share = width // 4096
+                value = 0
+                while code // share >= sum(table[: value + 1]):
+                    value += 1
+                code -= share * sum(table[:value])
+                width = share * table[value]
+                while width < 2**24:
+                    code, width = 256 * code + next(rest, 0), 256 * width
+                gains[band].append(value - 3)
+        assert next(rest, None) is None
+        return gains
 
 
 def test_the_worked_example_decodes_to_what_the_document_says() -> None:
@@ -182,6 +236,18 @@ def test_the_worked_example_decodes_to_what_the_document_says() -> None:
     for fo in (io.BytesIO(worked_example()), pipe(worked_example())):
         assert as_json(*read_all(fo)) == expected
     assert Slow(worked_example()).decode() == expected
+
+
+def test_the_worked_example_decodes_with_its_envelope() -> None:
+    expected = json.loads(fenced("json"))
+    envelope, gains = (json.loads(fenced("json", 1))[key] for key in ("envelope", "gains"))
+    expected["header"]["envelope"], expected["segments"][0]["gains"] = envelope, gains
+    field, unit = re.fullmatch(b"(\x08.*)(senv.*)", dumped(1), re.DOTALL).groups()  # type: ignore[union-attr]
+    data = rewrite(expected)
+    assert data[18:].startswith(worked_example()[0x12:0x89] + field)
+    assert worked_example()[0x8D:0xB1] + unit in data
+    assert as_json(*read_all(io.BytesIO(data))) == expected
+    assert Slow(data).decode() == expected
 
 
 def test_the_writer_still_produces_the_worked_example() -> None:
@@ -197,13 +263,13 @@ def test_golden_files_decode_as_they_always_did(name: str) -> None:
         assert as_json(*read_all(pipe(fo.read(), most=3))) == expected
 
 
-@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_future_minor"])
+@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_envelope"])
 def test_golden_files_decode_the_same_with_a_decoder_written_from_the_document(name: str) -> None:
     expected = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
     assert Slow((DATA / f"{name}.sdc").read_bytes()).decode() == expected
 
 
-@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels"])
+@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_envelope"])
 def test_the_writer_still_produces_the_golden_files(name: str) -> None:
     assert (
         rewrite(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))) == (DATA / f"{name}.sdc").read_bytes()
@@ -226,12 +292,15 @@ def rewrite(content: dict[str, Any]) -> bytes:
     fields = dict(content["header"])
     fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
     fields["domains"] = tuple(DomainEntry(**{**entry, "groups": tuple(entry["groups"])}) for entry in fields["domains"])
+    if "envelope" in fields:
+        fields["envelope"] = EnvelopeLayout(**{**fields["envelope"], "edges": tuple(fields["envelope"]["edges"])})
     fo = io.BytesIO()
     writer = Writer(fo, Header(**fields))
     keys = {stream_name(key): key for key in writer_streams(fields)}
     for part in content["segments"]:
         codes: dict[Any, Any] = {keys[name]: rows for name, rows in part["codes"].items()}
-        writer.write(codes | {keys[name]: None for name in part["silent"]}, num_frames=part["num_frames"])
+        gains = {int(channel): np.array(values) for channel, values in part.get("gains", {}).items()}
+        writer.write(codes | {keys[name]: None for name in part["silent"]}, num_frames=part["num_frames"], gains=gains)
     writer.close(content["end"]["original_samples"])
     return fo.getvalue()
 
@@ -262,5 +331,15 @@ def test_the_document_has_the_limits_of_the_code() -> None:
         "layer groups of all domains × coded channels": header.MAX_CHUNKS,
         "frames of a segment": header.MAX_SEGMENT_FRAMES,
         "frames of a stream": segment.MAX_FRAMES,
+        "bands of an envelope": header.MAX_BANDS,
+        "frames of a gain": 255,
         "samples per channel": header.MAX_SAMPLES,
     }
+
+
+def test_the_document_names_the_tables_and_their_contexts() -> None:
+    assert hashlib.sha256(TABLES.read_bytes()).hexdigest() in DOCUMENT.replace("\n", "")
+    section = DOCUMENT.split("### Gains, range-coded")[1].split("\n## ")[0]
+    assert codings.frequencies() == [list(map(int, line.split(","))) for line in TABLES.read_text().splitlines()]
+    for fact in ("224 lines of 9", "28 · before + 4 · below + ⌊4 · band / bands⌋", "4096", "2^24", "2^32"):
+        assert fact in section

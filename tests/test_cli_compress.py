@@ -45,6 +45,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "bitrate": None,
         "domains": "auto",
         "channels": "mono",
+        "envelope": True,
         "track": 1,
         "overwrite": False,
     }
@@ -56,11 +57,11 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
     arguments = "compress talk.wav -o x.sdc --model sdcodec-16k-mini --bitrate 3 --domains speech,music --channels keep"
-    more = "--effort 0 --runtime onnx --device cpu --threads 3 --force"
+    more = "--no-envelope --effort 0 --runtime onnx --device cpu --threads 3 --force"
     assert sdc(*arguments.split(), *more.split()).exit_code == 0
     (call,) = engine.calls
     assert (call["target"], call["bitrate"], call["domains"]) == ("x.sdc", 3.0, ["speech", "music"])
-    assert (call["channels"], call["overwrite"]) == ("keep", True)
+    assert (call["channels"], call["envelope"], call["overwrite"]) == ("keep", False, True)
     assert engine.loaded == [("sdcodec-16k-mini", "cpu")]
     assert engine.computed == [("onnx", 3)]
     assert engine.efforts == [0]
@@ -181,7 +182,7 @@ def test_standard_input_becomes_standard_output(engine: Engine) -> None:
         ([""], "the name of an input is empty; name a file, a folder, or - for standard input"),
         (["talk.wav", "-o", "-", "--json"], "--json and the output both need standard output; pass -o FILE"),
         (["talk.wav", "--domains", "voice"], "--domains voice: the model has no voice; choose auto, all, or from"),
-        (["talk.wav", "--bitrate", "7"], "--bitrate 7: bitrate must be between 0.5 and 6 kbit/s per domain, got 7"),
+        (["talk.wav", "--bitrate", "7"], "--bitrate 7: bitrate must be between 1.1 and 6.6 kbit/s per domain, got 7"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str], expected: str) -> None:

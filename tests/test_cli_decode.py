@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sdcodec_cli.audio import bands
+from sdcodec_cli.bitstream import codings
+from sdcodec_cli.cli import options
+from sdcodec_cli.engine import separate
+
 from bitstream_examples import small_example
 from cli_examples import Engine, errors, install, sdc
 
@@ -43,6 +48,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
             "gains": {},
             "start": 0.0,
             "duration": None,
+            "share": 0.6,
             "force_model": False,
             "overwrite": False,
         }
@@ -51,7 +57,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
 
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
-    arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6.5 --start 1.5 --duration 2"
+    arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6.5 --start 1.5 --duration 2 --envelope 1"
     more = "--model other --force-model --runtime torch --device cpu --threads 2 --force"
     assert sdc(*arguments.split(), *more.split()).exit_code == 0
     (call,) = engine.calls
@@ -61,6 +67,7 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
         "gains": {"speech": -6.5},
         "start": 1.5,
         "duration": 2.0,
+        "share": 1.0,
         "force_model": True,
         "overwrite": True,
     }
@@ -127,6 +134,7 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "model": "toy",
         "device": "cpu",
         "clipped": {"mix": 0},
+        "envelope": 0.6,
         "problems": [],
     }
 
@@ -177,6 +185,10 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
         "--gain=mix=nan",
         "--start=-1",
         "--duration=0",
+        "--envelope=1.5",
+        "--envelope=-0.1",
+        "--envelope=nan",
+        "--envelope=abc",
     ],
 )
 def test_values_out_of_range_exit_with_2_and_show_the_usage(engine: Engine, option: str) -> None:
@@ -191,3 +203,12 @@ def test_a_start_that_is_no_time_exits_with_2(engine: Engine, start: str) -> Non
     result = sdc("decode", "a.sdc", "--start", start)
     assert result.exit_code == 2
     assert f"{start!r} is not a number of seconds from 0" in result.stderr
+
+
+def test_numbers_that_the_command_line_repeats_are_those_of_the_engine():
+    assert options.DEFAULT_SHARE == bands.SHARE
+    assert options.DEFAULT_VIEWS == separate.DEFAULT_VIEWS
+    assert (bands.LOWEST_DB, bands.HIGHEST_DB) == (
+        bands.STEP_DB * codings.LOWEST_GAIN,
+        bands.STEP_DB * (codings.LOWEST_GAIN + codings.NUM_GAINS - 1),
+    )

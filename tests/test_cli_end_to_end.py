@@ -102,8 +102,12 @@ def test_a_lower_bitrate_named_domains_and_kept_channels_are_stored(talk: NDArra
 def test_a_bitrate_that_the_model_does_not_offer_is_a_wrong_command_line(
     talk: NDArray[np.float64], model: Path
 ) -> None:
-    (line,) = errors(sdc("compress", "talk.wav", "--model", model, "--bitrate", "6"), exit_code=2)
-    assert line.startswith("--bitrate 6: bitrate must be between 0.2 and 0.8 kbit/s per domain, got 6")
+    arguments = ["compress", "talk.wav", "--model", str(model), "--bitrate", "6"]
+    (line,) = errors(sdc(*arguments, "--no-envelope"), exit_code=2)
+    assert line == "--bitrate 6: bitrate must be between 0.2 and 0.8 kbit/s per domain, got 6"
+    for options in ([], ["--domains", "sfx,music,speech"]):
+        (line,) = errors(sdc(*arguments, *options), exit_code=2)
+        assert line.startswith("--bitrate 6: bitrate must be between 0.8 and 1.4 kbit/s per domain, which takes the ")
 
 
 def test_pipes_carry_the_same_bytes_as_files(talk: NDArray[np.float64], model: Path) -> None:
@@ -164,7 +168,9 @@ def test_an_excerpt_has_at_least_one_sample(talk: NDArray[np.float64], model: Pa
 
 
 def test_a_bitrate_between_two_steps_is_rounded_down_and_said_so(talk: NDArray[np.float64], model: Path) -> None:
-    result = sdc("compress", "talk.wav", "--model", model, "--bitrate", "0.5")
+    result = sdc("compress", "talk.wav", "--model", model, "--bitrate", "1.1")
+    assert "talk.wav: coded at 1 kbit/s per domain, the next step below 1.1" in result.stderr
+    result = sdc("compress", "talk.wav", "--model", model, "--bitrate", "0.5", "--no-envelope", "--force")
     assert "talk.wav: coded at 0.4 kbit/s per domain, the next step below 0.5" in result.stderr
 
 

@@ -59,13 +59,13 @@ def test_codes_and_audio_are_arrays(codec):
 @pytest.mark.parametrize("size", [1000, 4001, 16_000, 99_999, LENGTH])
 def test_codes_do_not_depend_on_how_the_audio_arrives(codec, size):
     encoder, wav = codec.stream_encoder(), signal()
-    blocks = []
+    segments = []
     for start in range(0, LENGTH, size):
-        blocks += encoder.push(wav[start : start + size])
-    blocks += encoder.finish()
-    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, wav))
-    starts = [block.start_frame for block in blocks]
-    assert starts == list(range(0, math.ceil(LENGTH / HOP), BLOCK_FRAMES))
+        segments += encoder.push(wav[start : start + size])
+    segments += encoder.finish()
+    assert np.array_equal(np.concatenate([segment.codes for segment in segments], axis=-1), whole(codec, wav))
+    starts = [segment.start_frame for segment in segments]
+    assert starts == list(range(0, math.ceil(LENGTH / HOP), SEGMENT_FRAMES))
 
 
 @pytest.mark.parametrize("size", [1, 7, 100, 333, BLOCK_FRAMES, 2 * BLOCK_FRAMES])
@@ -152,9 +152,16 @@ def test_fewer_codebooks_are_the_first_of_all(codec):
 
 
 def test_a_bitrate_is_turned_into_codebooks_or_refused_with_the_range(codec):
-    assert [codec.codebooks_for(rate) for rate in (0.3, 0.6, 0.7, 1.2)] == [1, 2, 2, 4]
+    assert [codec.codebooks_for(rate, envelope=False) for rate in (0.3, 0.6, 0.7, 1.2)] == [1, 2, 2, 4]
     for rate in (0.2, 1.3):
-        with pytest.raises(ValueError, match=r"bitrate must be between 0.3 and 1.2 kbit/s per domain"):
+        with pytest.raises(ValueError, match=r"bitrate must be between 0.3 and 1.2 kbit/s per domain, got"):
+            codec.codebooks_for(rate, envelope=False)
+
+
+def test_a_bitrate_has_room_for_the_envelope(codec):
+    assert [codec.codebooks_for(rate) for rate in (0.9, 1.2, 1.3, 1.8, None)] == [1, 2, 2, 4, 4]
+    for rate in (0.8, 1.9):
+        with pytest.raises(ValueError, match=r"between 0.9 and 1.8 kbit/s per domain, which takes the envelope in"):
             codec.codebooks_for(rate)
 
 
@@ -164,9 +171,10 @@ def test_a_model_without_quantizer_dropout_refuses_lower_bitrates_by_name(tmp_pa
     recipe = tiny_recipe()
     recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, quantizer_dropout=0.0))
     codec = load_codec(write_tiny(tmp_path / "m", recipe))
-    assert codec.codebooks_for(1.2) == 4
-    with pytest.raises(ValueError, match="tiny-spectral was trained without quantizer dropout"):
-        codec.codebooks_for(0.6)
+    assert codec.codebooks_for(1.8) == codec.codebooks_for(1.2, envelope=False) == 4
+    for options in ({}, {"envelope": False}):
+        with pytest.raises(ValueError, match="tiny-spectral was trained without quantizer dropout"):
+            codec.codebooks_for(1.0, **options)
 
 
 @pytest.mark.parametrize(
@@ -216,15 +224,15 @@ def test_weights_of_another_recipe_are_noticed(tmp_path):
 
 
 def test_the_caller_may_use_its_memory_again(codec):
-    wav, memory, blocks = signal(), np.empty(16_000, np.float32), []
+    wav, memory, segments = signal(), np.empty(16_000, np.float32), []
     encoder = codec.stream_encoder()
     for start in range(0, LENGTH, len(memory)):
         piece = wav[start : start + len(memory)]
         memory[: len(piece)] = piece
-        blocks += encoder.push(memory[: len(piece)])
+        segments += encoder.push(memory[: len(piece)])
     memory[:] = 0
-    blocks += encoder.finish()
-    assert np.array_equal(np.concatenate([block.codes for block in blocks], axis=-1), whole(codec, signal()))
+    segments += encoder.finish()
+    assert np.array_equal(np.concatenate([segment.codes for segment in segments], axis=-1), whole(codec, signal()))
 
 
 def test_what_is_heard_in_blocks_is_what_is_heard_in_the_whole_file(codec, monkeypatch):
@@ -234,7 +242,7 @@ def test_what_is_heard_in_blocks_is_what_is_heard_in_the_whole_file(codec, monke
         seen.append(activity)
         return np.ones((3, activity.shape[-1]), dtype=bool)
 
-    monkeypatch.setattr("sdcodec_cli.engine.stream.StreamEncoder._active", record)
+    monkeypatch.setattr("sdcodec_cli.engine.stream_encoder.StreamEncoder._active", record)
     codec.encode(signal(), normalize=False)
     network = codec.model.runtime.network
     with torch.no_grad():

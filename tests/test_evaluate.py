@@ -84,6 +84,12 @@ def one(codec, root, quick_cost) -> EvalResult:
 
 
 @pytest.fixture(scope="module")
+def bare(codec, root, quick_cost) -> EvalResult:
+    """Of the first clip, without an envelope."""
+    return evaluate(codec, settings_for(root, limit=1, envelope=None))
+
+
+@pytest.fixture(scope="module")
 def beside(codec, root, other, quick_cost) -> EvalResult:
     """Of the first clip, with another model that separates."""
     return evaluate(codec, settings_for(root, limit=1, against=(str(other), "mixture")))
@@ -136,10 +142,32 @@ def test_every_row_is_there_and_the_mixture_scores_what_arithmetic_says(codec, r
     assert all(value is not None and np.isfinite(value) for value in table.values())
     rows = {(row.task, row.system, row.stem): row for row in result.rows}
     assert rows["separation", "mixture", "music"].metrics["si_sdri"].mean == 0
-    assert rows["resynthesis", codec.name, "speech"].bitrate == pytest.approx(1.2)
+    assert 1.2 < rows["resynthesis", codec.name, "speech"].bitrate < 1.2 + 0.6  # what the envelope takes, at most
     assert {"mel", "stft"} <= rows["resynthesis", codec.name, "mix"].metrics.keys()
+
+
+def test_without_an_envelope_a_stem_through_its_own_domain_is_its_resynthesis(codec, bare):
+    assert (bare.envelope, bare.bitrate) == (None, 1.2)
+    table = cells(bare)
     for stem in DOMAINS:
         assert table["cross", codec.name, stem, stem] == table["resynthesis", codec.name, stem, None]
+    (speech,) = [row for row in bare.rows if (row.task, row.stem) == ("resynthesis", "speech")]
+    assert speech.bitrate == pytest.approx(1.2)
+
+
+def test_the_envelope_is_for_what_is_decoded_and_leaves_masks_alone(codec, root, tmp_path, one, bare):
+    unused = evaluate(codec, settings_for(root, limit=1, envelope=0.0, work=tmp_path))
+    assert [found.envelope for found in (one, unused, bare)] == [0.6, 0.0, None]
+    shaped, plain, without = (
+        {(r.task, r.system, r.stem, r.through): r.metrics["si_sdr"].mean for r in result.rows}
+        for result in (one, unused, bare)
+    )
+    assert plain == without
+    changed = {key[:2] for key, score in shaped.items() if score != plain[key]}
+    assert changed == {(task, codec.name) for task in ("resynthesis", "separation", "whole")}
+    assert unused.file_bitrate > bare.file_bitrate
+    with pytest.raises(OutputError, match=r"\(not the same: envelope\)"):
+        evaluate(codec, settings_for(root, limit=1, work=tmp_path))
 
 
 def test_progress_counts_the_tracks_and_then_the_clips_that_are_done(codec, root, tmp_path):
@@ -229,12 +257,12 @@ def test_effort_is_that_of_all_models_and_measurements_at_another_are_kept_apart
         evaluate(codec, dataclasses.replace(asked, work=work, effort=2))
 
 
-def test_a_bitrate_is_that_of_models_with_these_domains_and_leaves_masks_alone(codec, root, other, beside):
+def test_a_bitrate_is_that_of_models_with_these_domains_and_leaves_masks_alone(codec, root, other):
     half = codec.bitrate / 2
-    asked = settings_for(root, limit=1, against=(str(other), "mixture"), bitrate=half)
-    full, tried = beside, evaluate(codec, asked)
+    asked = settings_for(root, limit=1, against=(str(other), "mixture"), envelope=None)
+    full, tried = (evaluate(codec, dataclasses.replace(asked, bitrate=bitrate)) for bitrate in (None, half))
     assert (full.bitrate, tried.bitrate) == (codec.bitrate, half)
-    levels = codec.codebooks_for(half)
+    levels = codec.codebooks_for(half, envelope=False)
     assert {len(use.perplexity) for use in tried.codebooks} == {len(use.unused) for use in tried.codebooks} == {levels}
     assert tried.file_bitrate < 0.75 * full.file_bitrate
     before, after = ({(r.task, r.system, r.stem, r.through): r for r in result.rows} for result in (full, tried))
@@ -267,7 +295,7 @@ def test_a_bitrate_that_a_model_does_not_have_is_refused_before_any_work(codec, 
         evaluate(codec, settings_for(root, bitrate=100.0))
     training = dataclasses.replace(tiny_recipe().training, quantizer_dropout=0.0)
     whole = write_tiny(tmp_path / "whole", dataclasses.replace(tiny_recipe(), name="whole", training=training), seed=1)
-    asked = settings_for(root, bitrate=codec.bitrate / 2, against=(str(whole),))
+    asked = settings_for(root, bitrate=codec.bitrate / 2, envelope=None, against=(str(whole),))
     with pytest.raises(ModelError, match="^--against whole: whole was trained without quantizer dropout"):
         evaluate(codec, asked)
 

@@ -99,6 +99,7 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
                 damaged=0.0,
             ),
         ),
+        envelope=None,
         problems=(),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdcodec_cli.audio.erb import band_bank, envelope_edges, erb_edges
+from sdcodec_cli.audio.bands import band_bank, envelope_edges, erb_edges
 from sdcodec_cli.nn.distances import band_negative_snr, level_distance, negative_snr
 from sdcodec_cli.nn.envelope import with_envelope
 

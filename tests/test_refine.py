@@ -62,7 +62,7 @@ def distance(decoded: np.ndarray, wanted: np.ndarray) -> float:
 
 def distance_of(codec: Codec, wav: np.ndarray) -> float:
     """Of what is decoded, when everything goes to all domains."""
-    codes = codec.encode(wav, normalize=False, active=codec.domains)
+    codes = codec.encode(wav, normalize=False, active=codec.domains, envelope=False)
     return distance(codec.decode(codes), wav)
 
 

@@ -90,7 +90,7 @@ class RangeCoding:
         # Of all numbers that stand for these gains, the one with most zeros at its end, which need not be stored.
         bits = width.bit_length() - 1
         number = -(-low >> bits) << bits
-        return number.to_bytes(shift // 8 + 5, "big")[1:].rstrip(b"\0")
+        return number.to_bytes(shift // 8 + 4, "big").rstrip(b"\0")
 
     def decode(self, data: bytes, shape: tuple[int, int], size: int) -> NDArray[np.int64]:
         """See `Coding`."""

@@ -124,7 +124,8 @@ class EnvelopeLayout:
         if not (0 < self.step_db * 16 < 256 and float(self.step_db * 16).is_integer()):
             raise ValueError(f"a step of gain must be a multiple of 1/16 dB up to 255/16, got {self.step_db}")
         _check_range("number of bands", self.num_bands, 1, MAX_BANDS)
-        _check_range("edge of a band", max(self.edges), 0, MAX_RATE)
+        for edge in (self.edges[0], self.edges[-1]):
+            _check_range("edge of a band", edge, 0, MAX_RATE)
         if any(low >= high for low, high in zip(self.edges, self.edges[1:], strict=False)):
             raise ValueError(f"edges of bands must ascend, got {self.edges}")
 

@@ -85,6 +85,7 @@ def compress(
     for name in selection if isinstance(selection, list) else ():
         if name not in known:
             wrong(f"--domains {domains}: the model has no {name}; choose auto, all, or from {', '.join(known)}")
+    whole = isinstance(selection, str) or len(selection) == len(known)
     jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known))
     if jobs:
         from ..engine.codec import open_codec
@@ -92,8 +93,8 @@ def compress(
 
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
         say_runtime(console, codec, runtime)
-        check_bitrate(codec, bitrate, envelope=envelope and selection in ("auto", "all"))
-        codec.prepare(decode=envelope)
+        check_bitrate(codec, bitrate, envelope=envelope and whole)
+        codec.prepare(decode=envelope and whole)
         for job in jobs:
             with console.catching(), job.folders():
                 with console.progress(job.source) as progress:

@@ -11,6 +11,7 @@ import typer
 from ..errors import ModelError
 from .console import Console, say_audio, source_name, wrong
 from .options import (
+    DEFAULT_SHARE,
     AudioOutput,
     DeviceOption,
     Force,
@@ -74,7 +75,7 @@ def decode(
             metavar="SHARE",
             parser=parse_share,
             help="How much of the file's envelope to apply: 1 has the levels of the original, 0 is closest to its "
-            "waveform. Default: 0.6.",
+            f"waveform. Default: {DEFAULT_SHARE}.",
             show_default=False,
         ),
     ] = None,
@@ -118,7 +119,6 @@ def decode(
     if jobs:
         from ..engine.codec import open_codec
         from ..engine.decode import decode as run
-        from ..engine.envelope import DEFAULT_SHARE
 
         load = functools.cache(functools.partial(open_codec, runtime=runtime, device=device, threads=threads))
         for job in jobs:

@@ -14,6 +14,7 @@ import typer
 from ..extras import require
 from .console import Console, put, table, wrong
 from .options import (
+    DEFAULT_SHARE,
     DEFAULT_VIEWS,
     Bitrate,
     DeviceOption,
@@ -135,7 +136,7 @@ def eval_(
             parser=parse_envelope,
             help="Share of the envelope that models of ours apply, from 0 to 1, see sdc decode; off is without one.",
         ),
-    ] = "0.6",
+    ] = str(DEFAULT_SHARE),
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,

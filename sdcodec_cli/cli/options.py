@@ -218,6 +218,7 @@ Views = Annotated[
     ),
 ]
 DEFAULT_VIEWS = 4  # engine.separate.DEFAULT_VIEWS
+DEFAULT_SHARE = 0.6  # audio.bands.SHARE
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to standard output, one object per line.")]

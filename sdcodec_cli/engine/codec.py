@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Wav, db_to_amplitude, integrated_loudness
+from ..audio.bands import SHARE
 from ..bitstream import EnvelopeLayout
 from ..errors import ModelError
 from ..families import of
@@ -24,7 +25,7 @@ from ..runtime import CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import ModelEntry, find, weights_path
 from .envelope import BITRATE as ENVELOPE_BITRATE
-from .envelope import DEFAULT_SHARE, Gains, layout_for
+from .envelope import Gains, layout_for
 from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
 from .stream_encoder import StreamEncoder
 
@@ -274,7 +275,7 @@ class Codec(Loaded[CodecModel]):
         each, beside = self.model.codebook_bitrate, ENVELOPE_BITRATE if envelope else 0.0
         lowest, highest = each + beside, self.bitrate + beside
         if not lowest - 1e-9 <= bitrate <= highest + 1e-9:
-            without = ", which takes the envelope in; without one it may be lower" if envelope else ""
+            without = f" (without an envelope {each:g} to {self.bitrate:g})" if envelope else ""
             raise ValueError(
                 f"bitrate must be between {lowest:g} and {highest:g} kbit/s per domain{without}, got {bitrate:g}"
             )
@@ -325,7 +326,7 @@ class Codec(Loaded[CodecModel]):
         )
 
     def stream_decoder(
-        self, stems: Sequence[str], *, layout: EnvelopeLayout | None = None, share: float = DEFAULT_SHARE
+        self, stems: Sequence[str], *, layout: EnvelopeLayout | None = None, share: float = SHARE
     ) -> StreamDecoder:
         """A decoder for one mono signal whose codes arrive piece by piece.
 
@@ -393,7 +394,7 @@ class Codec(Loaded[CodecModel]):
             envelope=Envelope(layout, np.stack(envelopes)) if envelope else None,
         )
 
-    def decode(self, codes: Codes, *, stem: str = "mix", share: float = DEFAULT_SHARE) -> Wav:
+    def decode(self, codes: Codes, *, stem: str = "mix", share: float = SHARE) -> Wav:
         """Decode one stem, or the mix of all domains that `codes` has.
 
         Args:

@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
+from ..audio.bands import SHARE
 from ..bitstream import Header, Reader, Segment
 from ..errors import InputError, ModelError
 from ..progress import Progress
 from .codec import Codec
 from .compress import MASK_TAG
-from .envelope import CONTEXT_FRAMES, DEFAULT_SHARE
+from .envelope import CONTEXT_FRAMES
 from .files import StemsResult, check_targets
 from .stream import SEGMENT_FRAMES, StreamDecoder
 
@@ -56,7 +57,7 @@ def decode(
     gains: Mapping[str, float] | None = None,
     start: float = 0.0,
     duration: float | None = None,
-    share: float = DEFAULT_SHARE,
+    share: float = SHARE,
     force_model: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,

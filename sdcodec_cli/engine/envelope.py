@@ -19,20 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Wav
-from ..audio.erb import band_bank, envelope_edges
+from ..audio.bands import FLOOR, STEP_DB, band_bank, envelope_edges, frames_per_gain
 from ..bitstream import EnvelopeLayout
 from ..bitstream.codings import LOWEST_GAIN, NUM_GAINS, PRECISION, context, frequencies
-
-DEFAULT_SHARE = 0.6
-"""Of the gains that a decoder applies: 1 would give the levels of the original, 0 is nearest to its waveform. On
-validation clips ViSQOL hardly rises beyond this, while SI-SDR falls ever faster."""
-
-STEP_DB = 4.0
-SECONDS = 0.04
-"""Each gain is for about so long."""
-
-FLOOR = 4e-10
-"""Added to the mean power of a band's bins before it is a level: 94 dB below full scale nothing is heard."""
 
 PRICE = 0.2
 """Of a bit, in squared steps of error: with it, half as many gains change as without."""
@@ -53,8 +42,9 @@ Gains = NDArray[np.int64]
 @functools.cache
 def layout_for(sample_rate: int, hop_length: int) -> EnvelopeLayout:
     """Bands and times of the gains that are computed for a model."""
-    frames = max(1, round(SECONDS * sample_rate / hop_length))
-    return EnvelopeLayout(frames=frames, step_db=STEP_DB, edges=envelope_edges(sample_rate))
+    return EnvelopeLayout(
+        frames=frames_per_gain(sample_rate, hop_length), step_db=STEP_DB, edges=envelope_edges(sample_rate)
+    )
 
 
 class Bands:

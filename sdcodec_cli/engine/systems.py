@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from .. import zoo
 from ..audio import Wav
+from ..audio.bands import SHARE
 from ..bitstream import Writer
 from ..errors import ModelError
 from ..families import of
 from .codec import Codec, Codes, load_codec
 from .compress import stream_header
-from .envelope import DEFAULT_SHARE
 from .other_codecs import Opus, find_dac, find_encodec, fitted, resampled
 from .separate import separate_wav
 from .separator import Separator, open_separator
@@ -85,7 +85,7 @@ class ModelCodec:
     name: str = ""
     identity: str = ""
     num_codebooks: int | None = None
-    share: float | None = DEFAULT_SHARE
+    share: float | None = SHARE
     """Of the envelope that is applied; None for no envelope at all."""
     _kept: list[tuple[Wav, str | None, Codes]] = field(default_factory=list, repr=False)
 
@@ -198,7 +198,7 @@ def find_system(
     effort: int | None = None,
     bitrate: float | None = None,
     views: int | None = None,
-    share: float | None = DEFAULT_SHARE,
+    share: float | None = SHARE,
 ) -> System:
     """A system by what a person writes.
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..audio import erb, mel
+from ..audio import mel
+from ..audio.bands import band_bank, erb_edges
 from .fourier import cut_frames, rfft
 from .tracing import is_for_graph
 
@@ -168,8 +169,8 @@ def band_negative_snr(estimate: Tensor, target: Tensor, *, sample_rate: int, cei
 @torch.inference_mode(False)
 def erb_bank(window_length: int, sample_rate: int) -> Tensor:
     """Means over 21 bands from 50 Hz to half of the rate, at most 8 kHz: `[K, 21]`."""
-    edges = erb.erb_edges(NUM_LEVELS, 50.0, min(8000.0, sample_rate / 2))
-    return torch.from_numpy(erb.band_bank(edges, window_length, sample_rate))
+    edges = erb_edges(NUM_LEVELS, 50.0, min(8000.0, sample_rate / 2))
+    return torch.from_numpy(band_bank(edges, window_length, sample_rate))
 
 
 def negative_snr(estimate: Tensor, target: Tensor, *, ceiling: float = 30.0) -> Tensor:

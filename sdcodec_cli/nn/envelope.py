@@ -11,18 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..audio import erb
-from .distances import LEVEL_FLOOR
+from ..audio import bands
+from ..audio.bands import FLOOR, HIGHEST_DB, LOWEST_DB, STEP_DB
 from .fourier import cut_frames, overlap_add
-
-STEP_DB, HOLD, LOWEST, HIGHEST = 4.0, 2, -12.0, 20.0
-"""Of gains: their step in dB, the frames that one is for, and the least and the most in dB, as in `engine.envelope`."""
 
 
 def with_envelope(decoded: Tensor, wanted: Tensor, *, hop_length: int, sample_rate: int, share: float) -> Tensor:
     """Decoded rows with a share of the gains that bring bands to the levels that are wanted: two `[R, T]` to `[R, T]`.
 
-    Gains are rounded to steps, and have no gradient. T is a whole number of pairs of hops.
+    Gains are rounded to steps, and have no gradient. T is a whole number of hops for a gain.
     """
     length, margin = 2 * hop_length, hop_length + hop_length // 2
     window = _window(hop_length).to(decoded.device)
@@ -34,18 +31,19 @@ def with_envelope(decoded: Tensor, wanted: Tensor, *, hop_length: int, sample_ra
             cut_frames(F.pad(wanted, (margin, 2 * length - margin - hop_length)), length, hop_length) * window
         )
         gains = _levels(theirs[:, 1:-1], bank, hop_length) - _levels(spectra[:, 1:-1], bank, hop_length)
-        held = gains.unflatten(1, (-1, HOLD)).mean(2)
-        held = ((held / STEP_DB).round() * STEP_DB).clamp(LOWEST, HIGHEST).repeat_interleave(HOLD, dim=1)
+        frames = bands.frames_per_gain(sample_rate, hop_length)
+        held = gains.unflatten(1, (-1, frames)).mean(2)
+        held = ((held / STEP_DB).round() * STEP_DB).clamp(LOWEST_DB, HIGHEST_DB).repeat_interleave(frames, dim=1)
         held = torch.cat([held[:, :1], held, held[:, -1:]], dim=1)
         factors = 10 ** (share * (held @ spread) / 20)
-    frames = torch.fft.irfft(spectra * factors, n=length) * window
-    return overlap_add(frames, hop_length)[:, margin : margin + decoded.shape[-1]]
+    shaped = torch.fft.irfft(spectra * factors, n=length) * window
+    return overlap_add(shaped, hop_length)[:, margin : margin + decoded.shape[-1]]
 
 
 def _levels(spectra: Tensor, bank: Tensor, hop_length: int) -> Tensor:
     """In dB: complex `[R, F, K]` to `[R, F, bands]`."""
     power = spectra.real.square() + spectra.imag.square()
-    return 10 * torch.log10(power @ bank / hop_length + LEVEL_FLOOR)
+    return 10 * torch.log10(power @ bank / hop_length + FLOOR)
 
 
 @functools.lru_cache
@@ -58,5 +56,5 @@ def _window(hop_length: int) -> Tensor:
 @torch.inference_mode(False)
 def _tables(hop_length: int, sample_rate: int) -> tuple[Tensor, Tensor]:
     """Means over the bands `[K, bands]`, and which band each bin is in `[bands, K]`."""
-    bank = torch.from_numpy(erb.band_bank(erb.envelope_edges(sample_rate), 2 * hop_length, sample_rate))
+    bank = torch.from_numpy(bands.band_bank(bands.envelope_edges(sample_rate), 2 * hop_length, sample_rate))
     return bank, (bank > 0).T.float()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..envelope import DEFAULT_SHARE
+from ...audio.bands import SHARE
 from ..separate import DEFAULT_VIEWS
 from .speech import SpeechJudge
 
@@ -54,5 +54,5 @@ class Settings:
     one's full rate."""
     views: int = DEFAULT_VIEWS
     """Of a mixture, whose masks are averaged, see `separate`."""
-    envelope: float | None = DEFAULT_SHARE
+    envelope: float | None = SHARE
     """Share of the envelope that models of ours apply, see `Codec.decode`; None for no envelope at all."""

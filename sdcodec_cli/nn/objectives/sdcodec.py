@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...audio import bands
 from ...recipe import CodecTrainingFields, StageFields
 from ..distances import band_negative_snr, level_distance, mel_distance, negative_snr
 from ..envelope import with_envelope
@@ -22,9 +23,6 @@ from .terms import activity_targets, draw, draw_scales, leakage, masked_negative
 
 CHOICES = 1
 """Sub-sequence of an example's random numbers for what is chosen here; mixing uses the first."""
-
-ENVELOPE_SHARE = 0.6
-"""Share of the gains that is applied, that of a decoder by default."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +135,11 @@ class CodecObjective(Objective):
             examples, domains = choices.stems
             if draw(fields.envelope_probability, seed=fields.seed, step=step):
                 hop = self.network.hop_length
-                length = audible.shape[-1] // (2 * hop) * 2 * hop
+                unit = bands.frames_per_gain(self.sample_rate, hop) * hop
+                length = audible.shape[-1] // unit * unit
                 audible, wanted = audible[:, :length], wanted[:, :length]
                 audible = with_envelope(
-                    audible, wanted, hop_length=hop, sample_rate=self.sample_rate, share=ENVELOPE_SHARE
+                    audible, wanted, hop_length=hop, sample_rate=self.sample_rate, share=bands.SHARE
                 )
             scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=step)
             losses["mel"] = mel_distance(audible, wanted, sample_rate=self.sample_rate, scales=scales).sum() / batch

@@ -1,4 +1,5 @@
-"""Bands as wide as the ear's: on the scale of equivalent rectangular bandwidths (Glasberg and Moore, 1990).
+"""Bands as wide as the ear's, on the scale of equivalent rectangular bandwidths (Glasberg and Moore, 1990), and what is
+the same about envelopes where they are computed and where networks are trained for them.
 
 Legend: K bins, B bands.
 """
@@ -17,11 +18,29 @@ NUM_BANDS, LOWEST, HIGHEST = 20, 50.0, 8000.0
 FIRST = 300.0
 """Those that begin below are left out: codes have them right."""
 
+STEP_DB, LOWEST_DB, HIGHEST_DB = 4.0, -12.0, 20.0
+"""Of gains in dB: the step, the least and the most."""
+
+SECONDS = 0.04
+"""Each gain is for about so long."""
+
+SHARE = 0.6
+"""Of the gains that a decoder applies by default: 1 would give the levels of the original, 0 is nearest to its
+waveform. On validation clips ViSQOL hardly rises beyond this, while SI-SDR falls ever faster."""
+
+FLOOR = 4e-10
+"""Added to the mean power of a band's bins before it is a level: 94 dB below full scale nothing is heard."""
+
 
 def erb_edges(count: int, lowest: float, highest: float) -> NDArray[np.float64]:
     """Edges of `count` bands of equal width on that scale, in Hz: `[count + 1]`."""
     places = np.linspace(_place(lowest), _place(highest), count + 1)
     return np.asarray((10 ** (places / 21.4) - 1) / 0.00437)
+
+
+def frames_per_gain(sample_rate: int, hop_length: int) -> int:
+    """How many frames of a model a gain is for."""
+    return max(1, round(SECONDS * sample_rate / hop_length))
 
 
 def envelope_edges(sample_rate: int) -> tuple[int, ...]:
