@@ -58,8 +58,7 @@ Replaces = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|DIR",
-        help="Model of the same quantizers that this one replaces: it will decode the files of that, and those that "
-        "that decodes.",
+        help="Model that this one replaces and whose quantizers it has; sdc decode will decode its files with this one.",
         autocompletion=complete_model,
         show_default=False,
     ),
@@ -70,7 +69,7 @@ KeepOlder = Annotated[
     bool,
     typer.Option(
         "--keep-older",
-        help="With --replaces, of a model of other quantizers: keep its decoder in the folder.",
+        help="With --replaces, for a model of other quantizers: keep its decoder in the folder.",
     ),
 ]
 
@@ -330,8 +329,8 @@ def export(
     if output is None:
         if not any(os.path.isfile(Path(source) / weights) for weights in (WEIGHTS, DECODER)):
             wrong(f"{source}: name the folder to make of this run with -o DIR; only a model gets its graphs in place")
-        others = {"--name": name, "--best": best, "--bits": bits != 32, "--replaces": replaces, "--force": force}
-        for option, given in others.items():
+        others = {"--name": name, "--best": best, "--bits": bits != 32, "--force": force}
+        for option, given in (others | {"--replaces": replaces, "--keep-older": keep_older}).items():
             if given:
                 wrong(f"{option} is for making a model of a run; leave it out to write graphs into {source}")
         entry = find(Path(source).absolute())
