@@ -58,7 +58,7 @@ Replaces = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|DIR",
-        help="Model that this one replaces and whose quantizers it has; sdc decode will decode its files with this one.",
+        help="Model that this one replaces and whose quantizers it has; sdc decode decodes its files with this one.",
         autocompletion=complete_model,
         show_default=False,
     ),
