@@ -38,7 +38,7 @@ PRIOR = 0.3
 def wanted_gains(codec: Codec, wav: np.ndarray, active: list[str] | None) -> list[np.ndarray]:
     """Of each segment, what `choose_gains` is given."""
     codes = codec.encode(wav, active=active, envelope=False)
-    bands = envelope.Bands(codec.envelope_layout, codec.sample_rate, codec.hop_length)
+    bands = envelope.Bands(codec.envelope_layout(), codec.sample_rate, codec.hop_length)
     level = 10 ** (codes.gain_db[0] / 20)
     hop = codec.hop_length
     both = [np.pad(level * each, (hop // 2, 2 * hop)).astype(np.float32) for each in (wav, codec.decode(codes))]

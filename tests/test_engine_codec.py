@@ -161,7 +161,9 @@ def test_a_bitrate_is_turned_into_codebooks_or_refused_with_the_range(codec):
 def test_a_bitrate_has_room_for_the_envelope(codec):
     assert [codec.codebooks_for(rate) for rate in (0.9, 1.2, 1.3, 1.8, None)] == [1, 2, 2, 4, 4]
     for rate in (0.8, 1.9):
-        with pytest.raises(ValueError, match=r"between 0.9 and 1.8 kbit/s per domain, which takes the envelope in"):
+        with pytest.raises(
+            ValueError, match=r"between 0.9 and 1.8 kbit/s per domain \(without an envelope 0.3 to 1.2\)"
+        ):
             codec.codebooks_for(rate)
 
 

@@ -108,14 +108,14 @@ def test_only_our_script_may_run_and_nothing_may_be_loaded(tmp_path: Path) -> No
 
 
 def test_text_is_shown_as_it_is_written(tmp_path: Path) -> None:
-    table = Table(EVIL, (EVIL,), ((EVIL,),), note=EVIL, group=EVIL, grouped=range(1))
+    table = Table(EVIL, (EVIL,), ((EVIL,),), note=EVIL)
     clip = Example(EVIL, "separation", EVIL, RATE, sine(440), sine(300), {EVIL: sine(440)})
     found = Measurement(EVIL, "separation", EVIL, EVIL, None, "si_sdr", 1.0, EVIL)
     path = write_report(tmp_path, title=EVIL, tables=[table], measurements=[found], examples=[clip], notes=[EVIL])
     assert "<script>alert" not in path.read_text(encoding="utf-8")
     page = Page(path)
-    # Title twice; table: title, column, group, cell, note; note; distribution: stem, system; example: system.
-    assert page.texts.count(EVIL) == 11
+    # Title twice; table: title, column, cell, note; note; distribution: stem, system; example: system.
+    assert page.texts.count(EVIL) == 10
     assert len([1 for found in page.all("script") if "type" not in found]) == 1
 
 
@@ -247,8 +247,6 @@ def test_the_paper_and_the_best_are_marked(tmp_path: Path) -> None:
         ("stem", "system", "SI-SDR", "mel"),
         (("speech", "ours", "1.25 ± 0.5", "2.00"), ("speech", "SD-Codec", "–", "3.00")),
         names=2,
-        group="all",
-        grouped=range(2, 4),
         best=frozenset({(0, 2)}),
         paper=frozenset({1}),
     )
@@ -256,7 +254,6 @@ def test_the_paper_and_the_best_are_marked(tmp_path: Path) -> None:
     assert '<strong>1.25 <span class="deviation">± 0.5</span></strong>' in text
     assert 'SD-Codec <span class="tag">paper</span></td>' in text
     assert text.count('class="tag">') == text.count("<strong>") == text.count("<tr class=paper>") == 1
-    assert '<td colspan="2"></td><th scope="colgroup" colspan="2">all</th></tr>' in text
     assert '<td class="number">2.00</td>' in text
 
 

@@ -16,6 +16,7 @@ import torch
 from sdcodec_cli import load_codec, zoo
 from sdcodec_cli.engine import other_codecs, systems
 from sdcodec_cli.engine.compress import compress
+from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.engine.other_codecs import in_time
 from sdcodec_cli.engine.separate import separate_wav
 from sdcodec_cli.errors import DeviceError, ModelError, SdcError
@@ -49,7 +50,8 @@ def snr(estimate, reference):
 
 def find_system(name, **options):
     """Beside a model of three domains at 16 kHz."""
-    return systems.find_system(name, SimpleNamespace(domains=DOMAINS, sample_rate=RATE), **options)
+    beside = SimpleNamespace(domains=DOMAINS, sample_rate=RATE)
+    return systems.find_system(name, beside, Settings(data_root=Path(), split="val", **options))
 
 
 @pytest.fixture
@@ -196,7 +198,7 @@ def envelope_bitrate(system, wav, domain=None):
 
 def test_a_model_may_do_without_an_envelope_or_without_applying_it(tiny):
     codec, wav = load_codec(tiny, device="cpu"), tones(2.0)
-    bare, unused = (find_system(str(tiny), device="cpu", share=share) for share in (None, 0.0))
+    bare, unused = (find_system(str(tiny), device="cpu", envelope=share) for share in (None, 0.0))
     assert bare.resynthesize(wav, RATE).bitrate == pytest.approx(3 * 1.2)
     assert unused.resynthesize(wav, RATE).bitrate > 3 * 1.2
     expected = codec.decode(codec.encode(wav, envelope=False))
@@ -244,7 +246,7 @@ def test_a_separator_of_another_rate_only_separates(tmp_path):
 def test_a_model_at_another_rate_gives_the_rate_and_length_back_and_does_not_separate(tiny):
     wav = tones(1.003, 22_050)
     beside = SimpleNamespace(domains=DOMAINS, sample_rate=22_050)
-    system = systems.find_system(str(tiny), beside, device="cpu")
+    system = systems.find_system(str(tiny), beside, Settings(data_root=Path(), split="val", device="cpu"))
     assert system.resynthesize(wav, 22_050).wav.shape == wav.shape
     assert not isinstance(system, systems.Separates)
 
@@ -414,7 +416,7 @@ def test_encodec_has_five_bitrates(packages):
 def test_finding_opus_needs_no_torch():
     need(("ffmpeg",))
     code = (
-        "import sys; from sdcodec_cli.engine.systems import find_system; find_system('opus', None); "
+        "import sys; from sdcodec_cli.engine.systems import find_system; find_system('opus', None, None); "
         "print('torch' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

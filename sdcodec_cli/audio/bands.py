@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-NUM_BANDS, LOWEST, HIGHEST = 20, 50.0, 8000.0
-"""Bands of envelopes: so many would lie in this range in Hz."""
+NUM_BANDS, NUM_FINE_BANDS, LOWEST, HIGHEST = 20, 32, 50.0, 8000.0
+"""Bands of envelopes, and of fine ones: so many would lie in this range in Hz."""
 
 FIRST = 300.0
 """Those that begin below are left out: codes have them right."""
@@ -21,8 +21,8 @@ FIRST = 300.0
 STEP_DB, LOWEST_DB, HIGHEST_DB = 4.0, -12.0, 20.0
 """Of gains in dB: the step, the least and the most."""
 
-SECONDS = 0.04
-"""Each gain is for about so long."""
+SECONDS, FINE_SECONDS = 0.04, 0.02
+"""Each gain is for about so long, and in fine envelopes."""
 
 SHARE = 0.6
 """Of the gains that a decoder applies by default: 1 would give the levels of the original, 0 is nearest to its
@@ -38,14 +38,14 @@ def erb_edges(count: int, lowest: float, highest: float) -> NDArray[np.float64]:
     return np.asarray((10 ** (places / 21.4) - 1) / 0.00437)
 
 
-def frames_per_gain(sample_rate: int, hop_length: int) -> int:
+def frames_per_gain(sample_rate: int, hop_length: int, *, fine: bool = False) -> int:
     """How many frames of a model a gain is for."""
-    return max(1, round(SECONDS * sample_rate / hop_length))
+    return max(1, round((FINE_SECONDS if fine else SECONDS) * sample_rate / hop_length))
 
 
-def envelope_edges(sample_rate: int) -> tuple[int, ...]:
+def envelope_edges(sample_rate: int, *, fine: bool = False) -> tuple[int, ...]:
     """Edges of the bands of envelopes in whole Hz, in the same places for all rates, up to half of each."""
-    width = (_place(HIGHEST) - _place(LOWEST)) / NUM_BANDS
+    width = (_place(HIGHEST) - _place(LOWEST)) / (NUM_FINE_BANDS if fine else NUM_BANDS)
     count = max(1, round((_place(sample_rate / 2) - _place(LOWEST)) / width))
     edges = erb_edges(count, LOWEST, _hertz(_place(LOWEST) + count * width))[:-1]
     return (*([round(edge) for edge in edges if edge >= FIRST] or [0]), sample_rate // 2)

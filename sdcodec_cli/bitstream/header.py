@@ -40,6 +40,7 @@ MAX_CHUNKS = 4096
 """Chunks in a segment; keeps the head of a segment below 64 KiB."""
 MAX_SAMPLES = 2**62
 MAX_BANDS = 64
+MAX_GAIN_FRAMES = 255
 
 GROUP_CODEBOOKS = 4
 """Codebooks in a layer group, unless the domain says otherwise."""
@@ -117,10 +118,11 @@ class EnvelopeLayout:
     step_db: float
     """Of a gain, a multiple of 1/16 up to 255/16."""
     edges: tuple[int, ...]
-    """Of the bands in Hz, ascending; a band has all frequencies from its edge to below the next."""
+    """Of the bands in Hz, ascending; a band has all frequencies from its edge to below the next, and the last one has
+    what is above, too."""
 
     def __post_init__(self) -> None:
-        _check_range("frames of a gain", self.frames, 1, 255)
+        _check_range("frames of a gain", self.frames, 1, MAX_GAIN_FRAMES)
         if not (0 < self.step_db * 16 < 256 and float(self.step_db * 16).is_integer()):
             raise ValueError(f"a step of gain must be a multiple of 1/16 dB up to 255/16, got {self.step_db}")
         _check_range("number of bands", self.num_bands, 1, MAX_BANDS)

@@ -12,6 +12,7 @@ from .options import (
     Bitrate,
     DeviceOption,
     Effort,
+    Fine,
     Force,
     Json,
     Model,
@@ -59,6 +60,7 @@ def compress(
             "sound. A file with some of the domains only has none.",
         ),
     ] = True,
+    fine: Fine = False,
     track: Track = 1,
     effort: Effort = None,
     runtime: RuntimeOption = "auto",
@@ -85,6 +87,8 @@ def compress(
     for name in selection if isinstance(selection, list) else ():
         if name not in known:
             wrong(f"--domains {domains}: the model has no {name}; choose auto, all, or from {', '.join(known)}")
+    if fine and not envelope:
+        wrong("--fine is about the envelope; leave it out, or --no-envelope")
     whole = isinstance(selection, str) or len(selection) == len(known)
     jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known))
     if jobs:
@@ -93,7 +97,7 @@ def compress(
 
         codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
         say_runtime(console, codec, runtime)
-        check_bitrate(codec, bitrate, envelope=envelope and whole)
+        check_bitrate(codec, bitrate, envelope=envelope and whole, fine=fine)
         codec.prepare(decode=envelope and whole)
         for job in jobs:
             with console.catching(), job.folders():
@@ -106,6 +110,7 @@ def compress(
                         domains=selection,
                         channels=channels,
                         envelope=envelope,
+                        fine=fine,
                         track=track,
                         overwrite=force,
                         progress=progress,

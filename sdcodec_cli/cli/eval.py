@@ -19,6 +19,7 @@ from .options import (
     Bitrate,
     DeviceOption,
     Effort,
+    Fine,
     Force,
     Json,
     Model,
@@ -137,6 +138,7 @@ def eval_(
             help="Share of the envelope that models of ours apply, from 0 to 1, see sdc decode; off is without one.",
         ),
     ] = str(DEFAULT_SHARE),
+    fine: Fine = False,
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -164,6 +166,8 @@ def eval_(
     from ..engine.torchrun import is_first_process
 
     first = is_first_process()
+    if fine and envelope == "off":
+        wrong("--fine is about the envelope; leave it out, or --envelope off")
     share = None if envelope == "off" else float(envelope)
     console = Console(quiet=quiet or not first, json=json and first)
     chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS
@@ -192,9 +196,10 @@ def eval_(
         bitrate=bitrate,
         views=views or DEFAULT_VIEWS,
         envelope=share,
+        fine=fine,
     )
     codec = load_codec(model, device=device, effort=effort)
-    check_bitrate(codec, bitrate, envelope=share is not None)
+    check_bitrate(codec, bitrate, envelope=share is not None, fine=fine)
 
     def finished(result: EvalResult) -> None:
         # Before pages are made: whatever becomes of them, the numbers are there.
@@ -222,23 +227,15 @@ def eval_(
 
 
 def _show(result: EvalResult) -> None:
-    from ..engine.evaluate.score import envelope_text
-    from ..engine.evaluate.tables import tables
+    from ..engine.evaluate.tables import about, tables
 
-    clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
-    put(
-        f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
-        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
-        f"views {result.views}, {result.bitrate:g} kbit/s per domain, {envelope_text(result.envelope)}"
-    )
+    put(about(result))
     for shown in tables(result):
-        # Columns that are only numbered are one column, with the group as its head.
-        joined = bool(shown.group) and all(shown.heads[at].isdigit() for at in shown.grouped)
-        put(f"\n{shown.title}{f': {shown.group}' if shown.group and not joined else ''}\n")
-        _show_table(shown, joined)
+        put(f"\n{shown.title}\n")
+        _show_table(shown)
 
 
-def _show_table(shown: Table, joined: bool) -> None:
+def _show_table(shown: Table) -> None:
     """A table in the width there is; what has no room is named below it."""
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     heads = list(shown.heads)
@@ -249,10 +246,6 @@ def _show_table(shown: Table, joined: bool) -> None:
         ]
         for index, row in enumerate(shown.rows)
     ]
-    if joined:
-        start, stop = shown.grouped.start, shown.grouped.stop
-        heads[start:stop] = [f"{shown.group}s"]
-        rows = [[*row[:start], " ".join(row[start:stop]), *row[stop:]] for row in rows]
     if _width(heads, rows) > room:
         rows = [[re.sub(r" ± [\d.]+", "", cell) for cell in row] for row in rows]
     dropped = []

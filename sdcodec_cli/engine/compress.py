@@ -31,12 +31,12 @@ from ..audio import (
     layout_name,
     loudness_weights,
 )
-from ..bitstream import DomainEntry, Header, StreamKey, Writer
+from ..bitstream import DomainEntry, EnvelopeLayout, Header, StreamKey, Writer
 from ..bitstream.header import MAX_RATE
 from ..errors import InputError
 from ..progress import Progress
 from .codec import Codec
-from .envelope import BITRATE as ENVELOPE_BITRATE
+from .envelope import envelope_bitrate
 from .stream import SEGMENT_FRAMES, CodedSegment
 from .stream_encoder import StreamEncoder
 
@@ -88,6 +88,7 @@ def compress(
     domains: Literal["auto", "all"] | Sequence[str] = "auto",
     channels: Literal["mono", "keep"] = "mono",
     envelope: bool = True,
+    fine: bool = False,
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -107,6 +108,7 @@ def compress(
         channels: `mono` mixes down (see `audio.downmix`), `keep` codes every channel by itself
         envelope: store what the decoded mix lacks in bands, too, see `engine.envelope`; it is that of all domains, so
             a file with some of them has none
+        fine: in more bands and more often, see `Codec.encode`
         track: which audio track of a film, from 1
         overwrite: replace an existing target
         progress: called after every block
@@ -119,7 +121,7 @@ def compress(
         raise ValueError(f"channels must be mono or keep, got {channels!r}")
     stored = _stored(codec, domains)
     envelope = envelope and stored == codec.domains
-    num_codebooks = codec.codebooks_for(bitrate, envelope=envelope)
+    num_codebooks = codec.codebooks_for(bitrate, envelope=envelope, fine=fine)
     began = time.monotonic()
     with AudioReader(source, track=track) as reader:
         info = reader.info
@@ -132,7 +134,7 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
-        rate = num_codebooks * codec.model.codebook_bitrate + ENVELOPE_BITRATE * envelope
+        rate = num_codebooks * codec.model.codebook_bitrate + envelope_bitrate(envelope=envelope, fine=fine)
         if bitrate is not None and rate < bitrate - 1e-9:
             notes.append(f"coded at {rate:g} kbit/s per domain, the next step below {bitrate:g}")
         if coded_channels > 2 and info.channel_mask is not None:
@@ -149,14 +151,14 @@ def compress(
             coded_channels=coded_channels,
             original_samples=info.num_samples,
             tags=tags,
-            envelope=envelope,
+            envelope=codec.envelope_layout(fine=fine) if envelope else None,
         )
         active_frames = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
             writer = Writer(file, header)
             active = codec.domains if domains == "all" else None
             encoders = [
-                codec.stream_encoder(num_codebooks=num_codebooks, active=active, envelope=envelope)
+                codec.stream_encoder(num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine)
                 for _ in range(coded_channels)
             ]
             coder = _Coder(encoders, info.sample_rate, codec.sample_rate, gain_db)
@@ -207,7 +209,7 @@ def stream_header(
     original_channels: int = 1,
     coded_channels: int = 1,
     tags: Mapping[str, str] | None = None,
-    envelope: bool = False,
+    envelope: EnvelopeLayout | None = None,
 ) -> Header:
     """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
     return Header(
@@ -234,7 +236,7 @@ def stream_header(
         segment_frames=SEGMENT_FRAMES,
         encoder=f"sdc {__version__}",
         tags=dict(tags or {}),
-        envelope=codec.envelope_layout if envelope else None,
+        envelope=envelope,
     )
 
 

@@ -22,15 +22,20 @@ from ..audio import Wav
 from ..audio.bands import FLOOR, STEP_DB, band_bank, envelope_edges, frames_per_gain
 from ..bitstream import EnvelopeLayout
 from ..bitstream.codings import LOWEST_GAIN, NUM_GAINS, PRECISION, context, frequencies
+from ..bitstream.header import MAX_GAIN_FRAMES
 
 PRICE = 0.2
 """Of a bit, in squared steps of error: with it, half as many gains change as without."""
 
+DEAREST = 20.0
+"""Price at which gains are given up that still take too many bits."""
+
 UNIT_BITS = 8 * 16
 """Of a file for each segment's envelope, besides its gains."""
 
-BITRATE = 0.6
-"""Of the envelope of a channel, in kbit/s, at most: where gains would take more, they are chosen coarser."""
+BITRATE, FINE_BITRATE = 0.6, 2.2
+"""Of the envelope of a channel, and of a fine one, in kbit/s, at most: where gains would take more, they are chosen
+less closely."""
 
 CONTEXT_FRAMES = 2
 """Frames on each side whose decoded audio has a part in that of a frame, through overlapping windows."""
@@ -40,11 +45,15 @@ Gains = NDArray[np.int64]
 
 
 @functools.cache
-def layout_for(sample_rate: int, hop_length: int) -> EnvelopeLayout:
+def layout_for(sample_rate: int, hop_length: int, *, fine: bool = False) -> EnvelopeLayout:
     """Bands and times of the gains that are computed for a model."""
-    return EnvelopeLayout(
-        frames=frames_per_gain(sample_rate, hop_length), step_db=STEP_DB, edges=envelope_edges(sample_rate)
-    )
+    frames = min(frames_per_gain(sample_rate, hop_length, fine=fine), MAX_GAIN_FRAMES)
+    return EnvelopeLayout(frames=frames, step_db=STEP_DB, edges=envelope_edges(sample_rate, fine=fine))
+
+
+def envelope_bitrate(*, envelope: bool, fine: bool) -> float:
+    """What is set aside for the envelope of a channel, in kbit/s."""
+    return (FINE_BITRATE if fine else BITRATE) if envelope else 0.0
 
 
 class Bands:
@@ -95,7 +104,7 @@ class Bands:
 
 
 class StreamShaper:
-    """Changes levels of bands as audio arrives; what comes out is half a frame late until `finish`.
+    """Changes levels of bands as audio arrives; what comes out is a frame and a half late until `finish`.
 
     Args:
         bands: of the model
@@ -149,7 +158,7 @@ def choose_gains(wanted: NDArray[np.float64], max_bits: float) -> Gains | None:
     """Gains that are close to those that are wanted, and cheap.
 
     One after the other, in the order in which they are coded, each is the one with the least sum of its squared error
-    and the price of its bits. The price goes up until all of them fit.
+    and the price of its bits. The price goes up until all of them fit; whether they are worth it is asked at the first.
 
     Args:
         wanted: in steps, `[B, n]`
@@ -159,15 +168,16 @@ def choose_gains(wanted: NDArray[np.float64], max_bits: float) -> Gains | None:
         `[B, n]`, or None where doing without them is better
     """
     columns = np.clip(wanted, LOWEST_GAIN - 0.5, LOWEST_GAIN + NUM_GAINS - 0.5).T.tolist()
-    price = PRICE
-    while True:
+    nothing, price = np.square(columns).sum(), PRICE
+    while price < DEAREST:
         gains, error, bits = _chosen(columns, price)
         bits += UNIT_BITS
-        if error + price * bits >= np.square(columns).sum():
+        if error + PRICE * bits >= nothing:
             return None
         if bits <= max_bits:
             return np.array(gains, dtype=np.int64).T + LOWEST_GAIN
         price *= 1.5
+    return None
 
 
 def _chosen(columns: Sequence[Sequence[float]], price: float) -> tuple[list[list[int]], float, float]:

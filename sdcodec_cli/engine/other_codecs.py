@@ -140,38 +140,46 @@ def in_time(wav: Wav, reference: Wav, sample_rate: int) -> Wav:
 
 
 @dataclass
-class Dac:
-    """DAC at 16 kHz, as the package descript-audio-codec has it."""
+class Packaged:
+    """A codec as its package has it, in torch."""
 
-    model: Any
+    name: str
+    identity: str
+    sample_rate: int
     device: Any
-    name: str = "dac"
-    identity: str = "dac"
+    code: Callable[[Any], tuple[Any, float]]
+    """A tensor `[1, 1, T]` there and back, and the bits that this took."""
+    loudness: float | None = None
+    """What its encoder wants to be given, in LUFS."""
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> tuple[Wav, float]:
         """See `systems.Resynthesizes`."""
         import torch
 
-        given = resampled(wav, sample_rate, DAC_RATE)
-        # As `dac encode` does: to the loudness that it was trained on, and not beyond full scale.
-        loudness = integrated_loudness(given[None], DAC_RATE)
-        gain = 1.0 if loudness == -math.inf else db_to_amplitude(DAC_LOUDNESS - loudness)
-        gain /= max(1.0, gain * float(np.abs(given).max()))
+        given, gain = resampled(wav, sample_rate, self.sample_rate), 1.0
+        if self.loudness is not None:
+            loudness = integrated_loudness(given[None], self.sample_rate)
+            gain = 1.0 if loudness == -math.inf else db_to_amplitude(self.loudness - loudness)
+            # Not beyond full scale.
+            gain /= max(1.0, gain * float(np.abs(given).max()))
         with torch.inference_mode():
-            signal = torch.from_numpy(given * np.float32(gain))[None, None].to(self.device)
-            latent, codes, *_ = self.model.encode(self.model.preprocess(signal, DAC_RATE))
-            decoded = self.model.decode(latent)[0, 0].cpu().numpy() / np.float32(gain)
-        bits = codes.numel() * math.log2(self.model.codebook_size)
+            decoded, bits = self.code(torch.from_numpy(given * np.float32(gain))[None, None].to(self.device))
         # A few samples short, at the end.
-        back = resampled(fitted(decoded, len(given)), DAC_RATE, sample_rate)
-        return fitted(back, len(wav)), bits / 1000 / (len(wav) / sample_rate)
+        back = fitted(decoded[0, 0].cpu().numpy() / np.float32(gain), len(given))
+        return fitted(resampled(back, self.sample_rate, sample_rate), len(wav)), bits / 1000 / (len(wav) / sample_rate)
 
 
-def find_dac(device: str) -> Dac | None:
-    """The package's DAC; None where only the zoo has one."""
+def find_dac(device: str) -> Packaged | None:
+    """The package's DAC at 16 kHz; None where only the zoo has one."""
     weights = Path(os.path.expanduser("~"), DAC_WEIGHTS)  # stays ~ where there is no home
     if installed("dac") and weights.is_file():
-        return Dac(*_loaded(lambda: importlib.import_module("dac").DAC.load(str(weights)), device))
+        model, place = _loaded(lambda: importlib.import_module("dac").DAC.load(str(weights)), device)
+
+        def code(signal: Any) -> tuple[Any, float]:
+            latent, codes, *_ = model.encode(model.preprocess(signal, DAC_RATE))
+            return model.decode(latent), codes.numel() * math.log2(model.codebook_size)
+
+        return Packaged("dac", "dac", DAC_RATE, place, code, DAC_LOUDNESS)
     if zoo.find("dac-16k").size_bytes is None:
         raise ModelError(
             "dac: needs the package descript-audio-codec and its weights (pip install descript-audio-codec, then "
@@ -180,31 +188,8 @@ def find_dac(device: str) -> Dac | None:
     return None
 
 
-@dataclass
-class Encodec:
-    """EnCodec at 24 kHz, as the package encodec has it, without its language model."""
-
-    model: Any
-    device: Any
-    name: str
-    identity: str
-
-    def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> tuple[Wav, float]:
-        """See `systems.Resynthesizes`."""
-        import torch
-
-        rate = self.model.sample_rate
-        given = resampled(wav, sample_rate, rate)
-        with torch.inference_mode():
-            frames = self.model.encode(torch.from_numpy(given)[None, None].to(self.device))
-            decoded = self.model.decode(frames)[0, 0].cpu().numpy()
-        bits = sum(codes.numel() for codes, _ in frames) * self.model.bits_per_codebook
-        back = resampled(fitted(decoded, len(given)), rate, sample_rate)
-        return fitted(back, len(wav)), bits / 1000 / (len(wav) / sample_rate)
-
-
-def find_encodec(text: str, device: str) -> Encodec:
-    """The package's EnCodec, by a name such as `encodec:6`."""
+def find_encodec(text: str, device: str) -> Packaged:
+    """The package's EnCodec at 24 kHz, without its language model, by a name such as `encodec:6`."""
     bitrate = _rate(text, ENCODEC_BITRATE)
     if bitrate not in ENCODEC_BITRATES:
         known = ", ".join(f"{rate:g}" for rate in ENCODEC_BITRATES)
@@ -218,7 +203,13 @@ def find_encodec(text: str, device: str) -> Encodec:
         raise ModelError(f"{text}: its weights are not at {weights}; run encodec once, which downloads them")
     model, place = _loaded(lambda: importlib.import_module("encodec").EncodecModel.encodec_model_24khz(), device)
     model.set_target_bandwidth(bitrate)
-    return Encodec(model, place, f"encodec {bitrate:g}", f"encodec {bitrate:g}")
+    name = f"encodec {bitrate:g}"
+
+    def code(signal: Any) -> tuple[Any, float]:
+        frames = model.encode(signal)
+        return model.decode(frames), sum(codes.numel() for codes, _ in frames) * model.bits_per_codebook
+
+    return Packaged(name, name, model.sample_rate, place, code)
 
 
 def _loaded(load: Callable[[], Any], device: str) -> tuple[Any, Any]:

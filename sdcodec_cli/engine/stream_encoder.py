@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..audio import SILENCE, Wav
 from ..runtime.model import NOTHING, Analysis, CodecModel, Codes
-from .envelope import BITRATE, Bands, choose_gains, layout_for
+from .envelope import BITRATE, FINE_BITRATE, Bands, choose_gains, layout_for
 from .refine import refine
 from .stream import BLOCK_FRAMES, SEGMENT_FRAMES, CodedSegment, StreamDecoder, joined
 
@@ -35,6 +35,7 @@ class StreamEncoder:
         known: streams that the audio consists of, or None to find out
         effort: steps of refinement
         envelope: whether segments have one
+        fine: whether that is a fine one
     """
 
     def __init__(
@@ -45,8 +46,9 @@ class StreamEncoder:
         known: Sequence[int] | None,
         effort: int,
         envelope: bool,
+        fine: bool,
     ) -> None:
-        self._envelopes = _Envelopes(model) if envelope else None
+        self._envelopes = _Envelopes(model, fine=fine) if envelope else None
         self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
         self._pieces: list[Wav] = []
         self._buffered = 0
@@ -164,11 +166,14 @@ class _Envelopes:
 
     Args:
         model: the model
+        fine: whether they are fine ones
     """
 
-    def __init__(self, model: CodecModel) -> None:
+    def __init__(self, model: CodecModel, *, fine: bool) -> None:
         self._hop, self._rate = model.hop_length, model.sample_rate
-        self._bands = Bands(layout_for(model.sample_rate, model.hop_length), model.sample_rate, model.hop_length)
+        self._bits_per_second = 1000 * (FINE_BITRATE if fine else BITRATE)
+        layout = layout_for(model.sample_rate, model.hop_length, fine=fine)
+        self._bands = Bands(layout, model.sample_rate, model.hop_length)
         self._streams = [stream.name for stream in model.streams]
         self._decoder = StreamDecoder(model, ["mix"])
         self._waiting: list[CodedSegment] = []
@@ -201,7 +206,7 @@ class _Envelopes:
             span = slice(length + self._hop)
             if segment.active.any():
                 wanted = self._bands.wanted(self._original[span], self._decoded[span])
-                gains = choose_gains(wanted, max_bits=1000 * BITRATE * length / self._rate)
+                gains = choose_gains(wanted, max_bits=self._bits_per_second * length / self._rate)
                 segment = replace(segment, gains=gains)
             segments.append(segment)
             self._original, self._decoded = self._original[length:], self._decoded[length:]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 from .. import zoo
 from ..audio import Wav
@@ -24,6 +24,9 @@ from .other_codecs import Opus, find_dac, find_encodec, fitted, resampled
 from .separate import separate_wav
 from .separator import Separator, open_separator
 from .stream import SEGMENT_FRAMES
+
+if TYPE_CHECKING:
+    from .evaluate.settings import Settings
 
 Way = Literal["separation", "masked separation"]
 """How stems were found in a mixture: straight out of a codec, or as `sdc separate` gives them, by masks on the mixture
@@ -87,11 +90,15 @@ class ModelCodec:
     num_codebooks: int | None = None
     share: float | None = SHARE
     """Of the envelope that is applied; None for no envelope at all."""
+    fine: bool = False
+    """Whether that is a fine one, see `Codec.encode`."""
     _kept: list[tuple[Wav, str | None, Codes]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.name = self.codec.name
-        self.identity = f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}"
+        self.identity = (
+            f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}{' fine' * self.fine}"
+        )
 
     def encode(self, wav: Wav, domain: str | None = None) -> Codes:
         """Codes of a signal `[T]` at the model's rate, which are kept for a while: several things are made of them."""
@@ -99,7 +106,13 @@ class ModelCodec:
             if known is wav and its_domain == domain:
                 return codes
         active = None if domain is None else [domain]
-        codes = self.codec.encode(wav, num_codebooks=self.num_codebooks, active=active, envelope=self.share is not None)
+        codes = self.codec.encode(
+            wav,
+            num_codebooks=self.num_codebooks,
+            active=active,
+            envelope=self.share is not None,
+            fine=self.fine,
+        )
         self._kept = [*self._kept[-2 * len(self.codec.domains) :], (wav, domain, codes)]
         return codes
 
@@ -128,7 +141,7 @@ class ModelCodec:
             stored=self.codec.domains,
             original_rate=self.codec.sample_rate,
             original_samples=codes.num_samples,
-            envelope=codes.envelope is not None,
+            envelope=codes.envelope.layout if codes.envelope else None,
         )
         writer = Writer(io.BytesIO(), header)
         for start in range(0, frames, SEGMENT_FRAMES):
@@ -190,26 +203,13 @@ class SeparatorNetwork:
         return {"masked separation": dict(zip(self.separator.domains, back, strict=True))}
 
 
-def find_system(
-    name: str,
-    codec: Codec,
-    *,
-    device: str = "auto",
-    effort: int | None = None,
-    bitrate: float | None = None,
-    views: int | None = None,
-    share: float | None = SHARE,
-) -> System:
+def find_system(name: str, codec: Codec, settings: Settings) -> System:
     """A system by what a person writes.
 
     Args:
         name: `mixture`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or its folder
         codec: the model that it is to stand beside; another of the same domains and rate separates
-        device: where models run, as for `load_codec`; Opus runs on the processor
-        effort: of a model's encoding, as for `load_codec`
-        bitrate: of each domain in kbit/s, of models with the domains of `codec`
-        views: of a mixture, as for `separate`
-        share: of the envelope of models of ours; None for none at all
+        settings: device, effort, bitrate, envelope and views of models
 
     Raises:
         ModelError: there is no such system, a bitrate that it does not have, or something is not installed
@@ -223,9 +223,9 @@ def find_system(
     if kind == "opus":
         return Opus(name)
     if kind == "encodec":
-        return find_encodec(name, device)
+        return find_encodec(name, settings.device)
     if name == "dac":
-        packaged = find_dac(device)
+        packaged = find_dac(settings.device)
         if packaged is not None:
             return packaged
         name = "dac-16k"
@@ -234,16 +234,17 @@ def find_system(
     except ModelError as error:
         raise ModelError(f"{error}; what is not a model is mixture, opus:KBPS, dac or encodec:KBPS") from error
     if not of(recipe).streams(recipe):
-        separator = open_separator(name, runtime="auto", device=device, threads=None)
+        separator = open_separator(name, runtime="auto", device=settings.device, threads=None)
         assert isinstance(separator, Separator)
         if separator.domains != codec.domains:
             raise ModelError(f"--against {name}: it finds {', '.join(separator.domains)}; leave it out")
         return SeparatorNetwork(separator)
-    found = load_codec(name, device=device, effort=effort)
+    found = load_codec(name, device=settings.device, effort=settings.effort)
     if (found.domains, found.sample_rate) != (codec.domains, codec.sample_rate):
-        return ModelCodec(found, share=share)
+        return ModelCodec(found, share=settings.envelope, fine=settings.fine)
     try:
-        count = found.codebooks_for(bitrate, envelope=share is not None)
-        return SeparatingCodec(found, num_codebooks=count, share=share, views=views)
+        share = settings.envelope
+        count = found.codebooks_for(settings.bitrate, envelope=share is not None, fine=settings.fine)
+        return SeparatingCodec(found, num_codebooks=count, share=share, fine=settings.fine, views=settings.views)
     except ValueError as error:
         raise ModelError(f"--against {found.name}: {error}") from error

@@ -23,13 +23,13 @@ from ..separate import checked_views
 from ..systems import Mixture, ModelCodec, SeparatingCodec, System, find_system
 from ..torchrun import is_first_process, under_torchrun
 from .judges import resolved
-from .measure import claim, measure
+from .measure import measure
 from .mushra import check_listening_test, write_mushra
 from .protocol import plan, protocol_facts
 from .report import examples, write_report
-from .score import Cost, EvalResult, envelope_text, summarize
+from .score import Cost, EvalResult, summarize
 from .settings import Settings
-from .tables import tables
+from .tables import about, tables
 
 COST_SECONDS = 10.0
 """Audio that the cost of coding is measured on."""
@@ -71,8 +71,8 @@ def evaluate(
     checked_views(settings.views, codec)
     settings = resolved(settings, notes)
     share = settings.envelope
-    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=share is not None)
-    model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, views=settings.views)
+    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=share is not None, fine=settings.fine)
+    model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, fine=settings.fine, views=settings.views)
     systems = _systems(model, settings, notes)
     if settings.mushra:
         check_listening_test([system.name for system in systems], codec.sample_rate)
@@ -80,7 +80,7 @@ def evaluate(
         raise OutputError("several processes share their results through a folder; pass --work DIR")
     with contextlib.ExitStack() as stack:
         work = settings.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        claim(work, model, systems, settings)
+        _create(work, "--work")
         with progress("tracks") as tell:
             plans = plan(
                 settings,
@@ -99,7 +99,7 @@ def evaluate(
         with progress("clips") as tell:
             measured = measure(model, systems, plans, settings, work, progress=tell)
     first = is_first_process()
-    cost = _costs(codec, num_codebooks, share) if first else []
+    cost = _costs(model) if first else []
     result = summarize(measured, codec, settings, cost=cost, failures=failures, notes=notes)
     if first:
         finished(result)
@@ -123,13 +123,9 @@ def evaluate(
 
 def _about(result: EvalResult) -> list[str]:
     """What a reader of the page needs to know to do it again."""
-    about = [
-        f"Model {result.model}, weights {result.weights_sha256[:16]}, sdc {result.version}. Data {result.data_root}, "
-        f"split {result.split}; protocol {result.protocol}; effort {result.effort}; "
-        f"views {result.views}; {result.bitrate:g} kbit/s per domain; {envelope_text(result.envelope)}; "
-        f"ViSQOL {result.visqol}; judges of speech: {', '.join(result.speech) or 'none'}."
-    ]
-    return about + (list(protocol_facts("paper")) if result.protocol == "paper" else [])
+    scores = f"ViSQOL {result.visqol}, scores of speech: {', '.join(result.speech) or 'none'}"
+    facts = protocol_facts("paper") if result.protocol == "paper" else ()
+    return [f"{about(result)}. Weights {result.weights_sha256[:16]}, sdc {result.version}, {scores}.", *facts]
 
 
 def _check_pages(settings: Settings) -> None:
@@ -139,12 +135,16 @@ def _check_pages(settings: Settings) -> None:
     folder = settings.report
     if folder is None:
         return
+    _create(folder, "--report")
+    for page in ("index.html", *(["mushra.html"] if settings.mushra else [])):
+        check_target(folder / page, overwrite=settings.overwrite)
+
+
+def _create(folder: Path, option: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another --report") from error
-    for page in ("index.html", *(["mushra.html"] if settings.mushra else [])):
-        check_target(folder / page, overwrite=settings.overwrite)
+        raise OutputError(f"{folder}: cannot be created: {error.strerror}; choose another {option}") from error
 
 
 def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> list[System]:
@@ -152,15 +152,7 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
     found: list[System] = [model]
     for name in settings.against:
         try:
-            system = find_system(
-                name,
-                model.codec,
-                device=settings.device,
-                effort=settings.effort,
-                bitrate=settings.bitrate,
-                views=settings.views,
-                share=settings.envelope,
-            )
+            system = find_system(name, model.codec, settings)
         except SdcError as error:
             if settings.all_needed:
                 raise
@@ -180,27 +172,27 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
     return sorted(found, key=lambda system: order.get(type(system), 2))
 
 
-def _costs(codec: Codec, num_codebooks: int, share: float | None) -> list[Cost]:
+def _costs(model: ModelCodec) -> list[Cost]:
     """The model's and, where torch is installed, that of the baseline, one after the other."""
-    costs = [_cost(codec, num_codebooks, share)]
+    costs = [_cost(model)]
     if importlib.util.find_spec("torch") is not None:
         from ...runtime.torch import TorchRuntime, choose_device
 
         recipe = zoo.find(BASELINE).recipe
-        runtime = TorchRuntime(build(recipe), recipe, of(recipe).parts, choose_device(codec.device), None)
-        costs.append(_cost(Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime)), None, share))
+        runtime = TorchRuntime(build(recipe), recipe, of(recipe).parts, choose_device(model.codec.device), None)
+        codec = Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime))
+        costs.append(_cost(ModelCodec(codec, share=model.share)))
     return costs
 
 
-def _cost(codec: Codec, num_codebooks: int | None, share: float | None) -> Cost:
-    noise = np.random.default_rng(0).standard_normal(round(COST_SECONDS * codec.sample_rate), dtype=np.float32)
+def _cost(system: ModelCodec) -> Cost:
+    noise = np.random.default_rng(0).standard_normal(round(COST_SECONDS * system.codec.sample_rate), dtype=np.float32)
     wav = noise * np.float32(0.05)
     # What is set up on first use does not count.
-    system = ModelCodec(codec, num_codebooks=num_codebooks, share=share)
     system.decode(system.encode(wav[: len(wav) // 10]))
     began = time.perf_counter()
     codes = system.encode(wav)
     encoded = time.perf_counter()
     system.decode(codes)
     decoded = time.perf_counter()
-    return Cost(codec.name, codec.device, COST_SECONDS / (encoded - began), COST_SECONDS / (decoded - encoded))
+    return Cost(system.name, system.codec.device, COST_SECONDS / (encoded - began), COST_SECONDS / (decoded - encoded))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import sys
@@ -32,7 +31,7 @@ from ..codec import Codec, Codes
 from ..metrics import UPPER_BANDS, band_errors, mel_distance_dac, si_sdr, stft_distance
 from ..stream import SEGMENT_FRAMES
 from ..systems import Resynthesizes, Separates, SeparatingCodec, System
-from ..torchrun import PATIENCE, is_first_process, under_torchrun
+from ..torchrun import PATIENCE, under_torchrun
 from .judges import judges, score
 from .protocol import Clip, ClipPlan, load
 from .settings import Settings
@@ -57,10 +56,8 @@ SILENT = 1e-8
 COUNTS = ("rejected", "false", "missed", "right")
 """Segments in which a domain was not found, found, not found, found; it is there in the last two."""
 
-SETTINGS = "settings.json"
-
 LAYOUT = 2
-"""Of a clip's results: raised when there are more of them, so that all are measured again where they are kept."""
+"""Of a clip's results: raised when there are more of them, so that those that are kept are measured again."""
 
 
 class Measurement(NamedTuple):
@@ -182,8 +179,8 @@ def measure(
         systems: all
         plans: the clips
         settings: which judges, and how many processes for them
-        work: folder in which each clip's results are kept, see `claim`; what is in it is not measured again, but for
-            clips that failed
+        work: folder in which each clip's results are kept, under a name for all that they depend on; what is in it is
+            not measured again, but for clips that failed
         progress: called with the clips that are done: at the start, and after every one
 
     Raises:
@@ -191,8 +188,12 @@ def measure(
         InputError: a process that asks a judge was killed, such as for want of memory
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    mine = [plan for number, plan in enumerate(plans) if number % world == rank]
-    todo = [plan for plan in mine if (_kept(work, plan, settings) or {"failure": "not measured"})["failure"]]
+    named = [(system.name, system.identity) for system in systems]
+    depends = (LAYOUT, __version__, named, settings.bitrate, settings.views, settings.visqol, settings.speech)
+    digests = (hashlib.sha256(repr((depends, plan.identity)).encode()).hexdigest()[:16] for plan in plans)
+    results = {plan: work / f"clip-{digest}.json" for plan, digest in zip(plans, digests, strict=True)}
+    mine = plans[rank::world]
+    todo = [plan for plan in mine if (_kept(results[plan]) or {"failure": "not measured"})["failure"]]
     done = len(mine) - len(todo)
     with contextlib.ExitStack() as stack:
         pool = None
@@ -216,12 +217,16 @@ def measure(
                 or all(future.done() for _, future in pending[0].scores)
             ):
                 clip = pending.pop(0)
-                clip.store(_result(work, clip.plan, settings))
+                clip.store(results[clip.plan])
                 done += 1
                 if progress:
                     progress(done, len(mine))
-        wait_for_everyone()
-    return _collect(work, plans, settings, model.codec)
+        if under_torchrun():
+            from accelerate import PartialState
+
+            # Some may be done long before the others.
+            PartialState(cpu=True, timeout=PATIENCE).wait_for_everyone()
+    return _collect(results, model.codec)
 
 
 def _measure_clip(
@@ -236,19 +241,15 @@ def _measure_clip(
         clip = load(plan)
     except SdcError as error:
         return _Clip(plan, str(error))
-    each = (
-        itertools.chain(estimates(system, clip, rate), own_estimates(model, clip) if system is model else ())
-        for system in systems
-    )
-    everything = itertools.chain.from_iterable(each)
-    while True:
-        try:
-            estimate = next(everything, None)
-        except SdcError as error:
-            # Such as a system that fails: without its rows the means would be of different clips.
-            return _Clip(plan, f"{plan.folder}: {error}")
-        if estimate is None:
-            break
+    made: list[Estimate] = []
+    try:
+        for system in systems:
+            made += estimates(system, clip, rate)
+            made += own_estimates(model, clip) if system is model else ()
+    except SdcError as error:
+        # Such as a system that fails: without its rows the means would be of different clips.
+        return _Clip(plan, f"{plan.folder}: {error}")
+    for estimate in made:
         found.rows += _measured(clip, estimate, rate)
         if pool is not None and estimate.task in JUDGED:
             for judge in judges(settings, estimate.stem):
@@ -319,76 +320,23 @@ def _usage(codec: Codec, codes: Codes | None) -> NDArray[np.int64]:
     return usage
 
 
-def wait_for_everyone() -> None:
-    """Under torchrun, until all processes have come here."""
-    if under_torchrun():
-        from accelerate import PartialState
-
-        # Some may be done long before the others.
-        PartialState(cpu=True, timeout=PATIENCE).wait_for_everyone()
-
-
-def claim(work: Path, model: SeparatingCodec, systems: Sequence[System], settings: Settings) -> None:
-    """Make a folder this evaluation's, or make sure that it is; under torchrun, the first process does so for all.
-
-    Raises:
-        OutputError: it has results of another set-up, is something else, or cannot be written
-    """
-    path = work / SETTINGS
-    # What measurements depend on.
-    wanted = {
-        "version": __version__,
-        "model": model.name,
-        "weights": model.codec.weights_sha256.hex(),
-        "effort": model.codec.effort,
-        "systems": [[system.name, system.identity] for system in systems if system is not model],
-        **{name: getattr(settings, name) for name in ("bitrate", "views", "envelope", "protocol", "visqol")},
-    }
-    try:
-        if is_first_process():
-            work.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                found = json.loads(path.read_text(encoding="utf-8"))
-                others = [name for name, value in wanted.items() if found.get(name) != value]
-                if others:
-                    raise OutputError(
-                        f"{work}: has measurements of another set-up (not the same: {', '.join(others)}); "
-                        f"choose another --work, or remove it"
-                    )
-            elif any(work.iterdir()):
-                raise OutputError(f"{work}: is not empty and not an evaluation; choose another --work")
-            else:
-                with atomic_output(path, overwrite=True) as file:
-                    file.write(json.dumps(wanted, sort_keys=True).encode())
-    except (ValueError, AttributeError) as error:
-        raise OutputError(f"{path}: is damaged; choose another --work, or remove the folder") from error
-    except OSError as error:
-        raise OutputError(f"{work}: cannot be written: {error.strerror}; choose another --work") from error
-    wait_for_everyone()
-
-
-def _result(work: Path, plan: ClipPlan, settings: Settings) -> Path:
-    digest = hashlib.sha256(repr((plan.identity, LAYOUT, settings.speech)).encode()).hexdigest()[:16]
-    return work / f"clip-{digest}.json"
-
-
-def _kept(work: Path, plan: ClipPlan, settings: Settings) -> dict[str, Any] | None:
+def _kept(result: Path) -> dict[str, Any] | None:
     """What has been measured of a clip; None if nothing has, or if the file is damaged."""
     try:
-        kept: dict[str, Any] = json.loads(_result(work, plan, settings).read_text(encoding="utf-8"))
+        kept: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return kept
 
 
-def _collect(work: Path, plans: Sequence[ClipPlan], settings: Settings, codec: Codec) -> Measured:
+def _collect(results: Mapping[ClipPlan, Path], codec: Codec) -> Measured:
     table: list[Measurement] = []
     failures: list[str] = []
     usage = _usage(codec, None)
-    for plan in plans:
-        kept = _kept(work, plan, settings)
+    for plan, result in results.items():
+        kept = _kept(result)
         if kept is None:
-            raise OutputError(f"{work}: lacks results of {plan.name}; run the same command again")
+            raise OutputError(f"{result.parent}: lacks results of {plan.name}; run the same command again")
         table += [Measurement(*row) for row in kept["rows"]]
         if kept["failure"]:
             failures.append(kept["failure"])

@@ -147,12 +147,6 @@ def write_report(
 
 def _table(table: Table) -> str:
     classes = [' class="number"' if column >= table.names else "" for column in range(len(table.heads))]
-    groups, span = "", table.grouped
-    if table.group:
-        after = len(table.heads) - span.stop
-        groups = f'<td colspan="{span.start}"></td>' if span.start else ""
-        groups += f'<th scope="colgroup" colspan="{len(span)}">{html.escape(table.group)}</th>'
-        groups = f'<tr class="groups">{groups}{f"<td colspan={after}></td>" if after else ""}</tr>\n'
     heads = "".join(
         f'<th scope="col"{of}>{html.escape(head)}</th>' for head, of in zip(table.heads, classes, strict=True)
     )
@@ -172,7 +166,7 @@ def _table(table: Table) -> str:
     title, note = html.escape(table.title), f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
     return f"""<figure class="table"><figcaption>{title}</figcaption>
 <div class="scroll" tabindex="0" role="region" aria-label="{title}"><table>
-<thead>{groups}<tr>{heads}</tr></thead>
+<thead><tr>{heads}</tr></thead>
 <tbody>{rows}</tbody>
 </table></div>{note}</figure>
 """

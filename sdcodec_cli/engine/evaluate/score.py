@@ -150,6 +150,8 @@ class EvalResult:
     """Of the codes of each active domain, in kbit/s; masked separation is at the model's full rate."""
     envelope: float | None
     """Share of the envelope that was applied; None where there was none at all."""
+    fine: bool
+    """Whether it was a fine one."""
     views: int
     """How many views of the mixture masked separation takes the mean mask of."""
     version: str
@@ -181,11 +183,6 @@ class EvalResult:
     notes: tuple[str, ...]
 
 
-def envelope_text(share: float | None) -> str:
-    """How the envelope was used, in words."""
-    return "no envelope" if share is None else f"envelope {share:g}"
-
-
 def summarize(
     measured: Measured,
     codec: Codec,
@@ -196,7 +193,7 @@ def summarize(
     notes: Sequence[str],
 ) -> EvalResult:
     """The tables of an evaluation."""
-    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=settings.envelope is not None)
+    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=settings.envelope is not None, fine=settings.fine)
     sums: Counter[tuple[str, ...]] = Counter()
     for row in measured.table:
         if row.task in ("file", "activity"):
@@ -208,6 +205,7 @@ def summarize(
         effort=codec.effort,
         bitrate=num_codebooks * codec.model.codebook_bitrate,
         envelope=settings.envelope,
+        fine=settings.fine,
         views=settings.views,
         version=__version__,
         data_root=str(settings.data_root),

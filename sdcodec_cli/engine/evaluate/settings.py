@@ -56,3 +56,5 @@ class Settings:
     """Of a mixture, whose masks are averaged, see `separate`."""
     envelope: float | None = SHARE
     """Share of the envelope that models of ours apply, see `Codec.decode`; None for no envelope at all."""
+    fine: bool = False
+    """Whether that is a fine one, see `Codec.encode`."""

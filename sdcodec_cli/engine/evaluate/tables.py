@@ -30,9 +30,6 @@ class Table:
     """Columns of text, at the left; all others are numbers."""
     note: str = ""
     """A sentence below it."""
-    group: str = ""
-    """Shown above the heads in `grouped`."""
-    grouped: range = range(0)
     best: frozenset[tuple[int, int]] = frozenset()
     """Row and column of those that are the best of those that they compete with."""
     paper: frozenset[int] = frozenset()
@@ -44,6 +41,18 @@ def tables(result: EvalResult) -> list[Table]:
     found = [_scores(result, task, title) for task, title in TITLES.items()]
     found += [_cross(result), _activity(result), _codebooks(result), _cost(result)]
     return [table for table in found if table.rows]
+
+
+def about(result: EvalResult) -> str:
+    """What was evaluated, and how, in a line."""
+    clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
+    kind = "fine envelope" if result.fine else "envelope"
+    envelope = "no envelope" if result.envelope is None else f"{kind} {result.envelope:g}"
+    return (
+        f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
+        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
+        f"views {result.views}, {result.bitrate:g} kbit/s per domain, {envelope}"
+    )
 
 
 def _scores(result: EvalResult, task: str, title: str) -> Table:
@@ -130,11 +139,9 @@ def _cross(result: EvalResult) -> Table:
         best |= {(index, column) for column, score in scores.items() if score is not None and score == highest}
     return Table(
         "Each stem through each quantizer, SI-SDR in dB",
-        ("stem", *domains),
+        ("stem", *(f"through {domain}" for domain in domains)),
         tuple((stem, *(_text(means.get((stem, through))) for through in domains)) for stem in domains),
         note="As Fig. 3 of the paper.",
-        group="through the quantizer of",
-        grouped=range(1, 1 + len(domains)),
         best=frozenset(best),
     )
 
@@ -152,18 +159,11 @@ def _activity(result: EvalResult) -> Table:
 
 
 def _codebooks(result: EvalResult) -> Table:
-    num_codebooks = max((len(use.perplexity) for use in result.codebooks), default=0)
     rows = []
     for use in result.codebooks:
         unused = sum(use.unused) / (len(use.unused) * use.codebook_size)
-        rows.append((use.domain, *(f"{value:.0f}" for value in use.perplexity), f"{unused:.0%}"))
-    return Table(
-        "Codebook use by the mixtures",
-        ("domain", *(str(1 + index) for index in range(num_codebooks)), "never taken"),
-        tuple(rows),
-        group="perplexity of codebook",
-        grouped=range(1, 1 + num_codebooks),
-    )
+        rows.append((use.domain, " ".join(f"{value:.0f}" for value in use.perplexity), f"{unused:.0%}"))
+    return Table("Codebook use by the mixtures", ("domain", "perplexity of codebooks", "never taken"), tuple(rows))
 
 
 def _cost(result: EvalResult) -> Table:
@@ -171,13 +171,11 @@ def _cost(result: EvalResult) -> Table:
     if result.file_bitrate is not None:
         note = f"The .sdc files of the mixtures take {result.file_bitrate:.2f} kbit/s, headers included."
     return Table(
-        "What it takes",
+        "What it takes: times real time",
         ("system", "device", "encode", "decode"),
         tuple((cost.system, cost.device, f"{cost.encode:.1f}", f"{cost.decode:.1f}") for cost in result.cost),
         2,
         note,
-        group="times real time",
-        grouped=range(2, 4),
     )
 
 
