@@ -1,18 +1,21 @@
 """Find a model by name or folder, and write one.
 
 A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight norm folded), `graphs/` (its network
-for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps it, `EXPERIMENTS.md`. The zoo is the folder
-`models/` of the repository, which a wheel carries inside the package.
+for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps it, `EXPERIMENTS.md`. A model that replaced
+another can decode the files of that: the metadata of `weights.safetensors` lists older weights of the same quantizers;
+of other ones, `older/HASH/` has what decodes. The zoo is the folder `models/` of the repository, which a wheel carries
+inside the package.
 
 Finding and listing need neither torch nor numpy, so that `sdc models list` and shell completion are quick.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ DEFAULT_MODEL = "sdcodec-16k-mini"
 RECIPE, WEIGHTS, GRAPHS, CARD = "recipe.toml", "weights.safetensors", "graphs", "CARD.md"
 EXPERIMENTS = "EXPERIMENTS.md"
 """Notes of whoever trained the model; kept when its folder is overwritten."""
+OLDER, DECODER = "older", "decoder.safetensors"
+"""Where a model keeps decoders of models that it replaced, a folder each, and their weights in such a folder."""
 CHECKPOINTS = "checkpoints"
 """Folder by which a run of `sdc train` is told from a model."""
 
@@ -43,6 +48,38 @@ class ModelEntry:
         """Text of the model's card, or None."""
         path = self.folder / CARD
         return path.read_text(encoding="utf-8") if path.exists() else None
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it is what a model keeps of one that it replaced, and cannot encode."""
+        return (self.folder / DECODER).is_file()
+
+    @property
+    def decodes(self) -> tuple[bytes, ...]:
+        """SHA-256 of the older weights whose files its weights decode; of a decoder also, first, of those it is of.
+
+        Raises:
+            ModelError: the weights cannot be read
+        """
+        path = self.folder / (DECODER if self.is_decoder else WEIGHTS)
+        if self.size_bytes is None:
+            return ()
+        try:
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                metadata = json.loads(file.read(min(length, self.size_bytes))).get("__metadata__", {})
+            return tuple(bytes.fromhex(digest) for digest in metadata.get("decodes", "").split())
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path}: the weights cannot be read ({error}); restore or re-import them") from error
+
+    @property
+    def decoders(self) -> list[ModelEntry]:
+        """Those that it keeps of models that it replaced."""
+        return [_entry(path.parent) for path in sorted((self.folder / OLDER).glob(f"*/{DECODER}"))]
+
+    def decoder_for(self, weights_sha256: bytes) -> ModelEntry:
+        """What decodes files made with these weights: a decoder that it keeps for them, else the model itself."""
+        return next((decoder for decoder in self.decoders if weights_sha256 in decoder.decodes), self)
 
 
 def zoo_folder() -> Path:
@@ -97,7 +134,7 @@ def find_recipe(text: str) -> Recipe:
 
 
 def _entry(folder: Path) -> ModelEntry:
-    path = folder / WEIGHTS
+    path = folder / (DECODER if (folder / DECODER).is_file() else WEIGHTS)
     recipe = read_recipe(folder / RECIPE)
     return ModelEntry(recipe.name, folder, recipe, path.stat().st_size if path.is_file() else None)
 
@@ -108,8 +145,12 @@ def how_to_get_weights(recipe: Recipe) -> str:
     return f"train them (sdc train --recipe {recipe.name} --data-root DIR){imported if recipe.is_published else ''}"
 
 
-def weights_path(entry: ModelEntry) -> Path:
-    """Where a model's weights are, or a `ModelError` that says how to get some."""
+def weights_path(entry: ModelEntry, *, decoding: bool = False) -> Path:
+    """Where a model's weights are, or a `ModelError` that says how to get some; those of a decoder only do decode."""
+    if entry.is_decoder and decoding:
+        return entry.folder / DECODER
+    if entry.is_decoder:
+        raise ModelError(f"{entry.folder}: only decodes files of older weights; name another model for anything else")
     if entry.size_bytes is None and (entry.folder / CHECKPOINTS).is_dir():
         run = entry.folder
         raise ModelError(f"{run}: is a run; make a model of it first: sdc models export {run} -o MODEL")
@@ -125,6 +166,8 @@ def write_model(
     *,
     card: str,
     graphs: Mapping[str, bytes] | None = None,
+    decodes: Sequence[bytes] = (),
+    older: Mapping[str, bytes] | None = None,
     overwrite: bool = False,
 ) -> ModelEntry:
     """Write a model folder, as a whole or not at all.
@@ -135,34 +178,50 @@ def write_model(
         tensors: its weights, arrays of numpy or torch
         card: text of the card
         graphs: files of the folder `graphs`, see `runtime.graphs`
+        decodes: older weights whose files these weights decode, see `ModelEntry.decodes`
+        older: files of the folder `older`, beside those that it has where it is replaced
         overwrite: replace an existing model folder
 
     Raises:
         OutputError: it exists and `overwrite` is off, or it cannot be written
     """
-    import numpy as np
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-
     check_new_model(folder, overwrite=overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             write_recipe(recipe, partial / RECIPE)
-            save_file({name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}, partial / WEIGHTS)
+            (partial / WEIGHTS).write_bytes(weights_file(tensors, decodes))
             (partial / CARD).write_text(card, encoding="utf-8")
             if (folder / EXPERIMENTS).is_file():
                 shutil.copyfile(folder / EXPERIMENTS, partial / EXPERIMENTS)
             if graphs is not None:
                 _write_files(partial / GRAPHS, graphs)
+            if kept := {**older_files(folder), **(older or {})}:
+                _write_files(partial / OLDER, kept)
             _open_to_all(partial)
             _put_in_place(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{folder}: {getattr(error, 'strerror', None) or error}; choose another -o") from error
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror or error}; choose another -o") from error
     return _entry(folder)
+
+
+def weights_file(tensors: Mapping[str, Any], decodes: Sequence[bytes]) -> bytes:
+    """A file of weights, arrays of numpy or torch, that says what it decodes, see `ModelEntry.decodes`."""
+    import numpy as np
+    from safetensors.numpy import save
+
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    data: bytes = save(arrays, {"decodes": " ".join(digest.hex() for digest in decodes)} if decodes else None)
+    return data
+
+
+def older_files(folder: Path) -> dict[str, bytes]:
+    """All that a model folder has in its folder `older`."""
+    older = folder / OLDER
+    return {path.relative_to(older).as_posix(): path.read_bytes() for path in older.rglob("*") if path.is_file()}
 
 
 def replace_graphs(folder: Path, graphs: Mapping[str, bytes]) -> None:
@@ -186,6 +245,7 @@ def replace_graphs(folder: Path, graphs: Mapping[str, bytes]) -> None:
 def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
     folder.mkdir()
     for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
 
 
@@ -221,7 +281,7 @@ def check_new_model(folder: Path, *, overwrite: bool) -> None:
     if not folder.is_dir() or (inside and RECIPE not in inside):
         raise OutputError(f"{folder}: is not a model folder, and will not be replaced by one; choose another -o")
     # A run has a recipe, too, and hours of work beside it.
-    others = sorted(inside - {RECIPE, WEIGHTS, GRAPHS, CARD, EXPERIMENTS})
+    others = sorted(inside - {RECIPE, WEIGHTS, GRAPHS, CARD, EXPERIMENTS, OLDER})
     others += sorted(str(path.relative_to(folder)) for path in (folder / GRAPHS).rglob("*") if not _is_graph(path))
     if others:
         raise OutputError(f"{folder}: has {others[0]} in it, which would be lost with the folder; choose another -o")

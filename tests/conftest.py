@@ -90,4 +90,5 @@ def small_validation() -> Iterator[None]:
 @pytest.fixture
 def without_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that training makes have no graphs, which take minutes; test_runtime_graphs.py makes some."""
-    monkeypatch.setattr("sdcodec_cli.engine.train.export.make_graphs", lambda recipe: {})
+    for module in ("export", "older"):
+        monkeypatch.setattr(f"sdcodec_cli.engine.train.{module}.make_graphs", lambda recipe, parts=None: {})

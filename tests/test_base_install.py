@@ -101,6 +101,21 @@ def test_what_needs_torch_says_how_to_get_it_in_one_line(folder: Path, arguments
     assert not (folder / "b.sdc").exists()
 
 
+def test_a_decoder_that_a_model_keeps_decodes_without_torch(folder: Path) -> None:
+    from sdcodec_cli import zoo
+    from sdcodec_cli.engine.train.older import Replaced, take_over
+
+    kept = take_over(Replaced(zoo.find(), keep=True), {})
+    zoo.write_model(folder / "heir", zoo.find().recipe, {}, card="", older=kept.older)
+    file = ROOT / "tests" / "data" / "weights" / "sdcodec-16k-mini_af32eb51.sdc"
+    found = []
+    for model in ("./heir", "sdcodec-16k-mini"):
+        done = sdc("decode", str(file), "--model", model, "-f", "-o", "old.wav", "--threads", "1", folder=folder)
+        assert done.returncode == 0, done.stderr
+        found.append((folder / "old.wav").read_bytes())
+    assert found[0] == found[1]
+
+
 def test_python_gets_arrays_without_torch(folder: Path) -> None:
     code = (
         "import numpy as np\n"

@@ -54,6 +54,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
         }
     ]
     assert engine.loaded == [("toy", "auto")]  # the model that the file names
+    assert engine.made_with == [small_example().header.weights_sha256]
 
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
@@ -135,6 +136,8 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "device": "cpu",
         "clipped": {"mix": 0},
         "envelope": 0.6,
+        "older_weights": None,
+        "decoder_weights": "ab" * 32,
         "problems": [],
     }
 

@@ -16,6 +16,7 @@ from sdcodec_cli.cli.options import complete_model
 from sdcodec_cli.families import build
 from sdcodec_cli.recipe import Recipe
 from sdcodec_cli.runtime.torch import load_network
+from sdcodec_cli.weights import read, sha256
 
 from cli_examples import errors, sdc
 from tiny_models import tiny_recipe
@@ -139,6 +140,26 @@ def test_the_mean_of_models_is_a_model() -> None:
         expected = torch.full_like(tensor, 3.0) if name == "decoder.project.bias" else one[name]
         torch.testing.assert_close(tensor, expected, rtol=2**-11, atol=1e-6)  # of 16 bits, eleven are digits
     assert "Mean of the weights of `m0`, `m1`, `m1`" in sdc("models", "show", "./mean").stdout
+
+
+def test_the_mean_of_models_of_the_same_quantizers_may_replace_one_of_them() -> None:
+    models_of_known_weights(1.0, 4.0)
+    assert sdc("models", "average", "./m0", "./m1", "-o", "mean", "--replaces", "./m0").exit_code == 0
+    old, *others = json.loads(sdc("models", "show", "./mean", "--json").stdout)["decodes"]
+    assert (bytes.fromhex(old), others) == (sha256(read(zoo.weights_path(zoo.find("./m0")))), [])
+    (line,) = errors(sdc("models", "average", "./m0", "./m1", "-o", "no", "--replaces", "./m0", "--keep-older", "-q"))
+    assert line.endswith("leave --keep-older out")
+    assert errors(sdc("models", "average", "./m0", "./m1", "-o", "no", "--keep-older"), exit_code=2) == [
+        "--keep-older: name the model whose decoder to keep with --replaces"
+    ]
+    assert not Path("no").exists()
+
+
+def test_a_model_that_only_gets_graphs_replaces_none() -> None:
+    models_of_known_weights(1.0)
+    assert errors(sdc("models", "export", "m0", "--replaces", "./m0"), exit_code=2) == [
+        "--replaces is for making a model of a run; leave it out to write graphs into m0"
+    ]
 
 
 def test_graphs_of_its_recipe_are_beside_the_weights_of_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:

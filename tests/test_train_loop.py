@@ -18,6 +18,7 @@ from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.export import export
 from sdcodec_cli.engine.train.loop import train
 from sdcodec_cli.engine.train.means import Means
+from sdcodec_cli.engine.train.older import Replaced
 from sdcodec_cli.engine.train.setup import RunOptions, changes
 from sdcodec_cli.engine.train.trainer import Trainer
 from sdcodec_cli.errors import InputError, ModelError, OutputError, RecipeError, SdcError
@@ -25,6 +26,8 @@ from sdcodec_cli.families import build
 from sdcodec_cli.nn.objectives.sdcodec import CodecObjective
 from sdcodec_cli.recipe import QuantizerFields, StageFields, make_recipe, override, read_recipe
 from sdcodec_cli.runtime.torch import load_network
+from sdcodec_cli.weights import read, sha256
+from sdcodec_cli.zoo import weights_path
 
 from cli_examples import sdc
 from tiny_models import tiny_recipe, write_tiny
@@ -235,7 +238,9 @@ def test_the_activity_head_can_be_trained_alone_on_a_model_that_stays_as_it_is(c
     train(alone, data_root=corpus, run=tmp_path / "head", initial=first, options=QUICK)
     assert np.mean([row["activity"] for row in losses(tmp_path / "head")[-20:]]) < 0.5
     before = load_network(first).state_dict()
-    after = load_network(export(tmp_path / "head", tmp_path / "second")).state_dict()
+    second = export(tmp_path / "head", tmp_path / "second", replaces=Replaced(first))
+    assert second.decodes == (sha256(read(weights_path(first))),)
+    after = load_network(second).state_dict()
     for name, tensor in before.items():
         assert torch.equal(tensor, after[name]) != name.startswith("activity."), name
 

@@ -32,6 +32,7 @@ from .options import (
 if TYPE_CHECKING:
     from ..bitstream import Header
     from ..engine.codec import Codec
+    from ..engine.decode import DecodeResult
 
 
 def decode(
@@ -125,7 +126,8 @@ def decode(
             def codec(header: Header, source: str = job.source) -> Codec:
                 # Standard input shows only now what it holds.
                 check_stems(source, [entry.name for entry in header.domains], stem, gains)
-                found = load(model) if model else _named_model(source, header, load)
+                made_with = header.weights_sha256
+                found = load(model, made_with=made_with) if model else _named_model(source, header, load)
                 say_runtime(console, found, runtime)
                 return found
 
@@ -145,6 +147,8 @@ def decode(
                     )
                 if envelope is not None and result.envelope is None:
                     console.say(f"{source_name(result.input)}: has no envelope, so --envelope changes nothing")
+                if result.older_weights is not None:
+                    console.say(f"{source_name(result.input)}: {_decoded_with(result.older_weights, result)}")
                 say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
                 for problem in result.problems:
                     console.fail(f"{source_name(result.input)}: {problem}")
@@ -152,9 +156,15 @@ def decode(
     console.finish()
 
 
-def _named_model(source: str, header: Header, load: Callable[[str], Codec]) -> Codec:
+def _decoded_with(older: str, result: DecodeResult) -> str:
+    other = f"{result.decoder_weights[:8]}..., which have the same quantizers"
+    how = "their own decoder" if older == result.decoder_weights else other
+    return f"was made with older weights {older[:8]}...; decoded with {how}"
+
+
+def _named_model(source: str, header: Header, load: Callable[..., Codec]) -> Codec:
     try:
-        return load(header.model)
+        return load(header.model, made_with=header.weights_sha256)
     except ModelError as error:
         raise ModelError(
             f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); name the folder of "

@@ -17,6 +17,7 @@ from .options import Force, Json, Quiet, complete_model
 
 if TYPE_CHECKING:
     from ..checkpoints import Imported
+    from ..engine.train.older import Replaced
     from ..zoo import ModelEntry
 
 app = typer.Typer(
@@ -51,6 +52,38 @@ BitsOption = Annotated[
         help="Of each weight in the file: 16 halve its size, 8 quarter it; what either costs is for sdc eval to say.",
     ),
 ]
+
+
+Replaces = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|DIR",
+        help="Model that this one replaces and whose quantizers it has; sdc decode decodes its files with this one.",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
+
+
+KeepOlder = Annotated[
+    bool,
+    typer.Option(
+        "--keep-older",
+        help="With --replaces, for a model of other quantizers: keep its decoder in the folder.",
+    ),
+]
+
+
+def _replaced(model: str | None, keep: bool) -> Replaced | None:
+    if model is None and keep:
+        wrong("--keep-older: name the model whose decoder to keep with --replaces")
+    if model is None:
+        return None
+
+    from ..engine.train.older import Replaced
+    from ..zoo import find
+
+    return Replaced(find(model), keep)
 
 
 def _title(name: str | None, folder: Path) -> str:
@@ -88,6 +121,10 @@ class ModelReport:
     """Steps of analysis by synthesis that it suggests, see `--effort`."""
     size_bytes: int | None
     """Size of the weights; null if the model has none yet."""
+    decodes: tuple[str, ...]
+    """SHA-256 of older weights whose files its own decode."""
+    keeps: tuple[str, ...]
+    """SHA-256 of older weights whose files it keeps a decoder for."""
 
 
 def _report(entry: ModelEntry) -> ModelReport:
@@ -107,11 +144,17 @@ def _report(entry: ModelEntry) -> ModelReport:
         bitrate=stream.bitrate if stream else None,
         effort=getattr(recipe.model, "effort", None),
         size_bytes=entry.size_bytes,
+        decodes=tuple(digest.hex() for digest in entry.decodes),
+        keeps=tuple(digest.hex() for decoder in entry.decoders for digest in decoder.decodes),
     )
 
 
 def _bitrate(report: ModelReport) -> str:
     return "no codes" if report.bitrate is None else f"{report.bitrate:g}"
+
+
+def _shortened(digests: tuple[str, ...]) -> str:
+    return ", ".join(digest[:8] for digest in digests)
 
 
 @app.command("list")
@@ -182,6 +225,10 @@ def show(
         put(f"  codes    {report.num_codebooks} x {report.codebook_size} per domain, up to {report.bitrate:g} kbit/s")
         put(f"  effort   {report.effort} by default")
     put(f"  weights  {size}")
+    if report.decodes:
+        put(f"  decodes  files of older weights of the same quantizers, too: {_shortened(report.decodes)}")
+    if report.keeps:
+        put(f"  keeps    decoders for files of older weights: {_shortened(report.keeps)}")
     if entry.card:
         put(f"\n{entry.card.rstrip()}")
 
@@ -263,6 +310,8 @@ def export(
         bool, typer.Option("--best", help="Take the checkpoint that scored best on validation, not the last one.")
     ] = False,
     bits: BitsOption = 32,
+    replaces: Replaces = None,
+    keep_older: KeepOlder = False,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -274,13 +323,14 @@ def export(
     Example: sdc models export runs/mine -o mine
     """
     require("train", "sdc models export")
-    from ..zoo import WEIGHTS, check_new_model, find
+    from ..zoo import DECODER, WEIGHTS, check_new_model, find
 
     console = Console(quiet=quiet, json=json)
     if output is None:
-        if not os.path.isfile(Path(source) / WEIGHTS):
+        if not any(os.path.isfile(Path(source) / weights) for weights in (WEIGHTS, DECODER)):
             wrong(f"{source}: name the folder to make of this run with -o DIR; only a model gets its graphs in place")
-        for option, given in (("--name", name), ("--best", best), ("--bits", bits != 32), ("--force", force)):
+        others = {"--name": name, "--best": best, "--bits": bits != 32, "--force": force}
+        for option, given in (others | {"--replaces": replaces, "--keep-older": keep_older}).items():
             if given:
                 wrong(f"{option} is for making a model of a run; leave it out to write graphs into {source}")
         entry = find(Path(source).absolute())
@@ -294,10 +344,20 @@ def export(
     folder = Path(output)
     title = _title(name, folder)
     check_new_model(folder, overwrite=force)
+    replaced = _replaced(replaces, keep_older)
 
     from ..engine.train.export import export as write
 
-    entry = write(Path(source), folder, name=title, bits=bits, best=best, overwrite=force, report=console.say)
+    entry = write(
+        Path(source),
+        folder,
+        name=title,
+        bits=bits,
+        best=best,
+        replaces=replaced,
+        overwrite=force,
+        report=console.say,
+    )
     report = _report(entry)
     console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")
     console.result(report)
@@ -314,6 +374,8 @@ def average(
     output: Output,
     name: Name = None,
     bits: BitsOption = 32,
+    replaces: Replaces = None,
+    keep_older: KeepOlder = False,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -333,11 +395,12 @@ def average(
     title = _title(name, folder)
     check_new_model(folder, overwrite=force)
     entries = [find(model) for model in models]
+    replaced = _replaced(replaces, keep_older)
     console = Console(quiet=quiet, json=json)
 
     from ..engine.train.export import average as write
 
-    entry = write(entries, folder, name=title, bits=bits, overwrite=force, report=console.say)
+    entry = write(entries, folder, name=title, bits=bits, replaces=replaced, overwrite=force, report=console.say)
     report = _report(entry)
     console.say(f"{output}: {report.name}, mean of {len(entries)} models, {num_bytes(report.size_bytes or 0)}")
     console.result(report)

@@ -6,7 +6,8 @@ Legend: B batch, T samples, F frames, K codebooks.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -22,7 +23,7 @@ from ..families import of
 from ..recipe import MAX_EFFORT
 from ..runtime import CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
-from ..zoo import find
+from ..zoo import ModelEntry, find, weights_path
 from .envelope import Gains, envelope_bitrate, layout_for
 from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
 from .stream_encoder import StreamEncoder
@@ -94,15 +95,25 @@ def load_codec(
 
 
 def open_codec(
-    model: str | Path | None, *, runtime: RuntimeName, device: str, threads: int | None, effort: int | None = None
+    model: str | Path | None,
+    *,
+    runtime: RuntimeName,
+    device: str,
+    threads: int | None,
+    effort: int | None = None,
+    made_with: bytes | None = None,
 ) -> Codec:
-    """As `load_codec`, but without `Codec.prepare`, for a command that prepares only what it will use."""
-    entry = find(model)
+    """As `load_codec`, but without `Codec.prepare`, for a command that prepares only what it will use.
+
+    With `made_with`, the weights of a file, it opens what decodes that, which may be a decoder that the model keeps.
+    """
+    entry = find(model) if made_with is None else find(model).decoder_for(made_with)
     if not of(entry.recipe).streams(entry.recipe):
         raise ModelError(f"{entry.name}: has no codes, it only separates; choose another model, see sdc models list")
-    loaded = load_model(entry, runtime=runtime, device=str(device), threads=threads)
+    load = functools.partial(load_model, runtime=runtime, device=str(device), threads=threads)
+    loaded = load(entry, decoding=made_with is not None)
     assert isinstance(loaded, CodecModel)
-    codec = Codec(loaded)
+    codec = Codec(loaded, entry, load)
     return codec if effort is None else codec.at_effort(effort)
 
 
@@ -170,9 +181,31 @@ class Codec(Loaded[CodecModel]):
     (32000,)
     """
 
-    def __init__(self, model: CodecModel) -> None:
+    def __init__(
+        self, model: CodecModel, entry: ModelEntry | None = None, load: Callable[..., Model] = load_model
+    ) -> None:
         super().__init__(model)
         self._effort = model.effort
+        self._entry, self._load = entry, load
+        self._older = () if entry is None else entry.decodes
+
+    def decodes_older(self, weights_sha256: bytes) -> bool:
+        """Whether these are weights that the model has replaced, whose files the codec decodes."""
+        return weights_sha256 in self._older
+
+    def decoder_for(self, weights_sha256: bytes) -> Codec:
+        """What decodes files made with these weights: a decoder that the model keeps for them, else the codec itself.
+
+        A decoder that is kept encodes nothing.
+        """
+        if self._entry is None:
+            return self
+        entry = self._entry.decoder_for(weights_sha256)
+        if entry is self._entry:
+            return self
+        loaded = self._load(entry, decoding=True)
+        assert isinstance(loaded, CodecModel)
+        return Codec(loaded, entry, self._load)
 
     @property
     def effort(self) -> int:
@@ -276,8 +309,11 @@ class Codec(Loaded[CodecModel]):
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
 
         Raises:
+            ModelError: it is a decoder of older weights, see `decoder_for`
             ValueError: `num_codebooks` out of range, no such domain
         """
+        if self._entry is not None:
+            weights_path(self._entry)  # there are none for this in a decoder
         if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
             raise ValueError(f"num_codebooks must be between 1 and {self.num_codebooks}, got {num_codebooks}")
         for domain in active or ():

@@ -41,6 +41,10 @@ class DecodeResult(StemsResult):
 
     envelope: float | None
     """Share of the envelope that was applied; None for a file without one."""
+    older_weights: str | None
+    """SHA-256 of the weights that the file was made with, where the model has replaced them; else None."""
+    decoder_weights: str
+    """SHA-256 of the weights that decoded it: the older ones themselves, or others of the same quantizers."""
     problems: tuple[str, ...]
     """What is damaged and what is lost by it, a line each."""
 
@@ -65,7 +69,8 @@ def decode(
     Args:
         source: the file, or `-` for standard input
         targets: where each stem goes: `mix` or a domain of the file, to a path or `-` for standard output
-        codec: the model, or what finds it for a header
+        codec: the model, or what finds it for a header; files of weights that it has replaced are decoded as well, see
+            `Codec.decoder_for`
         gains: in dB, of domains or of `mix`; gains of domains apply to their stems and within the mix
         start: in seconds
         duration: in seconds; to the end by default
@@ -95,7 +100,7 @@ def decode(
         for stem in [*targets, *gains]:
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
-        model = codec(header) if callable(codec) else codec
+        model = (codec(header) if callable(codec) else codec).decoder_for(header.weights_sha256)
         _check_shape(name, header, model)
         if not force_model:
             _check_weights(name, header, model)
@@ -149,6 +154,8 @@ def decode(
         device=model.device,
         clipped={stem: writer.clipped for stem, writer in writers.items()},
         envelope=share if header.envelope else None,
+        older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
+        decoder_weights=model.weights_sha256.hex(),
         problems=problems,
     )
 
@@ -173,7 +180,7 @@ def _opened(source: str | Path) -> Iterator[BinaryIO]:
 
 
 def _check_weights(source: str, header: Header, codec: Codec) -> None:
-    if codec.weights_sha256 != header.weights_sha256:
+    if codec.weights_sha256 != header.weights_sha256 and not codec.decodes_older(header.weights_sha256):
         made, found = header.weights_sha256.hex()[:8], codec.weights_sha256.hex()[:8]
         raise ModelError(
             f"{source}: was made with weights {made}... of {header.model}, but {codec.name} has {found}...; name the "

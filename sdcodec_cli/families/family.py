@@ -60,6 +60,8 @@ class Family(ABC, Generic[R]):
     """Whether convolutions are trained in magnitude and direction (arXiv:1602.07868)."""
     parts: ClassVar[tuple[str, ...]]
     """Parts of its networks that runtimes run, see `GraphPart`."""
+    decoding: ClassVar[tuple[str, ...]] = ()
+    """How the names of weights begin that decode codes, those that define the codes first."""
     sizes: ClassVar[tuple[str, ...]]
     """What a runtime has to know of a network beside its recipe, such as its context in frames."""
 

@@ -106,6 +106,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     recipe = SDCodecRecipe
     weight_norm = True
     parts = ("analyse", "quantize", "synthesize", "target", "refine", "distance")
+    decoding = ("quantizer.", "decoder.")
     sizes = ("analysis_context", "synthesis_context")
 
     def streams(self, recipe: SDCodecRecipe) -> tuple[Stream, ...]:

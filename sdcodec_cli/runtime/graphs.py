@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import onnx
@@ -35,14 +35,15 @@ OPSET, IR_VERSION = 20, 10
 """What ONNX Runtime has read since 1.18."""
 
 
-def make_graphs(recipe: Recipe) -> dict[str, bytes]:
-    """Files of the folder `graphs` for all models of a recipe."""
+def make_graphs(recipe: Recipe, parts: Sequence[str] | None = None) -> dict[str, bytes]:
+    """Files of the folder `graphs` for all models of a recipe; of some parts only, or of all by default."""
     family = of(recipe)
     network = family.build(recipe).float().eval().requires_grad_(False)
     files, names = {}, {}
     with _quiet(), torch.random.fork_rng():
-        for name, part in family.graph_parts(network, recipe).items():
-            graph, names[name] = _written(part, set(network.state_dict()))
+        found = family.graph_parts(network, recipe)
+        for name in found if parts is None else parts:
+            graph, names[name] = _written(found[name], set(network.state_dict()))
             files[f"{name}.onnx"] = graph
     manifest = {"version": VERSION, **family.measured(network, recipe), "weights": names}
     files[MANIFEST] = (json.dumps(manifest, indent=1) + "\n").encode()

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from .. import weights as weights_of
@@ -13,7 +14,7 @@ from ..errors import DeviceError, MissingExtra
 from ..extras import command
 from ..families import of
 from ..zoo import ModelEntry, weights_path
-from .model import CodecModel, Model, SeparatorModel
+from .model import DECODING, CodecModel, Model, SeparatorModel
 
 if TYPE_CHECKING:
     from .parts import Runtime
@@ -22,7 +23,12 @@ RuntimeName = Literal["auto", "onnx", "torch"]
 
 
 def load_model(
-    entry: ModelEntry, *, runtime: RuntimeName = "auto", device: str = "auto", threads: int | None = None
+    entry: ModelEntry,
+    *,
+    runtime: RuntimeName = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    decoding: bool = False,
 ) -> Model:
     """Load a model.
 
@@ -32,6 +38,7 @@ def load_model(
             ONNX Runtime
         device: `cpu`, `cuda`, `mps`, or `auto`: CUDA or MPS where torch is in use and has them, else the CPU
         threads: to compute with on a CPU; by default as many as there are free cores
+        decoding: take what can only decode, too
 
     Raises:
         ModelError: no weights, unreadable ones, or ones of another recipe
@@ -43,22 +50,24 @@ def load_model(
         raise ValueError(f"runtime must be auto, onnx or torch, got {runtime!r}")
     if threads is not None and threads < 1:
         raise ValueError(f"threads must be 1 or more, got {threads}")
-    path = weights_path(entry)
-    stored = weights_of.read(path)
+    stored = weights_of.read(weights_path(entry, decoding=decoding))
     unpacked = weights_of.unpack(stored)
+    family = of(entry.recipe)
+    parts = DECODING if entry.is_decoder else family.parts
     chosen: Runtime
     if _takes_torch(entry, runtime, device):
         if importlib.util.find_spec("torch") is None:
             raise MissingExtra(_without_torch(entry, runtime, device))
-        chosen = _torch(entry, unpacked, device, threads)
+        chosen = _torch(entry, unpacked, parts, device, threads)
     else:
         from .onnx import OnnxRuntime
 
         if device.split(":")[0] not in ("auto", "cpu"):
             raise DeviceError(f"{device}: ONNX Runtime computes on the CPU here; leave --runtime out, or pass torch")
-        chosen = OnnxRuntime(entry.folder, unpacked, of(entry.recipe), threads)
-    kind = CodecModel if of(entry.recipe).streams(entry.recipe) else SeparatorModel
-    return kind(entry.name, entry.recipe, weights_of.sha256(stored), chosen)
+        chosen = OnnxRuntime(entry.folder, unpacked, family, parts, threads)
+    kind = CodecModel if family.streams(entry.recipe) else SeparatorModel
+    digest = next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored))
+    return kind(entry.name, entry.recipe, digest, chosen)
 
 
 def _takes_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> bool:
@@ -91,7 +100,9 @@ def _without_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> str:
     return f"{what} needs torch, which is not installed; install it with {install}, or leave the option out"
 
 
-def _torch(entry: ModelEntry, weights: weights_of.Weights, device: str, threads: int | None) -> Runtime:
+def _torch(
+    entry: ModelEntry, weights: weights_of.Weights, parts: Sequence[str], device: str, threads: int | None
+) -> Runtime:
     from .torch import TorchRuntime, choose_device, network_with
 
-    return TorchRuntime(network_with(entry, weights), entry.recipe, choose_device(device), threads)
+    return TorchRuntime(network_with(entry, weights), entry.recipe, parts, choose_device(device), threads)

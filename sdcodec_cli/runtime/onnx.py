@@ -35,6 +35,7 @@ class OnnxRuntime:
         folder: of the model
         weights: in 32 bits
         family: of the model
+        parts: that will be run
         threads: to compute with; as many as there are free cores by default
 
     Raises:
@@ -43,10 +44,12 @@ class OnnxRuntime:
 
     name, device = "onnx", "cpu"
 
-    def __init__(self, folder: Path, weights: Weights, family: Family[Any], threads: int | None) -> None:
-        self._folder, self._weights, self._parts = folder, weights, family.parts
+    def __init__(
+        self, folder: Path, weights: Weights, family: Family[Any], parts: Sequence[str], threads: int | None
+    ) -> None:
+        self._folder, self._weights, self._parts = folder, weights, parts
         self.threads = threads or free_cores()
-        manifest = read_manifest(folder, family)
+        manifest = read_manifest(folder, family, parts)
         self.sizes: dict[str, int] = {name: manifest[name] for name in family.sizes}
         self._weights_of: dict[str, list[str]] = manifest["weights"]
         if not {name for names in self._weights_of.values() for name in names} <= weights.keys():
@@ -131,8 +134,8 @@ def has_graphs(folder: Path) -> bool:
     return (folder / FOLDER / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path, family: Family[Any]) -> dict[str, Any]:
-    """What a folder's graphs say about themselves.
+def read_manifest(folder: Path, family: Family[Any], parts: Sequence[str]) -> dict[str, Any]:
+    """What a folder's graphs, which have to be there for all of `parts`, say about themselves.
 
     Raises:
         ModelError: there are none, those of another version, or one of the parts is missing
@@ -148,7 +151,7 @@ def read_manifest(folder: Path, family: Family[Any]) -> dict[str, Any]:
     if version != VERSION:
         raise ModelError(f"{folder}: its graphs are of version {version}, this sdc reads {VERSION}; {again}")
     missing = [field for field in (*family.sizes, "weights") if field not in manifest]
-    missing += [part for part in family.parts if part not in manifest.get("weights", family.parts)]
+    missing += [part for part in parts if part not in manifest.get("weights", parts)]
     if missing:
         raise ModelError(f"{folder}: its graphs cannot be read (no {missing[0]} in {MANIFEST}); {again}")
     return manifest

@@ -26,20 +26,24 @@ class TorchRuntime:
     Args:
         network: with its weights
         recipe: of the network
+        parts: that will be run
         device: where to compute
         threads: to compute with on a CPU; torch's own number by default
     """
 
     name = "torch"
 
-    def __init__(self, network: nn.Module, recipe: Recipe, device: torch.device, threads: int | None) -> None:
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, parts: Sequence[str], device: torch.device, threads: int | None
+    ) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
         self.network, self._device = network.float().to(device).eval().requires_grad_(False), device
         self.device, self.threads = str(device), torch.get_num_threads()
         family = of(recipe)
         self.sizes = family.measured(network, recipe)
-        self._modules = {part: module.to(device) for part, module in family.modules(network, recipe).items()}
+        modules = family.modules(network, recipe)
+        self._modules = {part: modules[part].to(device) for part in parts}
 
     def run(self, part: str, *inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Outputs of a part."""
@@ -70,8 +74,12 @@ def network_with(entry: ModelEntry, tensors: Weights) -> nn.Module:
     # What a caller loads in inference mode is to encode outside of it, too.
     with torch.inference_mode(False):
         network = build(entry.recipe).float()
+    given = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    if entry.is_decoder:  # which never runs the rest of the network
+        kept = of(entry.recipe).decoding
+        given |= {name: value for name, value in network.state_dict().items() if not name.startswith(kept)}
     try:
-        network.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
+        network.load_state_dict(given)
     except RuntimeError as error:
         raise ModelError(
             f"{entry.folder / WEIGHTS}: the weights are not of the recipe beside them; restore or re-import them"

@@ -15,7 +15,7 @@ import numpy as np
 from ... import zoo
 from ...audio import check_target
 from ...errors import InputError, OutputError, SdcError
-from ...families import build
+from ...families import build, of
 from ...progress import Progress
 from ...runtime import CodecModel
 from ..codec import Codec
@@ -179,7 +179,7 @@ def _costs(model: ModelCodec) -> list[Cost]:
         from ...runtime.torch import TorchRuntime, choose_device
 
         recipe = zoo.find(BASELINE).recipe
-        runtime = TorchRuntime(build(recipe), recipe, choose_device(model.codec.device), None)
+        runtime = TorchRuntime(build(recipe), recipe, of(recipe).parts, choose_device(model.codec.device), None)
         codec = Codec(CodecModel(f"{recipe.name} (random weights)", recipe, b"", runtime))
         costs.append(_cost(ModelCodec(codec, share=model.share)))
     return costs

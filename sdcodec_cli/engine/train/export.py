@@ -16,7 +16,9 @@ from ...families import build
 from ...nn.layers import fold_weight_norm
 from ...recipe import Recipe, read_recipe
 from ...runtime.graphs import make_graphs
+from ...runtime.model import DECODING
 from . import checkpoint
+from .older import Replaced, TakenOver, take_over
 from .trainer import make_trainable
 
 TO_FILL_IN = "To be filled in:"
@@ -35,6 +37,7 @@ def export(
     name: str | None = None,
     bits: int = 32,
     best: bool = False,
+    replaces: Replaced | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = _nothing,
 ) -> zoo.ModelEntry:
@@ -46,11 +49,12 @@ def export(
         name: of the model; that of its recipe by default
         best: take the checkpoint that scored best on validation, not the last one
         bits: of each weight in the file, see `weights.pack`
+        replaces: a model whose files are to be decoded still
         overwrite: replace an existing model folder, but keep its card
         report: gets a line about what takes long
 
     Raises:
-        ModelError: no run in the folder, none that was validated, or a damaged one
+        ModelError: no run in the folder, none that was validated, or a damaged one; see `older.take_over`
         OutputError: the folder exists and `overwrite` is off, or it cannot be written
     """
     path = run / checkpoint.BEST if best else checkpoint.newest(run)
@@ -67,7 +71,16 @@ def export(
     card = kept.read_text(encoding="utf-8") if kept.is_file() else ""
     if not card or TO_FILL_IN in card:
         card = _card(recipe.name, f"Trained by `sdc train` for {state['step']} steps")
-    return write(folder, recipe, network.state_dict(), bits=bits, card=card, overwrite=overwrite, report=report)
+    return write(
+        folder,
+        recipe,
+        network.state_dict(),
+        bits=bits,
+        card=card,
+        replaces=replaces,
+        overwrite=overwrite,
+        report=report,
+    )
 
 
 def write(
@@ -77,13 +90,24 @@ def write(
     *,
     bits: int,
     card: str,
+    replaces: Replaced | None = None,
     overwrite: bool,
     report: Callable[[str], None] = _nothing,
 ) -> zoo.ModelEntry:
     """Write a model folder with the graphs of its recipe; `tensors` are of numpy or torch."""
-    report(MAKING_GRAPHS)
     packed = weights.pack({name: np.asarray(tensor) for name, tensor in tensors.items()}, bits)
-    return zoo.write_model(folder, recipe, packed, card=card, graphs=make_graphs(recipe), overwrite=overwrite)
+    taken = take_over(replaces, packed) if replaces else TakenOver()
+    report(MAKING_GRAPHS)
+    return zoo.write_model(
+        folder,
+        recipe,
+        packed,
+        card=card,
+        graphs=make_graphs(recipe),
+        decodes=taken.decodes,
+        older=taken.older,
+        overwrite=overwrite,
+    )
 
 
 def add_graphs(entry: zoo.ModelEntry, *, report: Callable[[str], None] = _nothing) -> None:
@@ -93,9 +117,9 @@ def add_graphs(entry: zoo.ModelEntry, *, report: Callable[[str], None] = _nothin
         ModelError: the folder has no weights
         OutputError: it cannot be written
     """
-    zoo.weights_path(entry)
+    zoo.weights_path(entry, decoding=True)
     report(MAKING_GRAPHS)
-    zoo.replace_graphs(entry.folder, make_graphs(entry.recipe))
+    zoo.replace_graphs(entry.folder, make_graphs(entry.recipe, DECODING if entry.is_decoder else None))
 
 
 def average(
@@ -104,6 +128,7 @@ def average(
     *,
     name: str,
     bits: int = 32,
+    replaces: Replaced | None = None,
     overwrite: bool = False,
     report: Callable[[str], None] = _nothing,
 ) -> zoo.ModelEntry:
@@ -117,11 +142,12 @@ def average(
         folder: to make
         name: of the model
         bits: of each weight in the file, see `weights.pack`
+        replaces: a model whose files are to be decoded still
         overwrite: replace an existing model folder
         report: gets a line about what takes long
 
     Raises:
-        ModelError: a model has no weights, or others have other shapes
+        ModelError: a model has no weights, or others have other shapes; see `older.take_over`
         OutputError: the folder exists and `overwrite` is off, or it cannot be written
     """
     sums: dict[str, NDArray[np.float32]] = {}
@@ -140,7 +166,7 @@ def average(
     means = {key: value / len(entries) for key, value in sums.items()}
     parts = ", ".join(f"`{entry.folder}`" for entry in entries)
     card = _card(name, f"Mean of the weights of {parts}")
-    return write(folder, recipe, means, bits=bits, card=card, overwrite=overwrite, report=report)
+    return write(folder, recipe, means, bits=bits, card=card, replaces=replaces, overwrite=overwrite, report=report)
 
 
 def _card(name: str, origin: str) -> str:
