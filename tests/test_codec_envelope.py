@@ -57,9 +57,9 @@ def noise(length: int, *, seed: int = 0) -> np.ndarray:
     return (wav * (1.2 + np.sin(2 * np.pi * 0.3 * np.arange(length) / 16_000))).astype(np.float32)
 
 
-def missing(codec: Codec, wav: np.ndarray, decoded: np.ndarray) -> float:
+def missing(codec: Codec, wav: np.ndarray, decoded: np.ndarray, *, fine: bool = False) -> float:
     """How far levels of bands are off, in dB: the mean over bands and times."""
-    bands = Bands(codec.envelope_layout(), codec.sample_rate, codec.hop_length)
+    bands = Bands(codec.envelope_layout(fine=fine), codec.sample_rate, codec.hop_length)
     inner = slice(0, len(wav) // HOP * HOP)
     return float(np.abs(bands.wanted(*(np.pad(each[inner], HOP // 2) for each in (wav, decoded)))).mean() * STEP_DB)
 
@@ -116,7 +116,7 @@ def test_a_fine_envelope_comes_closer_still(plain, scene, tmp_path):
     rough, fine = plain.encode(wav), plain.encode(wav, fine=True)
     layout = plain.envelope_layout(fine=True)
     assert fine.envelope.layout == layout == layout_for(16_000, HOP, fine=True)
-    off = [missing(plain, wav, plain.decode(codes, share=1.0)) for codes in (rough, fine)]
+    off = [missing(plain, wav, plain.decode(codes, share=1.0), fine=True) for codes in (rough, fine)]
     assert off[1] < 0.75 * off[0]
     decode(tmp_path / "True.sdc", {"mix": tmp_path / "b.wav"}, codec=plain)
     assert np.abs(soundfile.read(tmp_path / "b.wav")[0] - plain.decode(fine)).max() < 2e-5 + 2**-15

@@ -110,9 +110,9 @@ def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]
     def encode(at: Codec, *, envelope: bool = True) -> float:
         return speed(lambda: at.encode(wav, active=codec.domains, normalize=False, envelope=envelope))
 
-    enveloped = encode(plain)
+    encoded, enveloped = encode(plain, envelope=False), encode(plain)
     return {
-        "encode": encode(plain, envelope=False),
+        "encode": encoded,
         "encode_enveloped": enveloped,
         "encode_refined": encode(codec) if codec.effort else enveloped,
         "decode_mix": speed(lambda: decode("mix")),
