@@ -715,8 +715,8 @@ def test_a_benchmark_gives_speeds_and_what_each_part_takes_beside_the_same_in_to
 
 
 def test_a_benchmark_counts_the_best_of_several_times_against_the_length_of_the_signal(codec, monkeypatch):
-    # Of 2 s: encoding in 1 and 0.5 s, with an envelope in 4 and 2, the mix in 2 and 4, one stem in 1, all stems in 0.25;
-    # then all else in 1 s each.
+    # Of 2 s: encoding in 1 and 0.5 s, with an envelope in 4 and 2, the mix in 2 and 4, one stem in 1, all stems in
+    # 0.25; then all else in 1 s each.
     took = itertools.chain((1, 0.5, 4, 2, 2, 4, 1, 1, 0.25, 0.25), itertools.repeat(1))
     clock = itertools.accumulate(itertools.chain.from_iterable((0.0, seconds) for seconds in took))
     monkeypatch.setattr("sdcodec_cli.engine.bench.time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
