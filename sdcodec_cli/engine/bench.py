@@ -15,7 +15,7 @@ from ..runtime import CodecModel, Model, SeparatorModel
 from .codec import Codec
 from .separate import separate_wav
 from .separator import Separator
-from .stream import BLOCK_FRAMES
+from .stream import BLOCK_FRAMES, SEGMENT_FRAMES
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class BenchResult:
     encode_refined: float | None = None
     """With an envelope and by analysis by synthesis; with effort 0 there is none of it, and this is the one before."""
     decode_mix: float | None = None
+    """With the envelope applied, as all that follow."""
     decode_one: float | None = None
     """One stem."""
     decode_all: float | None = None
@@ -103,9 +104,20 @@ def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]
     streams = {domain: found[0] for domain, found in codes.codes.items()}
     num_frames = next(iter(streams.values())).shape[-1]
 
+    envelope = codes.envelope
+    assert envelope is not None
+    segments = range(0, num_frames, SEGMENT_FRAMES)
+    gains = np.concatenate(
+        [
+            envelope.layout.per_frame(envelope.of_segment(0, start), min(SEGMENT_FRAMES, num_frames - start))
+            for start in segments
+        ],
+        axis=-1,
+    )
+
     def decode(*stems: str) -> object:
-        decoder = codec.stream_decoder(stems)
-        return [*decoder.push(streams, num_frames), *decoder.finish()]
+        decoder = codec.stream_decoder(stems, layout=envelope.layout)
+        return [*decoder.push(streams, num_frames, gains), *decoder.finish()]
 
     def encode(at: Codec, *, envelope: bool = True) -> float:
         return speed(lambda: at.encode(wav, active=codec.domains, normalize=False, envelope=envelope))
