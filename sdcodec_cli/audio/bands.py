@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 NUM_BANDS, NUM_FINE_BANDS, LOWEST, HIGHEST = 20, 32, 50.0, 8000.0
 """Bands of envelopes, and of fine ones: so many would lie in this range in Hz."""
 
+NUM_LEVELS = 21
+"""Bands in that range in which levels are compared, by `sdc eval` and in training."""
+
 FIRST = 300.0
-"""Those that begin below are left out: codes have them right."""
+"""Bands of envelopes that begin below are left out: codes have them right."""
 
 STEP_DB, LOWEST_DB, HIGHEST_DB = 4.0, -12.0, 20.0
 """Of gains in dB: the step, the least and the most."""
@@ -34,8 +37,7 @@ FLOOR = 4e-10
 
 def erb_edges(count: int, lowest: float, highest: float) -> NDArray[np.float64]:
     """Edges of `count` bands of equal width on that scale, in Hz: `[count + 1]`."""
-    places = np.linspace(_place(lowest), _place(highest), count + 1)
-    return np.asarray((10 ** (places / 21.4) - 1) / 0.00437)
+    return np.array([_hertz(place) for place in np.linspace(_place(lowest), _place(highest), count + 1)])
 
 
 def frames_per_gain(sample_rate: int, hop_length: int, *, fine: bool = False) -> int:
@@ -71,4 +73,4 @@ def _place(hertz: float) -> float:
 
 
 def _hertz(place: float) -> float:
-    return float((10 ** (place / 21.4) - 1) / 0.00437)
+    return (10 ** (place / 21.4) - 1) / 0.00437

@@ -76,11 +76,12 @@ class RangeCoding:
     def encode(self, values: NDArray[np.integer[Any]], size: int) -> bytes:
         """See `Coding`."""
         _check_gains(size)
+        bounds_of = _bounds()
         low, width, shift = 0, 1 << 32, 0
         before: Sequence[int] | None = None
         for column in values.T.tolist():
             for band, value in enumerate(column):
-                bounds = _bounds()[context(band, len(column), before, column)]
+                bounds = bounds_of[context(band, len(column), before, column)]
                 share = width >> PRECISION
                 low += share * bounds[value]
                 width = share * (bounds[value + 1] - bounds[value])

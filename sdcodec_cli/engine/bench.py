@@ -15,7 +15,7 @@ from ..runtime import CodecModel, Model, SeparatorModel
 from .codec import Codec
 from .separate import separate_wav
 from .separator import Separator
-from .stream import BLOCK_FRAMES, SEGMENT_FRAMES
+from .stream import BLOCK_FRAMES
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,7 @@ def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]
 
     envelope = codes.envelope
     assert envelope is not None
-    segments = range(0, num_frames, SEGMENT_FRAMES)
-    gains = np.concatenate(
-        [
-            envelope.layout.per_frame(envelope.of_segment(0, start), min(SEGMENT_FRAMES, num_frames - start))
-            for start in segments
-        ],
-        axis=-1,
-    )
+    gains = envelope.of_frames(0, num_frames)
 
     def decode(*stems: str) -> object:
         decoder = codec.stream_decoder(stems, layout=envelope.layout)

@@ -45,6 +45,14 @@ class Envelope:
         first = start_frame // SEGMENT_FRAMES * columns
         return self.gains[signal, :, first : first + columns]
 
+    def of_frames(self, signal: int, num_frames: int) -> Gains:
+        """Those of each frame of one signal, `[bands, F]`."""
+        segments = [
+            self.layout.per_frame(self.of_segment(signal, start), min(SEGMENT_FRAMES, num_frames - start))
+            for start in range(0, num_frames, SEGMENT_FRAMES)
+        ]
+        return np.concatenate(segments, axis=-1)
+
 
 @dataclass(frozen=True)
 class Codes:
@@ -423,6 +431,7 @@ class Codec(Loaded[CodecModel]):
         for row, gain in enumerate(codes.gain_db):
             decoder = self.stream_decoder([stem], layout=envelope.layout if envelope else None, share=share)
             frames = next(iter(codes.codes.values())).shape[-1]
+            gains = envelope.of_frames(row, frames) if envelope else None
             pieces = []
             for start in range(0, frames, SEGMENT_FRAMES):
                 span = slice(start, min(start + SEGMENT_FRAMES, frames))
@@ -430,9 +439,7 @@ class Codec(Loaded[CodecModel]):
                     domain: streams[row, :, span] if bool(codes.active[domain][row, start]) else None
                     for domain, streams in codes.codes.items()
                 }
-                num_frames = span.stop - start
-                gains = envelope.layout.per_frame(envelope.of_segment(row, start), num_frames) if envelope else None
-                pieces += decoder.push(segment, num_frames, gains)
+                pieces += decoder.push(segment, span.stop - start, None if gains is None else gains[:, span])
             pieces += decoder.finish()
             whole = np.concatenate([piece[0] for piece in pieces])
             wavs.append(whole[: codes.num_samples] * np.float32(db_to_amplitude(-gain)))

@@ -25,7 +25,7 @@ from ..bitstream.codings import LOWEST_GAIN, NUM_GAINS, PRECISION, context, freq
 from ..bitstream.header import MAX_GAIN_FRAMES
 
 PRICE = 0.2
-"""Of a bit, in squared steps of error: with it, half as many gains change as without."""
+"""Of a bit, in squared steps of error; half of it takes a fifth more bits, for 0.08 dB less spread of levels."""
 
 DEAREST = 20.0
 """Price at which gains are given up that still take too many bits."""

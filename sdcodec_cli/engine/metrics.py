@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio.bands import HIGHEST, LOWEST, NUM_LEVELS, erb_edges
 from ..audio.mel import FLOOR, mel_bank
 
 Wavs = NDArray[np.floating[Any]]
@@ -23,8 +24,8 @@ EPS = 1e-8
 DAC_SCALES = ((2048, 150), (512, 80))
 """Window length in samples and mel bands of each scale that DAC is evaluated at; the hop is a quarter of the window."""
 
-BAND_EDGES = tuple(((np.geomspace(1 + 0.00437 * 50, 1 + 0.00437 * 8000, 22) - 1) / 0.00437).round(6).tolist())
-"""In Hz, of 21 bands evenly spread on the ERB scale from 50 Hz to 8 kHz."""
+BAND_EDGES = tuple(erb_edges(NUM_LEVELS, LOWEST, HIGHEST).round(6).tolist())
+"""In Hz, of the 21 bands in which levels are compared."""
 
 UPPER_BANDS = slice(9, None)
 """Those above 1 kHz; the first of them begins at 961 Hz."""

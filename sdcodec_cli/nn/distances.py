@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..audio import mel
-from ..audio.bands import band_bank, erb_edges
+from ..audio.bands import HIGHEST, LOWEST, NUM_LEVELS, band_bank, erb_edges
 from .fourier import cut_frames, rfft
 from .tracing import is_for_graph
 
@@ -24,9 +24,6 @@ MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (
 
 LEVEL_WINDOW, BAND_WINDOW = 1280, 640
 """Window lengths in samples of levels of bands, and of signal-to-noise ratios in them."""
-
-NUM_LEVELS = 21
-"""Bands that have levels."""
 
 LEVEL_FLOOR = 1e-9
 """Power of a sample of noise below which nothing is heard."""
@@ -169,7 +166,7 @@ def band_negative_snr(estimate: Tensor, target: Tensor, *, sample_rate: int, cei
 @torch.inference_mode(False)
 def erb_bank(window_length: int, sample_rate: int) -> Tensor:
     """Means over 21 bands from 50 Hz to half of the rate, at most 8 kHz: `[K, 21]`."""
-    edges = erb_edges(NUM_LEVELS, 50.0, min(8000.0, sample_rate / 2))
+    edges = erb_edges(NUM_LEVELS, LOWEST, min(HIGHEST, sample_rate / 2))
     return torch.from_numpy(band_bank(edges, window_length, sample_rate))
 
 

@@ -19,24 +19,26 @@ from .fourier import cut_frames, overlap_add
 def with_envelope(decoded: Tensor, wanted: Tensor, *, hop_length: int, sample_rate: int, share: float) -> Tensor:
     """Decoded rows with a share of the gains that bring bands to the levels that are wanted: two `[R, T]` to `[R, T]`.
 
-    Gains are rounded to steps, and have no gradient. T is a whole number of hops for a gain.
+    Gains are rounded to steps, and have no gradient. T is a whole number of times that a gain is for.
     """
-    length, margin = 2 * hop_length, hop_length + hop_length // 2
-    window = _window(hop_length).to(decoded.device)
+    margin, window = hop_length + hop_length // 2, _window(hop_length).to(decoded.device)
     bank, spread = (table.to(decoded.device) for table in _tables(hop_length, sample_rate))
-    padded = F.pad(decoded, (margin, 2 * length - margin - hop_length))
-    spectra = torch.fft.rfft(cut_frames(padded, length, hop_length) * window)
+
+    def transformed(wavs: Tensor) -> Tensor:
+        """Spectra of all frames, and of one more before and behind them."""
+        padded = F.pad(wavs, (margin, 3 * hop_length - margin))
+        return torch.fft.rfft(cut_frames(padded, len(window), hop_length) * window)
+
+    spectra = transformed(decoded)
     with torch.no_grad():
-        theirs = torch.fft.rfft(
-            cut_frames(F.pad(wanted, (margin, 2 * length - margin - hop_length)), length, hop_length) * window
-        )
+        theirs = transformed(wanted)
         gains = _levels(theirs[:, 1:-1], bank, hop_length) - _levels(spectra[:, 1:-1], bank, hop_length)
         frames = bands.frames_per_gain(sample_rate, hop_length)
         held = gains.unflatten(1, (-1, frames)).mean(2)
         held = ((held / STEP_DB).round() * STEP_DB).clamp(LOWEST_DB, HIGHEST_DB).repeat_interleave(frames, dim=1)
         held = torch.cat([held[:, :1], held, held[:, -1:]], dim=1)
         factors = 10 ** (share * (held @ spread) / 20)
-    shaped = torch.fft.irfft(spectra * factors, n=length) * window
+    shaped = torch.fft.irfft(spectra * factors, n=len(window)) * window
     return overlap_add(shaped, hop_length)[:, margin : margin + decoded.shape[-1]]
 
 
