@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sdcodec_cli.bitstream import DomainEntry, EnvelopeLayout, Header, Reader, Segment, StreamKey, Writer
+from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Segment, StreamKey, Writer
 
 Codes = Mapping[StreamKey, "NDArray[Any] | None"]
 Gains = Mapping[int, "NDArray[Any]"]
@@ -50,11 +50,11 @@ def random_codes(header: Header, num_frames: int, seed: int = 0) -> dict[StreamK
     }
 
 
-LAYOUT = EnvelopeLayout(frames=2, step_db=1.5, edges=(320, 1050, 2752, 8000))
+LAYOUT = GainLayout(frames=2, step_db=1.5, edges=(320, 1050, 2752, 8000))
 """Three bands, gains for two frames, of which the last of seven has one of its own."""
 
 
-def random_gains(layout: EnvelopeLayout, num_frames: int, seed: int = 0) -> NDArray[np.int64]:
+def random_gains(layout: GainLayout, num_frames: int, seed: int = 0) -> NDArray[np.int64]:
     """Gains such as audio has: small ones, that differ little from their neighbours."""
     rng = np.random.default_rng(seed)
     shape = layout.num_bands, layout.num_columns(num_frames)

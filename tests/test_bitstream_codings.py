@@ -15,17 +15,19 @@ from numpy.typing import NDArray
 
 from sdcodec_cli.bitstream.codings import (
     CODINGS,
-    GAIN_CODINGS,
-    LOWEST_GAIN,
-    NUM_GAINS,
+    ENVELOPE_GAINS,
     PRECISION,
     RANGE,
     RAW,
+    TREBLE_GAINS,
+    GainKind,
     RangeCoding,
     Raw,
-    context,
-    frequencies,
+    envelope_context,
+    treble_context,
 )
+
+KINDS = [ENVELOPE_GAINS, TREBLE_GAINS]
 
 Values = NDArray[np.int64]
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdcodec_cli.bitstream import EnvelopeLayout, Header, Reader, Segment, Writer
+from sdcodec_cli.bitstream import GainLayout, Header, Reader, Segment, Writer
 from sdcodec_cli.bitstream.codings import GAIN_CODINGS, LOWEST_GAIN, NUM_GAINS, RANGE, RAW
 from sdcodec_cli.bitstream.header import encode_header
 from sdcodec_cli.bitstream.segment import ENVELOPE, EnvelopeUnit, encode_envelope, parse_envelope
@@ -363,11 +363,11 @@ def test_gains_need_a_header_that_says_what_they_are_for() -> None:
     "layout",
     [
         LAYOUT,
-        EnvelopeLayout(frames=1, step_db=1 / 16, edges=(0, 1)),
-        EnvelopeLayout(frames=255, step_db=255 / 16, edges=(*range(64), 1_000_000)),
+        GainLayout(frames=1, step_db=1 / 16, edges=(0, 1)),
+        GainLayout(frames=255, step_db=255 / 16, edges=(*range(64), 1_000_000)),
     ],
 )
-def test_the_layout_is_in_the_header(layout: EnvelopeLayout) -> None:
+def test_the_layout_is_in_the_header(layout: GainLayout) -> None:
     header = example_header(envelope=layout)
     assert Reader(io.BytesIO(encode_header(header))).header == header
 
@@ -392,7 +392,7 @@ def test_the_layout_is_in_the_header(layout: EnvelopeLayout) -> None:
 )
 def test_a_layout_that_a_header_cannot_state_is_a_wrong_call(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
-        EnvelopeLayout(**({"frames": 2, "step_db": 4.0, "edges": (320, 8000)} | change))
+        GainLayout(**({"frames": 2, "step_db": 4.0, "edges": (320, 8000)} | change))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdcodec_cli.bitstream import DomainEntry, EnvelopeLayout, Header, Reader, Writer, header, segment
+from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Writer, header, segment
 
 from bitstream_examples import as_json, pipe, read_all, stream_name
 
@@ -293,7 +293,7 @@ def rewrite(content: dict[str, Any]) -> bytes:
     fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
     fields["domains"] = tuple(DomainEntry(**{**entry, "groups": tuple(entry["groups"])}) for entry in fields["domains"])
     if "envelope" in fields:
-        fields["envelope"] = EnvelopeLayout(**{**fields["envelope"], "edges": tuple(fields["envelope"]["edges"])})
+        fields["envelope"] = GainLayout(**{**fields["envelope"], "edges": tuple(fields["envelope"]["edges"])})
     fo = io.BytesIO()
     writer = Writer(fo, Header(**fields))
     keys = {stream_name(key): key for key in writer_streams(fields)}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdcodec_cli.bitstream import EnvelopeLayout
+from sdcodec_cli.bitstream import GainLayout
 from sdcodec_cli.bitstream.codings import LOWEST_GAIN, NUM_GAINS, RangeCoding
 from sdcodec_cli.engine.envelope import PRICE, UNIT_BITS, Bands, StreamShaper, choose_gains, layout_for
 
@@ -123,7 +123,7 @@ def test_what_is_not_heard_wants_no_gains():
 
 
 def test_a_band_without_a_bin_is_left_alone():
-    layout = EnvelopeLayout(frames=1, step_db=4.0, edges=(101, 102, 8000))
+    layout = GainLayout(frames=1, step_db=4.0, edges=(101, 102, 8000))
     bands, wav = Bands(layout, 16_000, 320), noise(5 * 320)
     assert not bands.wanted(wav, wav / 2)[0].any()
     assert bands.wanted(wav, wav / 2)[1] == pytest.approx(20 * np.log10(2) / 4)

@@ -31,6 +31,15 @@ SHARE = 0.6
 """Of the gains that a decoder applies by default: 1 would give the levels of the original, 0 is nearest to its
 waveform. On validation clips ViSQOL hardly rises beyond this, while SI-SDR falls ever faster."""
 
+NUM_TREBLE_BANDS = 8
+"""Above a model's band, up to twice as high."""
+
+TREBLE_BEGIN = 0.95
+"""Of a model's band: above this little is left in it, as filters of resamplers fall off there."""
+
+TREBLE_RATES = 24_000
+"""Models of up to so many Hz code audio that has something to add above half of that."""
+
 FLOOR = 4e-10
 """Added to the mean power of a band's bins before it is a level: 94 dB below full scale nothing is heard."""
 
@@ -51,6 +60,17 @@ def envelope_edges(sample_rate: int, *, fine: bool = False) -> tuple[int, ...]:
     count = max(1, round((_place(sample_rate / 2) - _place(LOWEST)) / width))
     edges = erb_edges(count, LOWEST, _hertz(_place(LOWEST) + count * width))[:-1]
     return (*([round(edge) for edge in edges if edge >= FIRST] or [0]), sample_rate // 2)
+
+
+def treble_edges(sample_rate: int, hop_length: int) -> tuple[int, ...]:
+    """Edges in whole Hz of the bands above a model's band, all equally wide on a scale of octaves.
+
+    The first one is a multiple of four bins of a transform of two hops, so that what is copied moves by a whole number
+    of periods in a hop.
+    """
+    first = int(TREBLE_BEGIN * hop_length) // 4 * 4 * sample_rate // (2 * hop_length)
+    places = np.linspace(math.log2(first), math.log2(sample_rate), NUM_TREBLE_BANDS + 1)
+    return tuple(round(2**place) for place in places.tolist())
 
 
 def band_bank(

@@ -46,3 +46,11 @@ class StreamResampler:
         assert self._stream is not None
         block = np.ascontiguousarray(wav.T, dtype=np.float32)
         return np.ascontiguousarray(self._stream.resample_chunk(block, last=last).T)
+
+
+def resampled(wav: Wav, in_rate: int, out_rate: int) -> Wav:
+    """A whole signal at another rate, its length rounded up: `[T]` to `[T']`."""
+    resampler = StreamResampler(in_rate, out_rate, 1)
+    whole = np.concatenate([resampler.push(wav[None]), resampler.flush()], axis=1)[0]
+    length = -(-len(wav) * out_rate // in_rate)
+    return np.pad(whole, (0, max(0, length - len(whole))))[:length]

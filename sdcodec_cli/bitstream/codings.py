@@ -9,6 +9,7 @@ integers only, and tables that ship with the package.
 from __future__ import annotations
 
 import functools
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,21 +23,8 @@ if TYPE_CHECKING:
 RAW = 0
 RANGE = 1
 
-NUM_GAINS = 9
-"""Values that a band gain can have, in steps: `LOWEST_GAIN` and those above it."""
-
-LOWEST_GAIN = -3
-
 PRECISION = 12
 """Bits of the frequencies in a table; those of a context add up to `2 ** PRECISION`."""
-
-NUM_CLASSES = 4
-"""Low, middle and high bands have tables of their own."""
-
-NEIGHBOURS = (-2, 4)
-"""A neighbour's gain counts as the nearest of these where it is below or above."""
-
-TABLES = Path(__file__).with_name("band_gains.csv")
 
 
 class Coding(Protocol):
@@ -67,16 +55,61 @@ class Raw:
         return values.reshape(shape)
 
 
+class GainKind:
+    """Band gains of one kind: which values they can have, and how likely each is in its place.
+
+    Args:
+        lowest: value, in steps
+        count: of values, from the lowest one up
+        absent: value of all gains where none are stored
+        tables: file beside this one with the frequencies of all values in all contexts, a line each
+        context: see `Context`
+    """
+
+    def __init__(self, lowest: int, count: int, absent: int, tables: str, context: Context) -> None:
+        self.lowest, self.count, self.absent, self.context = lowest, count, absent, context
+        self.tables = Path(__file__).with_name(tables)
+        self.codings: Mapping[int, Coding] = {RAW: Raw(), RANGE: RangeCoding(self)}
+        """By the number that a unit has of them."""
+
+    @functools.cached_property
+    def frequencies(self) -> list[list[int]]:
+        """Of every value in every context, out of `2 ** PRECISION`."""
+        return [[int(entry) for entry in line.split(",")] for line in self.tables.read_text(encoding="ascii").split()]
+
+    @functools.cached_property
+    def bounds(self) -> list[list[int]]:
+        """Sums of the frequencies before each value, and of all."""
+        return [[sum(row[:value]) for value in range(self.count + 1)] for row in self.frequencies]
+
+
+class Context(Protocol):
+    """Which table a gain has, from those that are known before it."""
+
+    def __call__(self, band: int, num_bands: int, before: Sequence[int] | None, column: Sequence[int]) -> int:
+        """The number of a row.
+
+        Args:
+            band: its own
+            num_bands: B
+            before: all gains of the column before, from 0; None for the first column
+            column: gains of its own column, at least those of lower bands
+        """
+        ...
+
+
 class RangeCoding:
     """Band gains, column by column, each as its neighbours make it likely: the one before, and that of the band below.
 
     A range coder (G. N. N. Martin, 1979) with 32 bits and frequencies of 12; `docs/format.md` has the arithmetic.
     """
 
+    def __init__(self, kind: GainKind) -> None:
+        self._kind = kind
+
     def encode(self, values: NDArray[np.integer[Any]], size: int) -> bytes:
         """See `Coding`."""
-        _check_gains(size)
-        bounds_of = _bounds()
+        bounds_of, context = self._bounds(size), self._kind.context
         low, width, shift = 0, 1 << 32, 0
         before: Sequence[int] | None = None
         for column in values.T.tolist():
@@ -97,8 +130,7 @@ class RangeCoding:
         """See `Coding`."""
         import numpy as np
 
-        _check_gains(size)
-        bounds_of, num_bands = _bounds(), shape[0]
+        bounds_of, context, num_bands = self._bounds(size), self._kind.context, shape[0]
         code, position, width = int.from_bytes(data[:4].ljust(4, b"\0"), "big"), 4, 1 << 32
         columns: list[list[int]] = []
         for _ in range(shape[1]):
@@ -106,9 +138,8 @@ class RangeCoding:
             for band in range(num_bands):
                 bounds = bounds_of[context(band, num_bands, columns[-1] if columns else None, column)]
                 share = width >> PRECISION
-                target = code // share
-                value = next((value for value in range(NUM_GAINS) if target < bounds[value + 1]), None)
-                if value is None:
+                value = bisect_right(bounds, code // share) - 1
+                if value >= size:
                     raise ValueError("bytes that stand for no gains")
                 column.append(value)
                 code -= share * bounds[value]
@@ -121,42 +152,47 @@ class RangeCoding:
             raise ValueError("bytes after the last gain")
         return np.array(columns, dtype=np.int64).T.reshape(shape)
 
+    def _bounds(self, size: int) -> list[list[int]]:
+        if size != self._kind.count:
+            raise ValueError(f"range coding is for {self._kind.count} gains, not {size}")
+        return self._kind.bounds
+
+
+ENVELOPE_NEIGHBOURS = (-2, 4)
+"""A neighbour's gain, in steps, counts as the nearest of these where it is below or above."""
+
+NUM_CLASSES = 4
+"""Low, middle and high bands of an envelope have tables of their own."""
+
+
+def envelope_context(band: int, num_bands: int, before: Sequence[int] | None, column: Sequence[int]) -> int:
+    """See `Context`: by the gain before, the one of the band below, and how high the band is."""
+    lowest, highest = ENVELOPE_NEIGHBOURS
+    num_neighbours = highest - lowest + 1
+    below = min(max(column[band - 1] + ENVELOPE_GAINS.lowest, lowest), highest) - lowest if band else -lowest
+    past = (
+        num_neighbours if before is None else min(max(before[band] + ENVELOPE_GAINS.lowest, lowest), highest) - lowest
+    )
+    return (past * num_neighbours + below) * NUM_CLASSES + NUM_CLASSES * band // num_bands
+
+
+NUM_CHANGES = 6
+"""How the band below has changed: by -2 or less, -1, 0, 1, 2 or more, or there is none."""
+
+
+def treble_context(band: int, num_bands: int, before: Sequence[int] | None, column: Sequence[int]) -> int:
+    """See `Context`: by the gain before, and how the one of the band below has changed since."""
+    if before is None:
+        return column[band - 1] if band else TREBLE_GAINS.count
+    change = min(max(column[band - 1] - before[band - 1], -2), 2) + 2 if band else NUM_CHANGES - 1
+    return TREBLE_GAINS.count + 1 + before[band] * NUM_CHANGES + change
+
 
 CODINGS: Mapping[int, Coding] = {RAW: Raw()}
 """Of codes, by the number that a chunk has of them."""
 
-GAIN_CODINGS: Mapping[int, Coding] = {RAW: Raw(), RANGE: RangeCoding()}
-"""Of band gains, by the number that an envelope has of them."""
+ENVELOPE_GAINS = GainKind(lowest=-3, count=9, absent=0, tables="band_gains.csv", context=envelope_context)
+"""Of the bands that a model codes."""
 
-
-def context(band: int, num_bands: int, before: Sequence[int] | None, column: Sequence[int]) -> int:
-    """Which table a gain has.
-
-    Args:
-        band: its own
-        num_bands: B
-        before: all gains of the column before, from 0; None for the first column
-        column: gains of its own column, at least those of lower bands
-    """
-    lowest, highest = NEIGHBOURS
-    num_neighbours = highest - lowest + 1
-    below = min(max(column[band - 1] + LOWEST_GAIN, lowest), highest) - lowest if band else -lowest
-    past = num_neighbours if before is None else min(max(before[band] + LOWEST_GAIN, lowest), highest) - lowest
-    return (past * num_neighbours + below) * NUM_CLASSES + NUM_CLASSES * band // num_bands
-
-
-@functools.cache
-def frequencies() -> list[list[int]]:
-    """Of every gain in every context, out of `2 ** PRECISION`; see `context`."""
-    return [[int(entry) for entry in line.split(",")] for line in TABLES.read_text(encoding="ascii").split()]
-
-
-@functools.cache
-def _bounds() -> list[list[int]]:
-    """Sums of the frequencies before each gain, and of all."""
-    return [[sum(row[:value]) for value in range(NUM_GAINS + 1)] for row in frequencies()]
-
-
-def _check_gains(size: int) -> None:
-    if size != NUM_GAINS:
-        raise ValueError(f"range coding is for {NUM_GAINS} gains, not {size}")
+TREBLE_GAINS = GainKind(lowest=-12, count=19, absent=-12, tables="treble_gains.csv", context=treble_context)
+"""Of the bands above them; the lowest one stands for nothing at all."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89SDC\r\n\x1a\n"
 VERSION_MAJOR = 1
-VERSION_MINOR = 1
-"""Of streams with an envelope; those without are of version 1.0."""
+ENVELOPE_MINOR, TREBLE_MINOR = 1, 2
+"""Minor versions of streams with an envelope, and with treble; those with neither are of version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
 KNOWN_FEATURES = MULTICHANNEL
@@ -64,12 +64,14 @@ ORIGINAL_SAMPLES = 2
 ENCODER = 4
 TAG = 6
 ENVELOPE = 8
+TREBLE = 10
 
 KNOWN_FIELDS = {
     *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
     *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG, ENVELOPE),
+    TREBLE,
 }
-OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +112,8 @@ class DomainEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvelopeLayout:
-    """Bands and times of the gains in a stream's envelopes."""
+class GainLayout:
+    """Bands and times of the gains in a stream's envelopes, or of its treble."""
 
     frames: int
     """That each gain is for, 1 to 255; the last ones of a segment may be for fewer."""
@@ -176,8 +178,10 @@ class Header:
     """The program that wrote the stream, such as `sdc 0.1.0`."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """Such as `title`; a key is printable ASCII without `=`."""
-    envelope: EnvelopeLayout | None = None
+    envelope: GainLayout | None = None
     """What the gains are for that segments may come with; None where none has any."""
+    treble: GainLayout | None = None
+    """The same of gains for what lies above the model's band, up to twice as high; None where nothing does."""
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
@@ -200,6 +204,8 @@ class Header:
         _check_range("segment_frames", self.segment_frames, 1, MAX_SEGMENT_FRAMES)
         num_chunks = self.coded_channels * sum(len(entry.groups) for entry in self.domains)
         _check_range("number of chunks in a segment", num_chunks, 1, MAX_CHUNKS)
+        if self.treble and not treble_fits(self.treble.edges, self.sample_rate, self.hop_length):
+            raise ValueError(f"treble cannot be made from {self.treble.edges[0]} to {self.treble.edges[-1]} Hz")
         _check_text("encoder", self.encoder, max_bytes=255)
         for key, value in self.tags.items():
             if not re.fullmatch(r"[ -<>-~]{1,64}", key):
@@ -228,6 +234,12 @@ class StoredHeader:
     header: Header
     version: tuple[int, int]
     num_bytes: int
+
+
+def treble_fits(edges: tuple[int, ...], sample_rate: int, hop_length: int) -> bool:
+    """Whether treble of a model can have bands with these edges in Hz: see "Treble" in `docs/format.md`."""
+    first, rest = divmod(2 * hop_length * edges[0], sample_rate)
+    return not rest and not first % 4 and 2 * hop_length <= 3 * first <= 3 * hop_length and edges[-1] == sample_rate
 
 
 def check_model_name(name: str) -> None:
@@ -263,12 +275,14 @@ def encode_header(header: Header) -> bytes:
     fields.append((ENCODER, header.encoder.encode()))
     fields += [(TAG, f"{key}={value}".encode()) for key, value in header.tags.items()]
     if header.envelope:
-        fields.append((ENVELOPE, _encode_envelope(header.envelope)))
+        fields.append((ENVELOPE, _encode_layout(header.envelope)))
+    if header.treble:
+        fields.append((TREBLE, _encode_layout(header.treble)))
     body = b"".join(varint(tag) + varint(len(value)) + value for tag, value in fields)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"the header takes {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed; shorten the tags")
     required = MULTICHANNEL if header.coded_channels > 1 else 0
-    minor = VERSION_MINOR if header.envelope else 0
+    minor = TREBLE_MINOR if header.treble else ENVELOPE_MINOR if header.envelope else 0
     head = MAGIC + bytes([VERSION_MAJOR, minor]) + required.to_bytes(2, "little") + bytes(2)
     head += len(body).to_bytes(4, "little") + body
     return head + zlib.crc32(head).to_bytes(4, "little")
@@ -365,21 +379,22 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
         segment_frames=number(SEGMENT_FRAMES),
         encoder=fields[ENCODER][0].decode(),
         tags=tags,
-        envelope=_parse_envelope(Cursor(fields[ENVELOPE][0])) if ENVELOPE in fields else None,
+        envelope=_parse_layout(Cursor(fields[ENVELOPE][0])) if ENVELOPE in fields else None,
+        treble=_parse_layout(Cursor(fields[TREBLE][0])) if TREBLE in fields else None,
     )
 
 
-def _encode_envelope(layout: EnvelopeLayout) -> bytes:
+def _encode_layout(layout: GainLayout) -> bytes:
     out = bytes([layout.frames, int(layout.step_db * 16), layout.num_bands])
     return out + b"".join(varint(edge) for edge in layout.edges)
 
 
-def _parse_envelope(cursor: Cursor) -> EnvelopeLayout:
+def _parse_layout(cursor: Cursor) -> GainLayout:
     frames, step, num_bands = cursor.uint(1), cursor.uint(1), cursor.uint(1)
     edges = tuple(cursor.varint() for _ in range(num_bands + 1))
     if not cursor.at_end:
         raise ValueError("bytes after the last band")
-    return EnvelopeLayout(frames=frames, step_db=step / 16, edges=edges)
+    return GainLayout(frames=frames, step_db=step / 16, edges=edges)
 
 
 def _encode_domains(domains: tuple[DomainEntry, ...]) -> bytes:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from .codings import CODINGS, GAIN_CODINGS, LOWEST_GAIN, NUM_GAINS
-from .header import Header, StreamKey, read_header
+from .codings import CODINGS, ENVELOPE_GAINS, TREBLE_GAINS, GainKind
+from .header import GainLayout, Header, StreamKey, read_header
 from .scanner import Scanner, SegmentAt, UnitAt
-from .segment import END_BYTES, ENVELOPE, INDEX, Chunk, End, EndUnit, Index, SegmentHead, parse_envelope
+from .segment import END_BYTES, ENVELOPE, INDEX, TREBLE, Chunk, End, EndUnit, Index, SegmentHead, parse_gains
 from .source import Source
 from .wire import MAX_VARINT_BYTES
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS = 1000
 
-ProblemKind = Literal["chunk", "envelope", "gap", "order", "truncated", "damage", "block", "junk", "more"]
-"""chunk: codes of a stream are lost in one segment. envelope: so are its band gains. gap: whole segments are lost.
-order: a segment that comes twice or in the wrong place is ignored. truncated: there is no end. damage: damaged bytes,
-but no lost segment. block: a unit without codes is damaged or unknown. junk: bytes after the end. more: there were too
-many problems to list."""
+ProblemKind = Literal["chunk", "envelope", "treble", "gap", "order", "truncated", "damage", "block", "junk", "more"]
+"""chunk: codes of a stream are lost in one segment. envelope: so are its band gains. treble: so is what is above its
+band. gap: whole segments are lost. order: a segment that comes twice or in the wrong place is ignored. truncated: there
+is no end. damage: damaged bytes, but no lost segment. block: a unit without codes is damaged or unknown. junk: bytes
+after the end. more: there were too many problems to list."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,10 @@ class Segment:
     """Of channels that have an envelope here: `[B, n]` in steps, see `Header.envelope`."""
     gains_bytes: int = 0
     """Bytes that they take in the stream."""
+    treble: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    """Of channels that have something above the model's band here: `[B, n]` in steps, see `Header.treble`."""
+    treble_bytes: int = 0
+    """Bytes that they take in the stream."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,24 @@ class _Range:
 
     def touch(self, start: int, stop: int) -> bool:
         return stop > self.start and (self.stop is None or start < self.stop)
+
+
+@dataclass
+class _Gains:
+    """What follows a segment."""
+
+    stop: int
+    """Offset of what stands behind."""
+    of: dict[bytes, dict[int, NDArray[np.int64]]] = field(default_factory=lambda: {ENVELOPE: {}, TREBLE: {}})
+    """By type of unit and channel, `[B, n]`."""
+    num_bytes: dict[bytes, int] = field(default_factory=lambda: {ENVELOPE: 0, TREBLE: 0})
+
+
+_GAINS: Mapping[bytes, tuple[GainKind, ProblemKind, tuple[str, str]]] = {
+    ENVELOPE: (ENVELOPE_GAINS, "envelope", ("an envelope", "it sounds duller")),
+    TREBLE: (TREBLE_GAINS, "treble", ("the treble", "it is lost there")),
+}
+"""By type of unit: kind of gains, kind of problem, and what to say of it."""
 
 
 class Reader:
@@ -164,10 +186,16 @@ class Reader:
                 damage = None
                 if frames.stop is not None and head.start_frame >= frames.stop:
                     return
-                after, gains, gains_bytes = self._envelopes(found)
+                gains = self._gains(found)
                 if head.stop_frame > frames.start:
-                    yield replace(self._segment(found, wanted), gains=gains, gains_bytes=gains_bytes)
-                place = _Place(after, head.sequence + 1, head.stop_frame)
+                    yield replace(
+                        self._segment(found, wanted),
+                        gains=gains.of[ENVELOPE],
+                        gains_bytes=gains.num_bytes[ENVELOPE],
+                        treble=gains.of[TREBLE],
+                        treble_bytes=gains.num_bytes[TREBLE],
+                    )
+                place = _Place(gains.stop, head.sequence + 1, head.stop_frame)
 
     @cached_property
     def _index(self) -> Index | None:
@@ -234,33 +262,34 @@ class Reader:
         except ValueError:
             return None
 
-    def _envelopes(self, found: SegmentAt) -> tuple[int, dict[int, NDArray[np.int64]], int]:
-        """Gains of the channels of a segment, which follow it, with their bytes; and what stands behind them.
+    def _gains(self, found: SegmentAt) -> _Gains:
+        """Gains of the channels of a segment, which follow it.
 
         Nothing is looked for, and a pipe not waited for, in a stream that says it has none.
         """
-        gains: dict[int, NDArray[np.int64]] = {}
-        offset, num_bytes = found.stop, 0
-        if self.header.envelope is None:
-            return offset, gains, num_bytes
-        for _ in range(self.header.coded_channels):
-            unit = self._scanner.unit_at(offset)
-            if not isinstance(unit, UnitAt) or unit.kind != ENVELOPE:
+        layouts = {ENVELOPE: self.header.envelope, TREBLE: self.header.treble}
+        gains = _Gains(found.stop)
+        for _ in range(self.header.coded_channels * sum(layout is not None for layout in layouts.values())):
+            unit = self._scanner.unit_at(gains.stop)
+            layout = layouts.get(unit.kind) if isinstance(unit, UnitAt) else None
+            if not isinstance(unit, UnitAt) or layout is None:
                 break
-            values = self._gains(unit, found.head)
+            kind, name, loss = _GAINS[unit.kind]
+            values = self._values(unit, found.head, layout, kind)
             if values is None:
                 where = self._where(found.head)
-                self._report("envelope", f"an envelope is damaged in {where}: it sounds duller", found.head.start_frame)
+                self._report(name, f"{loss[0]} is damaged in {where}: {loss[1]}", found.head.start_frame)
             else:
-                gains[values[0]] = values[1]
-                num_bytes += values[2]
-            offset = unit.stop
-        return offset, gains, num_bytes
+                channel, steps, num_bytes = values
+                gains.of[unit.kind][channel] = steps
+                gains.num_bytes[unit.kind] += num_bytes
+            gains.stop = unit.stop
+        return gains
 
-    def _gains(self, unit: UnitAt, head: SegmentHead) -> tuple[int, NDArray[np.int64], int] | None:
+    def _values(
+        self, unit: UnitAt, head: SegmentHead, layout: GainLayout, kind: GainKind
+    ) -> tuple[int, NDArray[np.int64], int] | None:
         """Channel, gains `[B, n]` and their bytes; None if they are damaged, or in a coding that this version lacks."""
-        layout = self.header.envelope
-        assert layout is not None
         shape = layout.num_bands, layout.num_columns(head.num_frames)
         # More bytes than raw gains take cannot be right, and are not asked for.
         if unit.num_bytes > 2 * MAX_VARINT_BYTES + 1 + shape[0] * shape[1]:
@@ -269,13 +298,13 @@ class Reader:
         if body is None:
             return None
         try:
-            envelope = parse_envelope(body)
-            if envelope.sequence != head.sequence or envelope.channel >= self.header.coded_channels:
+            gains = parse_gains(body)
+            if gains.sequence != head.sequence or gains.channel >= self.header.coded_channels:
                 return None
-            values = GAIN_CODINGS[envelope.coding].decode(envelope.data, shape, NUM_GAINS)
+            values = kind.codings[gains.coding].decode(gains.data, shape, kind.count)
         except (KeyError, ValueError):
             return None
-        return envelope.channel, values + LOWEST_GAIN, len(envelope.data)
+        return gains.channel, values + kind.lowest, len(gains.data)
 
     # --- problems
 

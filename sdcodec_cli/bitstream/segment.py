@@ -15,6 +15,7 @@ SYNC = b"\xf5SDs"
 INDEX = b"SIDX"
 END = b"SDCE"
 ENVELOPE = b"senv"
+TREBLE = b"strb"
 MIN_SEGMENT_BYTES = 14
 MAX_FRAMES = 2**40
 """Of a whole stream; 700 years at 50 frames per second."""
@@ -144,8 +145,8 @@ def _chunks(cursor: Cursor, header: Header, num_frames: int) -> Iterator[Chunk]:
 
 
 @dataclass(frozen=True)
-class EnvelopeUnit:
-    """The band gains of one channel of the segment before it."""
+class GainsUnit:
+    """Band gains of one channel of the segment before it: its envelope, or its treble."""
 
     sequence: int
     """Of that segment."""
@@ -154,16 +155,16 @@ class EnvelopeUnit:
     data: bytes
 
 
-def encode_envelope(unit: EnvelopeUnit) -> bytes:
-    """The body of an envelope."""
+def encode_gains(unit: GainsUnit) -> bytes:
+    """The body of an envelope or a treble."""
     return varint(unit.sequence) + varint(unit.channel) + bytes([unit.coding]) + unit.data
 
 
-def parse_envelope(body: bytes) -> EnvelopeUnit:
-    """An envelope from its body. `ValueError` if it is too short."""
+def parse_gains(body: bytes) -> GainsUnit:
+    """An envelope or a treble from its body. `ValueError` if it is too short."""
     cursor = Cursor(body)
     sequence, channel, coding = cursor.varint(), cursor.varint(), cursor.uint(1)
-    return EnvelopeUnit(sequence, channel, coding, body[cursor.position :])
+    return GainsUnit(sequence, channel, coding, body[cursor.position :])
 
 
 def encode_unit(kind: bytes, body: bytes) -> bytes:

@@ -9,20 +9,21 @@ from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .codings import CODINGS, GAIN_CODINGS, LOWEST_GAIN, NUM_GAINS, RANGE, RAW
-from .header import DomainEntry, Header, StreamKey, encode_header
+from .codings import CODINGS, ENVELOPE_GAINS, RANGE, RAW, TREBLE_GAINS, GainKind
+from .header import DomainEntry, GainLayout, Header, StreamKey, encode_header
 from .segment import (
     END,
     ENVELOPE,
     INDEX,
     MAX_FRAMES,
+    TREBLE,
     Chunk,
     End,
     EndUnit,
-    EnvelopeUnit,
+    GainsUnit,
     SegmentHead,
     encode_end,
-    encode_envelope,
+    encode_gains,
     encode_index,
     encode_segment,
     encode_unit,
@@ -53,7 +54,9 @@ class Writer:
         self.payload_bytes = 0
         """Bytes so far that hold codes and gains."""
         self.gains_bytes = 0
-        """Bytes so far that hold gains."""
+        """Bytes so far that hold gains of envelopes."""
+        self.treble_bytes = 0
+        """Bytes so far that hold gains of treble."""
         self._write(encode_header(header))
 
     def write(
@@ -62,13 +65,15 @@ class Writer:
         num_frames: int | None = None,
         *,
         gains: Mapping[int, NDArray[np.integer[Any]]] | None = None,
+        treble: Mapping[int, NDArray[np.integer[Any]]] | None = None,
     ) -> None:
         """Write one segment, 1 to `header.segment_frames` frames.
 
         Codes are integers `[K, n]`, all with the same n and each below the `codebook_size` of its domain. K is the
         domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a silent
         stream, a missing key for one that was removed. Without any array, `num_frames` says how long the segment is.
-        Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of `header.envelope`.
+        Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of `header.envelope`, and
+        treble likewise in those of `header.treble`.
         """
         import numpy as np
 
@@ -84,7 +89,8 @@ class Writer:
         for stream, array_ in arrays.items():
             for group, data in enumerate(_pack_groups(array_, self._header.domain_of(stream))):
                 payload[group, stream] = data
-        envelopes = [self._envelope(channel, values, num_frames) for channel, values in sorted((gains or {}).items())]
+        envelopes = self._units(gains, num_frames, self._header.envelope, ENVELOPE_GAINS, "an envelope")
+        trebles = self._units(treble, num_frames, self._header.treble, TREBLE_GAINS, "treble")
         order = sorted(payload)
         chunks = tuple(
             Chunk(stream, group, RAW, len(payload[group, stream]), zlib.crc32(payload[group, stream]))
@@ -96,10 +102,12 @@ class Writer:
         self._next_frame += num_frames
         self._write(encode_segment(head, self._header) + b"".join(payload[place] for place in order))
         self.payload_bytes += head.payload_bytes
-        for unit in envelopes:
-            self._write(encode_unit(ENVELOPE, encode_envelope(unit)))
-            self.gains_bytes += len(unit.data)
-            self.payload_bytes += len(unit.data)
+        for kind, units in ((ENVELOPE, envelopes), (TREBLE, trebles)):
+            self._write(b"".join(encode_unit(kind, encode_gains(unit)) for unit in units))
+        gains_bytes, treble_bytes = (sum(len(unit.data) for unit in units) for units in (envelopes, trebles))
+        self.gains_bytes += gains_bytes
+        self.treble_bytes += treble_bytes
+        self.payload_bytes += gains_bytes + treble_bytes
 
     def close(self, original_samples: int) -> None:
         """Write index and end. `original_samples` per channel, at the original rate; a decoder returns so many."""
@@ -128,22 +136,32 @@ class Writer:
             raise ValueError(f"a stream must not have more than {MAX_FRAMES} frames")
         return num_frames
 
-    def _envelope(self, channel: int, gains: NDArray[np.integer[Any]], num_frames: int) -> EnvelopeUnit:
-        layout = self._header.envelope
-        if layout is None:
-            raise ValueError("gains in a stream whose header has no envelope")
-        if not 0 <= channel < self._header.coded_channels:
-            raise ValueError(f"no channel {channel} in a stream of {self._header.coded_channels}")
-        shape = layout.num_bands, layout.num_columns(num_frames)
-        values = gains - LOWEST_GAIN
-        if gains.dtype.kind != "i" or gains.shape != shape or values.min() < 0 or values.max() >= NUM_GAINS:
-            highest = LOWEST_GAIN + NUM_GAINS - 1
-            raise ValueError(f"gains must be {list(shape)} integers from {LOWEST_GAIN} to {highest}")
-        coding, data = min(
-            ((coding, GAIN_CODINGS[coding].encode(values, NUM_GAINS)) for coding in (RANGE, RAW)),
-            key=lambda coded: len(coded[1]),
-        )
-        return EnvelopeUnit(len(self._offsets), channel, coding, data)
+    def _units(
+        self,
+        gains: Mapping[int, NDArray[np.integer[Any]]] | None,
+        num_frames: int,
+        layout: GainLayout | None,
+        kind: GainKind,
+        name: str,
+    ) -> list[GainsUnit]:
+        """What holds the gains of one kind of all channels that have any."""
+        units = []
+        for channel, steps in sorted((gains or {}).items()):
+            if layout is None:
+                raise ValueError(f"gains in a stream whose header has no {name.removeprefix('an ')}")
+            if not 0 <= channel < self._header.coded_channels:
+                raise ValueError(f"no channel {channel} in a stream of {self._header.coded_channels}")
+            shape = layout.num_bands, layout.num_columns(num_frames)
+            values = steps - kind.lowest
+            if steps.dtype.kind != "i" or steps.shape != shape or values.min() < 0 or values.max() >= kind.count:
+                highest = kind.lowest + kind.count - 1
+                raise ValueError(f"gains of {name} must be {list(shape)} integers from {kind.lowest} to {highest}")
+            coding, data = min(
+                ((coding, kind.codings[coding].encode(values, kind.count)) for coding in (RANGE, RAW)),
+                key=lambda coded: len(coded[1]),
+            )
+            units.append(GainsUnit(len(self._offsets), channel, coding, data))
+        return units
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)

@@ -138,7 +138,7 @@ def _show_coding(result: BenchResult) -> None:
     where = result.processor if result.device == "cpu" else result.device
     put(f"{result.model} in {result.runtime} on {where}, {result.threads} threads, {result.seconds:g} s of noise\n")
     speeds = [
-        ("encode, effort 0, no envelope", result.encode),
+        ("encode, effort 0, codes alone", result.encode),
         ("encode, effort 0", result.encode_enveloped),
         (f"encode, effort {result.effort}", result.encode_refined if result.effort else None),
         ("decode mix", result.decode_mix),

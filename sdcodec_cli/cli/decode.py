@@ -79,6 +79,15 @@ def decode(
             show_default=False,
         ),
     ] = None,
+    below: Annotated[
+        float | None,
+        typer.Option(
+            metavar="HZ",
+            parser=parse_positive,
+            help="Leave out the treble, which lies above the model's band: 8000 for a model at 16 kHz.",
+            show_default=False,
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -141,6 +150,7 @@ def decode(
                         start=start,
                         duration=length,
                         share=DEFAULT_SHARE if envelope is None else envelope,
+                        below=below,
                         force_model=force_model,
                         overwrite=force,
                         progress=progress,

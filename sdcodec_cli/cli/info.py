@@ -8,7 +8,7 @@ from .console import Console, duration, num_bytes, put, source_name, table, wron
 from .options import Json, StreamInputs
 
 if TYPE_CHECKING:
-    from ..engine.inspect import EnvelopeReport, FileReport
+    from ..engine.inspect import FileReport, GainsReport
 
 
 def info(inputs: StreamInputs, json: Json = False) -> None:
@@ -45,7 +45,7 @@ def info(inputs: StreamInputs, json: Json = False) -> None:
 
 
 def _show_one(report: FileReport) -> None:
-    envelope = report.envelope
+    gains = (("envelope", report.envelope), ("treble", report.treble))
     coded = "mono" if report.coded_channels == 1 else f"{report.coded_channels} channels"
     rows = [
         ("duration", duration(report.duration)),
@@ -53,7 +53,7 @@ def _show_one(report: FileReport) -> None:
         ("model", f"{report.model} ({report.sample_rate} Hz), weights {report.weights_sha256[:8]}"),
         ("size", f"{num_bytes(report.num_bytes)}, {report.file_bitrate:.2f} kbit/s"),
         ("payload", f"{num_bytes(report.payload_bytes)}, {report.bitrate:.2f} kbit/s"),
-        *(() if envelope is None else (("envelope", _envelope(envelope)),)),
+        *((name, _gains(found)) for name, found in gains if found),
         ("gain", f"{report.gain_db:+.1f} dB before coding"),
         ("segments", f"{report.num_segments} of up to {report.segment_frames / report.frame_rate:g} s"),
         ("format", f"{report.format_version}, written by {report.encoder}"),
@@ -82,7 +82,7 @@ def _show_one(report: FileReport) -> None:
     )
 
 
-def _envelope(report: EnvelopeReport) -> str:
+def _gains(report: GainsReport) -> str:
     return (
         f"{num_bytes(report.num_bytes)}, {report.bitrate:.2f} kbit/s; {report.num_bands} bands every "
         f"{1000 * report.seconds:g} ms, in {100 * report.present:.0f} % of the segments"

@@ -97,7 +97,7 @@ SCHEMAS = [
     ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
-    ("`envelope`", "sdcodec_cli.engine.inspect", "EnvelopeReport"),
+    ("`envelope` and `treble`", "sdcodec_cli.engine.inspect", "GainsReport"),
     ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),
     ("`sdc train --json`", "sdcodec_cli.engine.train.loop", "TrainResult"),
     ("`sdc eval --json`", "sdcodec_cli.engine.evaluate.score", "EvalResult"),
@@ -132,7 +132,7 @@ _TYPES = {
     "Split": "text",
     "Task": "text",
     "StepCost": "object",
-    "EnvelopeReport": "object",
+    "GainsReport": "object",
     "ProblemKind": "text",
 }
 

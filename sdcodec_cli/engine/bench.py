@@ -12,7 +12,7 @@ import numpy as np
 
 from ..audio import Wav
 from ..runtime import CodecModel, Model, SeparatorModel
-from .codec import Codec
+from .codec import Codec, Codes
 from .separate import separate_wav
 from .separator import Separator
 from .stream import BLOCK_FRAMES
@@ -52,11 +52,11 @@ class BenchResult:
     encode: float | None = None
     """Audio to codes of all domains, the encoder's own, without an envelope."""
     encode_enveloped: float | None = None
-    """The same with an envelope, for which the mix is decoded once."""
+    """The same with envelope and treble, for which the mix is decoded once."""
     encode_refined: float | None = None
-    """With an envelope and by analysis by synthesis; with effort 0 there is none of it, and this is the one before."""
+    """With these and by analysis by synthesis; with effort 0 there is none of it, and this is the one before."""
     decode_mix: float | None = None
-    """With the envelope applied, as all that follow."""
+    """With envelope and treble, as all that follow."""
     decode_one: float | None = None
     """One stem."""
     decode_all: float | None = None
@@ -99,27 +99,28 @@ def bench(
 
 
 def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]], float]) -> dict[str, float]:
-    plain = codec.at_effort(0)
-    codes = plain.encode(wav, active=codec.domains)
+    plain, wide = codec.at_effort(0), codec.wide_rate
+    whole = wav if wide is None else np.resize(wav, len(wav) * wide // codec.sample_rate)
+
+    def encode(at: Codec) -> Codes:
+        return at.encode(whole, sample_rate=wide, active=codec.domains, normalize=False)
+
+    codes = encode(plain)
     streams = {domain: found[0] for domain, found in codes.codes.items()}
     num_frames = next(iter(streams.values())).shape[-1]
-
-    envelope = codes.envelope
-    assert envelope is not None
-    gains = envelope.of_frames(0, num_frames)
+    both = (codes.envelope, codes.treble)
+    layouts = [None if each is None else each.layout for each in both]
+    gains = [None if each is None else each.of_frames(0, num_frames) for each in both]
 
     def decode(*stems: str) -> object:
-        decoder = codec.stream_decoder(stems, layout=envelope.layout)
-        return [*decoder.push(streams, num_frames, gains), *decoder.finish()]
+        decoder = codec.stream_decoder(stems, envelope=layouts[0], treble=layouts[1])
+        return [*decoder.push(streams, num_frames, *gains), *decoder.finish()]
 
-    def encode(at: Codec, *, envelope: bool = True) -> float:
-        return speed(lambda: at.encode(wav, active=codec.domains, normalize=False, envelope=envelope))
-
-    encoded, enveloped = encode(plain, envelope=False), encode(plain)
+    leveled = speed(lambda: encode(plain))
     return {
-        "encode": encoded,
-        "encode_enveloped": enveloped,
-        "encode_refined": encode(codec) if codec.effort else enveloped,
+        "encode": speed(lambda: plain.encode(wav, active=codec.domains, normalize=False, envelope=False)),
+        "encode_enveloped": leveled,
+        "encode_refined": speed(lambda: encode(codec)) if codec.effort else leveled,
         "decode_mix": speed(lambda: decode("mix")),
         "decode_one": speed(lambda: decode(codec.domains[0])),
         "decode_all": speed(lambda: decode(*codec.domains)),

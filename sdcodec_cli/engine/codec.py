@@ -15,27 +15,29 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import Wav, db_to_amplitude, integrated_loudness
+from ..audio import Wav, db_to_amplitude, integrated_loudness, resampled
 from ..audio.bands import SHARE
-from ..bitstream import EnvelopeLayout
+from ..bitstream import GainLayout
+from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from ..errors import ModelError
 from ..families import of
 from ..recipe import MAX_EFFORT
 from ..runtime import CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import ModelEntry, find, weights_path
-from .envelope import Gains, envelope_bitrate, layout_for
-from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
+from .envelope import Bands, Gains, envelope_bitrate, layout_for
+from .stream import SEGMENT_FRAMES, StreamDecoder
 from .stream_encoder import StreamEncoder
+from .treble import FACTOR, Treble, treble_layout_for
 
 M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """What decoded audio lacks in bands; see `engine.envelope`."""
+class BandGains:
+    """What decoded audio lacks in bands; see `engine.envelope` and `engine.treble`."""
 
-    layout: EnvelopeLayout
+    layout: GainLayout
     gains: Gains
     """Of signals, bands, and times that begin anew with every segment of 100 frames, in steps: `[B, bands, n]`."""
 
@@ -66,11 +68,13 @@ class Codes:
     gain_db: NDArray[np.float64]
     """Gain that was applied before encoding and is undone by decoding, in dB, `[B]`."""
     num_samples: int
-    """T of the signal."""
+    """T of the signal at the model's rate."""
     leading: tuple[int, ...]
     """Shape of the signal without its last axis; the product is B."""
-    envelope: Envelope | None = None
+    envelope: BandGains | None = None
     """Of the mix of all domains."""
+    treble: BandGains | None = None
+    """Of the octave above the model's band, if that was given."""
 
 
 def load_codec(
@@ -238,6 +242,11 @@ class Codec(Loaded[CodecModel]):
         return self.model.hop_length
 
     @property
+    def wide_rate(self) -> int | None:
+        """Of audio with treble, in Hz, twice `sample_rate`; None for a model whose band needs nothing above it."""
+        return None if self.treble_layout is None else FACTOR * self.sample_rate
+
+    @property
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sample_rate / self.hop_length
@@ -257,9 +266,14 @@ class Codec(Loaded[CodecModel]):
         """Frames on each side that a decoder needs to decode a frame exactly."""
         return self.model.synthesis_context
 
-    def envelope_layout(self, *, fine: bool = False) -> EnvelopeLayout:
+    def envelope_layout(self, *, fine: bool = False) -> GainLayout:
         """Of the envelopes that are made with this model."""
         return layout_for(self.sample_rate, self.hop_length, fine=fine)
+
+    @property
+    def treble_layout(self) -> GainLayout | None:
+        """Of the treble that is made with this model, if any is."""
+        return treble_layout_for(self.sample_rate, self.hop_length)
 
     def prepare(self, *, encode: bool = True, decode: bool = True, wait: bool = False) -> None:
         """Load what will be used, in the background unless told to wait; anything else is loaded on its first use."""
@@ -313,13 +327,16 @@ class Codec(Loaded[CodecModel]):
         active: Sequence[str] | None = None,
         envelope: bool = False,
         fine: bool = False,
+        treble: bool = False,
     ) -> StreamEncoder:
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
 
         Raises:
             ModelError: it is a decoder of older weights, see `decoder_for`
-            ValueError: `num_codebooks` out of range, no such domain
+            ValueError: `num_codebooks` out of range, no such domain, treble of a model that has none
         """
+        if treble and self.treble_layout is None:
+            raise ValueError(f"{self.name} codes up to {self.sample_rate / 2:g} Hz and adds no treble above that")
         if self._entry is not None:
             weights_path(self._entry)  # there are none for this in a decoder
         if num_codebooks is not None and not 1 <= num_codebooks <= self.num_codebooks:
@@ -336,17 +353,24 @@ class Codec(Loaded[CodecModel]):
             effort=self.effort,
             envelope=envelope,
             fine=fine,
+            treble=treble,
         )
 
     def stream_decoder(
-        self, stems: Sequence[str], *, layout: EnvelopeLayout | None = None, share: float = SHARE
+        self,
+        stems: Sequence[str],
+        *,
+        envelope: GainLayout | None = None,
+        share: float = SHARE,
+        treble: GainLayout | None = None,
     ) -> StreamDecoder:
         """A decoder for one mono signal whose codes arrive piece by piece.
 
         Args:
             stems: names, or `mix`
-            layout: of the gains that come with the codes, if any do
+            envelope: what gains are for that come with the codes, if any do
             share: see `decode`
+            treble: likewise, of what is above; audio comes out at `wide_rate` then
 
         Raises:
             ValueError: no such stem, or `share` out of range
@@ -355,12 +379,20 @@ class Codec(Loaded[CodecModel]):
             self.check_stem(stem)
         if not 0 <= share <= 1:
             raise ValueError(f"the share of the envelope must be from 0 to 1, got {share}")
-        return StreamDecoder(self.model, stems, layout, share)
+        rate, hop = self.sample_rate, self.hop_length
+        return StreamDecoder(
+            self.model,
+            stems,
+            envelope=Bands(envelope, rate, hop) if envelope else None,
+            share=share,
+            treble=Treble(treble, rate, hop) if treble else None,
+        )
 
     def encode(
         self,
         wav: Any,
         *,
+        sample_rate: int | None = None,
         num_codebooks: int | None = None,
         active: Sequence[str] | None = None,
         normalize: bool = True,
@@ -370,8 +402,8 @@ class Codec(Loaded[CodecModel]):
         """Encode mono signals.
 
         Args:
-            wav: floats in −1…1 at `sample_rate`, `[..., T]`, an array of any kind or a tensor; each row is a signal by
-                itself
+            wav: floats in −1…1, `[..., T]`, an array of any kind or a tensor; each row is a signal by itself
+            sample_rate: of `wav`: that of the codec, which is the default, or `wide_rate`, from which treble is taken
             num_codebooks: codebooks to keep of each domain; all by default
             active: domains that are active throughout, and no others are; by default the model finds out in which
                 segments each is active. Analysis by synthesis puts all of the audio into these: to get one of several
@@ -383,55 +415,70 @@ class Codec(Loaded[CodecModel]):
 
         Raises:
             ValueError: no samples, samples that are not floats or not finite, `num_codebooks` out of range, no such
-                domain
+                domain, another rate
         """
         signal = checked_audio(wav)
-        layout = self.envelope_layout(fine=fine)
-        gains, codes, activity, envelopes = [], [], [], []
+        treble = self._is_wide(sample_rate)
+        gains, codes, activity, envelopes, trebles = [], [], [], [], []
         for row in signal.reshape(-1, signal.shape[-1]):
             # Training data has no constant offset, and nobody hears one.
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
+            wide, row = row, resampled(row, FACTOR * self.sample_rate, self.sample_rate) if treble else row
             gain = self.gain_for(integrated_loudness(row[None], self.sample_rate)) if normalize else 0.0
-            encoder = self.stream_encoder(num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine)
-            segments = [*encoder.push(row * np.float32(db_to_amplitude(gain))), *encoder.finish()]
+            encoder = self.stream_encoder(
+                num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine, treble=treble
+            )
+            factor = np.float32(db_to_amplitude(gain))
+            segments = [*encoder.push(row * factor, wide * factor if treble else None), *encoder.finish()]
             gains.append(gain)
             codes.append(np.concatenate([segment.codes for segment in segments], axis=-1))
             lengths = [segment.num_frames for segment in segments]
             activity.append(np.stack([segment.active for segment in segments], axis=-1).repeat(lengths, axis=-1))
-            envelopes.append(np.concatenate([_gains(segment, layout) for segment in segments], axis=-1))
+            envelopes.append([segment.gains for segment in segments])
+            trebles.append([segment.treble for segment in segments])
         all_codes, all_active = np.stack(codes, axis=1), np.stack(activity, axis=1)
         return Codes(
             codes=dict(zip(self.domains, all_codes, strict=True)),
             active=dict(zip(self.domains, all_active, strict=True)),
             gain_db=np.array(gains),
-            num_samples=signal.shape[-1],
+            num_samples=len(row),
             leading=tuple(signal.shape[:-1]),
-            envelope=Envelope(layout, np.stack(envelopes)) if envelope else None,
+            envelope=_joined(self.envelope_layout(fine=fine), envelopes, lengths, ENVELOPE_GAINS) if envelope else None,
+            treble=_joined(self.treble_layout, trebles, lengths, TREBLE_GAINS)
+            if self.treble_layout and treble
+            else None,
         )
 
-    def decode(self, codes: Codes, *, stem: str = "mix", share: float = SHARE) -> Wav:
+    def decode(self, codes: Codes, *, stem: str = "mix", share: float = SHARE, sample_rate: int | None = None) -> Wav:
         """Decode one stem, or the mix of all domains that `codes` has.
 
         Args:
             codes: what `encode` gave
             stem: a domain, or `mix`
             share: of the envelope, from 0, nearest to the waveform, to 1, the levels of the original
+            sample_rate: of what comes out: that of the codec, which is the default, or `wide_rate`, with the treble
 
         Returns:
-            `[..., T]`, the shape of what was encoded
+            `[..., T]`, the shape of what was encoded; at `wide_rate` T is `2 * codes.num_samples`
 
         Raises:
-            ValueError: no such stem, or `share` out of range
+            ValueError: no such stem, `share` out of range, or another rate
         """
         self.check_stem(stem)
         if stem != "mix" and stem not in codes.codes:
             raise ValueError(f"these codes have no {stem}; they have {', '.join(codes.codes)}")
-        envelope = codes.envelope
+        wide = self._is_wide(sample_rate)
+        envelope, treble = codes.envelope, codes.treble if wide else None
+        length = codes.num_samples * (FACTOR if wide else 1)
+        # Codes without treble have nothing above, at whatever rate.
+        layout = (treble.layout if treble else self.treble_layout) if wide else None
         wavs = []
         for row, gain in enumerate(codes.gain_db):
-            decoder = self.stream_decoder([stem], layout=envelope.layout if envelope else None, share=share)
+            decoder = self.stream_decoder(
+                [stem], envelope=envelope.layout if envelope else None, share=share, treble=layout
+            )
             frames = next(iter(codes.codes.values())).shape[-1]
-            gains = envelope.of_frames(row, frames) if envelope else None
+            gains, above = (each.of_frames(row, frames) if each else None for each in (envelope, treble))
             pieces = []
             for start in range(0, frames, SEGMENT_FRAMES):
                 span = slice(start, min(start + SEGMENT_FRAMES, frames))
@@ -439,15 +486,30 @@ class Codec(Loaded[CodecModel]):
                     domain: streams[row, :, span] if bool(codes.active[domain][row, start]) else None
                     for domain, streams in codes.codes.items()
                 }
-                pieces += decoder.push(segment, span.stop - start, None if gains is None else gains[:, span])
+                own = (None if each is None else each[:, span] for each in (gains, above))
+                pieces += decoder.push(segment, span.stop - start, *own)
             pieces += decoder.finish()
             whole = np.concatenate([piece[0] for piece in pieces])
-            wavs.append(whole[: codes.num_samples] * np.float32(db_to_amplitude(-gain)))
-        return np.stack(wavs).reshape(*codes.leading, codes.num_samples)
+            wavs.append(whole[:length] * np.float32(db_to_amplitude(-gain)))
+        return np.stack(wavs).reshape(*codes.leading, length)
+
+    def _is_wide(self, sample_rate: int | None) -> bool:
+        """Whether this is the rate of audio with treble; a `ValueError` if it is neither that nor the model's."""
+        known = [rate for rate in (self.sample_rate, self.wide_rate) if rate is not None]
+        if sample_rate is not None and sample_rate not in known:
+            raise ValueError(
+                f"sample_rate must be {' or '.join(map(str, known))}, got {sample_rate}; resample it first"
+            )
+        return sample_rate not in (None, self.sample_rate)
 
 
-def _gains(segment: CodedSegment, layout: EnvelopeLayout) -> Gains:
-    """Of a segment, zeros where it has no envelope: `[bands, n]`."""
-    if segment.gains is not None:
-        return segment.gains
-    return np.zeros((layout.num_bands, layout.num_columns(segment.num_frames)), dtype=np.int64)
+def _joined(
+    layout: GainLayout, signals: Sequence[Sequence[Gains | None]], lengths: Sequence[int], kind: GainKind
+) -> BandGains:
+    """Gains of all segments of all signals, each segment of as many frames as `lengths` says."""
+    shapes = [(layout.num_bands, layout.num_columns(length)) for length in lengths]
+    rows = [
+        [np.full(shape, kind.absent) if gains is None else gains for gains, shape in zip(row, shapes, strict=True)]
+        for row in signals
+    ]
+    return BandGains(layout, np.stack([np.concatenate(row, axis=-1) for row in rows]))

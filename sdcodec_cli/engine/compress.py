@@ -31,7 +31,7 @@ from ..audio import (
     layout_name,
     loudness_weights,
 )
-from ..bitstream import DomainEntry, EnvelopeLayout, Header, StreamKey, Writer
+from ..bitstream import DomainEntry, GainLayout, Header, StreamKey, Writer
 from ..bitstream.header import MAX_RATE
 from ..errors import InputError
 from ..progress import Progress
@@ -61,11 +61,13 @@ class CompressResult:
     bitrate: float
     """Of the whole file, in kbit/s."""
     payload_bitrate: float
-    """Of codes and envelope alone, in kbit/s."""
+    """Of codes, envelope and treble alone, in kbit/s."""
     envelope_bitrate: float
     """Of the envelope alone, in kbit/s."""
+    treble_bitrate: float
+    """Of the treble alone, in kbit/s."""
     overhead_percent: float
-    """Bytes that are neither codes nor envelope, in percent of those that are."""
+    """Bytes that are neither codes nor gains, in percent of those that are."""
     times_real_time: float
     effort: int
     """Steps of analysis by synthesis."""
@@ -89,6 +91,7 @@ def compress(
     channels: Literal["mono", "keep"] = "mono",
     envelope: bool = True,
     fine: bool = False,
+    treble: bool = True,
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -109,6 +112,8 @@ def compress(
         envelope: store what the decoded mix lacks in bands, too, see `engine.envelope`; it is that of all domains, so
             a file with some of them has none
         fine: in more bands and more often, see `Codec.encode`
+        treble: store what lies above the model's band, too, if the source has a rate for it, see `engine.treble`; like
+            the envelope it is that of all domains
         track: which audio track of a film, from 1
         overwrite: replace an existing target
         progress: called after every block
@@ -125,6 +130,8 @@ def compress(
     began = time.monotonic()
     with AudioReader(source, track=track) as reader:
         info = reader.info
+        wide_rate = codec.wide_rate if treble and stored == codec.domains else None
+        wide_rate = wide_rate if info.sample_rate > codec.sample_rate else None
         mono = channels == "mono" or info.channels == 1
         coded_channels = 1 if mono else info.channels
         if coded_channels > 255:
@@ -152,22 +159,30 @@ def compress(
             original_samples=info.num_samples,
             tags=tags,
             envelope=codec.envelope_layout(fine=fine) if envelope else None,
+            treble=codec.treble_layout if wide_rate else None,
         )
         active_frames = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
             writer = Writer(file, header)
             active = codec.domains if domains == "all" else None
             encoders = [
-                codec.stream_encoder(num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine)
+                codec.stream_encoder(
+                    num_codebooks=num_codebooks,
+                    active=active,
+                    envelope=envelope,
+                    fine=fine,
+                    treble=wide_rate is not None,
+                )
                 for _ in range(coded_channels)
             ]
-            coder = _Coder(encoders, info.sample_rate, codec.sample_rate, gain_db)
+            coder = _Coder(encoders, info.sample_rate, codec.sample_rate, wide_rate, gain_db)
             blocks = (block - level.offset for block in _blocks(reader, mono=mono))
             for segments in coder.run(blocks, progress, info.seconds):
                 writer.write(
                     _streams(segments, codec, stored, active_frames),
                     segments[0].num_frames,
                     gains={channel: each.gains for channel, each in enumerate(segments) if each.gains is not None},
+                    treble={channel: each.treble for channel, each in enumerate(segments) if each.treble is not None},
                 )
             writer.close(coder.num_samples)
     seconds = coder.num_samples / info.sample_rate
@@ -187,6 +202,7 @@ def compress(
         bitrate=writer.bytes_written * 8 / 1000 / seconds,
         payload_bitrate=writer.payload_bytes * 8 / 1000 / seconds,
         envelope_bitrate=writer.gains_bytes * 8 / 1000 / seconds,
+        treble_bitrate=writer.treble_bytes * 8 / 1000 / seconds,
         overhead_percent=100 * (writer.bytes_written - writer.payload_bytes) / max(1, writer.payload_bytes),
         times_real_time=seconds / (time.monotonic() - began),
         effort=codec.effort,
@@ -209,7 +225,8 @@ def stream_header(
     original_channels: int = 1,
     coded_channels: int = 1,
     tags: Mapping[str, str] | None = None,
-    envelope: EnvelopeLayout | None = None,
+    envelope: GainLayout | None = None,
+    treble: GainLayout | None = None,
 ) -> Header:
     """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
     return Header(
@@ -237,6 +254,7 @@ def stream_header(
         encoder=f"sdc {__version__}",
         tags=dict(tags or {}),
         envelope=envelope,
+        treble=treble,
     )
 
 
@@ -348,9 +366,19 @@ def _streams(
 
 
 class _Coder:
-    """Resamples blocks of all channels, applies the gain, encodes them, and counts samples and frames."""
+    """Resamples blocks of all channels, applies the gain, encodes them, and counts samples and frames.
 
-    def __init__(self, encoders: Sequence[StreamEncoder], rate: int, model_rate: int, gain_db: float) -> None:
+    Args:
+        encoders: of the channels
+        rate: of the blocks, in Hz
+        model_rate: of what is encoded
+        wide_rate: of what treble is taken from; None without
+        gain_db: to apply
+    """
+
+    def __init__(
+        self, encoders: Sequence[StreamEncoder], rate: int, model_rate: int, wide_rate: int | None, gain_db: float
+    ) -> None:
         self.num_samples = 0
         """Per channel, at the original rate."""
         self.num_frames = 0
@@ -358,6 +386,7 @@ class _Coder:
         self._pushed = 0  # samples per channel at the model's rate
         self._gain = np.float32(db_to_amplitude(gain_db))
         self._resampler = StreamResampler(rate, model_rate, len(encoders))
+        self._wide = None if wide_rate is None else StreamResampler(rate, wide_rate, len(encoders))
 
     def run(
         self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
@@ -365,19 +394,23 @@ class _Coder:
         """The segments in their order, each of every channel at once."""
         for block in blocks:
             self.num_samples += block.shape[-1]
-            yield from self._push(self._resampler.push(block), last=False)
+            yield from self._push(
+                self._resampler.push(block), None if self._wide is None else self._wide.push(block), last=False
+            )
             if progress:
                 progress(self.num_samples / self._rate, total)
         rest = self._resampler.flush()
         # The resampler rounds its length down half of the time; frames must cover every sample of the original.
         missing = math.ceil(self.num_samples * self._model_rate / self._rate) - self._pushed - rest.shape[-1]
-        yield from self._push(np.pad(rest, ((0, 0), (0, max(0, missing)))), last=True)
+        rest = np.pad(rest, ((0, 0), (0, max(0, missing))))
+        yield from self._push(rest, None if self._wide is None else self._wide.flush(), last=True)
 
-    def _push(self, wav: Wav, *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
+    def _push(self, wav: Wav, wide: Wav | None, *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
         self._pushed += wav.shape[-1]
         channels = []
-        for row, encoder in zip(wav * self._gain, self._encoders, strict=True):
-            segments = encoder.push(row)
+        for index, encoder in enumerate(self._encoders):
+            above = None if wide is None else wide[index] * self._gain
+            segments = encoder.push(wav[index] * self._gain, above)
             channels.append([*segments, *encoder.finish()] if last else segments)
         for together in zip(*channels, strict=True):
             self.num_frames += together[0].num_frames

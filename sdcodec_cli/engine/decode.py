@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 
 from ..audio import AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
 from ..audio.bands import SHARE
-from ..bitstream import Header, Reader, Segment
+from ..bitstream import GainLayout, Header, Reader, Segment
 from ..errors import InputError, ModelError
 from ..progress import Progress
 from .codec import Codec
 from .compress import MASK_TAG
-from .envelope import CONTEXT_FRAMES
+from .envelope import Gains
 from .files import StemsResult, check_targets
+from .shaper import CONTEXT_FRAMES
 from .stream import SEGMENT_FRAMES, StreamDecoder
+from .treble import FACTOR
 
 MAX_GAP_FRAMES = 180_000
 """Most frames that are filled with silence for lost segments in a stream without an end: an hour at 50 frames/s."""
@@ -41,6 +43,8 @@ class DecodeResult(StemsResult):
 
     envelope: float | None
     """Share of the envelope that was applied; None for a file without one."""
+    band: float
+    """Up to which frequency there is audio, in Hz: half the model's rate, or that rate with treble."""
     older_weights: str | None
     """SHA-256 of the weights that the file was made with, where the model has replaced them; else None."""
     decoder_weights: str
@@ -58,6 +62,7 @@ def decode(
     start: float = 0.0,
     duration: float | None = None,
     share: float = SHARE,
+    below: float | None = None,
     force_model: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -75,13 +80,14 @@ def decode(
         start: in seconds
         duration: in seconds; to the end by default
         share: of the file's envelope, if it has one, see `Codec.decode`
+        below: leave out what lies above this frequency in Hz: half the model's rate, above which a file may have treble
         force_model: decode although the model's weights are not those that the file was made with
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
 
     Raises:
         StreamError: not a stream, a newer one, or one damaged beyond use
-        InputError: the file is missing, lacks a stem, or ends before `start`
+        InputError: the file is missing, lacks a stem, ends before `start`, or has no split at `below`
         ModelError: the model's shape or its weights are not those of the stream
         ValueError: no targets, two stems to one target, a time before the beginning or of no length, `share` out of
             range
@@ -126,9 +132,16 @@ def decode(
             for stem, target in targets.items()
         }
         stack.enter_context(written_together(list(writers.values())))
-        stems = _decoded_stems(reader, model, decoded, wanted, excerpt, share)
+        if below not in (None, header.sample_rate / 2):
+            raise InputError(
+                f"{name}: its sound can be cut off at {header.sample_rate / 2:g} Hz only, not at {below:g}; give "
+                f"--below {header.sample_rate / 2:g}, or leave it out"
+            )
+        layout = header.treble if below is None else None
+        stems = _decoded_stems(reader, model, decoded, wanted, excerpt, share, layout)
         written = 0
-        cut = _at_original_rate(stems, header, excerpt, len(decoded))
+        rate = header.sample_rate * (FACTOR if layout else 1)
+        cut = _at_original_rate(stems, rate, header, excerpt, len(decoded))
         for wavs in cut if reader.end else _to_the_end(cut, reader, round(start * header.original_rate)):
             by_stem = dict(zip(decoded, wavs, strict=True))
             for stem, writer in writers.items():
@@ -154,6 +167,7 @@ def decode(
         device=model.device,
         clipped={stem: writer.clipped for stem, writer in writers.items()},
         envelope=share if header.envelope else None,
+        band=rate / 2,
         older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
         decoder_weights=model.weights_sha256.hex(),
         problems=problems,
@@ -238,18 +252,22 @@ def _decoded_stems(
     domains: Sequence[str],
     excerpt: _Excerpt,
     share: float,
+    treble: GainLayout | None,
 ) -> Iterator[Wav]:
-    """Audio at the model's rate and the original level, from the excerpt's first frame on: `[S, C, T]`."""
+    """Audio at the model's rate, or twice that, and the original level, from the excerpt's first frame: `[S, C, T]`."""
     header = reader.header
-    decoders = [codec.stream_decoder(stems, layout=header.envelope, share=share) for _ in range(header.coded_channels)]
-    context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None)
+    decoders = [
+        codec.stream_decoder(stems, envelope=header.envelope, share=share, treble=treble)
+        for _ in range(header.coded_channels)
+    ]
+    context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None or treble is not None)
     begin = max(0, excerpt.first_frame - context)
     stop = None
     if excerpt.num_samples is not None:
         seconds = (excerpt.skip_samples + excerpt.num_samples) / header.original_rate + LEAD_SECONDS
         stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + context
     level = np.float32(db_to_amplitude(-header.gain_db))
-    trim = (excerpt.first_frame - begin) * header.hop_length
+    trim = (excerpt.first_frame - begin) * decoders[0].hop_length
     for wav in _run_decoders(reader, decoders, domains, begin, stop):
         if wav.shape[-1] > trim:
             yield wav[..., trim:] * level
@@ -282,7 +300,12 @@ def _run_decoders(
         frames = len(range(segment.num_frames)[span])
         yield from together(
             [
-                decoder.push(_channel(segment, channel, span), frames, _gains(reader.header, segment, channel, span))
+                decoder.push(
+                    _channel(segment, channel, span),
+                    frames,
+                    _per_frame(reader.header.envelope, segment, segment.gains.get(channel), span),
+                    _per_frame(reader.header.treble, segment, segment.treble.get(channel), span),
+                )
                 for channel, decoder in enumerate(decoders)
             ]
         )
@@ -298,16 +321,18 @@ def _channel(segment: Segment, channel: int, span: slice) -> dict[str, NDArray[n
     return {domain: codes[:, span] for (owner, domain), codes in segment.codes.items() if owner == channel}
 
 
-def _gains(header: Header, segment: Segment, channel: int, span: slice) -> NDArray[np.int64] | None:
+def _per_frame(layout: GainLayout | None, segment: Segment, gains: Gains | None, span: slice) -> Gains | None:
     """Gains of each frame of one channel `[B, F]`; None if it has none here."""
-    if header.envelope is None or channel not in segment.gains:
+    if layout is None or gains is None:
         return None
-    return header.envelope.per_frame(segment.gains[channel], segment.num_frames)[:, span]
+    return layout.per_frame(gains, segment.num_frames)[:, span]
 
 
-def _at_original_rate(stems: Iterator[Wav], header: Header, excerpt: _Excerpt, num_stems: int) -> Iterator[Wav]:
-    """Resample `[S, C, T]` to the original rate and cut out the excerpt."""
-    resampler = StreamResampler(header.sample_rate, header.original_rate, num_stems * header.coded_channels)
+def _at_original_rate(
+    stems: Iterator[Wav], rate: int, header: Header, excerpt: _Excerpt, num_stems: int
+) -> Iterator[Wav]:
+    """Resample `[S, C, T]` from `rate` to the original rate and cut out the excerpt."""
+    resampler = StreamResampler(rate, header.original_rate, num_stems * header.coded_channels)
     skip, left = excerpt.skip_samples, excerpt.num_samples
 
     def resampled() -> Iterator[Wav]:

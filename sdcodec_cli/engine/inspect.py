@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from ..bitstream import Header, Problem, Reader, StreamKey
+from ..bitstream import GainLayout, Header, Problem, Reader, StreamKey
 from ..errors import InputError
 
 
@@ -32,8 +32,8 @@ class StreamReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnvelopeReport:
-    """The envelopes of all channels."""
+class GainsReport:
+    """Gains of bands, of all channels."""
 
     num_bands: int
     """Bands of frequency that have gains."""
@@ -83,16 +83,18 @@ class FileReport:
     num_bytes: int
     """Of the whole stream, or of as much of it as there is."""
     payload_bytes: int
-    """Of codes and envelopes alone."""
+    """Of codes, envelopes and treble alone."""
     bitrate: float
-    """Of codes and envelopes, in kbit/s."""
+    """Of the same, in kbit/s."""
     file_bitrate: float
     """Of all bytes, in kbit/s."""
     overhead: float | None
-    """Bytes that are neither, in percent of those that are; None if there are none."""
+    """Other bytes in percent of these; None if there are none."""
     streams: tuple[StreamReport, ...]
-    envelope: EnvelopeReport | None
+    envelope: GainsReport | None
     """What the decoded mix lacks in bands; None if the stream does not have that."""
+    treble: GainsReport | None
+    """What lies above the model's band; None likewise."""
     problems: tuple[Problem, ...]
     """What is damaged, in the order in which it was found; none if the stream is whole."""
 
@@ -119,15 +121,16 @@ def inspect(source: str | Path | BinaryIO) -> FileReport:
 def _report(fo: BinaryIO, name: str) -> FileReport:
     reader = Reader(fo, name)
     header = reader.header
-    num_segments = num_frames = num_envelopes = gains_bytes = 0
+    num_segments = num_frames = 0
+    gains, treble = Counter[str](), Counter[str]()
     stored: Counter[StreamKey] = Counter()
     states = {key: Counter[str]() for key in header.streams}
     for segment in reader.segments():
         num_segments += 1
         num_frames = segment.start_frame + segment.num_frames
         stored.update(segment.num_bytes)
-        num_envelopes += len(segment.gains)
-        gains_bytes += segment.gains_bytes
+        gains.update(units=len(segment.gains), num_bytes=segment.gains_bytes)
+        treble.update(units=len(segment.treble), num_bytes=segment.treble_bytes)
         for key, counts in states.items():
             if key in segment.codes:
                 counts["active"] += 1
@@ -146,8 +149,22 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         duration = num_frames / header.frame_rate
     else:
         duration = original_samples / header.original_rate
-    payload_bytes = stored.total() + gains_bytes
-    layout = header.envelope
+    payload_bytes = stored.total() + gains["num_bytes"] + treble["num_bytes"]
+
+    def gains_report(layout: GainLayout | None, found: Counter[str]) -> GainsReport | None:
+        return (
+            None
+            if layout is None
+            else GainsReport(
+                num_bands=layout.num_bands,
+                seconds=layout.frames / header.frame_rate,
+                step_db=layout.step_db,
+                num_bytes=found["num_bytes"],
+                bitrate=_bitrate(found["num_bytes"], duration),
+                present=found["units"] / max(num_segments * header.coded_channels, 1),
+            )
+        )
+
     return FileReport(
         name=name,
         format_version=".".join(map(str, reader.version)),
@@ -175,16 +192,8 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         file_bitrate=_bitrate(reader.bytes_read, duration),
         overhead=100 * (reader.bytes_read - payload_bytes) / payload_bytes if payload_bytes else None,
         streams=tuple(_streams(header, stored, states, num_segments, duration)),
-        envelope=None
-        if layout is None
-        else EnvelopeReport(
-            num_bands=layout.num_bands,
-            seconds=layout.frames / header.frame_rate,
-            step_db=layout.step_db,
-            num_bytes=gains_bytes,
-            bitrate=_bitrate(gains_bytes, duration),
-            present=num_envelopes / max(num_segments * header.coded_channels, 1),
-        ),
+        envelope=gains_report(header.envelope, gains),
+        treble=gains_report(header.treble, treble),
         problems=tuple(reader.problems),
     )
 

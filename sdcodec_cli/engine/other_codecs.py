@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 
 from .. import zoo
-from ..audio import StreamResampler, Wav, db_to_amplitude, integrated_loudness
+from ..audio import Wav, db_to_amplitude, integrated_loudness, resampled
 from ..errors import ModelError, SdcError
 
 OPUS_BITRATES = (6.0, 256.0)
@@ -225,15 +225,6 @@ def _loaded(load: Callable[[], Any], device: str) -> tuple[Any, Any]:
 def installed(package: str) -> bool:
     """Whether a package can be imported."""
     return importlib.util.find_spec(package) is not None
-
-
-def resampled(wav: Wav, rate: int, new_rate: int) -> Wav:
-    """A signal `[T]` at another rate; the same array if that is its own."""
-    if rate == new_rate:
-        return wav
-    resampler = StreamResampler(rate, new_rate, 1)
-    found: Wav = np.concatenate([resampler.push(wav[None]), resampler.flush()], axis=1)[0]
-    return found
 
 
 def fitted(wav: Wav, length: int) -> Wav:

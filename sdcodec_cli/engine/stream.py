@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import Wav
-from ..bitstream import EnvelopeLayout
 from ..runtime.model import NOTHING, CodecModel, Codes
-from .envelope import Bands, Gains, StreamShaper
+from .envelope import Bands, Gains
+from .shaper import StreamShaper
+from .treble import FACTOR, Treble
 
 SEGMENT_FRAMES = 100
 """Frames of a segment, in which a domain is active throughout or not at all; 2 s at 50 frames/s."""
@@ -41,6 +42,8 @@ class CodedSegment:
     """Streams that are active in it, `[N]`."""
     gains: Gains | None = None
     """Its envelope, `[B, n]`; None if it has none."""
+    treble: Gains | None = None
+    """What lies above the model's band, `[B, n]`; None if nothing does."""
 
     @property
     def num_frames(self) -> int:
@@ -60,18 +63,26 @@ class StreamDecoder:
     Args:
         model: the model
         stems: names, or `mix`
-        layout: of the gains that come with codes, if any do
-        share: of those that is applied, from 0 to 1
+        envelope: bands of the gains that come with codes, if they are applied
+        share: how much of them is
+        treble: what is added above the model's band, if it is; audio comes out at twice its rate then
     """
 
     def __init__(
-        self, model: CodecModel, stems: Sequence[str], layout: EnvelopeLayout | None = None, share: float = 0.0
+        self,
+        model: CodecModel,
+        stems: Sequence[str],
+        *,
+        envelope: Bands | None = None,
+        share: float = 0.0,
+        treble: Treble | None = None,
     ) -> None:
         self._model, self._shaper = model, None
-        if layout is not None and share > 0:
-            bands = Bands(layout, model.sample_rate, model.hop_length)
-            self._shaper = StreamShaper(bands, len(stems), share)
-            self._gains = np.zeros((layout.num_bands, 0), dtype=np.int64)  # of frames that are not decoded yet
+        envelope = envelope if share else None
+        self.hop_length: int = model.hop_length * (FACTOR if treble else 1)
+        """Samples that come out for each frame."""
+        if envelope or treble:
+            self._shaper = StreamShaper(model.hop_length, len(stems), envelope=envelope, share=share, treble=treble)
         everything = range(len(model.streams))
         self._picked = [[index for index in everything if stem in ("mix", model.streams[index].stem)] for stem in stems]
         self._pieces: list[Codes] = []  # each [N, K, F]
@@ -80,18 +91,22 @@ class StreamDecoder:
         self._next = 0
 
     def push(
-        self, codes: Mapping[str, Codes | None], num_frames: int, gains: NDArray[np.int64] | None = None
+        self,
+        codes: Mapping[str, Codes | None],
+        num_frames: int,
+        gains: Gains | None = None,
+        treble: Gains | None = None,
     ) -> list[Wav]:
         """Take `num_frames` frames in, give out audio `[S, T]` that is complete.
 
         Args:
             codes: `[K, F]` of each stream, K possibly less than all; None or left out where it is not active
             num_frames: F
-            gains: of each frame `[B, F]`, if there are any
+            gains: of the envelope, of each frame `[B, F]`, if there are any
+            treble: of what lies above, likewise
         """
         if self._shaper:
-            missing = np.zeros((len(self._gains), num_frames), dtype=np.int64)
-            self._gains = np.concatenate([self._gains, missing if gains is None else gains], axis=-1)
+            self._shaper.push_gains(num_frames, gains, treble)
         streams = self._model.streams
         piece = np.full((len(streams), self._model.num_codebooks, num_frames), NOTHING, dtype=np.int64)
         for index, stream in enumerate(streams):
@@ -131,10 +146,7 @@ class StreamDecoder:
         self._pieces = [buffer[..., keep - self._start :]]
         self._buffered -= keep - self._start
         self._start = keep
-        if not self._shaper:
-            return inner
-        gains, self._gains = self._gains[:, : stop - start], self._gains[:, stop - start :]
-        return self._shaper.push(inner, gains)
+        return self._shaper.push(inner) if self._shaper else inner
 
 
 def joined(pieces: Sequence[NDArray[Number]]) -> NDArray[Number]:

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import SILENCE, Wav
+from ..bitstream.codings import TREBLE_GAINS
 from ..runtime.model import NOTHING, Analysis, CodecModel, Codes
+from . import treble as above
 from .envelope import BITRATE, FINE_BITRATE, Bands, choose_gains, layout_for
 from .refine import refine
 from .stream import BLOCK_FRAMES, SEGMENT_FRAMES, CodedSegment, StreamDecoder, joined
@@ -36,6 +38,7 @@ class StreamEncoder:
         effort: steps of refinement
         envelope: whether segments have one
         fine: whether that is a fine one
+        treble: whether segments say what lies above the model's band
     """
 
     def __init__(
@@ -47,8 +50,9 @@ class StreamEncoder:
         effort: int,
         envelope: bool,
         fine: bool,
+        treble: bool,
     ) -> None:
-        self._envelopes = _Envelopes(model, fine=fine) if envelope else None
+        self._levels = _Levels(model, envelope=envelope, fine=fine, treble=treble) if envelope or treble else None
         self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
         self._pieces: list[Wav] = []
         self._buffered = 0
@@ -56,8 +60,15 @@ class StreamEncoder:
         self._next = 0  # frame at which the next block begins
         self._past = np.zeros((len(model.streams), model.num_codebooks, 0), dtype=np.int64)
 
-    def push(self, wav: Wav) -> list[CodedSegment]:
-        """Take samples `[T]` in, give out the segments that are complete."""
+    def push(self, wav: Wav, wide: Wav | None = None) -> list[CodedSegment]:
+        """Take samples `[T]` in, give out the segments that are complete.
+
+        Args:
+            wav: at the model's rate
+            wide: of the same audio at twice that rate as much as there is, for treble; it may be behind or ahead
+        """
+        if self._levels and wide is not None:
+            self._levels.push_wide(wide)
         self._pieces.append(np.asarray(wav, dtype=np.float32))
         self._buffered += len(wav)
         hop, segments = self._model.hop_length, []
@@ -77,7 +88,7 @@ class StreamEncoder:
         segments = []
         while self._next < total:
             segments += self._encode(min(self._next + BLOCK_FRAMES, total))
-        return [*segments, *self._envelopes.finish()] if self._envelopes else segments
+        return [*segments, *self._levels.finish()] if self._levels else segments
 
     def _encode(self, stop: int) -> list[CodedSegment]:
         hop, start, context = self._model.hop_length, self._next, self._model.analysis_context
@@ -102,9 +113,9 @@ class StreamEncoder:
             CodedSegment(start + first, codes[..., first : first + SEGMENT_FRAMES], active[:, first])
             for first in range(0, stop - start, SEGMENT_FRAMES)
         ]
-        if self._envelopes is None:
+        if self._levels is None:
             return segments
-        return self._envelopes.push(np.pad(own, (0, (stop - start) * hop - len(own))), segments)
+        return self._levels.push(np.pad(own, (0, (stop - start) * hop - len(own))), segments)
 
     def _refined(self, wav: Wav, analysis: Analysis, inner: slice, active: NDArray[np.bool_]) -> Codes:
         """Codes of a block by analysis by synthesis, `[N, K, F]`."""
@@ -161,24 +172,36 @@ def _active_streams(activity: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(active)
 
 
-class _Envelopes:
-    """Adds envelopes to segments, by comparing what the decoder makes of them with the audio.
+class _Levels:
+    """Adds envelope and treble to segments, by comparing what the decoder makes of them with the audio.
 
     Args:
         model: the model
-        fine: whether they are fine ones
+        envelope: whether segments have one
+        fine: whether that is a fine one
+        treble: whether they say what is above
     """
 
-    def __init__(self, model: CodecModel, *, fine: bool) -> None:
+    def __init__(self, model: CodecModel, *, envelope: bool, fine: bool, treble: bool) -> None:
         self._hop, self._rate = model.hop_length, model.sample_rate
-        self._bits_per_second = 1000 * (FINE_BITRATE if fine else BITRATE)
-        layout = layout_for(model.sample_rate, model.hop_length, fine=fine)
-        self._bands = Bands(layout, model.sample_rate, model.hop_length)
         self._streams = [stream.name for stream in model.streams]
         self._decoder = StreamDecoder(model, ["mix"])
         self._waiting: list[CodedSegment] = []
-        # Both begin half a frame before the first segment that waits.
+        self._bands = self._treble = None
+        if envelope:
+            self._bands = Bands(layout_for(self._rate, self._hop, fine=fine), self._rate, self._hop)
+            self._bitrate = FINE_BITRATE if fine else BITRATE
+        if treble:
+            layout = above.treble_layout_for(self._rate, self._hop)
+            assert layout is not None
+            self._treble = above.Treble(layout, self._rate, self._hop)
+        # All three begin half a frame before the first segment that waits.
         self._original = self._decoded = np.zeros(self._hop // 2, dtype=np.float32)
+        self._wide = np.zeros(above.FACTOR * (self._hop // 2), dtype=np.float32)
+
+    def push_wide(self, wav: Wav) -> None:
+        """Take audio at twice the rate in, `[T]`."""
+        self._wide = np.concatenate([self._wide, wav])
 
     def push(self, wav: Wav, segments: Sequence[CodedSegment]) -> list[CodedSegment]:
         """Take segments and their audio `[T]` in, give out those that are complete."""
@@ -193,6 +216,7 @@ class _Envelopes:
         """Give out the rest."""
         self._add([*self._decoder.finish(), np.zeros((1, self._hop), dtype=np.float32)])
         self._original = np.pad(self._original, (0, self._hop))
+        self._wide = np.pad(self._wide, (0, max(0, above.FACTOR * len(self._original) - len(self._wide))))
         return self._complete()
 
     def _add(self, pieces: Sequence[Wav]) -> None:
@@ -200,14 +224,25 @@ class _Envelopes:
 
     def _complete(self) -> list[CodedSegment]:
         segments = []
-        while self._waiting and len(self._decoded) >= (self._waiting[0].num_frames + 1) * self._hop:
-            segment = self._waiting.pop(0)
-            length = segment.num_frames * self._hop
-            span = slice(length + self._hop)
-            if segment.active.any():
-                wanted = self._bands.wanted(self._original[span], self._decoded[span])
-                gains = choose_gains(wanted, max_bits=self._bits_per_second * length / self._rate)
-                segment = replace(segment, gains=gains)
-            segments.append(segment)
+        while self._waiting:
+            length = self._waiting[0].num_frames * self._hop
+            needed = length + self._hop
+            if len(self._decoded) < needed or (self._treble and len(self._wide) < above.FACTOR * needed):
+                break
+            segments.append(self._with_gains(self._waiting.pop(0), length))
             self._original, self._decoded = self._original[length:], self._decoded[length:]
+            self._wide = self._wide[above.FACTOR * length :]
         return segments
+
+    def _with_gains(self, segment: CodedSegment, length: int) -> CodedSegment:
+        if not segment.active.any():
+            return segment
+        seconds, decoded = length / self._rate, self._decoded[: length + self._hop]
+        gains = treble = None
+        if self._bands:
+            wanted = self._bands.wanted(self._original[: length + self._hop], decoded)
+            gains = choose_gains(wanted, max_bits=1000 * self._bitrate * seconds)
+        if self._treble:
+            wanted = self._treble.wanted(self._wide[: above.FACTOR * (length + self._hop)], decoded)
+            treble = choose_gains(wanted, max_bits=1000 * above.BITRATE * seconds, kind=TREBLE_GAINS)
+        return replace(segment, gains=gains, treble=treble)

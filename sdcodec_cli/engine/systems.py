@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
 from .. import zoo
-from ..audio import Wav
+from ..audio import Wav, resampled
 from ..audio.bands import SHARE
 from ..bitstream import Writer
+from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
 from ..errors import ModelError
 from ..families import of
 from .codec import Codec, Codes, load_codec
 from .compress import stream_header
-from .other_codecs import Opus, find_dac, find_encodec, fitted, resampled
+from .other_codecs import Opus, find_dac, find_encodec, fitted
 from .separate import separate_wav
 from .separator import Separator, open_separator
 from .stream import SEGMENT_FRAMES
@@ -142,6 +143,7 @@ class ModelCodec:
             original_rate=self.codec.sample_rate,
             original_samples=codes.num_samples,
             envelope=codes.envelope.layout if codes.envelope else None,
+            treble=codes.treble.layout if codes.treble else None,
         )
         writer = Writer(io.BytesIO(), header)
         for start in range(0, frames, SEGMENT_FRAMES):
@@ -150,10 +152,12 @@ class ModelCodec:
                 for domain, found in codes.codes.items()
             }
             gains = codes.envelope.of_segment(0, start) if codes.envelope else None
+            treble = codes.treble.of_segment(0, start) if codes.treble else None
             writer.write(
                 segment,
                 num_frames=min(SEGMENT_FRAMES, frames - start),
-                gains={} if gains is None or not gains.any() else {0: gains},
+                gains={} if gains is None or (gains == ENVELOPE_GAINS.absent).all() else {0: gains},
+                treble={} if treble is None or (treble == TREBLE_GAINS.absent).all() else {0: treble},
             )
         writer.close(codes.num_samples)
         return writer
