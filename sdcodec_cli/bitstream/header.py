@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..errors import CorruptStream, NotAStream, UnsupportedStream
@@ -24,7 +25,9 @@ ENVELOPE_MINOR, TREBLE_MINOR = 1, 2
 """Minor versions of streams with an envelope, and with treble; those with neither are of version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
-KNOWN_FEATURES = MULTICHANNEL
+STAGES = 1 << 2
+"""Bit of the required features: there are streams of several stages."""
+KNOWN_FEATURES = MULTICHANNEL | STAGES
 
 MAX_BODY_BYTES = 65_536
 MAX_RATE = 1_000_000
@@ -39,6 +42,7 @@ MAX_SEGMENT_FRAMES = 500
 MAX_CHUNKS = 4096
 """Chunks in a segment; keeps the head of a segment below 64 KiB."""
 MAX_SAMPLES = 2**62
+MAX_STAGES = 8
 MAX_BANDS = 64
 MAX_GAIN_FRAMES = 255
 
@@ -60,6 +64,7 @@ CODED_CHANNELS = 15
 GAIN = 17
 DOMAINS = 19
 SEGMENT_FRAMES = 21
+STAGE_TABLE = 25
 ORIGINAL_SAMPLES = 2
 ENCODER = 4
 TAG = 6
@@ -70,16 +75,21 @@ KNOWN_FIELDS = {
     *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
     *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG, ENVELOPE),
     TREBLE,
+    STAGE_TABLE,
 }
-OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, STAGE_TABLE}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DomainEntry:
-    """A domain as this stream stores it, which may be with fewer codebooks than its model has."""
+    """A domain as this stream stores it, which may be with fewer codebooks than its model has; or one stage of it."""
 
     name: str
     """1 to 32 of `a-z 0-9 _ -`, not starting with `_` or `-`; safe as an option value and in a file name."""
+    stem: str = ""
+    """The domain whose audio it adds to, which is `name` by default."""
+    stage: int = 0
+    """From 0, the lowest."""
     num_codebooks: int
     """Codebooks stored in this stream, 1 to 64."""
     codebook_size: int
@@ -90,7 +100,9 @@ class DomainEntry:
     """Codebooks in each layer group, base first; their sum is `num_codebooks`. By default groups of four."""
 
     def __post_init__(self) -> None:
-        check_domain_name(self.name)
+        object.__setattr__(self, "stem", self.stem or self.name)
+        for name in (self.name, self.stem):
+            check_domain_name(name)
         _check_range(f"num_codebooks of {self.name}", self.num_codebooks, 1, MAX_CODEBOOKS)
         _check_range(f"codebook_size of {self.name}", self.codebook_size, 2, MAX_CODEBOOK_SIZE)
         _check_range(f"num_shared of {self.name}", self.num_shared, 0, MAX_CODEBOOKS)
@@ -109,6 +121,26 @@ class DomainEntry:
     def chunk_bytes(self, group: int, num_frames: int) -> int:
         """Bytes of the raw codes of a layer group over `num_frames` frames."""
         return packed_bytes(self.groups[group] * num_frames, self.code_bits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerModel:
+    """A model whose audio the next stage adds to; without the stages above it, it decodes those up to its own."""
+
+    model: str
+    """See `Header`."""
+    weights_sha256: bytes
+    sample_rate: int
+    hop_length: int
+    context_frames: int
+
+    def __post_init__(self) -> None:
+        check_model_name(self.model)
+        if len(self.weights_sha256) != 32:
+            raise ValueError(f"weights_sha256 must be 32 bytes, got {len(self.weights_sha256)}")
+        _check_range("sample_rate", self.sample_rate, 1, MAX_RATE)
+        _check_range("hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
+        _check_range("context_frames", self.context_frames, 0, MAX_CONTEXT_FRAMES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +214,9 @@ class Header:
     """What the gains are for that segments may come with; None where none has any."""
     treble: GainLayout | None = None
     """The same of gains for what lies above the model's band, up to twice as high; None where nothing does."""
+    lower: tuple[LowerModel, ...] = ()
+    """Models of the stages below the last one, which is `model`; none where there is one stage. Envelope and treble are
+    those of the first."""
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
@@ -204,7 +239,14 @@ class Header:
         _check_range("segment_frames", self.segment_frames, 1, MAX_SEGMENT_FRAMES)
         num_chunks = self.coded_channels * sum(len(entry.groups) for entry in self.domains)
         _check_range("number of chunks in a segment", num_chunks, 1, MAX_CHUNKS)
-        if self.treble and not treble_fits(self.treble.edges, self.sample_rate, self.hop_length):
+        _check_range("number of stages", len(self.stages), 1, MAX_STAGES)
+        for entry in self.domains:
+            _check_range(f"stage of {entry.name}", entry.stage, 0, len(self.lower))
+            if not self.lower and entry.stem != entry.name:
+                raise ValueError(f"{entry.name} is of stem {entry.stem}, which only streams of several stages can be")
+            self.frames_in(entry, 1)
+        first = self.stages[0]
+        if self.treble and not treble_fits(self.treble.edges, first.sample_rate, first.hop_length):
             raise ValueError(f"treble cannot be made from {self.treble.edges[0]} to {self.treble.edges[-1]} Hz")
         _check_text("encoder", self.encoder, max_bytes=255)
         for key, value in self.tags.items():
@@ -216,6 +258,28 @@ class Header:
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sample_rate / self.hop_length
+
+    @functools.cached_property
+    def stages(self) -> tuple[LowerModel, ...]:
+        """The models of all stages; the last one is the whole."""
+        whole = LowerModel(
+            model=self.model,
+            weights_sha256=self.weights_sha256,
+            sample_rate=self.sample_rate,
+            hop_length=self.hop_length,
+            context_frames=self.context_frames,
+        )
+        return (*self.lower, whole)
+
+    def frames_in(self, entry: DomainEntry, num_frames: int) -> int:
+        """How many frames of a stream lie in so many of the whole model."""
+        if entry.stage == len(self.lower):
+            return num_frames
+        stage = self.stages[entry.stage]
+        frames, rest = divmod(stage.sample_rate * self.hop_length, stage.hop_length * self.sample_rate)
+        if rest or not frames:
+            raise ValueError(f"{entry.name} does not have a whole number of frames for each of the whole model")
+        return frames * num_frames
 
     @property
     def streams(self) -> list[StreamKey]:
@@ -278,10 +342,12 @@ def encode_header(header: Header) -> bytes:
         fields.append((ENVELOPE, _encode_layout(header.envelope)))
     if header.treble:
         fields.append((TREBLE, _encode_layout(header.treble)))
+    if header.lower:
+        fields.append((STAGE_TABLE, _encode_stages(header)))
     body = b"".join(varint(tag) + varint(len(value)) + value for tag, value in fields)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"the header takes {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed; shorten the tags")
-    required = MULTICHANNEL if header.coded_channels > 1 else 0
+    required = MULTICHANNEL * (header.coded_channels > 1) | STAGES * bool(header.lower)
     minor = TREBLE_MINOR if header.treble else ENVELOPE_MINOR if header.envelope else 0
     head = MAGIC + bytes([VERSION_MAJOR, minor]) + required.to_bytes(2, "little") + bytes(2)
     head += len(body).to_bytes(4, "little") + body
@@ -325,6 +391,8 @@ def read_header(source: Source, name: str) -> StoredHeader:
         header = _parse_fields(_fields(data[18:-4], name))
         if bool(required & MULTICHANNEL) != (header.coded_channels > 1):
             raise ValueError("the feature bits do not match the coded channels")
+        if bool(required & STAGES) != bool(header.lower):
+            raise ValueError("the feature bits do not match the stages")
     except ValueError as error:
         raise CorruptStream(f"{name}: the header makes no sense: {error}") from None
     return StoredHeader(header, version, num_bytes)
@@ -364,6 +432,10 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
         if not equals or key in tags:
             raise ValueError(f"tag {key!r} {'comes twice' if equals else 'has no value'}")
         tags[key] = value
+    domains = _parse_domains(Cursor(fields[DOMAINS][0]))
+    lower: tuple[LowerModel, ...] = ()
+    if STAGE_TABLE in fields:
+        domains, lower = _parse_stages(Cursor(fields[STAGE_TABLE][0]), domains)
     return Header(
         model=fields[MODEL][0].decode(),
         weights_sha256=fields[WEIGHTS_SHA256][0],
@@ -375,12 +447,13 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
         coded_channels=number(CODED_CHANNELS),
         original_samples=number(ORIGINAL_SAMPLES) if ORIGINAL_SAMPLES in fields else None,
         gain_db=int.from_bytes(fields[GAIN][0], "little", signed=True) / 256,
-        domains=_parse_domains(Cursor(fields[DOMAINS][0])),
+        domains=domains,
         segment_frames=number(SEGMENT_FRAMES),
         encoder=fields[ENCODER][0].decode(),
         tags=tags,
         envelope=_parse_layout(Cursor(fields[ENVELOPE][0])) if ENVELOPE in fields else None,
         treble=_parse_layout(Cursor(fields[TREBLE][0])) if TREBLE in fields else None,
+        lower=lower,
     )
 
 
@@ -395,6 +468,42 @@ def _parse_layout(cursor: Cursor) -> GainLayout:
     if not cursor.at_end:
         raise ValueError("bytes after the last band")
     return GainLayout(frames=frames, step_db=step / 16, edges=edges)
+
+
+def _encode_stages(header: Header) -> bytes:
+    out = bytearray([len(header.lower)])
+    for stage in header.lower:
+        out += bytes([len(stage.model.encode())]) + stage.model.encode() + stage.weights_sha256
+        out += varint(stage.sample_rate) + varint(stage.hop_length) + varint(stage.context_frames)
+    for entry in header.domains:
+        out += bytes([entry.stage, len(entry.stem)]) + entry.stem.encode()
+    return bytes(out)
+
+
+def _parse_stages(
+    cursor: Cursor, domains: tuple[DomainEntry, ...]
+) -> tuple[tuple[DomainEntry, ...], tuple[LowerModel, ...]]:
+    lower = []
+    for _ in range(cursor.uint(1)):
+        name, weights = cursor.take(cursor.uint(1)).decode(), cursor.take(32)
+        lower.append(
+            LowerModel(
+                model=name,
+                weights_sha256=weights,
+                sample_rate=cursor.varint(),
+                hop_length=cursor.varint(),
+                context_frames=cursor.varint(),
+            )
+        )
+    staged = []
+    for entry in domains:
+        stage, stem = cursor.uint(1), cursor.take(cursor.uint(1)).decode()
+        if not stem:
+            raise ValueError(f"{entry.name} has no stem")
+        staged.append(replace(entry, stage=stage, stem=stem))
+    if not cursor.at_end:
+        raise ValueError("there are bytes after the last stage")
+    return tuple(staged), tuple(lower)
 
 
 def _encode_domains(domains: tuple[DomainEntry, ...]) -> bytes:

@@ -52,7 +52,7 @@ class Segment:
     start_frame: int
     num_frames: int
     codes: dict[StreamKey, NDArray[np.int64]]
-    """`[K, n]`; K is smaller than the domain's `num_codebooks` where the upper layer groups are damaged or left out."""
+    """`[K, n]`, n being more than `num_frames` for a stage of more frames; K is smaller than the domain's `num_codebooks` where the upper layer groups are damaged or left out."""
     silent: frozenset[StreamKey]
     removed: frozenset[StreamKey]
     num_bytes: Mapping[StreamKey, int] = field(default_factory=dict)
@@ -258,7 +258,8 @@ class Reader:
         if chunk.coding not in CODINGS or len(data) != chunk.num_bytes or zlib.crc32(data) != chunk.crc32:
             return None
         try:
-            return CODINGS[chunk.coding].decode(data, (entry.groups[chunk.group], num_frames), entry.codebook_size)
+            shape = entry.groups[chunk.group], self.header.frames_in(entry, num_frames)
+            return CODINGS[chunk.coding].decode(data, shape, entry.codebook_size)
         except ValueError:
             return None
 

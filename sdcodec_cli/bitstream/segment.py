@@ -138,7 +138,8 @@ def _chunks(cursor: Cursor, header: Header, num_frames: int) -> Iterator[Chunk]:
         if (group, stream) <= before:
             raise ValueError("the chunks are not in order")
         before = (group, stream)
-        num_bytes, raw_bytes = cursor.varint(), header.domain_of(stream).chunk_bytes(group, num_frames)
+        entry = header.domain_of(stream)
+        num_bytes, raw_bytes = cursor.varint(), entry.chunk_bytes(group, header.frames_in(entry, num_frames))
         if num_bytes > raw_bytes or (coding == RAW and num_bytes < raw_bytes):
             raise ValueError(f"a chunk of {num_bytes} bytes instead of {raw_bytes}")
         yield Chunk(stream, group, coding, num_bytes, cursor.uint(4))

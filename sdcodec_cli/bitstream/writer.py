@@ -69,7 +69,7 @@ class Writer:
     ) -> None:
         """Write one segment, 1 to `header.segment_frames` frames.
 
-        Codes are integers `[K, n]`, all with the same n and each below the `codebook_size` of its domain. K is the
+        Codes are integers `[K, n]`, all with the same n in a stage and each below the `codebook_size` of its domain. K is the
         domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a silent
         stream, a missing key for one that was removed. Without any array, `num_frames` says how long the segment is.
         Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of `header.envelope`, and
@@ -125,9 +125,10 @@ class Writer:
         for stream, codes in arrays.items():
             if codes.ndim != 2:
                 raise ValueError(f"codes must be [K, n], got shape {codes.shape} for {self._header.streams[stream]}")
-            num_frames = codes.shape[1] if num_frames is None else num_frames
-            if codes.shape[1] != num_frames:
-                raise ValueError(f"streams of {num_frames} and {codes.shape[1]} frames in one segment")
+            each = self._header.frames_in(self._header.domain_of(stream), 1)
+            num_frames = codes.shape[1] // each if num_frames is None else num_frames
+            if codes.shape[1] != each * num_frames:
+                raise ValueError(f"streams of {each * num_frames} and {codes.shape[1]} frames in one segment")
         if num_frames is None:
             raise ValueError("num_frames must be given for a segment without codes")
         if not 1 <= num_frames <= self._header.segment_frames:
