@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from ..runtime import CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import ModelEntry, find, weights_path
 from .envelope import Bands, Gains, envelope_bitrate, layout_for
-from .stream import SEGMENT_FRAMES, StreamDecoder
+from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
 from .stream_encoder import StreamEncoder
 from .treble import FACTOR, Treble, treble_layout_for
 
@@ -419,7 +420,7 @@ class Codec(Loaded[CodecModel]):
         """
         signal = checked_audio(wav)
         treble = self._is_wide(sample_rate)
-        gains, codes, activity, envelopes, trebles = [], [], [], [], []
+        gains, found = [], []
         for row in signal.reshape(-1, signal.shape[-1]):
             # Training data has no constant offset, and nobody hears one.
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
@@ -429,24 +430,30 @@ class Codec(Loaded[CodecModel]):
                 num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine, treble=treble
             )
             factor = np.float32(db_to_amplitude(gain))
-            segments = [*encoder.push(row * factor, wide * factor if treble else None), *encoder.finish()]
+            found.append([*encoder.push(row * factor, wide * factor if treble else None), *encoder.finish()])
             gains.append(gain)
-            codes.append(np.concatenate([segment.codes for segment in segments], axis=-1))
-            lengths = [segment.num_frames for segment in segments]
-            activity.append(np.stack([segment.active for segment in segments], axis=-1).repeat(lengths, axis=-1))
-            envelopes.append([segment.gains for segment in segments])
-            trebles.append([segment.treble for segment in segments])
-        all_codes, all_active = np.stack(codes, axis=1), np.stack(activity, axis=1)
+        lengths = [segment.num_frames for segment in found[0]]
+
+        def joined(kind: GainKind, layout: GainLayout, gains_of: Callable[[CodedSegment], Gains | None]) -> BandGains:
+            return _joined(layout, [[gains_of(segment) for segment in segments] for segments in found], lengths, kind)
+
+        layout = self.treble_layout if treble else None
         return Codes(
-            codes=dict(zip(self.domains, all_codes, strict=True)),
-            active=dict(zip(self.domains, all_active, strict=True)),
+            codes={
+                name: np.stack([np.concatenate([each.codes[name] for each in segments], -1) for segments in found])
+                for name in found[0][0].codes
+            },
+            active={
+                name: np.stack([np.repeat([each.active[name] for each in segments], lengths) for segments in found])
+                for name in found[0][0].codes
+            },
             gain_db=np.array(gains),
             num_samples=len(row),
             leading=tuple(signal.shape[:-1]),
-            envelope=_joined(self.envelope_layout(fine=fine), envelopes, lengths, ENVELOPE_GAINS) if envelope else None,
-            treble=_joined(self.treble_layout, trebles, lengths, TREBLE_GAINS)
-            if self.treble_layout and treble
+            envelope=joined(ENVELOPE_GAINS, self.envelope_layout(fine=fine), operator.attrgetter("gains"))
+            if envelope
             else None,
+            treble=joined(TREBLE_GAINS, layout, operator.attrgetter("treble")) if layout else None,
         )
 
     def decode(self, codes: Codes, *, stem: str = "mix", share: float = SHARE, sample_rate: int | None = None) -> Wav:

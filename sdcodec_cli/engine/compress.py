@@ -359,7 +359,7 @@ def _streams(
     streams: dict[StreamKey, NDArray[np.int64] | None] = {}
     for channel, segment in enumerate(segments):
         for domain in stored:
-            codes = segment.of(codec.domains.index(domain))
+            codes = segment.stored[domain]
             streams[channel, domain] = codes
             active_frames[domain] += 0 if codes is None else segment.num_frames
     return streams

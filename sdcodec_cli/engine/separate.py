@@ -267,7 +267,6 @@ class _View:
     """The codec's stems of one view of the down-mix."""
 
     def __init__(self, codec: Codec, gain_db: float, *, inverted: bool, delay: int) -> None:
-        self._domains = codec.domains
         self._gain = np.float32((-1 if inverted else 1) * db_to_amplitude(gain_db))
         # Refined codes bring the mix closer to the audio, but make masks a little worse.
         self._encoder = codec.at_effort(0).stream_encoder()
@@ -288,8 +287,7 @@ class _View:
 
     def _decode(self, segments: list[CodedSegment]) -> None:
         for segment in segments:
-            codes = {domain: segment.of(index) for index, domain in enumerate(self._domains)}
-            self._add(self._decoder.push(codes, segment.num_frames))
+            self._add(self._decoder.push(segment.stored, segment.num_frames))
 
     def _add(self, pieces: list[Wav]) -> None:
         for piece in pieces:

@@ -35,24 +35,21 @@ Number = TypeVar("Number", np.float32, np.int64)
 class CodedSegment:
     """Codes of a segment of one mono signal."""
 
-    start_frame: int
-    codes: Codes
-    """`[N, K, F]`"""
-    active: NDArray[np.bool_]
-    """Streams that are active in it, `[N]`."""
+    num_frames: int
+    """Of the model; of a cascade, of its last one."""
+    codes: Mapping[str, Codes]
+    """Of each stream, `[K, F]`."""
+    active: Mapping[str, bool]
+    """Which streams are active in it."""
     gains: Gains | None = None
     """Its envelope, `[B, n]`; None if it has none."""
     treble: Gains | None = None
     """What lies above the model's band, `[B, n]`; None if nothing does."""
 
     @property
-    def num_frames(self) -> int:
-        """F, frames of this segment."""
-        return int(self.codes.shape[-1])
-
-    def of(self, stream: int) -> Codes | None:
-        """Codes of a stream `[K, F]`, or None where it is not active."""
-        return self.codes[stream] if self.active[stream] else None
+    def stored(self) -> dict[str, Codes | None]:
+        """Codes of each stream `[K, F]`, or None where it is not active."""
+        return {name: codes if self.active[name] else None for name, codes in self.codes.items()}
 
 
 class StreamDecoder:

@@ -54,6 +54,7 @@ class StreamEncoder:
     ) -> None:
         self._levels = _Levels(model, envelope=envelope, fine=fine, treble=treble) if envelope or treble else None
         self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
+        self._names = [stream.name for stream in model.streams]
         self._pieces: list[Wav] = []
         self._buffered = 0
         self._start = 0  # frame at which the buffer begins
@@ -109,10 +110,16 @@ class StreamEncoder:
         self._pieces = [buffer[(keep - self._start) * hop :]]
         self._buffered = len(self._pieces[0])
         self._start = keep
-        segments = [
-            CodedSegment(start + first, codes[..., first : first + SEGMENT_FRAMES], active[:, first])
-            for first in range(0, stop - start, SEGMENT_FRAMES)
-        ]
+        segments = []
+        for first in range(0, stop - start, SEGMENT_FRAMES):
+            piece = codes[..., first : first + SEGMENT_FRAMES]
+            segments.append(
+                CodedSegment(
+                    num_frames=piece.shape[-1],
+                    codes=dict(zip(self._names, piece, strict=True)),
+                    active=dict(zip(self._names, active[:, first].tolist(), strict=True)),
+                )
+            )
         if self._levels is None:
             return segments
         return self._levels.push(np.pad(own, (0, (stop - start) * hop - len(own))), segments)
@@ -184,7 +191,6 @@ class _Levels:
 
     def __init__(self, model: CodecModel, *, envelope: bool, fine: bool, treble: bool) -> None:
         self._hop, self._rate = model.hop_length, model.sample_rate
-        self._streams = [stream.name for stream in model.streams]
         self._decoder = StreamDecoder(model, ["mix"])
         self._waiting: list[CodedSegment] = []
         self._bands = self._treble = None
@@ -208,8 +214,7 @@ class _Levels:
         self._original = np.concatenate([self._original, wav])
         self._waiting += segments
         for segment in segments:
-            codes = {name: segment.of(index) for index, name in enumerate(self._streams)}
-            self._add(self._decoder.push(codes, segment.num_frames))
+            self._add(self._decoder.push(segment.stored, segment.num_frames))
         return self._complete()
 
     def finish(self) -> list[CodedSegment]:
@@ -235,7 +240,7 @@ class _Levels:
         return segments
 
     def _with_gains(self, segment: CodedSegment, length: int) -> CodedSegment:
-        if not segment.active.any():
+        if not any(segment.active.values()):
             return segment
         seconds, decoded = length / self._rate, self._decoded[: length + self._hop]
         gains = treble = None
