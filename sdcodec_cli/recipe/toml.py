@@ -163,6 +163,9 @@ def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Any:
             hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else f"; known: {', '.join(hints)}"
             raise ValueError(f"unknown field {prefix}{key}{hint}")
         values[key] = _convert(hints[key], value, f"{prefix}{key}")
+    for field in dataclasses.fields(kind):
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{prefix}{field.name} is missing; it has no default")
     return kind(**values)
 
 

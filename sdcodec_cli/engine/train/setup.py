@@ -178,7 +178,6 @@ def _pools(
     recipe: Recipe, manifest: Manifest, run: Path, options: RunOptions, report: Callable[[str], None]
 ) -> tuple[Pool, Pool | None]:
     """Clips to train on and to validate with."""
-
     domains, lowest = recipe.sources, recipe.mixing.min_sample_rate
     open_split = functools.partial(
         open_pool, manifest, domains=domains, sample_rate=recipe.model.sample_rate, min_sample_rate=lowest
