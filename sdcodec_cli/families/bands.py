@@ -13,20 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ..bitstream.header import MAX_DOMAINS, MAX_HOP_LENGTH, MAX_RATE, check_domain_name
 from ..recipe import (
-    MAX_EFFORT,
+    BandsModelFields,
+    BandsTrainingFields,
+    BranchFields,
     CodecModelFields,
-    CodecTrainingFields,
     DiscriminatorFields,
     MixingFields,
-    ModelFields,
     NetworkFields,
     QuantizerFields,
     Recipe,
     StageFields,
 )
-from ..recipe.checks import require, require_positive, require_range
+from ..recipe.bands import check_streams
+from ..recipe.checks import require, require_range
 from . import sdcodec
 from .family import Family, Stream
 from .sdcodec import SDCodecRecipe
@@ -48,44 +48,6 @@ MAX_TERM = 8
 """Of the ratio of two rates: resampling is a product with a matrix as large as its terms."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BandsModelFields(ModelFields):
-    """What a codec of several branches takes and gives."""
-
-    sample_rate: int = 32_000
-    """Rate of the audio, in Hz; that of the last branch."""
-    domains: tuple[str, ...] = ("audio",)
-    """Names of the domains; every branch has a quantizer for each."""
-    effort: int = 0
-    """Steps of analysis by synthesis that encoding takes in every branch unless told otherwise."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("model.effort", self.effort, 0, MAX_EFFORT)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BranchFields:
-    """One codec of several; its tables are those of an SD-Codec."""
-
-    sample_rate: int
-    """Rate of the audio that it codes, in Hz."""
-    hop_length: int
-    """Samples per frame."""
-    latent_dim: int = 1024
-    """Channels of the latent."""
-    activity: bool = False
-    """Whether a head on the latent tells which domains are active."""
-    encoder: NetworkFields
-    decoder: NetworkFields
-    quantizer: QuantizerFields
-
-    def __post_init__(self) -> None:
-        require_range("branches.sample_rate", self.sample_rate, 1, MAX_RATE)
-        require_range("branches.hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
-        require_positive("branches.latent_dim", self.latent_dim)
-
-
 def _paper_branches() -> tuple[BranchFields, ...]:
     """Two DAC of 2 kbit/s; strides are not in the paper, but 50 frames per second follow from its rates."""
     quantizer = QuantizerFields(num_codebooks=4, num_shared=4)
@@ -99,19 +61,6 @@ def _paper_branches() -> tuple[BranchFields, ...]:
         )
         for sample_rate, strides in ((16_000, (2, 4, 5, 8)), (32_000, (2, 5, 8, 8)))
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class BandsTrainingFields(CodecTrainingFields):
-    """Optimizer, schedule, and the weights of the losses, which are the same in all branches."""
-
-    narrow_probability: float = 0.0
-    """How often a branch above the first is given an example without what lies above the band of the branch below,
-    which it is to bring all the same (not in the paper's training)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_range("training.narrow_probability", self.narrow_probability, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,14 +105,7 @@ class BandsRecipe(Recipe):
             except ValueError as error:
                 # What an SD-Codec has in its table of the model, a branch has by itself.
                 raise ValueError(f"branches.{number}: {str(error).replace('model.', '')}") from None
-        names = [stream.name for stream in FAMILY.streams(self)]
-        require(len(names) <= MAX_DOMAINS, f"branches: {len(names)} streams, of at most {MAX_DOMAINS}; have fewer")
-        for name in names:
-            try:
-                check_domain_name(name)
-            except ValueError as error:
-                raise ValueError(f"model.domains: its stream in another branch: {error}") from None
-        require(len(set(names)) == len(names), f"model.domains: two streams have one name, of {', '.join(names)}")
+        check_streams([stream.name for stream in FAMILY.streams(self)])
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -266,7 +208,7 @@ class BandsFamily(Family[BandsRecipe]):
         from ..nn.objectives.bands import choose
 
         counts = [branch.quantizer.num_codebooks for branch in recipe.branches]
-        return choose(active, recipe.training, recipe.training.narrow_probability, counts, indices)
+        return choose(active, recipe.training, counts, indices)
 
     def objective(self, network: Bands, recipe: BandsRecipe, stage: StageFields) -> BandsObjective:
         """See `nn.objectives.bands.BandsObjective`."""

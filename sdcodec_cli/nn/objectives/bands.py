@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...recipe import CodecTrainingFields, StageFields
+from ...recipe import BandsTrainingFields, CodecTrainingFields, StageFields
 from ..bands import Bands
 from ..quantize import MultiSourceRVQ, Observer
 from . import sdcodec
@@ -42,11 +42,7 @@ class BandsChoices(CodecChoices):
 
 
 def choose(
-    active: np.ndarray,
-    fields: CodecTrainingFields,
-    narrow_probability: float,
-    num_codebooks: Sequence[int],
-    indices: range,
+    active: np.ndarray, fields: BandsTrainingFields, num_codebooks: Sequence[int], indices: range
 ) -> BandsChoices:
     """The choices for examples of which `active` `[B, N]` tells the domains; see `sdcodec.choose`."""
     chosen = sdcodec.choose(active, fields, num_codebooks[0], indices)
@@ -55,7 +51,7 @@ def choose(
     narrow = np.zeros((len(above), len(active)), dtype=bool)
     for row, index in enumerate(indices):
         rng = np.random.default_rng([fields.seed, index, CHOICES])
-        narrow[:, row] = rng.random(len(above)) < narrow_probability
+        narrow[:, row] = rng.random(len(above)) < fields.narrow_probability
     return BandsChoices(
         **{field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)},
         keep_above=torch.from_numpy(np.stack(above) if above else np.zeros((0, *shares.shape), np.int64)),
