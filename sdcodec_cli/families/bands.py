@@ -7,6 +7,7 @@ lies above, and repairs what lies below: nothing is filtered out of what it is g
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from ..recipe import (
     BandsTrainingFields,
     BranchFields,
     CodecModelFields,
+    CodecTrainingFields,
     DiscriminatorFields,
     MixingFields,
     NetworkFields,
@@ -138,7 +140,9 @@ def branch_recipe(recipe: BandsRecipe, number: int) -> SDCodecRecipe:
         discriminator=recipe.discriminator,
         mixing=recipe.mixing,
         augmentation=recipe.augmentation,
-        training=recipe.training,
+        training=CodecTrainingFields(
+            **{each.name: getattr(recipe.training, each.name) for each in dataclasses.fields(CodecTrainingFields)}
+        ),
     )
 
 
