@@ -304,9 +304,9 @@ def test_files_of_a_lower_rate_are_left_out_where_that_is_asked_for_and_counted(
     pool = open_pool(
         manifest, split=None, domains=DOMAINS, sample_rate=32_000, min_sample_rate=32_000, report=lines.append
     )
-    assert [pool.clips[domain].ends.tolist() for domain in DOMAINS] == [[64_000]] * 3
+    assert [pool.clips[domain].ends.tolist() for domain in DOMAINS] == [[32_000]] * 3
     assert lines == [f"{manifest.path}: 6 files have fewer than 32000 Hz (left out)"]
     for clips in pickle.loads(pickle.dumps(pool)).clips.values():
-        assert clips.ends.tolist() == [64_000]
+        assert clips.ends.tolist() == [32_000]
     with pytest.raises(InputError, match="has no clips of speech that have 48000 Hz or more, last 0.1 s and are not"):
         open_pool(manifest, split=None, domains=DOMAINS, sample_rate=32_000, min_sample_rate=48_000)

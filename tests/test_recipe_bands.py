@@ -38,9 +38,7 @@ def test_fields_of_a_branch_are_set_by_its_number():
     assert isinstance(recipe, BandsRecipe)
     assert [branch.quantizer.num_codebooks for branch in recipe.branches] == [2, 5]
     assert [branch.latent_dim for branch in recipe.branches] == [8, 16]
-    with pytest.raises(
-        RecipeError, match="--set branches.latent_dim: say which of the 2, from 0 to 1, as in branches.1.s"
-    ):
+    with pytest.raises(RecipeError, match="say which of the 2, from 0 to 1, as in branches.1.sample_rate"):
         override(tiny_bands(), {"branches.latent_dim": "8"})
 
 
@@ -90,13 +88,17 @@ def test_minis_have_the_bitrates_of_the_recipes_that_they_are_small_ones_of(name
         (({}, {}), {"sample_rate": 48_000}, "model.sample_rate is 48000, that of the last branch 32000; make them"),
         (({}, {"hop_length": 500}), {}, "branches.1: encoder.window_length must exceed hop_length by an even number"),
         (({}, {"latent_dim": 0}), {}, "branches.latent_dim must be positive"),
-        (({}, {}), {"domains": ("audio", "audio-2")}, "quantizer.num_shared = num_codebooks leaves nothing"),
         (({}, {}), {"domains": ("a" * 32,)}, "model.domains: a domain's name must be 1 to 32"),
     ],
 )
 def test_branches_that_make_no_codec_are_refused(branches, model, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         with_branches(*branches, **model)
+
+
+def test_two_streams_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two streams have one name, of voice, voice-2, voice-2, voice-2-2"):
+        tiny_bands(domains=("voice", "voice-2"))
 
 
 def test_no_branches_are_too_few():

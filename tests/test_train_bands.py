@@ -103,7 +103,7 @@ def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corp
 
 
 def test_without_stages_all_branches_learn_at_once(corpus, tmp_path):
-    recipe = staged(recipe=tiny_bands(rates=(16_000, 32_000, 48_000)), steps=16, average_decay=0.0)
+    recipe = staged(recipe=tiny_bands(rates=(16_000, 32_000, 48_000)), steps=10, average_decay=0.0)
     train(recipe, data_root=corpus, run=tmp_path / "run", options=QUICK)
     totals = [row["total"] for row in losses(tmp_path / "run")]
     assert sum(totals[-3:]) < sum(totals[:3]) - 10

@@ -99,7 +99,7 @@ def tiny_bands(
         ),
         discriminator=codec.discriminator,
         training=BandsTrainingFields(
-            batch_size=4,
+            batch_size=2,
             steps=6,
             warmup_steps=1,
             learning_rate=3e-3,
