@@ -288,4 +288,4 @@ def check_new_model(folder: Path, *, overwrite: bool) -> None:
 
 
 def _is_graph(path: Path) -> bool:
-    return path.suffix in (".onnx", ".json")
+    return path.is_dir() or path.suffix in (".onnx", ".json")

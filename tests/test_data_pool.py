@@ -296,3 +296,17 @@ def test_files_that_cannot_be_read_get_a_line_each_unless_there_are_many(tmp_pat
 def test_a_root_without_a_domain_says_what_belongs_there(tmp_path):
     with pytest.raises(InputError, match="no audio files of speech, music, sfx; understood are"):
         find_manifest(tmp_path, DOMAINS, kept=tmp_path, jobs=1)
+
+
+def test_files_of_a_lower_rate_are_left_out_where_that_is_asked_for_and_counted(tmp_path):
+    manifest = manifest_of(make_root(tmp_path / "root"))
+    lines: list[str] = []
+    pool = open_pool(
+        manifest, split=None, domains=DOMAINS, sample_rate=32_000, min_sample_rate=32_000, report=lines.append
+    )
+    assert [pool.clips[domain].ends.tolist() for domain in DOMAINS] == [[32_000]] * 3
+    assert lines == [f"{manifest.path}: 6 files have fewer than 32000 Hz (left out)"]
+    for clips in pickle.loads(pickle.dumps(pool)).clips.values():
+        assert clips.ends.tolist() == [32_000]
+    with pytest.raises(InputError, match="has no clips of speech that have 48000 Hz or more, last 0.1 s and are not"):
+        open_pool(manifest, split=None, domains=DOMAINS, sample_rate=32_000, min_sample_rate=48_000)

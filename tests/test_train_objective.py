@@ -271,7 +271,7 @@ def test_unused_codebook_entries_are_replaced_by_what_was_looked_up():
     with torch.no_grad():
         model.quantizer.own.codebook[0, 0] = 0.0
         model.quantizer.own.codebook[0, 0, :, 0] = 1.0  # all alike: one is used, the others never
-    watch, latent = CodebookWatch(model.quantizer, Processes("cpu", recipe.training)), torch.randn(4, 16, 200)
+    watch, latent = CodebookWatch({"": model.quantizer}, Processes("cpu", recipe.training)), torch.randn(4, 16, 200)
     model.quantize(latent, observe=watch)
     perplexity, dead = watch.report()
     assert perplexity.keys() == dead.keys() == {"own 0", "own 1", "own 2", "shared 0"}
@@ -285,9 +285,10 @@ def test_unused_codebook_entries_are_replaced_by_what_was_looked_up():
 
 def test_perplexity_is_that_of_the_counts():
     recipe = tiny_recipe()
-    watch = CodebookWatch(build(recipe).quantizer, Processes("cpu", recipe.training))
+    quantizer = build(recipe).quantizer
+    watch = CodebookWatch({"": quantizer}, Processes("cpu", recipe.training))
     indices = torch.tensor([[0, 0, 1, 1], [5, 5, 5, 5], [1, 2, 3, 4]])
-    watch(watch.quantizer.own, 0, torch.zeros(3, 4, 4), indices)
+    watch(quantizer.own, 0, torch.zeros(3, 4, 4), indices)
     perplexity, dead = watch.report()
     assert [perplexity[f"own {n}"][0] for n in range(3)] == pytest.approx([2.0, 1.0, 4.0], rel=1e-5)
     assert [dead[f"own {n}"][0] for n in range(3)] == [62, 63, 60]

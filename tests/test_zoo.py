@@ -21,7 +21,13 @@ from tiny_models import tiny_recipe, write_tiny
 
 NAMES = [
     "sdcodec-16k-mini",
+    "bands-32k",
+    "bands-32k-mini",
     "dac-16k",
+    "dac-16k-2k",
+    "dac-16k-2k-mini",
+    "dac-32k",
+    "dac-32k-mini",
     "sdcodec-16k",
     "sdcodec-16k-from-dac",
     "sdcodec-16k-separation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ import torch
 
 from sdcodec_cli import zoo
 from sdcodec_cli.families import build
+from sdcodec_cli.families.bands import BandsRecipe
 from sdcodec_cli.families.sdcodec import SDCodecRecipe
 from sdcodec_cli.families.tdanet import SeparatorFields, TDANetRecipe
 from sdcodec_cli.recipe import (
+    BandsModelFields,
+    BandsTrainingFields,
+    BranchFields,
     CodecModelFields,
     CodecTrainingFields,
     DiscriminatorFields,
@@ -48,6 +53,63 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
             snr_weight=0.1,
             feature_weight=0.0,
             adversarial_weight=0.0,
+        ),
+    )
+
+
+def tiny_bands(
+    kind: str = "spectral",
+    *,
+    rates: tuple[int, ...] = (16_000, 32_000),
+    domains: tuple[str, ...] = ("audio",),
+    activity: bool = False,
+) -> BandsRecipe:
+    """Branches of some ten thousand weights each, 50 frames/s in all of them."""
+    codec = tiny_recipe(kind)
+
+    def network(fields: NetworkFields, rate: int, *, decoder: bool) -> NetworkFields:
+        if kind == "spectral":
+            return dataclasses.replace(fields, window_length=rate // 25)
+        strides = (2, 4, 5, rate // 2000)
+        return dataclasses.replace(fields, strides=strides[::-1] if decoder else strides)
+
+    several = len(domains) > 1
+    return BandsRecipe(
+        name="tiny-bands",
+        model=BandsModelFields(description="for tests", sample_rate=rates[-1], domains=domains),
+        branches=tuple(
+            BranchFields(
+                sample_rate=rate,
+                hop_length=rate // 50,
+                latent_dim=16,
+                activity=activity,
+                encoder=network(codec.encoder, rate, decoder=False),
+                decoder=network(codec.decoder, rate, decoder=True),
+                quantizer=QuantizerFields(
+                    num_codebooks=2, num_shared=1 if several else 2, codebook_size=64, codebook_dim=4
+                ),
+            )
+            for rate in rates
+        ),
+        mixing=MixingFields(
+            seconds=0.5,
+            domains=() if several else ("speech", "music", "sfx"),
+            track_probabilities=(0.5, 0.5),
+            loudness=(-17.0, -24.0, -21.0)[: len(domains) if several else 3],
+        ),
+        discriminator=codec.discriminator,
+        training=BandsTrainingFields(
+            batch_size=2,
+            steps=6,
+            warmup_steps=1,
+            learning_rate=3e-3,
+            precision="float32",
+            average_decay=0.9,
+            mel_scales_per_step=2,
+            snr_weight=0.1,
+            feature_weight=0.0,
+            adversarial_weight=0.0,
+            codebook_renewal=True,
         ),
     )
 

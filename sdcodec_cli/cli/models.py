@@ -131,7 +131,9 @@ def _report(entry: ModelEntry) -> ModelReport:
     from ..families import of
 
     recipe = entry.recipe
-    stream = next(iter(of(recipe).streams(recipe)), None)
+    # A domain may have several streams, one after the other.
+    streams = [stream for stream in of(recipe).streams(recipe) if stream.stem == recipe.model.domains[0]]
+    stream = streams[0] if streams else None
     return ModelReport(
         name=entry.name,
         folder=str(entry.folder),
@@ -139,9 +141,9 @@ def _report(entry: ModelEntry) -> ModelReport:
         sample_rate=recipe.model.sample_rate,
         frame_rate=stream.frame_rate if stream else None,
         domains=recipe.model.domains,
-        num_codebooks=stream.num_codebooks if stream else None,
+        num_codebooks=sum(stream.num_codebooks for stream in streams) if streams else None,
         codebook_size=stream.codebook_size if stream else None,
-        bitrate=stream.bitrate if stream else None,
+        bitrate=sum(stream.bitrate for stream in streams) if streams else None,
         effort=getattr(recipe.model, "effort", None),
         size_bytes=entry.size_bytes,
         decodes=tuple(digest.hex() for digest in entry.decodes),

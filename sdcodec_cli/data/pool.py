@@ -103,16 +103,19 @@ class DecodedClips(ArrayClips):
 class FileClips:
     """Clips in the files of a manifest, of which only what is needed is read; pickled as the name of the manifest."""
 
-    def __init__(self, manifest: Manifest, domain: str, split: str | None, sample_rate: int) -> None:
+    def __init__(
+        self, manifest: Manifest, domain: str, split: str | None, sample_rate: int, min_sample_rate: int = 0
+    ) -> None:
         self._manifest, self._domain, self._split, self._sample_rate = manifest, domain, split, sample_rate
+        self._min_sample_rate = min_sample_rate
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FileClips, (self._manifest, self._domain, self._split, self._sample_rate)
+        return FileClips, (self._manifest, self._domain, self._split, self._sample_rate, self._min_sample_rate)
 
     @functools.cached_property
     def rows(self) -> NDArray[np.int64]:
         """Row of the manifest of each clip."""
-        return self._manifest.rows(self._domain, self._split)
+        return self._manifest.rows(self._domain, self._split, self._min_sample_rate)
 
     @functools.cached_property
     def ends(self) -> NDArray[np.int64]:
@@ -224,6 +227,7 @@ def open_pool(
     split: str | None,
     domains: Sequence[str],
     sample_rate: int,
+    min_sample_rate: int = 0,
     decoded: Path | None = None,
     progress: Progress | None = None,
     report: Callable[[str], None] = lambda message: None,
@@ -235,6 +239,7 @@ def open_pool(
         split: `train`, `valid` or `test`; None for all.
         domains: in this order.
         sample_rate: of the clips, in Hz.
+        min_sample_rate: files of a lower rate, in Hz, are left out; they have nothing above half of it.
         decoded: folder in which everything is kept decoded, 2 bytes a sample, for this run and the next; without it
             crops are read from the files.
         progress: hears of seconds of audio decoded.
@@ -245,17 +250,23 @@ def open_pool(
         OutputError: `decoded` cannot be written
     """
     found: dict[str, FileClips] = {}
+    too_low = 0
     for domain in domains:
-        files = FileClips(manifest, domain, split, sample_rate)
+        files = FileClips(manifest, domain, split, sample_rate, min_sample_rate)
+        too_low += len(manifest.rows(domain, split)) - len(files.rows)
         if not len(files.ends):  # computed here, once, for all processes that are forked
             where = f"in split {split} " if split else ""
+            what = f"have {min_sample_rate} Hz or more, " if min_sample_rate else ""
             raise InputError(
-                f"{manifest.path}: has no clips of {domain} {where}that last {SHORTEST:g} s and are not silent; "
+                f"{manifest.path}: has no clips of {domain} {where}that {what}last {SHORTEST:g} s and are not silent; "
                 "add some, and run sdc data scan again"
             )
         found[domain] = files
     if manifest.num_left_out:
         report(f"{manifest.path}: {manifest.num_left_out} files are shorter than {SHORTEST:g} s or silent (left out)")
+    if too_low:
+        where = f" of {split}" if split else ""
+        report(f"{manifest.path}: {too_low} files{where} have fewer than {min_sample_rate} Hz (left out)")
     if decoded is None:
         return Pool(sample_rate, dict(found))
     return Pool(sample_rate, _all_decoded(found, manifest, split, sample_rate, decoded, progress, report))

@@ -187,7 +187,8 @@ def bench_loader(recipe: Recipe, data_root: Path, *, workers: int, batches: int 
         manifest = find_manifest(data_root, recipe.sources, kept=Path(folder), jobs=1)
         rate, domains = recipe.model.sample_rate, recipe.sources
         split = "train" if "train" in manifest.splits else None
-        pool = open_pool(manifest, split=split, domains=domains, sample_rate=rate)
+        lowest = recipe.mixing.min_sample_rate
+        pool = open_pool(manifest, split=split, domains=domains, sample_rate=rate, min_sample_rate=lowest)
         limit = _decode_limit(pool)
         loader = iter(load_batches(pool, recipe, Share(0, 1, 16), first_step=0, workers=workers, pin=False))
         for _ in range(4 * workers + 1):

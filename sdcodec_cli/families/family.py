@@ -65,6 +65,13 @@ class Family(ABC, Generic[R]):
     sizes: ClassVar[tuple[str, ...]]
     """What a runtime has to know of a network beside its recipe, such as its context in frames."""
 
+    def codecs(self, recipe: R) -> dict[str, Recipe]:
+        """The networks that a runtime runs one after the other, by how the names of their weights begin; usually one.
+
+        Each has a recipe by itself, of a family with `parts`.
+        """
+        return {"": recipe}
+
     @abstractmethod
     def streams(self, recipe: R) -> tuple[Stream, ...]:
         """The code streams of a model; none of one that separates and does not code."""

@@ -4,6 +4,7 @@ A recipe file names its family and has one table per dataclass. All recipes have
 and `[training]`, and may have `[[stages]]`; a family adds its own, see `families`. Fields left out keep the defaults.
 """
 
+from .bands import BandsModelFields, BandsTrainingFields, BranchFields
 from .codec import (
     MAX_EFFORT,
     CodecModelFields,
@@ -28,6 +29,9 @@ __all__ = [
     "DEFAULT_FAMILY",
     "MAX_EFFORT",
     "AugmentationFields",
+    "BandsModelFields",
+    "BandsTrainingFields",
+    "BranchFields",
     "CodecModelFields",
     "CodecTrainingFields",
     "DiscriminatorFields",

@@ -48,6 +48,8 @@ class MixingFields:
     domains: tuple[str, ...] = ()
     """Domains of the corpus that examples are mixed from, the model's if left empty; a model of one domain may have
     several, of which it codes the sum."""
+    min_sample_rate: int = 0
+    """Files of a lower rate, in Hz, are left out, because they have nothing above half of it; 0 takes all."""
     track_probabilities: tuple[float, ...] = (0.6, 0.2, 0.2)
     """How often an example has one, two, three domains."""
     loudness: tuple[float, ...] = (-17.0, -24.0, -21.0)
@@ -73,6 +75,7 @@ class MixingFields:
             f"mixing.track_probabilities must be non-negative and add up to 1, got {list(self.track_probabilities)}",
         )
         require(len(set(self.domains)) == len(self.domains), "mixing.domains names a domain twice")
+        require_range("mixing.min_sample_rate", self.min_sample_rate, 0, MAX_RATE)
         require_range("mixing.loudness", self.loudness, *LOUDNESS_RANGE)
         require_range("mixing.mix_loudness", self.mix_loudness, *LOUDNESS_RANGE)
         require_range("mixing.loudness_range", self.loudness_range, 0, 40)

@@ -96,7 +96,7 @@ def override(recipe: Recipe, settings: Mapping[str, str]) -> Recipe:
                 raise RecipeError(f"--set {key}: {part} has no fields")
         if not isinstance(table, dict):
             if last.isdigit():
-                raise RecipeError(f"--set {key}: set a field of it, such as {key}.steps")
+                raise RecipeError(f"--set {key}: set a field of it, such as {key}.{_example(table)}")
             _one_of(table, last, key)
         table[last] = value
     return make_recipe(tables, where="--set")
@@ -108,8 +108,17 @@ def _one_of(tables: Any, number: str, key: str) -> Any:
         raise RecipeError(f"--set {key}: the recipe has no {key.partition('.')[0]}; write them into a recipe file")
     if not number.isdigit() or int(number) >= len(tables):
         last = len(tables) - 1
-        raise RecipeError(f"--set {key}: say which of the {len(tables)}, from 0 to {last}, as in stages.{last}.steps")
+        name = key.partition(".")[0]
+        raise RecipeError(
+            f"--set {key}: say which of the {len(tables)}, from 0 to {last}, as in {name}.{last}.{_example(tables)}"
+        )
     return tables[int(number)]
+
+
+def _example(tables: Any) -> str:
+    """A field of one of several tables, by which to show how they are set."""
+    fields = tables[0].items() if tables and isinstance(tables[0], dict) else ()
+    return next((key for key, value in fields if isinstance(value, int)), "name")
 
 
 def write_recipe(recipe: Recipe, path: Path) -> None:
@@ -117,10 +126,20 @@ def write_recipe(recipe: Recipe, path: Path) -> None:
     tables = dataclasses.asdict(recipe)
     lines = [f"{key} = {_toml(value)}" for key, value in tables.items() if isinstance(value, str)]
     for name, content in tables.items():
-        header = f"[{name}]" if isinstance(content, dict) else f"[[{name}]]"
-        for fields in (content,) if isinstance(content, dict) else () if isinstance(content, str) else content:
-            lines += ["", header, *(f"{key} = {_toml(value)}" for key, value in fields.items())]
+        if isinstance(content, dict):
+            lines += _table(f"[{name}]", name, content)
+        for fields in content if isinstance(content, tuple) else ():
+            lines += _table(f"[[{name}]]", name, fields)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _table(header: str, name: str, fields: Mapping[str, Any]) -> list[str]:
+    """Lines of a table, and of the tables in it, which have to come last."""
+    inner = {key: value for key, value in fields.items() if isinstance(value, dict)}
+    lines = ["", header, *(f"{key} = {_toml(value)}" for key, value in fields.items() if key not in inner)]
+    for key, value in inner.items():
+        lines += _table(f"[{name}.{key}]", f"{name}.{key}", value)
+    return lines
 
 
 def _toml(value: Any) -> str:
@@ -144,6 +163,9 @@ def _build(kind: type, table: Mapping[str, Any], prefix: str) -> Any:
             hint = f"; did you mean {prefix}{nearest[0]}?" if nearest else f"; known: {', '.join(hints)}"
             raise ValueError(f"unknown field {prefix}{key}{hint}")
         values[key] = _convert(hints[key], value, f"{prefix}{key}")
+    for field in dataclasses.fields(kind):
+        if field.name not in values and field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{prefix}{field.name} is missing; it has no default")
     return kind(**values)
 
 

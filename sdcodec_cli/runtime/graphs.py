@@ -36,7 +36,19 @@ OPSET, IR_VERSION = 20, 10
 
 
 def make_graphs(recipe: Recipe, parts: Sequence[str] | None = None) -> dict[str, bytes]:
-    """Files of the folder `graphs` for all models of a recipe; of some parts only, or of all by default."""
+    """Files of the folder `graphs` for all models of a recipe; of some parts only, or of all by default.
+
+    Where a model is several codecs, each has a folder there, named as the part of the network that it is.
+    """
+    files: dict[str, bytes] = {}
+    for prefix, codec in of(recipe).codecs(recipe).items():
+        folder = f"{prefix.removesuffix('.')}/" if prefix else ""
+        files |= {f"{folder}{name}": data for name, data in _graphs_of(codec, parts).items()}
+    return files
+
+
+def _graphs_of(recipe: Recipe, parts: Sequence[str] | None) -> dict[str, bytes]:
+    """Graphs of one network, and what there is to say about them."""
     family = of(recipe)
     network = family.build(recipe).float().eval().requires_grad_(False)
     files, names = {}, {}

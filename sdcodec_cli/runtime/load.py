@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from .. import weights as weights_of
-from ..errors import DeviceError, MissingExtra
+from ..errors import DeviceError, MissingExtra, ModelError
 from ..extras import command
 from ..families import of
 from ..zoo import ModelEntry, weights_path
@@ -53,6 +53,11 @@ def load_model(
     stored = weights_of.read(weights_path(entry, decoding=decoding))
     unpacked = weights_of.unpack(stored)
     family = of(entry.recipe)
+    if not family.parts:
+        raise ModelError(
+            f"{entry.folder}: is of the family {entry.recipe.family}, which can be trained but not run yet; "
+            "choose another model"
+        )
     parts = DECODING if entry.is_decoder else family.parts
     chosen: Runtime
     if _takes_torch(entry, runtime, device):

@@ -307,12 +307,10 @@ class _Loop:
         improved = False
         if self.processes.is_first:
             if perplexity:
-                names = {f"own {n}": domain for n, domain in enumerate(self.recipe.model.domains)}
-                names["shared 0"] = "shared"
                 self.log.codebooks(
                     step,
-                    {names[name]: values for name, values in perplexity.items()},
-                    {names[name]: values for name, values in dead.items()},
+                    {self._stream(name): values for name, values in perplexity.items()},
+                    {self._stream(name): values for name, values in dead.items()},
                 )
             if self.validator is not None:
                 found = self.validator(self.trainer.average)
@@ -326,6 +324,13 @@ class _Loop:
             path = self._save()
             if self.processes.is_first:
                 checkpoint.mark_best(self.folder, path)
+
+    def _stream(self, name: str) -> str:
+        """What a log calls `own 0` of a `CodebookWatch`: after the domain, and the part if it is in one."""
+        codebooks, _, number = name.rpartition(" ")
+        part, _, kind = codebooks.rpartition(".")
+        whose = "shared" if kind == "shared" else self.recipe.model.domains[int(number)]
+        return f"{whose} {part}" if part else whose
 
     def _save(self) -> Path:
         """A checkpoint of this step; all processes take part, the first one writes."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ... import zoo
 from ...data.manifest import Manifest
@@ -127,14 +129,18 @@ def changes(before: Recipe, after: Recipe) -> Iterator[str]:
             if len(old[table]) != len(fields):
                 yield f"{table}: there were {len(old[table])} and are now {len(fields)}"
             for number, (was, is_) in enumerate(zip(old[table], fields, strict=False)):
-                for key in is_:
-                    if was[key] != is_[key]:
-                        yield f"{table}.{number}.{key} was {was[key]} and is now {is_[key]}"
-        if not isinstance(fields, dict):
-            continue
-        for key, value in fields.items():
-            if old[table][key] != value:
-                yield f"{table}.{key} was {old[table][key]} and is now {value}"
+                yield from _changes(f"{table}.{number}", was, is_)
+        if isinstance(fields, dict):
+            yield from _changes(table, old[table], fields)
+
+
+def _changes(table: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    """The same for two tables, which may have tables in them."""
+    for key, value in new.items():
+        if isinstance(value, dict):
+            yield from _changes(f"{table}.{key}", old[key], value)
+        elif old[key] != value:
+            yield f"{table}.{key} was {old[key]} and is now {value}"
 
 
 def _make_folder(run: Path) -> None:
@@ -172,17 +178,22 @@ def _pools(
     recipe: Recipe, manifest: Manifest, run: Path, options: RunOptions, report: Callable[[str], None]
 ) -> tuple[Pool, Pool | None]:
     """Clips to train on and to validate with."""
+    domains, lowest = recipe.sources, recipe.mixing.min_sample_rate
+    open_split = functools.partial(
+        open_pool, manifest, domains=domains, sample_rate=recipe.model.sample_rate, min_sample_rate=lowest
+    )
 
     def opened(split: str) -> Pool:
-        seconds = sum(map(open_pool(manifest, split=split, domains=domains, sample_rate=rate).seconds, domains))
+        seconds = sum(map(open_split(split=split).seconds, domains))
         cache = (options.cache or run / "cache") if seconds <= options.cache_hours * 3600 else None
-        return open_pool(manifest, split=split, domains=domains, sample_rate=rate, decoded=cache, report=report)
+        return open_split(split=split, decoded=cache, report=report)
 
-    domains, rate = recipe.sources, recipe.model.sample_rate
     pool = opened("train")
-    held_out = opened("valid") if all(len(manifest.rows(domain, "valid")) for domain in domains) else None
+    has_valid = all(len(manifest.rows(domain, "valid", lowest)) for domain in domains)
+    held_out = opened("valid") if has_valid else None
     for domain in domains:
         report(f"{domain}: {pool.seconds(domain) / 3600:.2f} h to train on")
     if held_out is None:
-        report("no validation: the data root has no valid split with clips of every domain")
+        above = f" at {lowest} Hz or more" if lowest else ""
+        report(f"no validation: the data root has no valid split with clips of every domain{above}")
     return pool, held_out

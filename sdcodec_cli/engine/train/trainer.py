@@ -20,7 +20,7 @@ from ...errors import ModelError
 from ...families import build, of
 from ...nn.layers import add_weight_norm
 from ...nn.objectives import Objective, ParameterGroup
-from ...nn.quantize import Observer
+from ...nn.quantize import MultiSourceRVQ, Observer
 from ...recipe import Recipe, TrainingFields
 from .batches import Batch, level
 from .codebooks import CodebookWatch
@@ -44,9 +44,8 @@ def make_trainable(network: nn.Module, recipe: Recipe) -> None:
     if not of(recipe).weight_norm:
         return
     trained = {part for stage in recipe.plan for part in recipe.trained_in(stage)}
-    for name, part in network.named_children():
-        if name in trained:
-            add_weight_norm(part)
+    for part in trained:
+        add_weight_norm(network.get_submodule(part))
 
 
 class Trainer:
@@ -68,16 +67,19 @@ class Trainer:
         self.recipe, self.processes = recipe, processes
         self.family, self.fields = of(recipe), recipe.training
         self.step = 0
-        self.from_scratch = initial is None
         torch.manual_seed(self.fields.seed)
         self.model = build(recipe)
+        # Quantizers whose codebooks are as random as they were made.
+        self.random = frozenset(_quantizers(self.model))
         if initial is not None:
+            before = _quantizers(self.model)
             start_from(self.model, recipe, initial)
+            after = _quantizers(self.model)
+            self.random = frozenset(name for name in before if torch.equal(before[name], after[name]))
         make_trainable(self.model, recipe)
         self.model.to(processes.device)
         self.average = copy.deepcopy(self.model) if self.fields.average_decay else self.model
         self.critic = self.family.critic(recipe)
-        self.wrapped_critic = processes.wrap(self.critic) if self.critic else None
         if compiled:
             # Discriminators, all convolutions, have little to gain.
             for network in self.family.compiled(self.model):
@@ -90,11 +92,14 @@ class Trainer:
         self.first_step = sum(stage.steps for stage in self.recipe.plan[:number])
         self.objective: Objective = self.family.objective(self.model, self.recipe, self.stage)
         trained = self.recipe.trained_in(self.stage)
-        for name, part in self.model.named_children():
-            part.requires_grad_(name in trained)
+        for part in self.recipe.parts:
+            self.model.get_submodule(part).requires_grad_(part in trained)
         self.wrapped_objective = self.processes.wrap(self.objective)
-        quantizer = self.objective.quantizer
-        self.watch = None if quantizer is None else CodebookWatch(quantizer, self.processes)
+        if self.critic:
+            self.critic.choose(trained)
+        self.wrapped_critic = self.processes.wrap(self.critic) if self.critic else None
+        quantizers = self.objective.quantizers
+        self.watch = CodebookWatch(quantizers, self.processes) if quantizers else None
         self.optimizers = self._optimizers()
 
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -119,8 +124,9 @@ class Trainer:
             else:
                 optimizers[group.name] = torch.optim.AdamW(members, betas=betas, weight_decay=decay, fused=True)
         if self.critic:
+            critics = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
             optimizers["discriminators"] = torch.optim.AdamW(
-                self.critic.parameters(), betas=self.critic.fields.betas, weight_decay=decay, fused=True
+                critics, betas=self.critic.fields.betas, weight_decay=decay, fused=True
             )
         return optimizers
 
@@ -155,8 +161,8 @@ class Trainer:
         for number, batch in enumerate(batches, start=1):
             with record_function("mix"):
                 stems = self.mix(batch)
-            if self.step == 0 and number == 1 and self.from_scratch and self.watch and self.objective.renews_codebooks:
-                self.watch.initialize(functools.partial(self._look_up, stems), fields.seed)
+            if self.step == self.first_step and number == 1 and self.watch:
+                self._initialize_codebooks(self.watch, stems)
             critic, weights = self._critic_of_step()
             together = [self.wrapped_objective, *([self.wrapped_critic] if self.wrapped_critic else [])]
             with self.processes.gathering(*together, last=number == count):
@@ -181,6 +187,13 @@ class Trainer:
             ceiling = self.critic.fields.clip_norm
             norms["discriminator_gradient_norm"] = nn.utils.clip_grad_norm_(self.critic.parameters(), ceiling)
         return {**sums, **norms}
+
+    def _initialize_codebooks(self, watch: CodebookWatch, stems: Tensor) -> None:
+        """Start codebooks from data, in the first step that trains them."""
+        first = self.random & self.objective.quantizers.keys()
+        if first and self.objective.renews_codebooks:
+            watch.initialize(functools.partial(self._look_up, stems), self.fields.seed, first)
+        self.random -= first
 
     def _critic_of_step(self) -> tuple[nn.Module | None, dict[str, float]]:
         """The discriminators, if this step trains them, and the weights of what they add to the codec's losses."""
@@ -231,7 +244,7 @@ class Trainer:
         return {
             "step": self.step,
             "precision": self.processes.precision,
-            "from_scratch": self.from_scratch,
+            "random": sorted(self.random),
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "discriminators": self.critic.state_dict() if self.critic else {},
@@ -264,7 +277,10 @@ class Trainer:
             if self.watch:
                 self.watch.load_state(state["codebooks"])
             torch.set_rng_state(state["rng"].cpu())
-            self.step, self.from_scratch = step, bool(state["from_scratch"])
+            self.step = step
+            # Older checkpoints say of all quantizers at once whether they began at random.
+            kept = state["random"] if "random" in state else self.random if state["from_scratch"] and not step else ()
+            self.random = frozenset(kept)
         except (RuntimeError, ValueError, KeyError) as error:
             raise ModelError(
                 "the checkpoint does not fit the recipe: parts, optimizers, and stages that have begun, cannot change; "
@@ -277,6 +293,20 @@ def _belongs(group: ParameterGroup, fields: TrainingFields) -> bool:
     return fields.optimizer == "muon" or not group.muon
 
 
+def _quantizers(network: nn.Module) -> dict[str, Tensor]:
+    """Weights of each quantizer in one row, by the part of the network it is in, see `Objective.quantizers`."""
+    return {
+        name.rpartition("quantizer")[0].removesuffix("."): torch.cat([p.flatten() for p in part.parameters()])
+        for name, part in network.named_modules()
+        if isinstance(part, MultiSourceRVQ)
+    }
+
+
+def _sample_rates(recipe: Recipe) -> list[str]:
+    """Of its codecs, one after the other, in Hz."""
+    return [str(codec.model.sample_rate) for codec in of(recipe).codecs(recipe).values()]
+
+
 def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> None:
     """Give a network the weights of another model, as its family adopts them.
 
@@ -285,10 +315,11 @@ def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> Non
     """
     stored = weights.unpack(weights.read(zoo.weights_path(entry)))
     given, own = entry.recipe.model, recipe.model
-    if given.sample_rate != own.sample_rate or (len(given.domains) > 1 and given.domains != own.domains):
+    given_rates, own_rates = _sample_rates(entry.recipe), _sample_rates(recipe)
+    if own_rates[: len(given_rates)] != given_rates or (len(given.domains) > 1 and given.domains != own.domains):
         raise ModelError(
-            f"{entry.name}: is for {', '.join(given.domains)} at {given.sample_rate} Hz, the recipe for "
-            f"{', '.join(own.domains)} at {own.sample_rate} Hz; choose another --init"
+            f"{entry.name}: is for {', '.join(given.domains)} at {' and '.join(given_rates)} Hz, the recipe for "
+            f"{', '.join(own.domains)} at {' and '.join(own_rates)} Hz; choose another --init"
         )
     tensors = {name: torch.from_numpy(tensor) for name, tensor in stored.items()}
     wanted = {key: value.shape for key, value in network.state_dict().items()}

@@ -76,6 +76,9 @@ class Critic(nn.Module):
         self.discriminators = discriminators
         self.fields, self.weights, self.start = fields, dict(weights), start
 
+    def choose(self, parts: Sequence[str]) -> None:
+        """Let those be trained that judge what these parts of the codec make."""
+
     def forward(self, real: Tensor, decoded: Tensor) -> dict[str, Tensor]:
         """Losses of each row, `[R]`, from two `[R, T]`: `discriminator`, `adversarial` and `feature`."""
         rows = len(real)

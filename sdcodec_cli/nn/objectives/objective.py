@@ -6,7 +6,7 @@ Legend: B batch, N domains, T samples, R rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -91,9 +91,9 @@ class Objective(nn.Module):
         return False
 
     @property
-    def quantizer(self) -> MultiSourceRVQ | None:
-        """Whose codebooks want to be watched, if this stage trains any."""
-        return None
+    def quantizers(self) -> Mapping[str, MultiSourceRVQ]:
+        """Those that this stage trains, whose codebooks want to be watched, by the part of the network they are in."""
+        return {}
 
     def forward(self, stems: Tensor, choices: Any, observe: Observer | None = None) -> dict[str, Tensor]:
         """Outputs by name, from stems `[B, N, T]`."""
@@ -103,8 +103,8 @@ class Objective(nn.Module):
         """The losses of a batch, by name, and their weighted sum as `total`; those of discriminators come on top."""
         raise NotImplementedError
 
-    def compared(self, outputs: dict[str, Tensor], stems: Tensor, choices: Any) -> tuple[Tensor, Tensor]:
-        """What discriminators compare: real rows and decoded ones, `[R, T]` each."""
+    def compared(self, outputs: dict[str, Tensor], stems: Tensor, choices: Any) -> tuple[Any, Any]:
+        """What the family's `Critic` compares: real rows and decoded ones, `[R, T]` each."""
         raise NotImplementedError
 
     def look_up(self, stems: Tensor, observe: Observer) -> None:

@@ -5,6 +5,7 @@ Legend: B batch, N domains, T samples, F frames, D latent width, S stems, M mixt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,9 +100,9 @@ class CodecObjective(Objective):
         return self.fields.swap_probability > 0
 
     @property
-    def quantizer(self) -> MultiSourceRVQ | None:
-        """Whose codebooks want to be watched, if this stage trains any."""
-        return self.network.quantizer if self._quantizer_moves else None
+    def quantizers(self) -> dict[str, MultiSourceRVQ]:
+        """See `Objective.quantizers`."""
+        return {"": self.network.quantizer} if self._quantizer_moves else {}
 
     def forward(self, stems: Tensor, choices: CodecChoices, observe: Observer | None = None) -> dict[str, Tensor]:
         """From stems `[B, N, T]` to
@@ -116,7 +117,7 @@ class CodecObjective(Objective):
         if not self._decodes:
             return outputs
         quantized = self.network.quantize(latent, keep=choices.keep, observe=observe)
-        decoded = self.network.decode(_rows(quantized.latents, choices))
+        decoded = self.network.decode(decoded_rows(quantized.latents, choices))
         return {
             "decoded": decoded.squeeze(1).float()[..., : stems.shape[-1]],
             "codebook": quantized.codebook_loss,
@@ -126,9 +127,13 @@ class CodecObjective(Objective):
 
     def losses(self, outputs: dict[str, Tensor], stems: Tensor, choices: CodecChoices, step: int) -> dict[str, Tensor]:
         """See `Objective.losses`."""
+        losses = self.terms(outputs, stems, choices, step)
+        return {"total": self.total(losses), **losses}
+
+    def terms(self, outputs: dict[str, Tensor], stems: Tensor, choices: CodecChoices, step: int) -> dict[str, Tensor]:
+        """The losses by name, without weights."""
         fields, batch = self.fields, len(stems)
         losses: dict[str, Tensor] = {}
-        total = stems.new_zeros(())
         if "decoded" in outputs:
             wanted, audible = self.compared(outputs, stems, choices)
             silent = outputs["decoded"][len(wanted) :]
@@ -149,29 +154,24 @@ class CodecObjective(Objective):
             if self.has("band_snr", fields.band_snr_weight):
                 ratio = band_negative_snr(audible, wanted, sample_rate=self.sample_rate)
                 losses["band_snr"] = ratio.sum() / batch
-                total = total + fields.band_snr_weight * losses["band_snr"]
             if self.has("level", fields.level_weight):
                 losses["level"] = level_distance(audible, wanted, sample_rate=self.sample_rate).sum() / batch
-                total = total + fields.level_weight * losses["level"]
             if self.has("mask", fields.mask_weight):
                 masked = masked_negative_snr(audible[: len(examples)], wanted[: len(examples)], examples, batch)
                 losses["mask"] = masked.sum() / batch
-                total = total + fields.mask_weight * losses["mask"]
             mixtures = stems.sum(1).index_select(0, choices.silent[0])
             losses["leakage"] = leakage(silent, mixtures).sum() / batch
-            total = total + (
-                self._weight("mel") * losses["mel"]
-                + self._weight("snr") * (losses["snr"] + losses["leakage"])
-                + self._weight("codebook") * losses["codebook"]
-                + self._weight("commitment") * losses["commitment"]
-            )
         if "activity" in outputs:
             wanted_activity = activity_targets(stems, self.network.hop_length)
             losses["activity"] = F.binary_cross_entropy_with_logits(outputs["activity"], wanted_activity)
-            total = total + fields.activity_weight * losses["activity"]
-        return {"total": total, **losses}
+        return losses
 
-    def _weight(self, loss: str) -> float:
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of `terms`."""
+        return torch.stack([self._weight(name) * loss for name, loss in losses.items()]).sum()
+
+    def _weight(self, term: str) -> float:
+        loss = "snr" if term == "leakage" else term
         weight: float = getattr(self.fields, f"{loss}_weight")
         return weight if self.has(loss) else 0.0
 
@@ -188,7 +188,7 @@ class CodecObjective(Objective):
         self.network.quantize(self.network.encode(stems.sum(1)[:, None]), observe=observe)
 
 
-def _rows(latents: Tensor, choices: CodecChoices) -> Tensor:
+def decoded_rows(latents: Tensor, choices: CodecChoices) -> Tensor:
     """What is decoded: latents of each domain `[N, B, D, F]` to `[R, D, F]`."""
     examples, domains = choices.stems
     silent_examples, silent_domains = choices.silent

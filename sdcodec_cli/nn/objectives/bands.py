@@ -1,0 +1,216 @@
+"""What codecs for bands of frequency lose: the terms of an SD-Codec, of the sum up to each branch that is trained.
+
+Legend: B batch, N domains, T samples at the highest rate, t samples at the rate of a branch, R rows, see `sdcodec`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...recipe import BandsTrainingFields, CodecTrainingFields, StageFields
+from ..bands import Bands
+from ..quantize import MultiSourceRVQ, Observer
+from . import sdcodec
+from .adversarial import Critic
+from .objective import Estimate, Objective
+from .sdcodec import CodecChoices, CodecObjective, decoded_rows
+
+CHOICES = 2
+"""Sub-sequence of an example's random numbers for what is chosen here; mixing and `sdcodec` use those before."""
+
+SUMMED = frozenset({"codebook", "commitment"})
+"""Terms that are added up over the branches that are trained together; all others are averaged, as in the paper."""
+
+
+@dataclass(frozen=True)
+class BandsChoices(CodecChoices):
+    """The same for all branches, but for how coarsely they quantize.
+
+    `keep` is that of the first branch; the others follow it in proportion.
+    """
+
+    keep_above: Tensor
+    """Codebooks that the other branches use, int64 `[branches - 1, N, B]`."""
+    narrow: Tensor
+    """Which examples come to the other branches without what lies above the band below, bool `[branches - 1, B]`."""
+
+
+def choose(
+    active: np.ndarray, fields: BandsTrainingFields, num_codebooks: Sequence[int], indices: range
+) -> BandsChoices:
+    """The choices for examples of which `active` `[B, N]` tells the domains; see `sdcodec.choose`."""
+    chosen = sdcodec.choose(active, fields, num_codebooks[0], indices)
+    shares = chosen.keep.numpy() / num_codebooks[0]
+    above = [np.ceil(shares * count).astype(np.int64) for count in num_codebooks[1:]]
+    narrow = np.zeros((len(above), len(active)), dtype=bool)
+    for row, index in enumerate(indices):
+        rng = np.random.default_rng([fields.seed, index, CHOICES])
+        narrow[:, row] = rng.random(len(above)) < fields.narrow_probability
+    return BandsChoices(
+        **{field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)},
+        keep_above=torch.from_numpy(np.stack(above) if above else np.zeros((0, *shares.shape), np.int64)),
+        narrow=torch.from_numpy(narrow),
+    )
+
+
+class BandsObjective(Objective):
+    """Branches with their losses.
+
+    Those that are not trained run without gradients, and none passes them: to a branch below it comes from one above
+    only where both are trained. Branches above the last one that is trained do not run.
+
+    Args:
+        network: the codec
+        fields: weights of the losses
+        stage: which of them count
+        trained: numbers of the branches that are trained
+    """
+
+    network: Bands
+
+    def __init__(self, network: Bands, fields: CodecTrainingFields, stage: StageFields, trained: Sequence[int]) -> None:
+        super().__init__(network, stage.losses)
+        self.fields, self.trained = fields, tuple(trained)
+        # In a list of its own: their networks are those of `network`, and no part of this one.
+        losses = StageFields(losses=stage.losses)
+        self._codecs = [
+            CodecObjective(codec, fields, losses, rate)
+            for codec, rate in zip(network.codecs, network.sample_rates, strict=True)
+        ]
+
+    @property
+    def renews_codebooks(self) -> bool:
+        """See `Objective.renews_codebooks`."""
+        return self.fields.codebook_renewal
+
+    @property
+    def exchanges(self) -> bool:
+        """See `Objective.exchanges`."""
+        return self.fields.swap_probability > 0 and len(self.network.domains) > 1
+
+    @property
+    def quantizers(self) -> dict[str, MultiSourceRVQ]:
+        """See `Objective.quantizers`."""
+        return {f"branches.{number}": self.network.codecs[number].quantizer for number in self.trained}
+
+    def forward(self, stems: Tensor, choices: BandsChoices, observe: Observer | None = None) -> dict[str, Tensor]:
+        """From stems `[B, N, T]` to what `CodecObjective.forward` gives, of each branch that is trained, and
+
+        - `stems`: at the rate of the branch, `[B, N, t]`
+
+        with the number of the branch and a dot before each name; `decoded` is the sum up to this branch, `[R, t]`.
+        """
+        outputs: dict[str, Tensor] = {}
+        keeps = [choices.keep, *choices.keep_above]
+        rows: Tensor | None = None
+        mix: Tensor | None = None
+        below = stems
+        for number in range(max(self.trained) + 1):
+            trains = number in self.trained
+            codec = self.network.codecs[number]
+            wanted = self.network.at_rate(stems, number)
+            length = wanted.shape[-1]
+            with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+                given = wanted.sum(1)
+                if rows is not None and mix is not None:
+                    rows, mix = (self.network.lifted(wav, number, length) for wav in (rows, mix))
+                    narrow = self.network.lifted(below.sum(1), number, length)
+                    given = torch.where(choices.narrow[number - 1, :, None], narrow, given) - mix
+                latent = codec.encode(given[:, None])
+                logits = codec.activity_logits(latent) if self.has("activity") and trains else None
+                quantized = codec.quantize(latent, keep=keeps[number], observe=observe)
+                latents = decoded_rows(quantized.latents, choices)
+                more = number < max(self.trained) and len(self.network.domains) > 1
+                # Of a single domain the rows are the mixtures; of several these are wanted in full for the next branch.
+                whole = (quantized.latents * choices.active.T[..., None, None]).sum(0) if more else latents[:0]
+                decoded = codec.decode(torch.cat([latents, whole])).squeeze(1).float()[..., :length]
+                own, own_mix = decoded[: len(latents)], decoded[len(latents) :] if more else decoded[: len(stems)]
+                rows, mix = (own, own_mix) if rows is None or mix is None else (rows + own, mix + own_mix)
+            below = wanted
+            if trains:
+                found = {
+                    "stems": wanted,
+                    "decoded": rows,
+                    "codebook": quantized.codebook_loss,
+                    "commitment": quantized.commitment_loss,
+                    **({} if logits is None else {"activity": logits.float()}),
+                }
+                outputs |= {f"{number}.{name}": value for name, value in found.items()}
+        return outputs
+
+    def losses(self, outputs: dict[str, Tensor], stems: Tensor, choices: BandsChoices, step: int) -> dict[str, Tensor]:
+        """See `Objective.losses`."""
+        each = []
+        for number in self.trained:
+            own = _of_branch(outputs, number)
+            each.append(self._codecs[number].terms(own, own["stems"], choices, step))
+        names = dict.fromkeys(name for terms in each for name in terms)
+        values = {name: torch.stack([terms[name] for terms in each if name in terms]) for name in names}
+        joined = {name: value.sum() if name in SUMMED else value.mean() for name, value in values.items()}
+        return {"total": self._codecs[0].total(joined), **joined}
+
+    def compared(
+        self, outputs: dict[str, Tensor], stems: Tensor, choices: BandsChoices
+    ) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+        """Stems and mixtures as they should be and as they were decoded, by the number of the branch."""
+        real, decoded = {}, {}
+        for number in self.trained:
+            own = _of_branch(outputs, number)
+            real[number], decoded[number] = self._codecs[number].compared(own, own["stems"], choices)
+        return real, decoded
+
+    def look_up(self, stems: Tensor, observe: Observer) -> None:
+        """See `Objective.look_up`."""
+        self.network.encode(stems.sum(1)[:, None], count=max(self.trained) + 1, observe=observe)
+
+
+def _of_branch(outputs: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+    """The outputs of one branch, by their names."""
+    prefix = f"{number}."
+    return {name.removeprefix(prefix): value for name, value in outputs.items() if name.startswith(prefix)}
+
+
+class BandsCritic(Critic):
+    """Discriminators of each branch.
+
+    Args:
+        critics: of each
+    """
+
+    def __init__(self, critics: Sequence[Critic]) -> None:
+        nn.Module.__init__(self)
+        self.branches = nn.ModuleList(critics)
+        self.fields, self.weights, self.start = critics[0].fields, critics[0].weights, critics[0].start
+
+    def choose(self, parts: Sequence[str]) -> None:
+        """See `Critic.choose`."""
+        for number, critic in enumerate(self.branches):
+            critic.requires_grad_(f"branches.{number}" in parts)
+
+    def forward(self, real: dict[int, Tensor], decoded: dict[int, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        """Losses of rows of every branch, of the codec's the mean over branches: see `Critic.forward`."""
+        each = [self.branches[number](real[number], decoded[number]) for number in real]
+        joined = {name: torch.cat([losses[name] for losses in each]) for name in each[0]}
+        return {name: rows if name == "discriminator" else rows / len(each) for name, rows in joined.items()}
+
+
+def estimates(network: Bands, stems: Tensor) -> list[Estimate]:
+    """Of every branch the mix and, if there are several domains, each stem out of it; stems are `[B, N, T]`.
+
+    Only those of the last branch are shown: the log has one rate.
+    """
+    found = []
+    for number, sums in enumerate(network(stems.sum(1)[:, None])):
+        wanted = network.at_rate(stems, number)
+        shown = number == len(network.codecs) - 1
+        rate = f"at {network.sample_rates[number] / 1000:g} kHz"
+        found.append(Estimate(f"mix {rate}", sums["mix"][:, 0], wanted.sum(1), shown=shown))
+        for n, domain in enumerate(network.domains if len(network.domains) > 1 else ()):
+            found.append(Estimate(f"{domain} separated {rate}", sums[domain][:, 0], wanted[:, n], shown=shown))
+    return found
