@@ -4,9 +4,20 @@
 is a file, an index at its end makes seeking fast. Damage stays where it is and is always reported.
 """
 
-from .header import DomainEntry, GainLayout, Header, StreamKey
+from .header import DomainEntry, GainLayout, Header, LowerModel, StreamKey
 from .reader import Problem, Reader, Segment
 from .segment import End
 from .writer import Writer
 
-__all__ = ["DomainEntry", "End", "GainLayout", "Header", "Problem", "Reader", "Segment", "StreamKey", "Writer"]
+__all__ = [
+    "DomainEntry",
+    "End",
+    "GainLayout",
+    "Header",
+    "LowerModel",
+    "Problem",
+    "Reader",
+    "Segment",
+    "StreamKey",
+    "Writer",
+]

@@ -242,8 +242,6 @@ class Header:
         _check_range("number of stages", len(self.stages), 1, MAX_STAGES)
         for entry in self.domains:
             _check_range(f"stage of {entry.name}", entry.stage, 0, len(self.lower))
-            if not self.lower and entry.stem != entry.name:
-                raise ValueError(f"{entry.name} is of stem {entry.stem}, which only streams of several stages can be")
             self.frames_in(entry, 1)
         first = self.stages[0]
         if self.treble and not treble_fits(self.treble.edges, first.sample_rate, first.hop_length):
@@ -270,6 +268,20 @@ class Header:
             context_frames=self.context_frames,
         )
         return (*self.lower, whole)
+
+    def up_to(self, stage: int) -> Header:
+        """What it would be without the stages above one."""
+        last = self.stages[stage]
+        return replace(
+            self,
+            model=last.model,
+            weights_sha256=last.weights_sha256,
+            sample_rate=last.sample_rate,
+            hop_length=last.hop_length,
+            context_frames=last.context_frames,
+            domains=tuple(entry for entry in self.domains if entry.stage <= stage),
+            lower=self.lower[:stage],
+        )
 
     def frames_in(self, entry: DomainEntry, num_frames: int) -> int:
         """How many frames of a stream lie in so many of the whole model."""

@@ -52,7 +52,8 @@ class Segment:
     start_frame: int
     num_frames: int
     codes: dict[StreamKey, NDArray[np.int64]]
-    """`[K, n]`, n being more than `num_frames` for a stage of more frames; K is smaller than the domain's `num_codebooks` where the upper layer groups are damaged or left out."""
+    """`[K, n]`, n being more than `num_frames` for a stage of more frames; K is smaller than the domain's
+    `num_codebooks` where the upper layer groups are damaged or left out."""
     silent: frozenset[StreamKey]
     removed: frozenset[StreamKey]
     num_bytes: Mapping[StreamKey, int] = field(default_factory=dict)

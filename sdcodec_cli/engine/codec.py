@@ -23,9 +23,10 @@ from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from ..errors import ModelError
 from ..families import of
 from ..recipe import MAX_EFFORT
-from ..runtime import CodecModel, Model, load_model
+from ..runtime import CascadeModel, CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import ModelEntry, find, weights_path
+from .cascade import CascadeDecoder, CascadeEncoder
 from .envelope import Bands, Gains, envelope_bitrate, layout_for
 from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
 from .stream_encoder import StreamEncoder
@@ -125,7 +126,7 @@ def open_codec(
         raise ModelError(f"{entry.name}: has no codes, it only separates; choose another model, see sdc models list")
     load = functools.partial(load_model, runtime=runtime, device=str(device), threads=threads)
     loaded = load(entry, decoding=made_with is not None)
-    assert isinstance(loaded, CodecModel)
+    assert isinstance(loaded, CodecModel | CascadeModel)
     codec = Codec(loaded, entry, load)
     return codec if effort is None else codec.at_effort(effort)
 
@@ -183,7 +184,7 @@ class Loaded(Generic[M]):
         return self.model.stems
 
 
-class Codec(Loaded[CodecModel]):
+class Codec(Loaded[CodecModel | CascadeModel]):
     """A model that is ready to encode and decode.
 
     >>> codec = load_codec()
@@ -195,7 +196,10 @@ class Codec(Loaded[CodecModel]):
     """
 
     def __init__(
-        self, model: CodecModel, entry: ModelEntry | None = None, load: Callable[..., Model] = load_model
+        self,
+        model: CodecModel | CascadeModel,
+        entry: ModelEntry | None = None,
+        load: Callable[..., Model] = load_model,
     ) -> None:
         super().__init__(model)
         self._effort = model.effort
@@ -253,9 +257,26 @@ class Codec(Loaded[CodecModel]):
         return self.sample_rate / self.hop_length
 
     @property
+    def stages(self) -> tuple[CodecModel, ...]:
+        """The model, or those of a cascade, that of the lowest rate first."""
+        return self.model.stages if isinstance(self.model, CascadeModel) else (self.model,)
+
+    @property
     def num_codebooks(self) -> int:
-        """Codebooks per domain at full quality."""
+        """Codebooks per domain at full quality, of the first stage."""
         return self.model.num_codebooks
+
+    @property
+    def frames_of(self) -> dict[str, int]:
+        """Frames of each stream in one frame of the model; of a cascade, of its last stage."""
+        counts = self.model.frames if isinstance(self.model, CascadeModel) else (1,)
+        return {
+            stream.name: count for stage, count in zip(self.stages, counts, strict=True) for stream in stage.streams
+        }
+
+    def codebooks_of(self, stage: CodecModel, num_codebooks: int) -> int:
+        """How many codebooks a stage has for so many of the first one: in proportion, and at least one."""
+        return max(1, round(stage.num_codebooks * num_codebooks / self.num_codebooks))
 
     @property
     def bitrate(self) -> float:
@@ -269,12 +290,12 @@ class Codec(Loaded[CodecModel]):
 
     def envelope_layout(self, *, fine: bool = False) -> GainLayout:
         """Of the envelopes that are made with this model."""
-        return layout_for(self.sample_rate, self.hop_length, fine=fine)
+        return layout_for(self.stages[0].sample_rate, self.stages[0].hop_length, fine=fine)
 
     @property
     def treble_layout(self) -> GainLayout | None:
         """Of the treble that is made with this model, if any is."""
-        return treble_layout_for(self.sample_rate, self.hop_length)
+        return None if len(self.stages) > 1 else treble_layout_for(self.sample_rate, self.hop_length)
 
     def prepare(self, *, encode: bool = True, decode: bool = True, wait: bool = False) -> None:
         """Load what will be used, in the background unless told to wait; anything else is loaded on its first use."""
@@ -329,7 +350,7 @@ class Codec(Loaded[CodecModel]):
         envelope: bool = False,
         fine: bool = False,
         treble: bool = False,
-    ) -> StreamEncoder:
+    ) -> StreamEncoder | CascadeEncoder:
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
 
         Raises:
@@ -345,12 +366,20 @@ class Codec(Loaded[CodecModel]):
         for domain in active or ():
             if domain not in self.domains:
                 raise ValueError(f"{self.name} has no domain {domain}; it has {', '.join(self.domains)}")
-        streams = self.model.streams
-        known = None if active is None else [n for n, stream in enumerate(streams) if stream.stem in active]
+        count = num_codebooks or self.num_codebooks
+        if isinstance(self.model, CascadeModel):
+            return CascadeEncoder(
+                self.model,
+                num_codebooks=[self.codebooks_of(stage, count) for stage in self.stages],
+                known=active,
+                effort=self.effort,
+                envelope=envelope,
+                fine=fine,
+            )
         return StreamEncoder(
             self.model,
-            num_codebooks=num_codebooks or self.num_codebooks,
-            known=known,
+            num_codebooks=count,
+            known=None if active is None else [stream.name for stream in self.model.streams if stream.stem in active],
             effort=self.effort,
             envelope=envelope,
             fine=fine,
@@ -364,7 +393,8 @@ class Codec(Loaded[CodecModel]):
         envelope: GainLayout | None = None,
         share: float = SHARE,
         treble: GainLayout | None = None,
-    ) -> StreamDecoder:
+        num_stages: int | None = None,
+    ) -> StreamDecoder | CascadeDecoder:
         """A decoder for one mono signal whose codes arrive piece by piece.
 
         Args:
@@ -372,6 +402,7 @@ class Codec(Loaded[CodecModel]):
             envelope: what gains are for that come with the codes, if any do
             share: see `decode`
             treble: likewise, of what is above; audio comes out at `wide_rate` then
+            num_stages: how many are decoded, from the first on; audio comes out at the rate of the last of them
 
         Raises:
             ValueError: no such stem, or `share` out of range
@@ -380,14 +411,13 @@ class Codec(Loaded[CodecModel]):
             self.check_stem(stem)
         if not 0 <= share <= 1:
             raise ValueError(f"the share of the envelope must be from 0 to 1, got {share}")
-        rate, hop = self.sample_rate, self.hop_length
-        return StreamDecoder(
-            self.model,
-            stems,
-            envelope=Bands(envelope, rate, hop) if envelope else None,
-            share=share,
-            treble=Treble(treble, rate, hop) if treble else None,
-        )
+        rate, hop = self.stages[0].sample_rate, self.stages[0].hop_length
+        bands = Bands(envelope, rate, hop) if envelope else None
+        if isinstance(self.model, CascadeModel):
+            count = len(self.stages) if num_stages is None else num_stages
+            return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share)
+        above = Treble(treble, rate, hop) if treble else None
+        return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above)
 
     def encode(
         self,
@@ -419,18 +449,20 @@ class Codec(Loaded[CodecModel]):
                 domain, another rate
         """
         signal = checked_audio(wav)
-        treble = self._is_wide(sample_rate)
+        known = [rate for rate in (self.sample_rate, self.wide_rate) if rate is not None]
+        given = self._checked_rate(sample_rate, known)
+        treble = given == self.wide_rate
         gains, found = [], []
         for row in signal.reshape(-1, signal.shape[-1]):
             # Training data has no constant offset, and nobody hears one.
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
-            wide, row = row, resampled(row, FACTOR * self.sample_rate, self.sample_rate) if treble else row
-            gain = self.gain_for(integrated_loudness(row[None], self.sample_rate)) if normalize else 0.0
             encoder = self.stream_encoder(
                 num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine, treble=treble
             )
+            rows = [row if rate == given else resampled(row, given, rate) for rate in encoder.rates]
+            gain = self.gain_for(integrated_loudness(rows[0][None], encoder.rates[0])) if normalize else 0.0
             factor = np.float32(db_to_amplitude(gain))
-            found.append([*encoder.push(row * factor, wide * factor if treble else None), *encoder.finish()])
+            found.append([*encoder.push(*(each * factor for each in rows)), *encoder.finish()])
             gains.append(gain)
         lengths = [segment.num_frames for segment in found[0]]
 
@@ -448,7 +480,7 @@ class Codec(Loaded[CodecModel]):
                 for name in found[0][0].codes
             },
             gain_db=np.array(gains),
-            num_samples=len(row),
+            num_samples=-(-signal.shape[-1] * self.sample_rate // given),
             leading=tuple(signal.shape[:-1]),
             envelope=joined(ENVELOPE_GAINS, self.envelope_layout(fine=fine), operator.attrgetter("gains"))
             if envelope
@@ -463,10 +495,11 @@ class Codec(Loaded[CodecModel]):
             codes: what `encode` gave
             stem: a domain, or `mix`
             share: of the envelope, from 0, nearest to the waveform, to 1, the levels of the original
-            sample_rate: of what comes out: that of the codec, which is the default, or `wide_rate`, with the treble
+            sample_rate: of what comes out: that of the codec, which is the default, `wide_rate`, with the treble, or
+                that of one of the stages
 
         Returns:
-            `[..., T]`, the shape of what was encoded; at `wide_rate` T is `2 * codes.num_samples`
+            `[..., T]`, the shape of what was encoded; at another rate than the codec's T is longer or shorter
 
         Raises:
             ValueError: no such stem, `share` out of range, or another rate
@@ -474,40 +507,47 @@ class Codec(Loaded[CodecModel]):
         self.check_stem(stem)
         if stem != "mix" and stem not in codes.codes:
             raise ValueError(f"these codes have no {stem}; they have {', '.join(codes.codes)}")
-        wide = self._is_wide(sample_rate)
-        envelope, treble = codes.envelope, codes.treble if wide else None
-        length = codes.num_samples * (FACTOR if wide else 1)
+        rates = [stage.sample_rate for stage in self.stages]
+        rate = self._checked_rate(sample_rate, rates if self.wide_rate is None else [*rates, self.wide_rate])
+        envelope, treble = codes.envelope, codes.treble if rate == self.wide_rate else None
         # Codes without treble have nothing above, at whatever rate.
-        layout = (treble.layout if treble else self.treble_layout) if wide else None
+        layout = (treble.layout if treble else self.treble_layout) if rate == self.wide_rate else None
+        frames_of = self.frames_of
         wavs = []
         for row, gain in enumerate(codes.gain_db):
             decoder = self.stream_decoder(
-                [stem], envelope=envelope.layout if envelope else None, share=share, treble=layout
+                [stem],
+                envelope=envelope.layout if envelope else None,
+                share=share,
+                treble=layout,
+                num_stages=None if layout else 1 + rates.index(rate),
             )
-            frames = next(iter(codes.codes.values())).shape[-1]
+            frames = next(iter(codes.active.values())).shape[-1]
             gains, above = (each.of_frames(row, frames) if each else None for each in (envelope, treble))
             pieces = []
             for start in range(0, frames, SEGMENT_FRAMES):
-                span = slice(start, min(start + SEGMENT_FRAMES, frames))
+                stop = min(start + SEGMENT_FRAMES, frames)
                 segment = {
-                    domain: streams[row, :, span] if bool(codes.active[domain][row, start]) else None
-                    for domain, streams in codes.codes.items()
+                    name: found[row, :, start * frames_of[name] : stop * frames_of[name]]
+                    if bool(codes.active[name][row, start])
+                    else None
+                    for name, found in codes.codes.items()
                 }
-                own = (None if each is None else each[:, span] for each in (gains, above))
-                pieces += decoder.push(segment, span.stop - start, *own)
+                own = (None if each is None else each[:, start:stop] for each in (gains, above))
+                pieces += decoder.push(segment, stop - start, *own)
             pieces += decoder.finish()
             whole = np.concatenate([piece[0] for piece in pieces])
+            length = -(-codes.num_samples * rate // self.sample_rate)
             wavs.append(whole[:length] * np.float32(db_to_amplitude(-gain)))
         return np.stack(wavs).reshape(*codes.leading, length)
 
-    def _is_wide(self, sample_rate: int | None) -> bool:
-        """Whether this is the rate of audio with treble; a `ValueError` if it is neither that nor the model's."""
-        known = [rate for rate in (self.sample_rate, self.wide_rate) if rate is not None]
+    def _checked_rate(self, sample_rate: int | None, known: Sequence[int]) -> int:
+        """The rate that is meant; a `ValueError` for one that is not known."""
         if sample_rate is not None and sample_rate not in known:
             raise ValueError(
                 f"sample_rate must be {' or '.join(map(str, known))}, got {sample_rate}; resample it first"
             )
-        return sample_rate not in (None, self.sample_rate)
+        return self.sample_rate if sample_rate is None else sample_rate
 
 
 def _joined(

@@ -31,14 +31,14 @@ from ..audio import (
     layout_name,
     loudness_weights,
 )
-from ..bitstream import DomainEntry, GainLayout, Header, StreamKey, Writer
+from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, Writer
 from ..bitstream.header import MAX_RATE
 from ..errors import InputError
 from ..progress import Progress
+from .cascade import Encoder
 from .codec import Codec
 from .envelope import envelope_bitrate
 from .stream import SEGMENT_FRAMES, CodedSegment
-from .stream_encoder import StreamEncoder
 
 MAX_TAG_BYTES = 2**15
 """Of the texts of all tags together; a header holds twice that in all."""
@@ -175,7 +175,7 @@ def compress(
                 )
                 for _ in range(coded_channels)
             ]
-            coder = _Coder(encoders, info.sample_rate, codec.sample_rate, wide_rate, gain_db)
+            coder = _Coder(encoders, info.sample_rate, gain_db)
             blocks = (block - level.offset for block in _blocks(reader, mono=mono))
             for segments in coder.run(blocks, progress, info.seconds):
                 writer.write(
@@ -240,22 +240,39 @@ def stream_header(
         coded_channels=coded_channels,
         original_samples=original_samples,
         gain_db=gain_db,
-        domains=tuple(
-            DomainEntry(
-                name=stream.name,
-                num_codebooks=num_codebooks,
-                codebook_size=stream.codebook_size,
-                num_shared=max(0, stream.num_shared - (stream.num_codebooks - num_codebooks)),
-            )
-            for stream in codec.model.streams
-            if stream.name in stored
-        ),
+        domains=tuple(_entries(codec, num_codebooks, stored)),
         segment_frames=SEGMENT_FRAMES,
         encoder=f"sdc {__version__}",
         tags=dict(tags or {}),
         envelope=envelope,
         treble=treble,
+        lower=tuple(
+            LowerModel(
+                model=stage.name,
+                weights_sha256=stage.weights_sha256,
+                sample_rate=stage.sample_rate,
+                hop_length=stage.hop_length,
+                context_frames=stage.synthesis_context,
+            )
+            for stage in codec.stages[:-1]
+        ),
     )
+
+
+def _entries(codec: Codec, num_codebooks: int, stored: Sequence[str]) -> Iterator[DomainEntry]:
+    """The streams of the stored domains, with so many codebooks in the first stage."""
+    for number, stage in enumerate(codec.stages):
+        count = codec.codebooks_of(stage, num_codebooks)
+        for stream in stage.streams:
+            if stream.stem in stored:
+                yield DomainEntry(
+                    name=stream.name,
+                    stem=stream.stem,
+                    stage=number,
+                    num_codebooks=count,
+                    codebook_size=stream.codebook_size,
+                    num_shared=max(0, stream.num_shared - (stream.num_codebooks - count)),
+                )
 
 
 def _tags(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
@@ -358,10 +375,12 @@ def _streams(
     """One segment of every channel as the streams of the file; adds each domain's active frames to their count."""
     streams: dict[StreamKey, NDArray[np.int64] | None] = {}
     for channel, segment in enumerate(segments):
+        found = segment.stored
+        for stream in (each for stage in codec.stages for each in stage.streams if each.stem in stored):
+            streams[channel, stream.name] = found[stream.name]
         for domain in stored:
-            codes = segment.stored[domain]
-            streams[channel, domain] = codes
-            active_frames[domain] += 0 if codes is None else segment.num_frames
+            of_domain = (each.name for stage in codec.stages for each in stage.streams if each.stem == domain)
+            active_frames[domain] += segment.num_frames * any(segment.active[name] for name in of_domain)
     return streams
 
 
@@ -371,22 +390,17 @@ class _Coder:
     Args:
         encoders: of the channels
         rate: of the blocks, in Hz
-        model_rate: of what is encoded
-        wide_rate: of what treble is taken from; None without
         gain_db: to apply
     """
 
-    def __init__(
-        self, encoders: Sequence[StreamEncoder], rate: int, model_rate: int, wide_rate: int | None, gain_db: float
-    ) -> None:
+    def __init__(self, encoders: Sequence[Encoder], rate: int, gain_db: float) -> None:
         self.num_samples = 0
         """Per channel, at the original rate."""
         self.num_frames = 0
-        self._encoders, self._rate, self._model_rate = encoders, rate, model_rate
-        self._pushed = 0  # samples per channel at the model's rate
+        self._encoders, self._rate = encoders, rate
+        self._pushed = 0  # samples per channel at the first of the encoders' rates
         self._gain = np.float32(db_to_amplitude(gain_db))
-        self._resampler = StreamResampler(rate, model_rate, len(encoders))
-        self._wide = None if wide_rate is None else StreamResampler(rate, wide_rate, len(encoders))
+        self._resamplers = [StreamResampler(rate, each, len(encoders)) for each in encoders[0].rates]
 
     def run(
         self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
@@ -394,23 +408,20 @@ class _Coder:
         """The segments in their order, each of every channel at once."""
         for block in blocks:
             self.num_samples += block.shape[-1]
-            yield from self._push(
-                self._resampler.push(block), None if self._wide is None else self._wide.push(block), last=False
-            )
+            yield from self._push([resampler.push(block) for resampler in self._resamplers], last=False)
             if progress:
                 progress(self.num_samples / self._rate, total)
-        rest = self._resampler.flush()
+        first, *wider = (resampler.flush() for resampler in self._resamplers)
         # The resampler rounds its length down half of the time; frames must cover every sample of the original.
-        missing = math.ceil(self.num_samples * self._model_rate / self._rate) - self._pushed - rest.shape[-1]
-        rest = np.pad(rest, ((0, 0), (0, max(0, missing))))
-        yield from self._push(rest, None if self._wide is None else self._wide.flush(), last=True)
+        wanted = math.ceil(self.num_samples * self._encoders[0].rates[0] / self._rate)
+        missing = max(0, wanted - self._pushed - first.shape[-1])
+        yield from self._push([np.pad(first, ((0, 0), (0, missing))), *wider], last=True)
 
-    def _push(self, wav: Wav, wide: Wav | None, *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
-        self._pushed += wav.shape[-1]
+    def _push(self, wavs: Sequence[Wav], *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
+        self._pushed += wavs[0].shape[-1]
         channels = []
         for index, encoder in enumerate(self._encoders):
-            above = None if wide is None else wide[index] * self._gain
-            segments = encoder.push(wav[index] * self._gain, above)
+            segments = encoder.push(*(wav[index] * self._gain for wav in wavs))
             channels.append([*segments, *encoder.finish()] if last else segments)
         for together in zip(*channels, strict=True):
             self.num_frames += together[0].num_frames

@@ -22,12 +22,13 @@ from ..audio.bands import SHARE
 from ..bitstream import GainLayout, Header, Reader, Segment
 from ..errors import InputError, ModelError
 from ..progress import Progress
+from .cascade import Decoder
 from .codec import Codec
 from .compress import MASK_TAG
 from .envelope import Gains
 from .files import StemsResult, check_targets
 from .shaper import CONTEXT_FRAMES
-from .stream import SEGMENT_FRAMES, StreamDecoder
+from .stream import SEGMENT_FRAMES
 from .treble import FACTOR
 
 MAX_GAP_FRAMES = 180_000
@@ -102,11 +103,12 @@ def decode(
         name = "stdin" if str(source) == "-" else str(source)
         reader = Reader(stack.enter_context(_opened(source)), name)
         header = reader.header
-        domains = [entry.name for entry in header.domains]
+        domains = list(dict.fromkeys(entry.stem for entry in header.domains))
         for stem in [*targets, *gains]:
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
         model = (codec(header) if callable(codec) else codec).decoder_for(header.weights_sha256)
+        header = _as_far_as(header, model)
         _check_shape(name, header, model)
         if not force_model:
             _check_weights(name, header, model)
@@ -132,15 +134,11 @@ def decode(
             for stem, target in targets.items()
         }
         stack.enter_context(written_together(list(writers.values())))
-        if below not in (None, header.sample_rate / 2):
-            raise InputError(
-                f"{name}: its sound can be cut off at {header.sample_rate / 2:g} Hz only, not at {below:g}; give "
-                f"--below {header.sample_rate / 2:g}, or leave it out"
-            )
+        num_stages = _stages_below(name, header, below)
         layout = header.treble if below is None else None
-        stems = _decoded_stems(reader, model, decoded, wanted, excerpt, share, layout)
+        rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
+        stems = _decoded_stems(reader, header, model, decoded, wanted, excerpt, share, layout, num_stages)
         written = 0
-        rate = header.sample_rate * (FACTOR if layout else 1)
         cut = _at_original_rate(stems, rate, header, excerpt, len(decoded))
         for wavs in cut if reader.end else _to_the_end(cut, reader, round(start * header.original_rate)):
             by_stem = dict(zip(decoded, wavs, strict=True))
@@ -193,6 +191,29 @@ def _opened(source: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def _as_far_as(header: Header, codec: Codec) -> Header:
+    """The header of a file as far as a model decodes it, which may have only the lower stages."""
+    for stage, lower in enumerate(header.lower):
+        one_to_one = all(header.frames_in(entry, 1) == 1 for entry in header.domains if entry.stage <= stage)
+        if lower.weights_sha256 == codec.weights_sha256 and one_to_one:
+            return header.up_to(stage)
+    return header
+
+
+def _stages_below(source: str, header: Header, below: float | None) -> int:
+    """How many stages are decoded for audio below a frequency in Hz."""
+    if below is None:
+        return len(header.stages)
+    splits = [stage.sample_rate / 2 for stage in header.stages]
+    if below not in splits:
+        known = " or ".join(f"{split:g}" for split in splits)
+        raise InputError(
+            f"{source}: its sound can be cut off at {known} Hz only, not at {below:g}; give --below {splits[0]:g}, or "
+            "leave it out"
+        )
+    return 1 + splits.index(below)
+
+
 def _check_weights(source: str, header: Header, codec: Codec) -> None:
     if codec.weights_sha256 != header.weights_sha256 and not codec.decodes_older(header.weights_sha256):
         made, found = header.weights_sha256.hex()[:8], codec.weights_sha256.hex()[:8]
@@ -204,11 +225,13 @@ def _check_weights(source: str, header: Header, codec: Codec) -> None:
 
 def _check_shape(source: str, header: Header, codec: Codec) -> None:
     """Raise a ModelError unless rates, domains and codebooks of the stream are those of the model."""
-    known = {stream.name: stream for stream in codec.model.streams}
-    fits = (header.sample_rate, header.hop_length) == (codec.sample_rate, codec.hop_length) and all(
+    known = {stream.name: (number, stream) for number, stage in enumerate(codec.stages) for stream in stage.streams}
+    ours = [(stage.sample_rate, stage.hop_length) for stage in codec.stages]
+    fits = [(stage.sample_rate, stage.hop_length) for stage in header.stages] == ours and all(
         entry.name in known
-        and entry.codebook_size == known[entry.name].codebook_size
-        and entry.num_codebooks <= known[entry.name].num_codebooks
+        and (entry.stage, entry.stem) == (known[entry.name][0], known[entry.name][1].stem)
+        and entry.codebook_size == known[entry.name][1].codebook_size
+        and entry.num_codebooks <= known[entry.name][1].num_codebooks
         for entry in header.domains
     )
     if not fits:
@@ -247,17 +270,18 @@ class _Excerpt:
 
 def _decoded_stems(
     reader: Reader,
+    header: Header,
     codec: Codec,
     stems: Sequence[str],
     domains: Sequence[str],
     excerpt: _Excerpt,
     share: float,
     treble: GainLayout | None,
+    num_stages: int,
 ) -> Iterator[Wav]:
     """Audio at the model's rate, or twice that, and the original level, from the excerpt's first frame: `[S, C, T]`."""
-    header = reader.header
     decoders = [
-        codec.stream_decoder(stems, envelope=header.envelope, share=share, treble=treble)
+        codec.stream_decoder(stems, envelope=header.envelope, share=share, treble=treble, num_stages=num_stages)
         for _ in range(header.coded_channels)
     ]
     context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None or treble is not None)
@@ -268,14 +292,20 @@ def _decoded_stems(
         stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + context
     level = np.float32(db_to_amplitude(-header.gain_db))
     trim = (excerpt.first_frame - begin) * decoders[0].hop_length
-    for wav in _run_decoders(reader, decoders, domains, begin, stop):
+    streams = [entry.name for entry in header.domains if entry.stem in domains and entry.stage < num_stages]
+    for wav in _run_decoders(reader, header, decoders, streams, begin, stop):
         if wav.shape[-1] > trim:
             yield wav[..., trim:] * level
         trim = max(0, trim - wav.shape[-1])
 
 
 def _run_decoders(
-    reader: Reader, decoders: Sequence[StreamDecoder], domains: Sequence[str], begin: int, stop: int | None
+    reader: Reader,
+    header: Header,
+    decoders: Sequence[Decoder],
+    streams: Sequence[str],
+    begin: int,
+    stop: int | None,
 ) -> Iterator[Wav]:
     """Audio of frames `begin` to `stop` of all channels, `[S, C, T]`; lost segments are silent."""
 
@@ -292,7 +322,8 @@ def _run_decoders(
             yield from together([decoder.push({}, frames) for decoder in decoders])
             position += frames
 
-    for segment in reader.segments(begin, stop, domains):
+    frames_of = {entry.name: header.frames_in(entry, 1) for entry in header.domains}
+    for segment in reader.segments(begin, stop, streams):
         if reader.end is None and segment.start_frame - position > MAX_GAP_FRAMES:
             break  # A forged start would fill the disk with silence; nothing says that the stream is this long.
         yield from silence(segment.start_frame)
@@ -301,10 +332,10 @@ def _run_decoders(
         yield from together(
             [
                 decoder.push(
-                    _channel(segment, channel, span),
+                    _channel(segment, channel, span, frames_of),
                     frames,
-                    _per_frame(reader.header.envelope, segment, segment.gains.get(channel), span),
-                    _per_frame(reader.header.treble, segment, segment.treble.get(channel), span),
+                    _per_frame(header.envelope, segment, segment.gains.get(channel), span),
+                    _per_frame(header.treble, segment, segment.treble.get(channel), span),
                 )
                 for channel, decoder in enumerate(decoders)
             ]
@@ -316,9 +347,13 @@ def _run_decoders(
     yield from together([decoder.finish() for decoder in decoders])
 
 
-def _channel(segment: Segment, channel: int, span: slice) -> dict[str, NDArray[np.int64]]:
-    """Codes of one channel; domains that are not active, or were removed or damaged, are left out."""
-    return {domain: codes[:, span] for (owner, domain), codes in segment.codes.items() if owner == channel}
+def _channel(segment: Segment, channel: int, span: slice, frames: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
+    """Codes of one channel; streams that are not active, or were removed or damaged, are left out."""
+    return {
+        name: codes[:, span.start * frames[name] : None if span.stop is None else span.stop * frames[name]]
+        for (owner, name), codes in segment.codes.items()
+        if owner == channel
+    }
 
 
 def _per_frame(layout: GainLayout | None, segment: Segment, gains: Gains | None, span: slice) -> Gains | None:

@@ -25,8 +25,10 @@ from .treble import FACTOR, Treble
 SEGMENT_FRAMES = 100
 """Frames of a segment, in which a domain is active throughout or not at all; 2 s at 50 frames/s."""
 
-BLOCK_FRAMES = 4 * SEGMENT_FRAMES
-"""Frames that the network works on at a time, context excluded."""
+BLOCK_SEGMENTS = 4
+"""Segments that the network works on at a time, context excluded."""
+
+BLOCK_FRAMES = BLOCK_SEGMENTS * SEGMENT_FRAMES
 
 Number = TypeVar("Number", np.float32, np.int64)
 
@@ -63,6 +65,7 @@ class StreamDecoder:
         envelope: bands of the gains that come with codes, if they are applied
         share: how much of them is
         treble: what is added above the model's band, if it is; audio comes out at twice its rate then
+        segment_frames: of a segment
     """
 
     def __init__(
@@ -73,8 +76,9 @@ class StreamDecoder:
         envelope: Bands | None = None,
         share: float = 0.0,
         treble: Treble | None = None,
+        segment_frames: int = SEGMENT_FRAMES,
     ) -> None:
-        self._model, self._shaper = model, None
+        self._model, self._shaper, self._block = model, None, BLOCK_SEGMENTS * segment_frames
         envelope = envelope if share else None
         self.hop_length: int = model.hop_length * (FACTOR if treble else 1)
         """Samples that come out for each frame."""
@@ -113,8 +117,8 @@ class StreamDecoder:
         self._pieces.append(piece)
         self._buffered += num_frames
         blocks = []
-        while self._buffered >= self._next + BLOCK_FRAMES + self._model.synthesis_context - self._start:
-            blocks.append(self._decode(self._next + BLOCK_FRAMES))
+        while self._buffered >= self._next + self._block + self._model.synthesis_context - self._start:
+            blocks.append(self._decode(self._next + self._block))
         return blocks
 
     def finish(self) -> list[Wav]:
@@ -122,7 +126,7 @@ class StreamDecoder:
         total = self._start + self._buffered
         blocks = []
         while self._next < total:
-            blocks.append(self._decode(min(self._next + BLOCK_FRAMES, total)))
+            blocks.append(self._decode(min(self._next + self._block, total)))
         return [*blocks, self._shaper.finish()] if self._shaper and total else blocks
 
     def _decode(self, stop: int) -> Wav:

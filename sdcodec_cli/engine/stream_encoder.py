@@ -18,7 +18,7 @@ from ..runtime.model import NOTHING, Analysis, CodecModel, Codes
 from . import treble as above
 from .envelope import BITRATE, FINE_BITRATE, Bands, choose_gains, layout_for
 from .refine import refine
-from .stream import BLOCK_FRAMES, SEGMENT_FRAMES, CodedSegment, StreamDecoder, joined
+from .stream import BLOCK_SEGMENTS, SEGMENT_FRAMES, CodedSegment, StreamDecoder, joined
 
 SHORTEST_FRAMES = 8
 """Shorter signals are continued by their mirror image to this length before they are encoded: of one or two frames,
@@ -39,6 +39,7 @@ class StreamEncoder:
         envelope: whether segments have one
         fine: whether that is a fine one
         treble: whether segments say what lies above the model's band
+        segment_frames: of a segment
     """
 
     def __init__(
@@ -46,12 +47,16 @@ class StreamEncoder:
         model: CodecModel,
         *,
         num_codebooks: int,
-        known: Sequence[int] | None,
+        known: Sequence[str] | None,
         effort: int,
         envelope: bool,
         fine: bool,
         treble: bool,
+        segment_frames: int = SEGMENT_FRAMES,
     ) -> None:
+        self.rates: tuple[int, ...] = (model.sample_rate, *([above.FACTOR * model.sample_rate] if treble else []))
+        """Of the audio that `push` takes, in Hz."""
+        self._segment, self._block = segment_frames, BLOCK_SEGMENTS * segment_frames
         self._levels = _Levels(model, envelope=envelope, fine=fine, treble=treble) if envelope or treble else None
         self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
         self._names = [stream.name for stream in model.streams]
@@ -73,8 +78,8 @@ class StreamEncoder:
         self._pieces.append(np.asarray(wav, dtype=np.float32))
         self._buffered += len(wav)
         hop, segments = self._model.hop_length, []
-        while self._buffered >= (self._next + BLOCK_FRAMES + self._model.analysis_context - self._start) * hop:
-            segments += self._encode(self._next + BLOCK_FRAMES)
+        while self._buffered >= (self._next + self._block + self._model.analysis_context - self._start) * hop:
+            segments += self._encode(self._next + self._block)
         # The caller may use its memory again.
         self._pieces[-1] = self._pieces[-1].copy()
         return segments
@@ -88,7 +93,7 @@ class StreamEncoder:
         total = self._start + math.ceil(self._buffered / self._model.hop_length)
         segments = []
         while self._next < total:
-            segments += self._encode(min(self._next + BLOCK_FRAMES, total))
+            segments += self._encode(min(self._next + self._block, total))
         return [*segments, *self._levels.finish()] if self._levels else segments
 
     def _encode(self, stop: int) -> list[CodedSegment]:
@@ -111,8 +116,8 @@ class StreamEncoder:
         self._buffered = len(self._pieces[0])
         self._start = keep
         segments = []
-        for first in range(0, stop - start, SEGMENT_FRAMES):
-            piece = codes[..., first : first + SEGMENT_FRAMES]
+        for first in range(0, stop - start, self._segment):
+            piece = codes[..., first : first + self._segment]
             segments.append(
                 CodedSegment(
                     num_frames=piece.shape[-1],
@@ -153,11 +158,11 @@ class StreamEncoder:
         hop, frames = self._model.hop_length, activity.shape[1]
         active = np.ones(activity.shape, dtype=bool)
         if self._known is not None:
-            active[[index not in self._known for index in range(len(active))]] = False
+            active[[name not in self._known for name in self._names]] = False
             return active
-        for start in range(0, frames, SEGMENT_FRAMES):
-            span = slice(start, start + SEGMENT_FRAMES)
-            segment = wav[start * hop : (start + SEGMENT_FRAMES) * hop]
+        for start in range(0, frames, self._segment):
+            span = slice(start, start + self._segment)
+            segment = wav[start * hop : (start + self._segment) * hop]
             if float(np.abs(segment).max()) < SILENCE:
                 active[:, span] = False
             else:

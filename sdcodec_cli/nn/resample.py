@@ -6,22 +6,13 @@ Legend: T samples.
 from __future__ import annotations
 
 import functools
-import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..audio.sinc import sinc_matrix
 from .fourier import cut_frames
-
-WIDTH = 64
-"""Samples of the lower rate that the filter reaches to either side."""
-
-PASSED, STOPPED = 0.9, 1.0
-"""Shares of half the lower rate below which everything passes, and above which nothing does, to 100 dB."""
-
-_BETA = 0.1102 * (100 - 8.7)  # of Kaiser's window, for 100 dB
 
 
 def resample(wav: Tensor, old_rate: int, new_rate: int, *, length: int | None = None) -> Tensor:
@@ -60,18 +51,6 @@ def resampled_length(length: int, old_rate: int, new_rate: int) -> int:
 @functools.lru_cache
 @torch.inference_mode(False)
 def _matrix(old_rate: int, new_rate: int) -> tuple[Tensor, int]:
-    """What takes a block and what is around it to a block at the other rate, `[span, block]`, and how much is around.
-
-    A product of matrices: on a CPU seven times as fast as a convolution of one channel, and its way back thirty times.
-    """
-    common = math.gcd(old_rate, new_rate)
-    up, down = new_rate // common, old_rate // common
-    lower = min(up, down)
-    reach = math.ceil(WIDTH * down / lower)
-    steps = -(-2 * reach // down)
-    cutoff = (PASSED + STOPPED) / 2 * lower / down
-    # Distance of each input sample from each output sample, in input samples.
-    distance = np.arange(-reach, steps * down + reach)[:, None] - np.arange(steps * up) * down / up
-    window = np.i0(_BETA * np.sqrt(np.clip(1 - (distance / reach) ** 2, 0, None)))
-    filters = np.sinc(cutoff * distance) * np.where(np.abs(distance) < reach, window, 0)
-    return torch.from_numpy(filters / filters.sum(0)).float(), reach
+    """`audio.sinc.sinc_matrix` as a tensor."""
+    matrix, reach = sinc_matrix(old_rate, new_rate)
+    return torch.from_numpy(matrix), reach

@@ -5,7 +5,7 @@ former, and `threads` says how many cores are free.
 """
 
 from .load import load_model
-from .model import Analysis, CodecModel, Model, Refinement, SeparatorModel
+from .model import Analysis, CascadeModel, CodecModel, Model, Refinement, SeparatorModel
 from .parts import Runtime
 
-__all__ = ["Analysis", "CodecModel", "Model", "Refinement", "Runtime", "SeparatorModel", "load_model"]
+__all__ = ["Analysis", "CascadeModel", "CodecModel", "Model", "Refinement", "Runtime", "SeparatorModel", "load_model"]

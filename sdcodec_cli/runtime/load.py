@@ -6,17 +6,17 @@ import importlib.util
 import os
 import platform
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from .. import weights as weights_of
-from ..errors import DeviceError, MissingExtra, ModelError
+from ..errors import DeviceError, MissingExtra
 from ..extras import command
 from ..families import of
 from ..zoo import ModelEntry, weights_path
-from .model import DECODING, CodecModel, Model, SeparatorModel
+from .model import DECODING, CascadeModel, CodecModel, Model, SeparatorModel
 
 if TYPE_CHECKING:
+    from ..recipe import Recipe
     from .parts import Runtime
 
 RuntimeName = Literal["auto", "onnx", "torch"]
@@ -53,26 +53,38 @@ def load_model(
     stored = weights_of.read(weights_path(entry, decoding=decoding))
     unpacked = weights_of.unpack(stored)
     family = of(entry.recipe)
-    if not family.parts:
-        raise ModelError(
-            f"{entry.folder}: is of the family {entry.recipe.family}, which can be trained but not run yet; "
-            "choose another model"
-        )
-    parts = DECODING if entry.is_decoder else family.parts
-    chosen: Runtime
-    if _takes_torch(entry, runtime, device):
-        if importlib.util.find_spec("torch") is None:
-            raise MissingExtra(_without_torch(entry, runtime, device))
-        chosen = _torch(entry, unpacked, parts, device, threads)
-    else:
-        from .onnx import OnnxRuntime
+    codecs = family.codecs(entry.recipe)
+    takes_torch = _takes_torch(entry, runtime, device)
+    if takes_torch and importlib.util.find_spec("torch") is None:
+        raise MissingExtra(_without_torch(entry, runtime, device))
+    if not takes_torch and device.split(":")[0] not in ("auto", "cpu"):
+        raise DeviceError(f"{device}: ONNX Runtime computes on the CPU here; leave --runtime out, or pass torch")
 
-        if device.split(":")[0] not in ("auto", "cpu"):
-            raise DeviceError(f"{device}: ONNX Runtime computes on the CPU here; leave --runtime out, or pass torch")
-        chosen = OnnxRuntime(entry.folder, unpacked, family, parts, threads)
-    kind = CodecModel if family.streams(entry.recipe) else SeparatorModel
+    def made(prefix: str, recipe: Recipe) -> Runtime:
+        """What runs the networks of one codec, whose names of weights begin so."""
+        parts = DECODING if entry.is_decoder else of(recipe).parts
+        own = {name.removeprefix(prefix): value for name, value in unpacked.items() if name.startswith(prefix)}
+        if not takes_torch:
+            from .onnx import OnnxRuntime
+
+            return OnnxRuntime(entry.folder, own, of(recipe), parts, threads, prefix.removesuffix("."))
+        from .torch import TorchRuntime, choose_device, network_with
+
+        return TorchRuntime(network_with(entry, recipe, own), recipe, parts, choose_device(device), threads)
+
     digest = next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored))
-    return kind(entry.name, entry.recipe, digest, chosen)
+    streams = family.streams(entry.recipe)
+    if not streams:
+        return SeparatorModel(entry.name, entry.recipe, digest, made("", entry.recipe))
+    if len(codecs) == 1:
+        return CodecModel(entry.name, entry.recipe, digest, made("", entry.recipe))
+    each = len(streams) // len(codecs)
+    stages = []
+    for number, (prefix, recipe) in enumerate(codecs.items()):
+        own = weights_of.sha256({name.removeprefix(prefix): v for name, v in stored.items() if name.startswith(prefix)})
+        name = f"{entry.name}.{prefix.removesuffix('.')}"
+        stages.append(CodecModel(name, recipe, own, made(prefix, recipe), streams[number * each : (number + 1) * each]))
+    return CascadeModel(entry.name, entry.recipe, digest, stages)
 
 
 def _takes_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> bool:
@@ -103,11 +115,3 @@ def _without_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> str:
         )
     what = f"the device {device}" if runtime == "auto" else "the runtime torch"
     return f"{what} needs torch, which is not installed; install it with {install}, or leave the option out"
-
-
-def _torch(
-    entry: ModelEntry, weights: weights_of.Weights, parts: Sequence[str], device: str, threads: int | None
-) -> Runtime:
-    from .torch import TorchRuntime, choose_device, network_with
-
-    return TorchRuntime(network_with(entry, weights), entry.recipe, parts, choose_device(device), threads)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ModelError
 from ..families import Stream, of
 from ..recipe import CodecModelFields, CodecTrainingFields, Recipe, SeparatorModelFields
 from .parts import Runtime
@@ -111,8 +112,16 @@ class SeparatorModel(Model):
 class CodecModel(Model):
     """A network that codes audio into streams."""
 
-    def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        weights_sha256: bytes,
+        runtime: Runtime,
+        streams: Sequence[Stream] | None = None,
+    ) -> None:
         super().__init__(name, recipe, weights_sha256, runtime)
+        self.streams = self.streams if streams is None else tuple(streams)
         model, training = recipe.model, recipe.training
         assert isinstance(model, CodecModelFields)
         assert isinstance(training, CodecTrainingFields)
@@ -166,6 +175,43 @@ class CodecModel(Model):
     def refiner(self, wav: Wav, past: Codes, gates: NDArray[np.float32], num_codebooks: int) -> Refiner:
         """Something that says how far latents are from audio; see `Refiner`."""
         return Refiner(self, wav, past, gates, num_codebooks)
+
+
+class CascadeModel(Model):
+    """Codecs at rising rates, one after the other: each codes what the sum of those before it lacks of the audio.
+
+    Args:
+        name, recipe, weights_sha256: of the whole
+        stages: the codecs, that of the lowest rate first
+
+    Raises:
+        ModelError: frames of a stage are not a fraction of the last one's
+    """
+
+    def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, stages: Sequence[CodecModel]) -> None:
+        super().__init__(name, recipe, weights_sha256, stages[0].runtime)
+        first, last = stages[0], stages[-1]
+        self.stages = tuple(stages)
+        self.hop_length = last.hop_length
+        """Samples per frame at `sample_rate`, both of the last stage."""
+        self.effort, self.num_codebooks = first.effort, first.num_codebooks
+        self.codebook_bitrate, self.has_bitrates = first.codebook_bitrate, first.has_bitrates
+        each = [divmod(stage.sample_rate * self.hop_length, stage.hop_length * self.sample_rate) for stage in stages]
+        if any(rest or not count for count, rest in each):
+            raise ModelError(f"{name}: its stages must have a whole number of frames for each frame of the last one")
+        self.frames: tuple[int, ...] = tuple(count for count, _ in each)
+        """Of each stage, in one of the last."""
+
+    @property
+    def synthesis_context(self) -> int:
+        """Frames on each side that the audio of a frame depends on; stages are lifted by filters of less than one."""
+        contexts = (-(-stage.synthesis_context // count) for stage, count in zip(self.stages, self.frames, strict=True))
+        return max(contexts) + len(self.stages) - 1
+
+    def prepare(self, *, encode: bool, decode: bool, refine: bool, wait: bool) -> None:
+        """Get ready for what will be wanted, in the background or at once."""
+        for stage in self.stages:
+            stage.prepare(encode=encode, decode=decode, refine=refine, wait=wait)
 
 
 class Refiner:

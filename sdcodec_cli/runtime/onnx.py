@@ -37,6 +37,7 @@ class OnnxRuntime:
         family: of the model
         parts: that will be run
         threads: to compute with; as many as there are free cores by default
+        within: name of the folder of graphs, of a model that has several
 
     Raises:
         ModelError: the folder has no graphs, or those of another version
@@ -45,11 +46,17 @@ class OnnxRuntime:
     name, device = "onnx", "cpu"
 
     def __init__(
-        self, folder: Path, weights: Weights, family: Family[Any], parts: Sequence[str], threads: int | None
+        self,
+        folder: Path,
+        weights: Weights,
+        family: Family[Any],
+        parts: Sequence[str],
+        threads: int | None,
+        within: str = "",
     ) -> None:
-        self._folder, self._weights, self._parts = folder, weights, parts
+        self._folder, self._within, self._weights, self._parts = folder, within, weights, parts
         self.threads = threads or free_cores()
-        manifest = read_manifest(folder, family, parts)
+        manifest = read_manifest(folder, family, parts, within)
         self.sizes: dict[str, int] = {name: manifest[name] for name in family.sizes}
         self._weights_of: dict[str, list[str]] = manifest["weights"]
         if not {name for names in self._weights_of.values() for name in names} <= weights.keys():
@@ -93,7 +100,7 @@ class OnnxRuntime:
 
     def _made(self, part: str) -> Any:
         names = self._weights_of[part]
-        path = self._folder / FOLDER / f"{part}.onnx"
+        path = self._folder / FOLDER / self._within / f"{part}.onnx"
         try:
             return open_session(path, self.threads, {name: self._weights[name] for name in names})
         except Exception as error:  # onnxruntime's own have no common base
@@ -131,10 +138,10 @@ def _imported() -> Any:
 
 def has_graphs(folder: Path) -> bool:
     """Whether a model folder has graphs."""
-    return (folder / FOLDER / MANIFEST).is_file()
+    return any((folder / FOLDER).glob(f"**/{MANIFEST}"))
 
 
-def read_manifest(folder: Path, family: Family[Any], parts: Sequence[str]) -> dict[str, Any]:
+def read_manifest(folder: Path, family: Family[Any], parts: Sequence[str], within: str = "") -> dict[str, Any]:
     """What a folder's graphs, which have to be there for all of `parts`, say about themselves.
 
     Raises:
@@ -144,7 +151,7 @@ def read_manifest(folder: Path, family: Family[Any], parts: Sequence[str]) -> di
     if not has_graphs(folder):
         raise ModelError(f"{folder}: has no graphs, which ONNX Runtime needs; {again}, or pass --runtime torch")
     try:
-        manifest: dict[str, Any] = json.loads((folder / FOLDER / MANIFEST).read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads((folder / FOLDER / within / MANIFEST).read_text(encoding="utf-8"))
         version = manifest["version"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(f"{folder}: its graphs cannot be read ({error}); {again}") from error

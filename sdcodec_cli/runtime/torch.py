@@ -62,21 +62,21 @@ def load_network(entry: ModelEntry) -> nn.Module:
     Raises:
         ModelError: no weights, unreadable ones, or ones of another recipe
     """
-    return network_with(entry, weights_of.unpack(weights_of.read(weights_path(entry))))
+    return network_with(entry, entry.recipe, weights_of.unpack(weights_of.read(weights_path(entry))))
 
 
-def network_with(entry: ModelEntry, tensors: Weights) -> nn.Module:
-    """The network of a model, with weights that were read before, ready for inference.
+def network_with(entry: ModelEntry, recipe: Recipe, tensors: Weights) -> nn.Module:
+    """The network of a model, or of one of its codecs, with weights that were read before, ready for inference.
 
     Raises:
         ModelError: weights of another recipe
     """
     # What a caller loads in inference mode is to encode outside of it, too.
     with torch.inference_mode(False):
-        network = build(entry.recipe).float()
+        network = build(recipe).float()
     given = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     if entry.is_decoder:  # which never runs the rest of the network
-        kept = of(entry.recipe).decoding
+        kept = of(recipe).decoding
         given |= {name: value for name, value in network.state_dict().items() if not name.startswith(kept)}
     try:
         network.load_state_dict(given)

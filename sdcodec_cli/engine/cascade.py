@@ -1,0 +1,259 @@
+"""Encoding and decoding with codecs at rising rates, one after the other, as audio arrives and in constant memory.
+
+The first one codes the audio at its rate. Each further one codes what the sum of those before it, as it will be decoded
+and brought to its own rate, lacks of the audio; outputs add up.
+
+Legend: T samples, F frames, S stems.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..audio import Wav, db_to_power
+from ..audio.sinc import StreamSinc
+from ..runtime.model import CascadeModel, CodecModel, Codes
+from .envelope import Bands, Gains, sine_window, spectra_of
+from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
+from .stream_encoder import StreamEncoder
+
+NOTHING_DB = -50.0
+"""Level above the band of the stage before, relative to the octave below, at which nothing is there to code."""
+
+MARGIN = 17 / 16
+"""Above so much of the band of the stage before it is looked for: just above it, filters of resamplers leave a rest."""
+
+
+class CascadeEncoder:
+    """Turns one mono signal into codes as it arrives; see `Codec.stream_encoder`.
+
+    Args:
+        model: the model
+        num_codebooks: how many are stored, of each stage
+        known: domains that the audio consists of, or None to find out
+        effort: steps of refinement
+        envelope: whether segments have one, of the first stage
+        fine: whether that is a fine one
+    """
+
+    def __init__(
+        self,
+        model: CascadeModel,
+        *,
+        num_codebooks: Sequence[int],
+        known: Sequence[str] | None,
+        effort: int,
+        envelope: bool,
+        fine: bool,
+    ) -> None:
+        self.rates: tuple[int, ...] = tuple(stage.sample_rate for stage in model.stages)
+        """Of the audio that `push` takes, in Hz."""
+        encoders = [
+            StreamEncoder(
+                stage,
+                num_codebooks=count,
+                known=None if known is None else [stream.name for stream in stage.streams if stream.stem in known],
+                effort=effort,
+                envelope=envelope and stage is model.stages[0],
+                fine=fine,
+                treble=False,
+                segment_frames=frames * SEGMENT_FRAMES,
+            )
+            for stage, count, frames in zip(model.stages, num_codebooks, model.frames, strict=True)
+        ]
+        self._model, self._first = model, encoders[0]
+        self._decoder = StreamDecoder(model.stages[0], ["mix"], segment_frames=model.frames[0] * SEGMENT_FRAMES)
+        self._upper = [_Stage(model, number, encoder) for number, encoder in enumerate(encoders) if number]
+        self._waiting: list[list[CodedSegment]] = [[] for _ in model.stages]
+        self._pushed = 0
+
+    def push(self, wav: Wav, *wider: Wav) -> list[CodedSegment]:
+        """Take samples `[T]` in, give out the segments that are complete.
+
+        Args:
+            wav: at the first stage's rate
+            wider: of the same audio, at each further rate, as much as there is; it may be behind or ahead
+        """
+        self._pushed += len(wav)
+        return self._next(self._first.push(wav), wider, last=False)
+
+    def finish(self) -> list[CodedSegment]:
+        """Give out the rest; of a very short signal, more frames than it has."""
+        segments = []
+        unit = self._model.frames[0] * self._model.stages[0].hop_length
+        if self._model.frames[0] > 1 and self._pushed % unit:  # whole frames of the last stage
+            segments = self._first.push(np.zeros(-self._pushed % unit, dtype=np.float32))
+        return self._next([*segments, *self._first.finish()], [self._silence] * len(self._upper), last=True)
+
+    def _next(self, segments: list[CodedSegment], wider: Sequence[Wav], *, last: bool) -> list[CodedSegment]:
+        """What the stages above make of new segments of the first one, together with them."""
+        self._waiting[0] += segments
+        sums = [wav for segment in segments for wav in self._decoder.push(segment.stored, segment.num_frames)]
+        sums += self._decoder.finish() if last else []
+        below = np.concatenate([self._silence, *(wav[0] for wav in sums)])
+        for number, (stage, wav) in enumerate(zip(self._upper, wider, strict=True), start=1):
+            found, below = stage.push(wav, below, last=last)
+            self._waiting[number] += found
+        complete = min(len(waiting) for waiting in self._waiting)
+        together = zip(*(waiting[:complete] for waiting in self._waiting), strict=True)
+        self._waiting = [waiting[complete:] for waiting in self._waiting]
+        return [_joined(stages, self._model.frames) for stages in together]
+
+    @property
+    def _silence(self) -> Wav:
+        return np.zeros(0, dtype=np.float32)
+
+
+def _joined(stages: Sequence[CodedSegment], frames: Sequence[int]) -> CodedSegment:
+    """One segment of all stages; codes of an upper one beyond the end of the first are left out."""
+    first = stages[0]
+    num_frames = first.num_frames // frames[0]
+    codes = {
+        name: codes[:, : num_frames * count]
+        for segment, count in zip(stages, frames, strict=True)
+        for name, codes in segment.codes.items()
+    }
+    active = {name: found for segment in stages for name, found in segment.active.items()}
+    return CodedSegment(num_frames, codes, active, gains=first.gains)
+
+
+class _Stage:
+    """A stage above the first: codes what the sum of those before it lacks."""
+
+    def __init__(self, model: CascadeModel, number: int, encoder: StreamEncoder) -> None:
+        before, stage = model.stages[number - 1], model.stages[number]
+        self._encoder, self._is_last = encoder, number == len(model.stages) - 1
+        self._sinc = StreamSinc(before.sample_rate, stage.sample_rate, 1)
+        self._decoder = StreamDecoder(stage, ["mix"], segment_frames=model.frames[number] * SEGMENT_FRAMES)
+        self._length = SEGMENT_FRAMES * model.frames[number] * stage.hop_length
+        self._above = _Above(before.sample_rate, stage)
+        self._given = self._below = np.zeros(0, dtype=np.float32)  # of the segment that comes next
+        self._sums = [np.zeros((1, 0), dtype=np.float32)] * 2  # what is below, and what is added to it
+
+    def push(self, wav: Wav, below: Wav, *, last: bool) -> tuple[list[CodedSegment], Wav]:
+        """Take audio at its rate `[T]` and the sum of the stages before at theirs; give out segments, and the sum."""
+        lifted = self._sinc.push(below[None])
+        lifted = np.concatenate([lifted, self._sinc.flush()], axis=-1) if last else lifted
+        self._given, self._below = np.concatenate([self._given, wav]), np.concatenate([self._below, lifted[0]])
+        if last:  # nothing is lacking beyond the end
+            self._given = np.concatenate([self._given, self._below[len(self._given) :]])
+        segments = []
+        while min(len(self._given), len(self._below)) >= self._length or (last and len(self._below)):
+            given, under = self._given[: self._length], self._below[: self._length]
+            self._given, self._below = self._given[self._length :], self._below[self._length :]
+            segments += self._encoder.push((given[: len(under)] - under) * np.float32(self._above.sounds(given)))
+        segments += self._encoder.finish() if last else []
+        if self._is_last:
+            return segments, self._below[:0]
+        pieces = [wav for segment in segments for wav in self._decoder.push(segment.stored, segment.num_frames)]
+        added = np.concatenate(
+            [np.zeros((1, 0), np.float32), *pieces, *(self._decoder.finish() if last else [])], axis=-1
+        )
+        total, self._sums = summed(self._sums, lifted, added)
+        return segments, total[0]
+
+
+def summed(waiting: Sequence[Wav], below: Wav, added: Wav) -> tuple[Wav, list[Wav]]:
+    """The sum of two signals `[S, T]` as far as both have come, and what is left of each for the next time."""
+    signals = [np.concatenate(pair, axis=-1) for pair in zip(waiting, (below, added), strict=True)]
+    length = min(signal.shape[-1] for signal in signals)
+    total: Wav = signals[0][:, :length] + signals[1][:, :length]
+    return total, [signal[:, length:] for signal in signals]
+
+
+class _Above:
+    """Tells whether there is anything above the band of the stage before."""
+
+    def __init__(self, lower_rate: int, stage: CodecModel) -> None:
+        self._window = sine_window(2 * stage.hop_length)
+        hertz = np.fft.rfftfreq(2 * stage.hop_length, 1 / stage.sample_rate)
+        self._above = hertz >= MARGIN * lower_rate / 2
+        self._octave = (hertz >= lower_rate / 4) & (hertz < lower_rate / 2)
+
+    def sounds(self, wav: Wav) -> bool:
+        """Whether a frame of a segment `[T]` has something there."""
+        wav = np.pad(wav, (0, max(0, len(self._window) - len(wav))))
+        power = np.square(np.abs(spectra_of(wav, self._window)))
+        above, octave = (power[:, bins].sum(1) for bins in (self._above, self._octave))
+        audible = above > power.shape[1] * db_to_power(-80)
+        return bool((audible & (above > db_to_power(NOTHING_DB) * octave)).any())
+
+
+class CascadeDecoder:
+    """Turns codes of one mono signal into stems as they arrive; see `Codec.stream_decoder`.
+
+    Args:
+        model: the model
+        stems: names, or `mix`
+        num_stages: how many are decoded, from the first on
+        envelope: of the first, see `StreamDecoder`
+        share: how much of that is applied
+    """
+
+    def __init__(
+        self,
+        model: CascadeModel,
+        stems: Sequence[str],
+        *,
+        num_stages: int,
+        envelope: Bands | None = None,
+        share: float = 0.0,
+    ) -> None:
+        stages, self._frames = model.stages[:num_stages], model.frames[:num_stages]
+        self.hop_length: int = stages[-1].hop_length * self._frames[-1]
+        """Samples that come out for each frame of the whole model."""
+        self._decoders = [
+            StreamDecoder(
+                stage,
+                stems,
+                envelope=envelope if stage is stages[0] else None,
+                share=share,
+                segment_frames=frames * SEGMENT_FRAMES,
+            )
+            for stage, frames in zip(stages, self._frames, strict=True)
+        ]
+        rates = [stage.sample_rate for stage in stages]
+        self._sincs = [StreamSinc(low, high, len(stems)) for low, high in itertools.pairwise(rates)]
+        self._nothing = np.zeros((len(stems), 0), dtype=np.float32)
+        self._sums = [[self._nothing] * 2 for _ in self._sincs]
+
+    def push(
+        self,
+        codes: Mapping[str, Codes | None],
+        num_frames: int,
+        gains: Gains | None = None,
+        treble: Gains | None = None,
+    ) -> list[Wav]:
+        """Take `num_frames` frames of the whole model in, give out audio `[S, T]` that is complete.
+
+        Args:
+            codes: `[K, F]` of each stream; None or left out where it is not active
+            num_frames: F
+            gains: of the envelope, of each frame
+            treble: always None: stages have something above instead
+        """
+        pieces = [
+            decoder.push(codes, frames * num_frames, None if number else gains)
+            for number, (decoder, frames) in enumerate(zip(self._decoders, self._frames, strict=True))
+        ]
+        return self._added(pieces, last=False)
+
+    def finish(self) -> list[Wav]:
+        """Give out the rest."""
+        return self._added([decoder.finish() for decoder in self._decoders], last=True)
+
+    def _added(self, pieces: Sequence[Sequence[Wav]], *, last: bool) -> list[Wav]:
+        total, *others = (np.concatenate([self._nothing, *each], axis=-1) for each in pieces)
+        for number, added in enumerate(others):
+            sinc = self._sincs[number]
+            lifted = sinc.push(total)
+            lifted = np.concatenate([lifted, sinc.flush()], axis=-1) if last else lifted
+            total, self._sums[number] = summed(self._sums[number], lifted, added)
+        return [total] if total.shape[-1] else []
+
+
+Encoder = StreamEncoder | CascadeEncoder
+Decoder = StreamDecoder | CascadeDecoder
