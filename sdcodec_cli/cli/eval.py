@@ -60,8 +60,8 @@ def eval_(
     task: Annotated[
         Literal["dnr", "bands", "extend"],
         typer.Option(
-            help="dnr: resynthesis and separation, as in the paper's tables. bands: resynthesis of any audio, compared at "
-            "32 and 16 kHz and by band. extend: audio at 16 kHz that systems bring to 32 kHz."
+            help="dnr: resynthesis and separation, as in the paper's tables. bands: resynthesis of any audio, compared "
+            "at 32 and 16 kHz and by band. extend: audio at 16 kHz that systems bring to 32 kHz."
         ),
     ] = "dnr",
     dnr: Annotated[

@@ -235,8 +235,8 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     """A system by what a person writes.
 
     Args:
-        name: `mixture`, `upsample`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or its
-            folder
+        name: `mixture`, `upsample`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or
+            its folder
         codec: the model that it is to stand beside; another of the same domains and rate separates
         settings: device, effort, bitrate, envelope and views of models
 
