@@ -324,7 +324,7 @@ def _measured(clip: Clip, estimate: Estimate) -> list[Measurement]:
     if estimate.task in SEPARATIONS:
         values["si_sdri"] = values["si_sdr"] - si_sdr(clip.mix, reference)
     if estimate.task in (*WIDE, "resynthesis at 16 kHz"):
-        values["wave"] = np.abs(wav - reference).mean(dtype=np.float64)
+        values["wave"] = 100 * np.abs(wav - reference).mean(dtype=np.float64)
     rows = [Measurement(*what, metric, float(value)) for metric, value in values.items()]
     if estimate.task in WIDE:
         rows += _measured_by_band(what, wav, reference, sample_rate)

@@ -54,7 +54,7 @@ METRICS = {
     "dnsmos_ovrl": Metric("DNSMOS OVRL", "DNSMOS overall", "in MOS, higher is better"),
     "mel": Metric("mel", "Mel distance", "lower is better", min),
     "stft": Metric("STFT", "STFT distance", "lower is better", min),
-    "wave": Metric("wave", "Waveform distance", "lower is better", min),
+    "wave": Metric("wave, %", "Waveform distance", "in % of full scale, lower is better", min),
     "sdr_low": Metric("SDR 0–8 kHz, dB", "SDR from 0 to 8 kHz", "in dB, higher is better"),
     "sdr_near": Metric("SDR 7–9 kHz, dB", "SDR from 7 to 9 kHz", "in dB, higher is better"),
     "sdr_high": Metric("SDR 8–16 kHz, dB", "SDR from 8 to 16 kHz", "in dB, higher is better"),
@@ -100,8 +100,9 @@ class Row:
     """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential) from 1 to 5, `visqol_audio` (48 kHz) from 1
     to 4.73, `mel` and `stft` distance, `band_bias` and `band_spread` in dB, means over the bands above 1 kHz; of speech
     `pesq` from 1 to 4.64, `estoi` up to 1, `dnsmos_sig`, `dnsmos_bak` and `dnsmos_ovrl` from 1 to 5. Of `bands` and
-    `extend` also `wave`, the mean distance of samples, and at 32 kHz `sdr_low`, `sdr_near` and `sdr_high` in dB (of 0
-    to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above 8 kHz."""
+    `extend` also `wave`, the mean distance of samples in % of full scale, and at 32 kHz `sdr_low`, `sdr_near` and
+    `sdr_high` in dB (of 0 to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above
+    8 kHz."""
     band_bias: tuple[float, ...] | None
     """How much louder the estimate is in each band, in dB: mean over frames and clips; None for cross and whole."""
     band_spread: tuple[float, ...] | None

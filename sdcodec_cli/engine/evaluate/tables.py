@@ -85,7 +85,7 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
         rivals = "systems of about the same bitrate" if rates else "all"
         directions = {"lower is better for": min, "0 is best for": nearest_to_0}
         heads_of = {
-            said: [METRICS[metric].head.removesuffix(", dB") for metric in shown if METRICS[metric].best is best]
+            said: [METRICS[metric].head.split(",")[0] for metric in shown if METRICS[metric].best is best]
             for said, best in directions.items()
         }
         which = "; ".join(f"{said} {', '.join(heads)}" for said, heads in heads_of.items() if heads)
@@ -192,8 +192,9 @@ def _cost(result: EvalResult) -> Table:
 
 
 def _spread(mean: float | None, deviation: float | None) -> str:
-    return _text(mean) if mean is None or deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+    return _text(mean) if mean is None or deviation is None else f"{_text(mean)} ± {_text(deviation)}"
 
 
 def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    # No negative zero.
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
