@@ -40,8 +40,9 @@ class PaperRow:
     """Mean over clips; Table II only."""
     visqol_std: float | None = None
     mel: float | None = None
-    """Mean distance over clips; extension only, as is `stft`."""
+    """Mean distance over clips; extension only."""
     stft: float | None = None
+    """The same of spectra themselves."""
 
 
 def paper_rows() -> tuple[PaperRow, ...]:
