@@ -237,8 +237,9 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     Args:
         name: `mixture`, `upsample`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or
             its folder
-        codec: the model that it is to stand beside; another of the same domains and rate separates
-        settings: device, effort, bitrate, envelope and views of models
+        codec: the model that it is to stand beside; another of the same domains and rate separates, and codes
+            each domain by itself
+        settings: task, device, effort, bitrate, envelope and views of models
 
     Raises:
         ModelError: there is no such system, a bitrate that it does not have, or something is not installed
@@ -273,7 +274,9 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
             raise ModelError(f"--against {name}: it finds {', '.join(separator.domains)}; leave it out")
         return SeparatorNetwork(separator)
     found = load_codec(name, device=settings.device, effort=settings.effort)
-    if (found.domains, found.sample_rate) != (codec.domains, codec.sample_rate):
+    # Where nothing is separated, only domains matter: signals come at a rate of their own, and are resampled.
+    at_rate = found.sample_rate == codec.sample_rate or settings.task != "dnr"
+    if found.domains != codec.domains or not at_rate:
         return ModelCodec(found, share=settings.envelope, fine=settings.fine)
     try:
         share = settings.envelope
