@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.audio import READ_SUFFIXES
+from sdcodec_cli.audio import READ_SUFFIXES, resampled
 from sdcodec_cli.data.scan import scan
 from sdcodec_cli.engine.evaluate import evaluation, wide
 from sdcodec_cli.engine.evaluate.evaluation import evaluate
@@ -19,7 +19,6 @@ from sdcodec_cli.engine.evaluate.protocol import load
 from sdcodec_cli.engine.evaluate.score import EvalResult
 from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.engine.evaluate.tables import about, tables
-from sdcodec_cli.engine.other_codecs import resampled
 from sdcodec_cli.engine.systems import Upsample
 from sdcodec_cli.errors import InputError, ModelError
 

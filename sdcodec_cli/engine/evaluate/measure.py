@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ...audio import Wav, atomic_output, db_to_amplitude
+from ...audio import Wav, atomic_output, db_to_amplitude, resampled
 from ...audio.activity import active_frames
 from ...data.parallel import ProcessPool, own_cores
 from ...errors import OutputError, SdcError
@@ -40,7 +40,7 @@ from ..metrics import (
     si_sdr,
     stft_distance,
 )
-from ..other_codecs import fitted, resampled
+from ..other_codecs import fitted
 from ..stream import SEGMENT_FRAMES
 from ..systems import Extends, Resynthesizes, Separates, SeparatingCodec, System
 from ..torchrun import PATIENCE, under_torchrun
