@@ -122,6 +122,23 @@ def test_mix_uses_the_split_that_it_makes_or_else_the_folder_that_it_is_given(ro
     assert is_a_tone("other/cv")
 
 
+def test_mix_at_a_higher_rate_leaves_out_files_that_have_nothing_at_the_top(root: Path) -> None:
+    options = ["--split", "train", "--count", "1", "--seconds", "1", "--sample-rate", "32000"]
+    (line,) = errors(sdc("data", "mix", "-q", "--data-root", root, "-o", "set", *options))
+    assert line.endswith("add some, and run sdc data scan again, or choose a lower rate")
+    assert "has no clips of speech in split train that have 32000 Hz or more, last 0.1 s" in line
+    time = np.arange(44_100) / 44_100
+    for domain in ("speech", "music", "sfx"):
+        soundfile.write(root / "train" / domain / "high.wav", 0.1 * np.sin(2 * np.pi * 12_000 * time), 44_100)
+    result = sdc("data", "mix", "--data-root", root, "-o", "set", *options)
+    said = "1 files of speech, 1 files of music, 1 files of sfx in split train have fewer than 32000 Hz (left out)"
+    assert said in result.stderr
+    for stem in ("mix", "speech", "music", "sfx"):
+        wav, rate = soundfile.read(Path("set") / "tr" / "0000" / f"{stem}.wav")
+        assert (rate, len(wav)) == (32_000, 32_000)
+        assert np.abs(np.fft.rfft(wav)).argmax() == 12_000
+
+
 def test_mix_reports_a_broken_file_and_leaves_it_out(root: Path) -> None:
     (root / "valid" / "speech" / "broken.wav").write_bytes(b"nonsense")
     result = sdc("data", "mix", "--data-root", root, "-o", "set", "--count", "1", "--seconds", "1")

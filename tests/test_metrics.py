@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sdcodec_cli.engine.metrics import BAND_EDGES, UPPER_BANDS, band_errors, mel_distance_dac, si_sdr, stft_distance
+from sdcodec_cli.engine.metrics import (
+    BAND_EDGES,
+    TREBLE_BANDS,
+    UPPER_BANDS,
+    WIDE_EDGES,
+    band_errors,
+    band_power,
+    band_sdr,
+    mel_distance_dac,
+    si_sdr,
+    stft_distance,
+)
 
 from audiotools_values import SAMPLE_RATES, SIGNALS, VALUES, signals
 
@@ -141,3 +152,56 @@ def test_bands_and_their_levels_are_the_same_at_any_rate_that_has_them(sample_ra
     assert bias.shape == spread.shape == (bands,)
     np.testing.assert_allclose(bias, expected.bias[:bands], atol=0.05)
     np.testing.assert_allclose(spread, 0.0, atol=0.05)
+
+
+def sines(*levels_and_frequencies: tuple[float, float], sample_rate: int = 32_000) -> np.ndarray:
+    time = np.arange(2 * sample_rate) / sample_rate
+    return sum(level * np.sin(2 * math.pi * frequency * time) for level, frequency in levels_and_frequencies)
+
+
+def test_power_of_a_band_is_that_of_the_tones_in_it_and_of_no_other():
+    wav = sines((0.5, 1_000.3), (0.01, 12_000)) + 0.1
+    # Half of the square of an amplitude, less what is faded: 5/8 of two fades of 20 ms in 2 s.
+    kept = 1 - 5 / 8 * 0.02
+    assert float(band_power(wav, 32_000, 0, 8_000)) == pytest.approx((0.5**2 / 2 + 0.1**2) * kept, rel=1e-4)
+    assert float(band_power(wav, 32_000, 8_000, 16_000)) == pytest.approx(0.01**2 / 2 * kept, rel=1e-4)
+    assert float(band_power(sines((0.5, 1_000.3)) + 0.1, 32_000, 8_000, 16_000)) < 1e-10
+
+
+def test_sdr_of_a_band_that_is_lost_is_0_db_and_of_one_that_is_too_quiet_what_it_lacks():
+    reference = sines((0.5, 1_000), (0.1, 7_500), (0.2, 12_000))
+    lost = sines((0.5, 1_000), (0.1, 7_500))
+    assert float(band_sdr(lost, reference, 32_000, 8_000, 16_000)) == pytest.approx(0.0, abs=1e-6)
+    assert float(band_sdr(lost, reference, 32_000, 0, 8_000)) > 80
+    # A gain of 0.9 in everything leaves a tenth wrong; twice as much of one tone has it wrong by itself.
+    for band in ((0, 8_000), (7_000, 9_000), (8_000, 16_000)):
+        assert float(band_sdr(0.9 * reference, reference, 32_000, *band)) == pytest.approx(20.0, abs=1e-6)
+    twice = reference + sines((0.1, 7_500))
+    assert float(band_sdr(twice, reference, 32_000, 7_000, 9_000)) == pytest.approx(0.0, abs=1e-3)
+    assert float(band_sdr(twice, reference, 32_000, 0, 8_000)) == pytest.approx(10 * math.log10(26), abs=1e-3)
+
+
+def test_a_mel_distance_above_a_frequency_hears_nothing_below():
+    reference = 0.1 * np.random.default_rng(0).standard_normal(64_000)
+    assert float(mel_distance_dac(reference + sines((0.1, 5_000)), reference, 32_000, lowest=8_000)) < 1e-3
+    assert float(mel_distance_dac(reference + sines((0.1, 5_000)), reference, 32_000)) > 0.02
+    high = reference + sines((0.1, 12_000))
+    assert float(mel_distance_dac(high, reference, 32_000, lowest=8_000)) > 0.02
+
+
+def test_bands_above_8_khz_follow_those_below_and_are_about_as_wide():
+    assert WIDE_EDGES[: len(BAND_EDGES)] == BAND_EDGES
+    assert (len(WIDE_EDGES[1:][TREBLE_BANDS]), WIDE_EDGES[-1]) == (4, 16_000)
+    centres = np.convolve(WIDE_EDGES, [0.5, 0.5], "valid")
+    widths = np.diff(WIDE_EDGES) / (24.7 * (1 + 0.00437 * centres))
+    np.testing.assert_allclose(widths, widths.mean(), rtol=0.05)
+
+
+def test_a_gain_above_8_khz_is_bias_of_the_bands_there():
+    reference = 0.1 * np.random.default_rng(0).standard_normal(64_000)
+    spectrum = np.fft.rfft(reference)
+    spectrum[len(spectrum) // 2 :] *= 10 ** (-6 / 20)
+    bias, spread = band_errors(np.fft.irfft(spectrum), reference, 32_000, WIDE_EDGES)
+    np.testing.assert_allclose(bias, np.where(np.arange(25) < 21, 0.0, -6.0), atol=0.1)
+    np.testing.assert_allclose(spread, 0.0, atol=0.2)
+    np.testing.assert_allclose(bias[:21], band_errors(np.fft.irfft(spectrum), reference, 32_000).bias)

@@ -251,6 +251,17 @@ def test_a_model_at_another_rate_gives_the_rate_and_length_back_and_does_not_sep
     assert not isinstance(system, systems.Separates)
 
 
+def test_a_model_at_another_rate_codes_each_domain_by_itself_where_nothing_is_separated(tiny):
+    beside = SimpleNamespace(domains=DOMAINS, sample_rate=32_000)
+    settings = Settings(data_root=Path(), split="val", task="bands", device="cpu", envelope=None)
+    system, codec, wav = systems.find_system(str(tiny), beside, settings), load_codec(tiny, device="cpu"), tones()
+    wav = systems.resampled(wav, RATE, 32_000)
+    back = system.resynthesize(wav, 32_000, "music")
+    alone = codec.encode(systems.resampled(wav, 32_000, RATE), active=["music"], envelope=False)
+    expected = systems.resampled(codec.decode(alone, stem="music"), RATE, 32_000)
+    np.testing.assert_array_equal(back.wav, systems.fitted(expected, len(wav)))
+
+
 def test_an_unknown_name_lists_what_there_is():
     with pytest.raises(
         ModelError, match=r"opuss: no such model; the zoo has .*; what is not a model is mixture, opus:KBPS"

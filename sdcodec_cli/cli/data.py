@@ -110,13 +110,22 @@ def mix(
     seconds: Annotated[
         float, typer.Option(metavar="S", parser=parse_length, help="Length of each, at least 1 s.")
     ] = 10.0,
+    sample_rate: Annotated[
+        int,
+        typer.Option(
+            metavar="HZ",
+            min=16_000,
+            help="Of the set, 16000 or more. Above 16000, files of a lower rate are left out: they have nothing at the "
+            "top.",
+        ),
+    ] = 16_000,
     seed: Annotated[
         int, typer.Option(metavar="N", min=0, help="The same seed makes the same mixtures, with any --jobs.")
     ] = 0,
     jobs: Jobs = None,
     quiet: Quiet = False,
 ) -> None:
-    """Mix stems to DnR-style tracks: <id>/mix.wav, speech.wav, music.wav, sfx.wav at 16 kHz.
+    """Mix stems to DnR-style tracks: <id>/mix.wav, speech.wav, music.wav, sfx.wav.
 
     Stems are filled with clip after clip and brought to the paper's loudness targets.
 
@@ -148,7 +157,8 @@ def mix(
             manifest,
             split=name if name in splits else None,
             domains=recipe.model.domains,
-            sample_rate=recipe.model.sample_rate,
+            sample_rate=sample_rate,
+            min_sample_rate=sample_rate if sample_rate > recipe.model.sample_rate else 0,
             report=console.say,
         )
         with console.progress(str(output), unit="mixtures") as progress:

@@ -34,13 +34,14 @@ if TYPE_CHECKING:
     from ..engine.evaluate.tables import Table
 
 LEAST = (
+    *("wave, %", "spread >8 kHz, dB", "SDR 7–9 kHz, dB", "bias >8 kHz, dB"),
     *("clips", "STFT", "mel", "DNSMOS BAK", "DNSMOS SIG", "ESTOI", "bias >1 kHz, dB", "spread >1 kHz, dB"),
-    *("ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech"),
+    *("SDR 0–8 kHz, dB", "mel >8 kHz", "ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech"),
 )
 """Columns of scores, the first of which go first where a terminal is narrow."""
 
-DEFAULT_SYSTEMS = ("mixture", "opus:18")
-"""Left out with a note where a program is missing; systems that were asked for are an error then."""
+DEFAULT_SYSTEMS = {"dnr": ("mixture", "opus:18"), "bands": ("opus:18",), "extend": ("upsample",)}
+"""By task. Left out with a note where a program is missing; systems that were asked for are an error then."""
 
 DEFAULT_EXAMPLES = 4
 
@@ -49,14 +50,23 @@ def eval_(
     data_root: Annotated[
         Path,
         typer.Option(
-            metavar="DIR",
-            help="Root of DnR v2, or of a set made by sdc data mix.",
+            metavar="DIR|FILE",
+            help="Root of DnR v2, or of a set made by sdc data mix; for tasks other than dnr any folder, file or "
+            "manifest, too.",
             envvar="SDC_DATA_ROOT",
             show_default=False,
         ),
     ],
+    task: Annotated[
+        Literal["dnr", "bands", "extend"],
+        typer.Option(
+            help="dnr: resynthesis and separation, as in the paper's tables. bands: resynthesis of any audio, compared "
+            "at 32 and 16 kHz and by band. extend: audio at 16 kHz that systems bring to 32 kHz."
+        ),
+    ] = "dnr",
     dnr: Annotated[
-        Literal["train", "val", "test"], typer.Option(help="Split: tr (train), cv (val) or tt (test).")
+        Literal["train", "val", "test"],
+        typer.Option(help="Split: tr (train), cv (val) or tt (test); all there is where there are no splits."),
     ] = "test",
     model: Model = None,
     against: Annotated[
@@ -64,8 +74,9 @@ def eval_(
         typer.Option(
             "--against",
             metavar="NAME",
-            help="System to measure beside it: mixture (unprocessed), opus:KBPS, dac, encodec:KBPS, a model of the zoo "
-            "or its folder, or none. May be given several times; mixture and opus:18 by default.",
+            help="System to measure beside it: mixture (unprocessed), upsample (of extend), opus:KBPS, dac, "
+            "encodec:KBPS, a model of the zoo or its folder, or none. May be given several times; by default mixture "
+            "and opus:18, of bands opus:18, of extend upsample.",
             show_default=False,
         ),
     ] = None,
@@ -76,7 +87,8 @@ def eval_(
     visqol: Annotated[
         Literal["auto", "off", "speech", "audio", "both"],
         typer.Option(
-            help="ViSQOL mode; auto is both, if the extra [eval] is installed. Most of the time goes into it."
+            help="ViSQOL mode; auto is both, of bands and extend audio, if the extra [eval] is installed. Most of the "
+            "time goes into it."
         ),
     ] = "auto",
     speech: Annotated[
@@ -84,8 +96,8 @@ def eval_(
         typer.Option(
             "--speech",
             metavar="NAME",
-            help="Score of speech: pesq, estoi, dnsmos, or none. May be given several times; pesq and estoi by "
-            "default, where they are installed.",
+            help="Score of speech: pesq, estoi, dnsmos, or none. May be given several times; for dnr pesq and "
+            "estoi by default, where they are installed.",
             show_default=False,
         ),
     ] = None,
@@ -144,7 +156,7 @@ def eval_(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Score a model on DnR: resynthesis, separation, bitrate and speed, with other systems beside it.
+    """Score a model: on DnR resynthesis, separation, bitrate and speed, or on any audio what is above 8 kHz, too.
 
     A clip that cannot be read is reported and skipped, and the exit code is 1 at the end. Under torchrun the processes
     share the clips, through --work.
@@ -170,7 +182,7 @@ def eval_(
         wrong("--fine is about the envelope; leave it out, or --envelope off")
     share = None if envelope == "off" else float(envelope)
     console = Console(quiet=quiet or not first, json=json and first)
-    chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS
+    chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS[task]
     if "none" in chosen and len(chosen) > 1:
         wrong("--against none stands alone; leave it out, or the others")
     for name in speech or ():
@@ -179,6 +191,7 @@ def eval_(
     settings = Settings(
         data_root=data_root,
         split=dnr,
+        task=task,
         protocol=protocol,
         against=() if chosen == ("none",) else chosen,
         all_needed=against is not None,

@@ -107,11 +107,12 @@ class Manifest:
         """Rows that are too short or wholly silent, and so not to be used."""
         return int(np.count_nonzero(~self._columns.usable))
 
-    def rows(self, domain: str, split: str | None = None, min_sample_rate: int = 0) -> NDArray[np.int64]:
-        """Numbers of the usable rows of a domain, of a split if one is named, of at least that rate in Hz."""
+    def rows(self, domain: str | None = None, split: str | None = None, min_sample_rate: int = 0) -> NDArray[np.int64]:
+        """Numbers of the usable rows: of a domain and of a split if they are named, of at least that rate in Hz."""
         columns = self._columns
-        chosen = columns.usable & _equals(columns.domain, columns.domains, domain)
-        chosen &= columns.sample_rate >= min_sample_rate
+        chosen = columns.usable & (columns.sample_rate >= min_sample_rate)
+        if domain is not None:
+            chosen &= _equals(columns.domain, columns.domains, domain)
         if split is not None:
             chosen &= _equals(columns.split, columns.splits, split)
         return np.flatnonzero(chosen)

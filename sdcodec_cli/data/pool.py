@@ -250,23 +250,24 @@ def open_pool(
         OutputError: `decoded` cannot be written
     """
     found: dict[str, FileClips] = {}
-    too_low = 0
+    too_low: dict[str, int] = {}
     for domain in domains:
         files = FileClips(manifest, domain, split, sample_rate, min_sample_rate)
-        too_low += len(manifest.rows(domain, split)) - len(files.rows)
+        too_low[domain] = len(manifest.rows(domain, split)) - len(files.rows)
         if not len(files.ends):  # computed here, once, for all processes that are forked
             where = f"in split {split} " if split else ""
             what = f"have {min_sample_rate} Hz or more, " if min_sample_rate else ""
             raise InputError(
                 f"{manifest.path}: has no clips of {domain} {where}that {what}last {SHORTEST:g} s and are not silent; "
-                "add some, and run sdc data scan again"
+                f"add some, and run sdc data scan again{', or choose a lower rate' if min_sample_rate else ''}"
             )
         found[domain] = files
     if manifest.num_left_out:
         report(f"{manifest.path}: {manifest.num_left_out} files are shorter than {SHORTEST:g} s or silent (left out)")
-    if too_low:
-        where = f" of {split}" if split else ""
-        report(f"{manifest.path}: {too_low} files{where} have fewer than {min_sample_rate} Hz (left out)")
+    if any(too_low.values()):
+        files_of = ", ".join(f"{count} files of {domain}" for domain, count in too_low.items() if count)
+        where = f" in split {split}" if split else ""
+        report(f"{manifest.path}: {files_of}{where} have fewer than {min_sample_rate} Hz (left out)")
     if decoded is None:
         return Pool(sample_rate, dict(found))
     return Pool(sample_rate, _all_decoded(found, manifest, split, sample_rate, decoded, progress, report))

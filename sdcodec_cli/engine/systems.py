@@ -1,4 +1,4 @@
-"""Systems: anything that resynthesizes audio, or separates a mixture, or both.
+"""Systems: anything that resynthesizes audio, separates a mixture, or extends audio to a higher sample rate.
 
 Models of ours are here, and the unprocessed mixture; `other_codecs` has Opus, DAC and EnCodec.
 
@@ -44,7 +44,7 @@ class Resynthesis(NamedTuple):
 
 
 class System(Protocol):
-    """What every system has; it resynthesizes or separates as well."""
+    """What every system has; it resynthesizes, separates or extends as well."""
 
     name: str
     """Such as `opus 18`."""
@@ -57,7 +57,10 @@ class Resynthesizes(Protocol):
     """A system that codes audio."""
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
-        """A mono signal `[T]` there and back; `domain` says what it is where it is one domain's and no mixture."""
+        """A mono signal `[T]` there and back at its own rate, to which systems of another rate resample what they make.
+
+        `domain` says what it is where it is one domain's and no mixture.
+        """
 
 
 @runtime_checkable
@@ -66,6 +69,14 @@ class Separates(Protocol):
 
     def separate(self, mix: Wav, sample_rate: int) -> Mapping[Way, Mapping[str, Wav]]:
         """A mono mixture `[T]` to a stem `[T]` of each domain, in one way or several."""
+
+
+@runtime_checkable
+class Extends(Protocol):
+    """A system that gives audio of a low sample rate the high frequencies that it lacks."""
+
+    def extend(self, wav: Wav, sample_rate: int, new_rate: int) -> Wav:
+        """A mono signal `[T]` to one at a higher rate, with something above half of its own rate, too."""
 
 
 @dataclass
@@ -79,6 +90,18 @@ class Mixture:
     def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
         """See `Separates`."""
         return {"separation": dict.fromkeys(self.domains, mix)}
+
+
+@dataclass
+class Upsample:
+    """Plain resampling, with nothing above what there was: what an extension has to improve on."""
+
+    name: str = "upsample"
+    identity: str = "upsample"
+
+    def extend(self, wav: Wav, sample_rate: int, new_rate: int) -> Wav:
+        """See `Extends`."""
+        return resampled(wav, sample_rate, new_rate)
 
 
 @dataclass
@@ -175,8 +198,9 @@ class SeparatingCodec(ModelCodec):
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
         """See `Resynthesizes`."""
-        codes = self.encode(wav, domain)
-        return Resynthesis(self.decode(codes, domain or "mix"), self.bitrate(codes))
+        codes = self.encode(resampled(wav, sample_rate, self.codec.sample_rate), domain)
+        back = resampled(self.decode(codes, domain or "mix"), self.codec.sample_rate, sample_rate)
+        return Resynthesis(fitted(back, len(wav)), self.bitrate(codes))
 
     def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
         """See `Separates`: straight from the decoder, and by masks as `sdc separate` makes them."""
@@ -211,9 +235,11 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     """A system by what a person writes.
 
     Args:
-        name: `mixture`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or its folder
-        codec: the model that it is to stand beside; another of the same domains and rate separates
-        settings: device, effort, bitrate, envelope and views of models
+        name: `mixture`, `upsample`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or
+            its folder
+        codec: the model that it is to stand beside; another of the same domains and rate separates, and codes
+            each domain by itself
+        settings: task, device, effort, bitrate, envelope and views of models
 
     Raises:
         ModelError: there is no such system, a bitrate that it does not have, or something is not installed
@@ -224,6 +250,8 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
         raise ModelError("--against needs a name, such as mixture, opus:18, or that of a model")
     if name == "mixture":
         return Mixture(codec.domains)
+    if name == "upsample":
+        return Upsample()
     if kind == "opus":
         return Opus(name)
     if kind == "encodec":
@@ -236,7 +264,9 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     try:
         recipe = zoo.find(name).recipe
     except ModelError as error:
-        raise ModelError(f"{error}; what is not a model is mixture, opus:KBPS, dac or encodec:KBPS") from error
+        raise ModelError(
+            f"{error}; what is not a model is mixture, opus:KBPS, dac, encodec:KBPS or upsample"
+        ) from error
     if not of(recipe).streams(recipe):
         separator = open_separator(name, runtime="auto", device=settings.device, threads=None)
         assert isinstance(separator, Separator)
@@ -244,7 +274,9 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
             raise ModelError(f"--against {name}: it finds {', '.join(separator.domains)}; leave it out")
         return SeparatorNetwork(separator)
     found = load_codec(name, device=settings.device, effort=settings.effort)
-    if (found.domains, found.sample_rate) != (codec.domains, codec.sample_rate):
+    # Where nothing is separated, only domains matter: signals come at a rate of their own, and are resampled.
+    at_rate = found.sample_rate == codec.sample_rate or settings.task != "dnr"
+    if found.domains != codec.domains or not at_rate:
         return ModelCodec(found, share=settings.envelope, fine=settings.fine)
     try:
         share = settings.envelope

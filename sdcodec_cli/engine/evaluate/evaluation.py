@@ -9,26 +9,37 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ... import zoo
 from ...audio import check_target
-from ...errors import InputError, OutputError, SdcError
+from ...errors import InputError, ModelError, OutputError, SdcError
 from ...families import build, of
 from ...progress import Progress
 from ...runtime import CodecModel
 from ..codec import Codec
 from ..separate import checked_views
-from ..systems import Mixture, ModelCodec, SeparatingCodec, System, find_system
+from ..systems import (
+    Extends,
+    Mixture,
+    ModelCodec,
+    Resynthesizes,
+    Separates,
+    SeparatingCodec,
+    System,
+    find_system,
+)
 from ..torchrun import is_first_process, under_torchrun
+from . import wide
 from .judges import resolved
 from .measure import measure
 from .mushra import check_listening_test, write_mushra
 from .protocol import plan, protocol_facts
 from .report import examples, write_report
 from .score import Cost, EvalResult, summarize
-from .settings import Settings
+from .settings import Evaluation, Settings
 from .tables import about, tables
 
 COST_SECONDS = 10.0
@@ -36,6 +47,14 @@ COST_SECONDS = 10.0
 
 BASELINE = "dac-16k"
 """What that stands beside: a DAC of the paper's size, with random weights."""
+
+
+ABLE: dict[Evaluation, tuple[tuple[type, ...], str]] = {
+    "dnr": ((Resynthesizes, Separates), "code or separate audio"),
+    "bands": ((Resynthesizes,), "code audio"),
+    "extend": ((Extends,), "extend audio"),
+}
+"""What systems have to be for what is evaluated, and to do."""
 
 
 def _unseen(unit: str) -> AbstractContextManager[Progress | None]:
@@ -75,40 +94,40 @@ def evaluate(
     model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, fine=settings.fine, views=settings.views)
     systems = _systems(model, settings, notes)
     if settings.mushra:
-        check_listening_test([system.name for system in systems], codec.sample_rate)
+        rate = codec.sample_rate if settings.task == "dnr" else wide.RATE
+        check_listening_test([system.name for system in systems], rate)
     if settings.work is None and under_torchrun():
         raise OutputError("several processes share their results through a folder; pass --work DIR")
     with contextlib.ExitStack() as stack:
         work = settings.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         _create(work, "--work")
         with progress("tracks") as tell:
-            plans = plan(
-                settings,
-                codec.domains,
-                codec.sample_rate,
-                report=failures.append,
-                note=notes.append,
-                progress=tell,
-            )
+            tellers: Any = {"report": failures.append, "note": notes.append, "progress": tell}
+            split: str | None = settings.split
+            if settings.task == "dnr":
+                plans = plan(settings, codec.domains, codec.sample_rate, **tellers)
+            else:
+                plans, split = wide.plan(settings, codec.domains, **tellers)
         if not plans:
             reason, *more = [*failures, *notes]
             also = f" (and {len(more)} more)" if more else ""
-            raise InputError(f"{settings.data_root}: nothing to score in split {settings.split}: {reason}{also}")
+            where = "" if split is None else f" in split {split}"
+            raise InputError(f"{settings.data_root}: nothing to score{where}: {reason}{also}")
         if settings.protocol == "published-code":
             notes += protocol_facts("published-code")
         with progress("clips") as tell:
             measured = measure(model, systems, plans, settings, work, progress=tell)
     first = is_first_process()
-    cost = _costs(model) if first else []
-    result = summarize(measured, codec, settings, cost=cost, failures=failures, notes=notes)
+    cost = _costs(model) if first and settings.task == "dnr" else []
+    result = summarize(measured, codec, settings, split=split, cost=cost, failures=failures, notes=notes)
     if first:
         finished(result)
     if first and settings.report is not None:
         whole = {row.clip for row in measured.table}
-        heard = examples(systems, [plan for plan in plans if plan.name in whole][: settings.examples])
+        heard = examples(systems, [plan for plan in plans if plan.name in whole][: settings.examples], settings.task)
         write_report(
             settings.report,
-            title=f"{codec.name} on {settings.data_root.resolve().name}, {settings.split}",
+            title=f"{codec.name} on {settings.data_root.resolve().name}" + ("" if split is None else f", {split}"),
             tables=tables(result),
             measurements=measured.table,
             examples=heard,
@@ -124,7 +143,7 @@ def evaluate(
 def _about(result: EvalResult) -> list[str]:
     """What a reader of the page needs to know to do it again."""
     scores = f"ViSQOL {result.visqol}, scores of speech: {', '.join(result.speech) or 'none'}"
-    facts = protocol_facts("paper") if result.protocol == "paper" else ()
+    facts = protocol_facts("paper") if (result.task, result.protocol) == ("dnr", "paper") else ()
     return [f"{about(result)}. Weights {result.weights_sha256[:16]}, sdc {result.version}, {scores}.", *facts]
 
 
@@ -148,11 +167,16 @@ def _create(folder: Path, option: str) -> None:
 
 
 def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> list[System]:
-    """The mixture, the model under test, others that separate, and those that do not."""
-    found: list[System] = [model]
+    """The mixture, the model under test, others that separate, and those that do not: what can do what is evaluated."""
+    able, what = ABLE[settings.task]
+    found: list[System] = [model] if isinstance(model, able) else []
+    if not found:
+        notes.append(f"{model.name} is left out: it does not {what}")
     for name in settings.against:
         try:
             system = find_system(name, model.codec, settings)
+            if not isinstance(system, able):
+                raise ModelError(f"--against {name}: does not {what}; leave it out of --task {settings.task}")
         except SdcError as error:
             if settings.all_needed:
                 raise
@@ -168,6 +192,8 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
             labels = [f"{system.name} ({'/'.join(parts[-count:])})" for count in range(1, len(parts) + 1)]
             system.name = next(label for label in labels if label not in names)
         found.append(system)
+    if not found:
+        raise InputError(f"--task {settings.task}: nothing here can {what}; pass --against upsample")
     order = {Mixture: 0, SeparatingCodec: 1}
     return sorted(found, key=lambda system: order.get(type(system), 2))
 

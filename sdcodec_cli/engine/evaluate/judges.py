@@ -35,10 +35,9 @@ def resolved(settings: Settings, notes: list[str]) -> Settings:
     Raises:
         SdcError: one that was asked for by name is not installed
     """
-    modes = settings.visqol
-    wanted = [
-        judge for judge in speech.PACKAGES if judge in (OF_SPEECH if settings.speech is None else settings.speech)
-    ]
+    modes, plain = settings.visqol, settings.task == "dnr"
+    asked = (OF_SPEECH if plain else ()) if settings.speech is None else settings.speech
+    wanted = [judge for judge in speech.PACKAGES if judge in asked]
     if modes != "off" and (missing := visqol.available()):
         if modes != "auto":
             raise SdcError(missing)
@@ -49,7 +48,9 @@ def resolved(settings: Settings, notes: list[str]) -> Settings:
         raise SdcError("; ".join(lacking.values()))
     notes += [f"no {judge.upper()}: {line}" for judge, line in lacking.items()]
     found = tuple(judge for judge in wanted if judge not in lacking)
-    return dataclasses.replace(settings, visqol="both" if modes == "auto" else modes, speech=found)
+    return dataclasses.replace(
+        settings, visqol=("both" if plain else "audio") if modes == "auto" else modes, speech=found
+    )
 
 
 def judges(settings: Settings, stem: str) -> tuple[Judge, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,36 +23,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ...audio import Wav, atomic_output, db_to_amplitude
+from ...audio import Wav, atomic_output, db_to_amplitude, resampled
 from ...audio.activity import active_frames
 from ...data.parallel import ProcessPool, own_cores
 from ...errors import OutputError, SdcError
 from ...progress import Progress
 from ..codec import Codec, Codes
-from ..metrics import UPPER_BANDS, band_errors, mel_distance_dac, si_sdr, stft_distance
+from ..metrics import (
+    TREBLE_BANDS,
+    UPPER_BANDS,
+    WIDE_EDGES,
+    band_errors,
+    band_power,
+    band_sdr,
+    mel_distance_dac,
+    si_sdr,
+    stft_distance,
+)
+from ..other_codecs import fitted
 from ..stream import SEGMENT_FRAMES
-from ..systems import Resynthesizes, Separates, SeparatingCodec, System
+from ..systems import Extends, Resynthesizes, Separates, SeparatingCodec, System
 from ..torchrun import PATIENCE, under_torchrun
 from .judges import judges, score
 from .protocol import Clip, ClipPlan, load
-from .settings import Settings
+from .settings import Evaluation, Settings
 from .visqol import Score
 
-Task = Literal["resynthesis", "separation", "masked separation", "cross", "whole"]
+Task = Literal[
+    "resynthesis",
+    "separation",
+    "masked separation",
+    "cross",
+    "whole",
+    "resynthesis at 32 kHz",
+    "resynthesis at 16 kHz",
+    "extension",
+]
 """`resynthesis`: a signal through its own quantizer. `separation`: a stem of the mixture, straight from the decoder.
 `masked separation`: by ratio masks on the mixture, as `separate` makes them. `cross`: a stem through the quantizer of
-another domain. `whole`: audio of a single domain through compress and decode, activity detection included."""
+another domain. `whole`: audio of a single domain through compress and decode, activity detection included.
+`resynthesis at 32 kHz`: `resynthesis` of a signal at 32 kHz; `resynthesis at 16 kHz`: the same, after both were
+resampled to that. `extension`: a signal at 16 kHz brought to 32 kHz."""
 
 What = tuple[str, str, str, str, "str | None"]
 """The first fields of a `Measurement`: clip, task, system, stem and through."""
 
 SEPARATIONS = ("separation", "masked separation")
 
-JUDGED = ("resynthesis", *SEPARATIONS)
+WIDE = ("resynthesis at 32 kHz", "extension")
+"""Tasks whose estimates are compared above 8 kHz."""
+
+JUDGED = ("resynthesis", *SEPARATIONS, "resynthesis at 16 kHz", *WIDE)
 """Tasks whose estimates have levels of bands, and are shown to the judges."""
 
 SILENT = 1e-8
 """Mean square below which a stem is not there."""
+
+LOW_RATE = 16_000
+"""Hz, at which what has 32 kHz is compared too, and from which it is extended."""
+
+LOW, NEAR, HIGH = (0.0, 8000.0), (7000.0, 9000.0), (8000.0, 16_000.0)
+"""Bands in Hz that have an SDR of their own: what 16 kHz can hold, where that ends, and what is above."""
 
 COUNTS = ("rejected", "false", "missed", "right")
 """Segments in which a domain was not found, found, not found, found; it is there in the last two."""
@@ -66,7 +98,7 @@ class Measurement(NamedTuple):
     clip: str
     task: str
     """A `Task`; or `activity`, with the number of segments of each of `COUNTS`; or `file`, with the `seconds` of a
-    mixture and the `bytes` of its `.sdc` file."""
+    mixture and, in an evaluation on DnR, the `bytes` of its `.sdc` file."""
     system: str
     stem: str
     """A domain, or `mix`; what was to be heard."""
@@ -78,7 +110,7 @@ class Measurement(NamedTuple):
     reason: str | None = None
     """Why there is no value, such as `silent_reference`."""
     bands: Sequence[float] = ()
-    """What `value` is the mean of: `band_bias` and `band_spread` of each band, in dB, also of those below 1 kHz."""
+    """What `value` is the mean of: bias and spread of each band, in dB, also of those below what `value` is of."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +133,8 @@ class Estimate:
     stem: str
     wav: Wav
     reference: Wav
+    sample_rate: int
+    """Of both, in Hz."""
     through: str | None = None
     bitrate: float | None = None
     """In kbit/s."""
@@ -110,17 +144,30 @@ class Estimate:
         return clip.name, self.task, self.system, self.stem, self.through
 
 
-def estimates(system: System, clip: Clip, sample_rate: int) -> Iterator[Estimate]:
-    """What a system makes of a clip: its separations, and its resyntheses of the mixture and of the stems."""
-    if isinstance(system, Separates):
+def estimates(system: System, clip: Clip, sample_rate: int, task: Evaluation) -> Iterator[Estimate]:
+    """What a system makes of a clip: its separations, and its resyntheses of the mixture and of the stems; or what it
+    extends the mixture to.
+    """
+    if task == "dnr" and isinstance(system, Separates):
         for way, stems in system.separate(clip.mix, sample_rate).items():
             for domain, wav in stems.items():
-                yield Estimate(way, system.name, domain, wav, clip.stems[domain])
-    if isinstance(system, Resynthesizes):
+                yield Estimate(way, system.name, domain, wav, clip.stems[domain], sample_rate)
+    if task != "extend" and isinstance(system, Resynthesizes):
         for stem, wav in {"mix": clip.mix, **clip.stems}.items():
             if stem == "mix" or not is_silent(wav):
                 back, bitrate = system.resynthesize(wav, sample_rate, None if stem == "mix" else stem)
-                yield Estimate("resynthesis", system.name, stem, back, wav, bitrate=bitrate)
+                made = Estimate("resynthesis", system.name, stem, back, wav, sample_rate, bitrate=bitrate)
+                yield from [made] if task == "dnr" else _at_both_rates(made)
+    if task == "extend" and isinstance(system, Extends):
+        extended = system.extend(resampled(clip.mix, sample_rate, LOW_RATE), LOW_RATE, sample_rate)
+        yield Estimate("extension", system.name, "mix", fitted(extended, len(clip.mix)), clip.mix, sample_rate)
+
+
+def _at_both_rates(made: Estimate) -> Iterator[Estimate]:
+    """A resynthesis as it is, and resampled to the lower rate together with its reference."""
+    yield dataclasses.replace(made, task="resynthesis at 32 kHz")
+    wav, reference = (resampled(each, made.sample_rate, LOW_RATE) for each in (made.wav, made.reference))
+    yield dataclasses.replace(made, task="resynthesis at 16 kHz", wav=wav, reference=reference, sample_rate=LOW_RATE)
 
 
 def own_estimates(model: SeparatingCodec, clip: Clip) -> Iterator[Estimate]:
@@ -133,9 +180,11 @@ def own_estimates(model: SeparatingCodec, clip: Clip) -> Iterator[Estimate]:
             continue
         everywhere = plain.encode(stem, num_codebooks=model.num_codebooks, active=codec.domains, envelope=False)
         for through in codec.domains:
-            yield Estimate("cross", codec.name, domain, codec.decode(everywhere, stem=through), stem, through=through)
+            wav = codec.decode(everywhere, stem=through)
+            yield Estimate("cross", codec.name, domain, wav, stem, codec.sample_rate, through=through)
         alone = model.encode(stem)
-        yield Estimate("whole", codec.name, domain, model.decode(alone), stem, bitrate=model.bitrate(alone))
+        back, bitrate = model.decode(alone), model.bitrate(alone)
+        yield Estimate("whole", codec.name, domain, back, stem, codec.sample_rate, bitrate=bitrate)
 
 
 def is_silent(wav: Wav) -> bool:
@@ -178,7 +227,7 @@ def measure(
         model: under test, one of `systems`
         systems: all
         plans: the clips
-        settings: which judges, and how many processes for them
+        settings: what is evaluated, by which judges, and how many processes there are for them
         work: folder in which each clip's results are kept, under a name for all that they depend on; what is in it is
             not measured again, but for clips that failed
         progress: called with the clips that are done: at the start, and after every one
@@ -189,7 +238,8 @@ def measure(
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     named = [(system.name, system.identity) for system in systems]
-    depends = (LAYOUT, __version__, named, settings.bitrate, settings.views, settings.visqol, settings.speech)
+    asked = (settings.task, settings.bitrate, settings.views, settings.visqol, settings.speech)
+    depends = (LAYOUT, __version__, named, *asked)
     digests = (hashlib.sha256(repr((depends, plan.identity)).encode()).hexdigest()[:16] for plan in plans)
     results = {plan: work / f"clip-{digest}.json" for plan, digest in zip(plans, digests, strict=True)}
     mine = plans[rank::world]
@@ -236,7 +286,7 @@ def _measure_clip(
     settings: Settings,
     pool: ProcessPool[Any, dict[str, Score]] | None,
 ) -> _Clip:
-    rate, found = model.codec.sample_rate, _Clip(plan)
+    found = _Clip(plan)
     try:
         clip = load(plan)
     except SdcError as error:
@@ -244,24 +294,28 @@ def _measure_clip(
     made: list[Estimate] = []
     try:
         for system in systems:
-            made += estimates(system, clip, rate)
-            made += own_estimates(model, clip) if system is model else ()
+            made += estimates(system, clip, plan.sample_rate, settings.task)
+            made += own_estimates(model, clip) if system is model and settings.task == "dnr" else ()
     except SdcError as error:
         # Such as a system that fails: without its rows the means would be of different clips.
-        return _Clip(plan, f"{plan.folder}: {error}")
+        return _Clip(plan, f"{plan.folder / plan.file}: {error}")
     for estimate in made:
-        found.rows += _measured(clip, estimate, rate)
+        found.rows += _measured(clip, estimate)
         if pool is not None and estimate.task in JUDGED:
             for judge in judges(settings, estimate.stem):
-                future = pool.submit((estimate.reference, estimate.wav, rate, judge))
+                future = pool.submit((estimate.reference, estimate.wav, estimate.sample_rate, judge))
                 found.scores.append((estimate.what(clip), future))
-    found.rows += _observed(model, clip)
-    found.usage = _usage(model.codec, model.encode(clip.mix))
+    seconds = len(clip.mix) / plan.sample_rate
+    found.rows.append(Measurement(clip.name, "file", model.name, "mix", None, "seconds", seconds))
+    if settings.task == "dnr":
+        found.rows += _observed(model, clip)
+        found.usage = _usage(model.codec, model.encode(clip.mix))
     return found
 
 
-def _measured(clip: Clip, estimate: Estimate, sample_rate: int) -> list[Measurement]:
+def _measured(clip: Clip, estimate: Estimate) -> list[Measurement]:
     what, wav, reference = estimate.what(clip), estimate.wav, estimate.reference
+    sample_rate = estimate.sample_rate
     values = {
         "si_sdr": si_sdr(wav, reference),
         "mel": mel_distance_dac(wav, reference, sample_rate),
@@ -269,13 +323,32 @@ def _measured(clip: Clip, estimate: Estimate, sample_rate: int) -> list[Measurem
     }
     if estimate.task in SEPARATIONS:
         values["si_sdri"] = values["si_sdr"] - si_sdr(clip.mix, reference)
+    if estimate.task in (*WIDE, "resynthesis at 16 kHz"):
+        values["wave"] = 100 * np.abs(wav - reference).mean(dtype=np.float64)
     rows = [Measurement(*what, metric, float(value)) for metric, value in values.items()]
-    if estimate.task in JUDGED:
+    if estimate.task in WIDE:
+        rows += _measured_by_band(what, wav, reference, sample_rate)
+    elif estimate.task in JUDGED:
         for name, errors in band_errors(wav, reference, sample_rate)._asdict().items():
             rows.append(Measurement(*what, f"band_{name}", errors[UPPER_BANDS].mean(), None, errors.tolist()))
     if is_silent(reference):
         rows = [row._replace(value=None, reason="silent_reference", bands=()) for row in rows]
     return rows + ([] if estimate.bitrate is None else [Measurement(*what, "bitrate", estimate.bitrate)])
+
+
+def _measured_by_band(what: What, wav: Wav, reference: Wav, sample_rate: int) -> list[Measurement]:
+    """What is right and wrong below, around and above 8 kHz; without a value where the reference has nothing there."""
+    rows = []
+    for metric, band in {"sdr_low": LOW, "sdr_near": NEAR, "sdr_high": HIGH}.items():
+        there = band_power(reference, sample_rate, *band) >= SILENT
+        value = float(band_sdr(wav, reference, sample_rate, *band)) if there else None
+        rows.append(Measurement(*what, metric, value, None if there else "silent_reference"))
+    above = [Measurement(*what, "mel_high", float(mel_distance_dac(wav, reference, sample_rate, lowest=HIGH[0])))]
+    for name, errors in band_errors(wav, reference, sample_rate, WIDE_EDGES)._asdict().items():
+        above.append(Measurement(*what, f"{name}_high", errors[TREBLE_BANDS].mean(), None, errors.tolist()))
+    if rows[-1].value is None:
+        above = [row._replace(value=None, reason=rows[-1].reason, bands=()) for row in above]
+    return rows + above
 
 
 def _observed(model: SeparatingCodec, clip: Clip) -> list[Measurement]:
@@ -288,8 +361,8 @@ def _observed(model: SeparatingCodec, clip: Clip) -> list[Measurement]:
             rows += activity(codec, model.encode(stem), alone, clip.name, "stem")
     codes = model.encode(clip.mix)
     rows += activity(codec, codes, clip.stems, clip.name, "mix")
-    size = {"seconds": len(clip.mix) / codec.sample_rate, "bytes": model.written(codes).bytes_written}
-    return rows + [Measurement(clip.name, "file", codec.name, "mix", None, *entry) for entry in size.items()]
+    size = model.written(codes).bytes_written
+    return [*rows, Measurement(clip.name, "file", codec.name, "mix", None, "bytes", size)]
 
 
 def activity(codec: Codec, codes: Codes, stems: Mapping[str, Wav], clip: str, signal: str) -> list[Measurement]:

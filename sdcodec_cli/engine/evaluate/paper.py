@@ -1,8 +1,11 @@
-"""The numbers of "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228: Tables II and III.
+"""The numbers of "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228, Tables II and III, and of
+"Soft Disentanglement in Frequency Bands for Neural Audio Codecs", arXiv:2510.03735: extension to 32 kHz.
 
 They were measured by its authors on DnR v2, with their data, cut and code, and are here for reference only. Its
 separations of SD-Codec are masks on the mixture; ViSQOL is in speech mode. The paper's improvement over the mixture
 (SI-SDRi) and its deviations are there for Table II; Table III has SI-SDR alone.
+
+The other paper's are of music (MUSDB18, MTG-Jamendo), means alone, and it does not say how its distances are scaled.
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One cell of the paper's tables: a system on a stem."""
+    """One cell of a paper's tables: a system on a stem."""
 
-    table: Literal["II", "III"]
-    """II: systems. III: variants of SD-Codec."""
-    split: Literal["val", "test"]
+    table: Literal["II", "III", "extension"]
+    """II: systems. III: variants of SD-Codec. extension: arXiv:2510.03735."""
+    split: Literal["val", "test"] | None
+    """Of DnR; None for extension."""
     task: str
     system: str
     stem: str
@@ -27,16 +31,30 @@ class PaperRow:
     """kbit/s of the codes; None where nothing is coded. The mixtures of SD-Codec take three times those of DAC."""
     si_sdr: float
     """Mean over clips, in dB."""
-    si_sdr_std: float
+    si_sdr_std: float | None = None
+    """None for extension."""
     si_sdri: float | None = None
     """Mean over clips, in dB; separation of Table II only."""
     si_sdri_std: float | None = None
     visqol: float | None = None
     """Mean over clips; Table II only."""
     visqol_std: float | None = None
+    mel: float | None = None
+    """Mean distance over clips; extension only."""
+    stft: float | None = None
+    """The same of spectra themselves."""
 
 
 def paper_rows() -> tuple[PaperRow, ...]:
-    """Every number of both tables, in their order."""
+    """Every number of Tables II and III, in their order."""
     read = json.loads(importlib.resources.files(__package__).joinpath("paper.json").read_text(encoding="utf-8"))
     return tuple(PaperRow(**dict(zip(read["columns"], row, strict=True))) for row in read["rows"])
+
+
+def extension_rows() -> tuple[PaperRow, ...]:
+    """What arXiv:2510.03735 has of audio at 16 kHz that its upper branch extends to 32 kHz, and of plain upsampling."""
+    measured = {"frequency-band codec": (6.22, 2.04, 5.37), "plain upsampling": (3.75, 2.56, 8.65)}
+    return tuple(
+        PaperRow("extension", None, "extension", system, "mix", None, si_sdr, mel=mel, stft=stft)
+        for system, (si_sdr, mel, stft) in measured.items()
+    )

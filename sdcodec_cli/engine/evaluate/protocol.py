@@ -70,7 +70,7 @@ class ClipPlan:
     """Where a clip is to be found."""
 
     folder: Path
-    """Of the track."""
+    """Of the track; of a file by itself, one that it lies somewhere below."""
     start: int
     """First sample, at the rate of the mixture's file."""
     stop: int
@@ -82,18 +82,27 @@ class ClipPlan:
     """What the clip is resampled to, in Hz."""
     sum_of_stems: bool
     """Whether the mixture is made of the stems, instead of read."""
+    file: str = ""
+    """Of a file by itself, which is no track and has no stems: its path below `folder`."""
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """Files of the mixture, `mix`, and of each domain."""
+        if self.file:
+            return {"mix": self.folder / self.file}
+        return {name: self.folder / f"{name}.wav" for name in ("mix", *self.domains)}
 
     @property
     def identity(self) -> str:
         """The same for the same clip of the same files, wherever they are, and no other."""
-        files = [(self.folder / f"{name}.wav").stat() for name in ("mix", *self.domains)]
+        files = [path.stat() for path in self.paths.values()]
         stamps = [(file.st_size, file.st_mtime_ns) for file in files]
         return repr((dataclasses.replace(self, folder=Path(self.folder.name)), stamps))
 
     @property
     def name(self) -> str:
-        """Track and start in seconds, such as `0042-10.0`."""
-        return f"{self.folder.name}-{self.start / self.file_rate:.1f}"
+        """Track, or file, and start in seconds, such as `0042-10.0`."""
+        return f"{self.file or self.folder.name}-{self.start / self.file_rate:.1f}"
 
 
 def plan(
@@ -137,7 +146,9 @@ def plan(
                     found = (stop - start) / file_rate
                     report(f"{folder}: has {found:.3g} s of sound, and clips need {SHORTEST:g} s; leave it out")
                 elif all(active_share(wav[start:stop]) >= ACTIVE_SHARE for wav in (track.mix, *track.stems.values())):
-                    clips.append(ClipPlan(folder, start, stop, file_rate, domains, sample_rate, published))
+                    clips.append(
+                        ClipPlan(folder, start, stop, file_rate, domains, sample_rate, published and bool(domains))
+                    )
                 else:
                     silent += 1
         if progress:
@@ -235,12 +246,13 @@ def _read(plan: ClipPlan, stem: str) -> Wav:
     """The clip's part of a file: `[T]`, of the same length whatever the file's rate."""
     start, seconds = plan.start / plan.file_rate, (plan.stop - plan.start) / plan.file_rate
     length = round(seconds * plan.sample_rate)
-    with AudioReader(plan.folder / f"{stem}.wav") as reader:
+    path = plan.paths[stem]
+    with AudioReader(path) as reader:
         resampler = StreamResampler(reader.info.sample_rate, plan.sample_rate, 1)
         pieces = [resampler.push(downmix(block)) for block in reader.blocks(start=start, duration=seconds)]
     pieces.append(resampler.flush())
     wav = np.concatenate(pieces, axis=1)[0]
     # The resampler rounds the length by itself, so it may be one sample off.
     if len(wav) < length - 1:
-        raise InputError(f"{plan.folder / stem}.wav: ends before {start + seconds:.3f} s; restore the track")
+        raise InputError(f"{path}: ends before {start + seconds:.3f} s; restore the track")
     return np.pad(wav, (0, max(0, length - len(wav))))[:length].astype(np.float32)

@@ -25,6 +25,7 @@ from .measure import Estimate, Measurement, estimates, is_silent
 from .page import Sounds, aligned, shortcuts, transport, write_page
 from .protocol import ClipPlan, load
 from .score import METRICS
+from .settings import Evaluation
 from .tables import Table
 
 PAGE = "index.html"
@@ -60,23 +61,24 @@ class Example:
     """By system."""
 
 
-def examples(systems: Sequence[System], plans: Sequence[ClipPlan]) -> list[Example]:
+def examples(systems: Sequence[System], plans: Sequence[ClipPlan], task: Evaluation) -> list[Example]:
     """What the systems make of some clips, to listen to."""
     found = []
     for plan in plans:
         clip = load(plan)
         groups: dict[tuple[str, str], list[Estimate]] = {}
-        everything = (estimate for system in systems for estimate in estimates(system, clip, plan.sample_rate))
+        everything = (each for system in systems for each in estimates(system, clip, plan.sample_rate, task))
         for estimate in everything:
-            if not is_silent(estimate.reference):
+            # What was resampled to be compared is heard as it was.
+            if estimate.sample_rate == plan.sample_rate and not is_silent(estimate.reference):
                 # What the mask makes of the separation is heard beside it.
-                task = estimate.task.removeprefix("masked ")
-                groups.setdefault((task, estimate.stem), []).append(estimate)
-        for (task, stem), group in groups.items():
+                shown = estimate.task.removeprefix("masked ")
+                groups.setdefault((shown, estimate.stem), []).append(estimate)
+        for (shown, stem), group in groups.items():
             plain = {each.system for each in group if each.task == "separation"}
             masks = [each.task == "masked separation" and each.system in plain for each in group]
             wavs = {each.system + MASKED * mask: each.wav for each, mask in zip(group, masks, strict=True)}
-            found.append(Example(clip.name, task, stem, plan.sample_rate, group[0].reference, clip.mix, wavs))
+            found.append(Example(clip.name, shown, stem, plan.sample_rate, group[0].reference, clip.mix, wavs))
     return found
 
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ... import __version__
 from ..codec import Codec
-from ..metrics import band_edges
+from ..metrics import WIDE_EDGES, band_edges
 from .measure import COUNTS, Measured, Measurement, Task
-from .paper import PaperRow, paper_rows
+from .paper import PaperRow, extension_rows, paper_rows
 from .settings import Settings
 
 
@@ -54,6 +54,13 @@ METRICS = {
     "dnsmos_ovrl": Metric("DNSMOS OVRL", "DNSMOS overall", "in MOS, higher is better"),
     "mel": Metric("mel", "Mel distance", "lower is better", min),
     "stft": Metric("STFT", "STFT distance", "lower is better", min),
+    "wave": Metric("wave, %", "Waveform distance", "in % of full scale, lower is better", min),
+    "sdr_low": Metric("SDR 0–8 kHz, dB", "SDR from 0 to 8 kHz", "in dB, higher is better"),
+    "sdr_near": Metric("SDR 7–9 kHz, dB", "SDR from 7 to 9 kHz", "in dB, higher is better"),
+    "sdr_high": Metric("SDR 8–16 kHz, dB", "SDR from 8 to 16 kHz", "in dB, higher is better"),
+    "mel_high": Metric("mel >8 kHz", "Mel distance above 8 kHz", "lower is better", min),
+    "bias_high": Metric("bias >8 kHz, dB", "Bias of band levels above 8 kHz", "in dB, best at 0", nearest_to_0),
+    "spread_high": Metric("spread >8 kHz, dB", "Spread of band levels above 8 kHz", "in dB, lower is better", min),
     "band_bias": Metric("bias >1 kHz, dB", "Bias of band levels above 1 kHz", "in dB, best at 0", nearest_to_0),
     "band_spread": Metric("spread >1 kHz, dB", "Spread of band levels above 1 kHz", "in dB, lower is better", min),
 }
@@ -80,7 +87,8 @@ class Row:
 
     task: str
     """`resynthesis`, `separation` (straight from the decoder), `masked separation`, `cross` (through another domain's
-    quantizer), `whole` (a single domain's audio through compress and decode)."""
+    quantizer), `whole` (a single domain's audio through compress and decode); of `bands` `resynthesis at 32 kHz` and
+    `resynthesis at 16 kHz`, of `extend` `extension`."""
     system: str
     """A model's name, `mixture` (unprocessed), or another such as `opus 18`."""
     stem: str
@@ -91,7 +99,10 @@ class Row:
     metrics: dict[str, Summary]
     """`si_sdr` and `si_sdri` in dB, `visqol_speech` (16 kHz, exponential) from 1 to 5, `visqol_audio` (48 kHz) from 1
     to 4.73, `mel` and `stft` distance, `band_bias` and `band_spread` in dB, means over the bands above 1 kHz; of speech
-    `pesq` from 1 to 4.64, `estoi` up to 1, `dnsmos_sig`, `dnsmos_bak` and `dnsmos_ovrl` from 1 to 5."""
+    `pesq` from 1 to 4.64, `estoi` up to 1, `dnsmos_sig`, `dnsmos_bak` and `dnsmos_ovrl` from 1 to 5. Of `bands` and
+    `extend` also `wave`, the mean distance of samples in % of full scale, and at 32 kHz `sdr_low`, `sdr_near` and
+    `sdr_high` in dB (of 0 to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above
+    8 kHz."""
     band_bias: tuple[float, ...] | None
     """How much louder the estimate is in each band, in dB: mean over frames and clips; None for cross and whole."""
     band_spread: tuple[float, ...] | None
@@ -141,6 +152,8 @@ class Cost:
 class EvalResult:
     """What an evaluation came to."""
 
+    task: str
+    """`dnr`, `bands` or `extend`."""
     model: str
     weights_sha256: str
     """Of the model."""
@@ -157,27 +170,29 @@ class EvalResult:
     version: str
     """Of the program."""
     data_root: str
-    split: str
+    split: str | None
+    """`train`, `val` (in a manifest `valid`) or `test`; None where the data have none."""
     protocol: str
     visqol: str
     """Modes that were measured: `off`, `speech`, `audio` or `both`."""
     speech: tuple[str, ...]
     """Who was asked about speech: `pesq`, `estoi`, `dnsmos`."""
     band_edges: tuple[float, ...]
-    """Between which the bands of `band_bias` and `band_spread` lie, in Hz, one more than there are bands."""
+    """Between which the bands of `band_bias` and `band_spread` lie, in Hz, one more than there are bands; of a row at
+    16 kHz those up to 8 kHz."""
     num_clips: int
     """How many were measured."""
     seconds: float
     rows: tuple[Row, ...]
     activity: tuple[ActivityScore, ...]
-    """Of the mixtures and of the single stems, a row for each domain."""
+    """Of the mixtures and of the single stems, a row for each domain; as the next three only in `dnr`."""
     codebooks: tuple[CodebookUse, ...]
     file_bitrate: float | None
     """Of the `.sdc` files of the mixtures as `sdc compress` writes them, everything included, in kbit/s."""
     cost: tuple[Cost, ...]
     """Of the model, and of a DAC of the paper's size beside it."""
     paper: tuple[PaperRow, ...]
-    """The paper's own numbers for this split of DnR: for reference, measured by its authors."""
+    """The papers' own numbers for this split of DnR, or for extension: for reference, measured by their authors."""
     failures: tuple[str, ...]
     """Clips that were skipped, with the reason."""
     notes: tuple[str, ...]
@@ -188,6 +203,7 @@ def summarize(
     codec: Codec,
     settings: Settings,
     *,
+    split: str | None,
     cost: Sequence[Cost],
     failures: Sequence[str],
     notes: Sequence[str],
@@ -199,7 +215,10 @@ def summarize(
         if row.task in ("file", "activity"):
             sums[row.task, row.through or "", row.stem, row.metric] += row.value or 0  # type: ignore[assignment]
     seconds, size = sums["file", "", "mix", "seconds"], sums["file", "", "mix", "bytes"]
+    plain = settings.task == "dnr"
+    papers = {"dnr": [row for row in paper_rows() if row.split == split], "bands": (), "extend": extension_rows()}
     return EvalResult(
+        task=settings.task,
         model=codec.name,
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
@@ -209,11 +228,11 @@ def summarize(
         views=settings.views,
         version=__version__,
         data_root=str(settings.data_root),
-        split=settings.split,
+        split=split,
         protocol=settings.protocol,
         visqol=settings.visqol,
         speech=settings.speech or (),
-        band_edges=band_edges(codec.sample_rate),
+        band_edges=band_edges(codec.sample_rate) if plain else WIDE_EDGES,
         num_clips=len({row.clip for row in measured.table}),
         seconds=seconds,
         rows=_rows(measured.table, ("mix", *codec.domains)),
@@ -223,10 +242,10 @@ def summarize(
             for domain in codec.domains
             if ("activity", signal, domain, COUNTS[0]) in sums
         ),
-        codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, :num_codebooks])),
-        file_bitrate=size * 8 / 1000 / seconds if seconds else None,
+        codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, :num_codebooks])) if plain else (),
+        file_bitrate=size * 8 / 1000 / seconds if size else None,
         cost=tuple(cost),
-        paper=tuple(row for row in paper_rows() if row.split == settings.split),
+        paper=tuple(papers[settings.task]),
         failures=(*failures, *measured.failures),
         notes=(*notes, *_without_value(measured.table)),
     )
@@ -244,8 +263,8 @@ def _rows(table: Sequence[Measurement], stems: Sequence[str]) -> tuple[Row, ...]
             *what,
             bitrate=_summary(of["bitrate"]).mean if "bitrate" in of else None,
             metrics={metric: _summary(of[metric]) for metric in METRICS if metric in of},
-            band_bias=_by_band(of.get("band_bias", ())),
-            band_spread=_by_band(of.get("band_spread", ())),
+            band_bias=_by_band(of.get("band_bias", of.get("bias_high", ()))),
+            band_spread=_by_band(of.get("band_spread", of.get("spread_high", ()))),
         )
         for what, of in sorted(groups.items(), key=lambda group: stems.index(group[0][2]))
     )

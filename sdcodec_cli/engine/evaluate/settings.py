@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Protocol = Literal["paper", "published-code"]
 """How tracks are cut and scored: as the paper says, or as its code does."""
 
+Evaluation = Literal["dnr", "bands", "extend"]
+"""`dnr`: resynthesis and separation at the model's rate, on tracks of DnR. `bands`: resynthesis of any audio, compared
+at 32 and 16 kHz. `extend`: what systems make of the same audio when they are given it at 16 kHz, compared at 32."""
+
 VisqolModes = Literal["auto", "off", "speech", "audio", "both"]
 
 
@@ -25,15 +29,16 @@ class Settings:
 
     data_root: Path
     split: Split
+    task: Evaluation = "dnr"
     protocol: Protocol = "paper"
     against: tuple[str, ...] = ()
     """Systems, see `find_system`."""
     all_needed: bool = True
     """Whether one of them that cannot be used is an error, and not a note."""
     visqol: VisqolModes = "auto"
-    """`auto` is both where ViSQOL is installed, else none."""
+    """`auto` is none where ViSQOL is not installed, else both, and for tasks other than `dnr` audio alone."""
     speech: tuple[SpeechJudge, ...] | None = None
-    """Who is asked about speech; None for PESQ and ESTOI where they are installed."""
+    """Who is asked about speech; None for PESQ and ESTOI where they are installed, in `dnr`, and for nobody else."""
     jobs: int = 1
     """Processes for ViSQOL and judges of speech, beside this one."""
     work: Path | None = None

@@ -13,6 +13,9 @@ TITLES = {
     "separation": "Separation straight from the decoder",
     "masked separation": "Separation by masks on the mixture, or by a network made for it",
     "whole": "Audio of a single domain through compress and decode",
+    "resynthesis at 32 kHz": "Resynthesis, compared at 32 kHz",
+    "resynthesis at 16 kHz": "Resynthesis, resampled to 16 kHz and compared",
+    "extension": "Extension from 16 to 32 kHz",
 }
 SAME_BITRATE = 1.25
 """Systems whose bitrates are within this factor of each other compete for the best score."""
@@ -46,12 +49,14 @@ def tables(result: EvalResult) -> list[Table]:
 def about(result: EvalResult) -> str:
     """What was evaluated, and how, in a line."""
     clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
-    kind = "fine envelope" if result.fine else "envelope"
-    envelope = "no envelope" if result.envelope is None else f"{kind} {result.envelope:g}"
+    envelope = "no envelope" if result.envelope is None else f"{'fine ' * result.fine}envelope {result.envelope:g}"
+    split = "" if result.split is None else f", split {result.split}"
+    views = f"views {result.views}, " if result.task == "dnr" else ""
+    kind = f"protocol {result.protocol}" if result.task == "dnr" else f"task {result.task}"
     return (
-        f"{result.model} on {clips} of {result.data_root}, split {result.split}, "
-        f"{result.seconds / 60:.1f} min of audio, protocol {result.protocol}, effort {result.effort}, "
-        f"views {result.views}, {result.bitrate:g} kbit/s per domain, {envelope}"
+        f"{result.model} on {clips} of {result.data_root}{split}, "
+        f"{result.seconds / 60:.1f} min of audio, {kind}, effort {result.effort}, "
+        f"{views}{result.bitrate:g} kbit/s per domain, {envelope}"
     )
 
 
@@ -71,7 +76,7 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
             cells += [_text(row.bitrate)] * rates + [str(row.metrics["si_sdr"].num_clips)] * counts
             rows.append((stem, row.system, *cells))
         for paper in result.paper:
-            if (paper.task, paper.table, paper.stem) == (task, "II", stem):
+            if (paper.task, paper.stem) == (task, stem) and paper.table != "III":
                 papers.add(len(rows))
                 cells = [_spread(*_of_paper(paper, metric)) for metric in shown]
                 rows.append((stem, paper.system, *cells, *[_text(paper.bitrate)] * rates, *["–"] * counts))
@@ -80,7 +85,7 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
         rivals = "systems of about the same bitrate" if rates else "all"
         directions = {"lower is better for": min, "0 is best for": nearest_to_0}
         heads_of = {
-            said: [METRICS[metric].head.removesuffix(", dB") for metric in shown if METRICS[metric].best is best]
+            said: [METRICS[metric].head.split(",")[0] for metric in shown if METRICS[metric].best is best]
             for said, best in directions.items()
         }
         which = "; ".join(f"{said} {', '.join(heads)}" for said, heads in heads_of.items() if heads)
@@ -93,7 +98,12 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
     }
     if missing:
         remarks.append(f"Without a value in some clips: {'; '.join(sorted(missing))}.")
-    if papers:
+    if papers and task == "extension":
+        remarks.append(
+            "Rows marked as the paper's are of arXiv:2510.03735: measured by its authors on other music, with scales "
+            "of distances that it does not state. Compare them with one another, not with ours."
+        )
+    elif papers:
         remarks.append(
             "Rows marked as the paper's were measured by its authors on DnR itself, with other material and code."
         )
@@ -123,6 +133,8 @@ def _mean_and_std(summary: Summary | None) -> tuple[float | None, float | None]:
 def _of_paper(paper: PaperRow, metric: str) -> tuple[float | None, float | None]:
     values = {
         "si_sdr": (paper.si_sdr, paper.si_sdr_std),
+        "mel": (paper.mel, None),
+        "stft": (paper.stft, None),
         "si_sdri": (paper.si_sdri, paper.si_sdri_std),
         "visqol_speech": (paper.visqol, paper.visqol_std),
     }
@@ -180,8 +192,9 @@ def _cost(result: EvalResult) -> Table:
 
 
 def _spread(mean: float | None, deviation: float | None) -> str:
-    return _text(mean) if mean is None or deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+    return _text(mean) if mean is None or deviation is None else f"{_text(mean)} ± {_text(deviation)}"
 
 
 def _text(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    # No negative zero.
+    return "–" if value is None else f"{round(value, 2) + 0.0:.2f}"
