@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from sdcodec_cli import load_codec, weights, zoo
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.families import build
 from sdcodec_cli.families.sdcodec import FAMILY
+from sdcodec_cli.recipe import Recipe
 from sdcodec_cli.runtime.graphs import IR_VERSION, OPSET, make_graphs
 from sdcodec_cli.runtime.onnx import MANIFEST, VERSION, read_manifest
 from sdcodec_cli.zoo import GRAPHS, WEIGHTS
 
-from tiny_models import tiny_recipe, write_tiny
+from tiny_models import tiny_bands, tiny_recipe, write_tiny
 
 EMBEDDED = zoo.find().folder
 
@@ -218,3 +220,19 @@ def test_graphs_of_a_recipe_are_the_same_bytes_whoever_makes_them():
     assert make_graphs(tiny_recipe()) == one
     (part,) = make_graphs(tiny_recipe(), ("synthesize",)).keys() - {MANIFEST}
     assert make_graphs(tiny_recipe(), ("synthesize",))[part] == one[part]
+
+
+def test_every_codec_of_a_model_has_a_folder_for_its_graphs(monkeypatch):
+    """What is in it is what `tiny_recipe` shows above: those of an SD-Codec."""
+    asked: list[tuple[int, str]] = []
+
+    def graphs_of(recipe: Recipe, parts: Sequence[str] | None) -> dict[str, bytes]:
+        asked.append((recipe.model.sample_rate, recipe.family))
+        return {MANIFEST: b"", "analyse.onnx": b""}
+
+    monkeypatch.setattr("sdcodec_cli.runtime.graphs._graphs_of", graphs_of)
+    folders = ("branches.0", "branches.1")
+    assert set(make_graphs(tiny_bands())) == {
+        f"{folder}/{name}" for folder in folders for name in (MANIFEST, "analyse.onnx")
+    }
+    assert asked == [(16_000, "sdcodec"), (32_000, "sdcodec")]

@@ -120,6 +120,8 @@ def test_graphs_are_part_of_a_model_and_go_with_it(tmp_path):
     tensors = build(recipe).state_dict()
     zoo.write_model(tmp_path / "model", recipe, tensors, card="", graphs={"manifest.json": b"{}", "a.onnx": b"1"})
     assert {path.name for path in (tmp_path / "model" / "graphs").iterdir()} == {"manifest.json", "a.onnx"}
+    # A model of several codecs has a folder for each.
+    zoo.write_model(tmp_path / "model", recipe, tensors, card="", graphs={"branches.0/a.onnx": b"1"}, overwrite=True)
     zoo.write_model(tmp_path / "model", recipe, tensors, card="", overwrite=True)
     assert not (tmp_path / "model" / "graphs").exists()
 
