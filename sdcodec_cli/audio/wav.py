@@ -49,7 +49,9 @@ class StreamResampler:
 
 
 def resampled(wav: Wav, in_rate: int, out_rate: int) -> Wav:
-    """A whole signal at another rate, its length rounded up: `[T]` to `[T']`."""
+    """A whole signal at another rate, its length rounded up: `[T]` to `[T']`; itself if that is its own rate."""
+    if in_rate == out_rate:
+        return wav
     resampler = StreamResampler(in_rate, out_rate, 1)
     whole = np.concatenate([resampler.push(wav[None]), resampler.flush()], axis=1)[0]
     length = -(-len(wav) * out_rate // in_rate)

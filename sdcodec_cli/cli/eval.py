@@ -151,6 +151,12 @@ def eval_(
         ),
     ] = str(DEFAULT_SHARE),
     fine: Fine = False,
+    treble: Annotated[
+        bool,
+        typer.Option(
+            "--treble/--no-treble", help="Whether models of ours keep what lies above their band, see sdc compress."
+        ),
+    ] = True,
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -180,6 +186,8 @@ def eval_(
     first = is_first_process()
     if fine and envelope == "off":
         wrong("--fine is about the envelope; leave it out, or --envelope off")
+    if not treble and task != "bands":
+        wrong("--no-treble is about resynthesis of audio at more than the model's rate; leave it out, or --task bands")
     share = None if envelope == "off" else float(envelope)
     console = Console(quiet=quiet or not first, json=json and first)
     chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS[task]
@@ -210,6 +218,7 @@ def eval_(
         views=views or DEFAULT_VIEWS,
         envelope=share,
         fine=fine,
+        treble=treble,
     )
     codec = load_codec(model, device=device, effort=effort)
     check_bitrate(codec, bitrate, envelope=share is not None, fine=fine)

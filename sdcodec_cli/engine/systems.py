@@ -116,22 +116,26 @@ class ModelCodec:
     """Of the envelope that is applied; None for no envelope at all."""
     fine: bool = False
     """Whether that is a fine one, see `Codec.encode`."""
+    treble: bool = True
+    """Whether what lies above the model's band is kept, of audio at a higher rate than the model's."""
     _kept: list[tuple[Wav, str | None, Codes]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         self.name = self.codec.name
         self.identity = (
-            f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}{' fine' * self.fine}"
+            f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}"
+            f"{' fine' * self.fine}{'' if self.treble else ', no treble'}"
         )
 
-    def encode(self, wav: Wav, domain: str | None = None) -> Codes:
-        """Codes of a signal `[T]` at the model's rate, which are kept for a while: several things are made of them."""
+    def encode(self, wav: Wav, domain: str | None = None, sample_rate: int | None = None) -> Codes:
+        """Codes of a signal `[T]`, which are kept for a while: several things are made of them; see `Codec.encode`."""
         for known, its_domain, codes in self._kept:
             if known is wav and its_domain == domain:
                 return codes
         active = None if domain is None else [domain]
         codes = self.codec.encode(
             wav,
+            sample_rate=sample_rate,
             num_codebooks=self.num_codebooks,
             active=active,
             envelope=self.share is not None,
@@ -140,24 +144,31 @@ class ModelCodec:
         self._kept = [*self._kept[-2 * len(self.codec.domains) :], (wav, domain, codes)]
         return codes
 
-    def decode(self, codes: Codes, stem: str = "mix") -> Wav:
-        """What `encode` gave as audio `[T]` at the model's rate."""
-        return self.codec.decode(codes, stem=stem, share=self.share or 0.0)
+    def decode(self, codes: Codes, stem: str = "mix", sample_rate: int | None = None) -> Wav:
+        """What `encode` gave as audio `[T]`; see `Codec.decode`."""
+        return self.codec.decode(codes, stem=stem, share=self.share or 0.0, sample_rate=sample_rate)
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
         """See `Resynthesizes`; activity detection decides what a mixture has."""
-        codes = self.encode(resampled(wav, sample_rate, self.codec.sample_rate))
-        back = resampled(self.decode(codes), self.codec.sample_rate, sample_rate)
+        return self._there_and_back(wav, sample_rate, None)
+
+    def _there_and_back(self, wav: Wav, sample_rate: int, domain: str | None) -> Resynthesis:
+        rate, wide = self.codec.sample_rate, self.codec.wide_rate
+        if self.treble and wide is not None and sample_rate > rate:
+            rate = wide
+        codes = self.encode(resampled(wav, sample_rate, rate), domain, rate)
+        back = resampled(self.decode(codes, domain or "mix", rate), rate, sample_rate)
         return Resynthesis(fitted(back, len(wav)), self.bitrate(codes))
 
     def bitrate(self, codes: Codes) -> float:
-        """Of codes and envelope as a file stores them, in kbit/s."""
-        frames: int = next(iter(codes.codes.values())).shape[-1]
+        """Of codes, envelope and treble as a file stores them, in kbit/s."""
+        frames: int = next(iter(codes.active.values())).shape[-1]
         return self.written(codes).payload_bytes * 8 / 1000 / (frames / self.codec.frame_rate)
 
     def written(self, codes: Codes) -> Writer:
         """The codes of one signal written as `sdc compress` writes them; the writer has counted the bytes."""
-        num_codebooks, frames = next(iter(codes.codes.values())).shape[-2:]
+        frames: int = next(iter(codes.active.values())).shape[-1]
+        num_codebooks = next(iter(codes.codes.values())).shape[-2]
         header = stream_header(
             self.codec,
             num_codebooks=num_codebooks,
@@ -170,15 +181,16 @@ class ModelCodec:
         )
         writer = Writer(io.BytesIO(), header)
         for start in range(0, frames, SEGMENT_FRAMES):
+            stop = min(start + SEGMENT_FRAMES, frames)
             segment = {
-                (0, domain): found[0, :, start : start + SEGMENT_FRAMES] if codes.active[domain][0, start] else None
-                for domain, found in codes.codes.items()
+                (0, name): found[0, :, start * count : stop * count] if codes.active[name][0, start] else None
+                for (name, found), count in zip(codes.codes.items(), self.codec.frames_of.values(), strict=True)
             }
             gains = codes.envelope.of_segment(0, start) if codes.envelope else None
             treble = codes.treble.of_segment(0, start) if codes.treble else None
             writer.write(
                 segment,
-                num_frames=min(SEGMENT_FRAMES, frames - start),
+                num_frames=stop - start,
                 gains={} if gains is None or (gains == ENVELOPE_GAINS.absent).all() else {0: gains},
                 treble={} if treble is None or (treble == TREBLE_GAINS.absent).all() else {0: treble},
             )
@@ -198,9 +210,7 @@ class SeparatingCodec(ModelCodec):
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
         """See `Resynthesizes`."""
-        codes = self.encode(resampled(wav, sample_rate, self.codec.sample_rate), domain)
-        back = resampled(self.decode(codes, domain or "mix"), self.codec.sample_rate, sample_rate)
-        return Resynthesis(fitted(back, len(wav)), self.bitrate(codes))
+        return self._there_and_back(wav, sample_rate, domain)
 
     def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
         """See `Separates`: straight from the decoder, and by masks as `sdc separate` makes them."""
@@ -277,10 +287,11 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     # Where nothing is separated, only domains matter: signals come at a rate of their own, and are resampled.
     at_rate = found.sample_rate == codec.sample_rate or settings.task != "dnr"
     if found.domains != codec.domains or not at_rate:
-        return ModelCodec(found, share=settings.envelope, fine=settings.fine)
+        return ModelCodec(found, share=settings.envelope, fine=settings.fine, treble=settings.treble)
     try:
         share = settings.envelope
         count = found.codebooks_for(settings.bitrate, envelope=share is not None, fine=settings.fine)
-        return SeparatingCodec(found, num_codebooks=count, share=share, fine=settings.fine, views=settings.views)
+        fine, treble, views = settings.fine, settings.treble, settings.views
+        return SeparatingCodec(found, num_codebooks=count, share=share, fine=fine, treble=treble, views=views)
     except ValueError as error:
         raise ModelError(f"--against {found.name}: {error}") from error

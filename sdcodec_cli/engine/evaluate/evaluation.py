@@ -91,7 +91,8 @@ def evaluate(
     settings = resolved(settings, notes)
     share = settings.envelope
     num_codebooks = codec.codebooks_for(settings.bitrate, envelope=share is not None, fine=settings.fine)
-    model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, fine=settings.fine, views=settings.views)
+    fine, treble, views = settings.fine, settings.treble, settings.views
+    model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, fine=fine, treble=treble, views=views)
     systems = _systems(model, settings, notes)
     if settings.mushra:
         rate = codec.sample_rate if settings.task == "dnr" else wide.RATE

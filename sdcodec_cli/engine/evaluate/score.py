@@ -165,6 +165,8 @@ class EvalResult:
     """Share of the envelope that was applied; None where there was none at all."""
     fine: bool
     """Whether it was a fine one."""
+    treble: bool
+    """Whether what lies above the model's band was kept, of audio at a higher rate."""
     views: int
     """How many views of the mixture masked separation takes the mean mask of."""
     version: str
@@ -225,6 +227,7 @@ def summarize(
         bitrate=num_codebooks * codec.model.codebook_bitrate,
         envelope=settings.envelope,
         fine=settings.fine,
+        treble=settings.treble,
         views=settings.views,
         version=__version__,
         data_root=str(settings.data_root),

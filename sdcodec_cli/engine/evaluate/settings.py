@@ -63,3 +63,5 @@ class Settings:
     """Share of the envelope that models of ours apply, see `Codec.decode`; None for no envelope at all."""
     fine: bool = False
     """Whether that is a fine one, see `Codec.encode`."""
+    treble: bool = True
+    """Whether models of ours keep what lies above their band, of audio at a higher rate."""

@@ -56,7 +56,7 @@ def about(result: EvalResult) -> str:
     return (
         f"{result.model} on {clips} of {result.data_root}{split}, "
         f"{result.seconds / 60:.1f} min of audio, {kind}, effort {result.effort}, "
-        f"{views}{result.bitrate:g} kbit/s per domain, {envelope}"
+        f"{views}{result.bitrate:g} kbit/s per domain, {envelope}{'' if result.treble else ', no treble'}"
     )
 
 
