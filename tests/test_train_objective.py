@@ -247,6 +247,20 @@ def test_discriminators_join_at_their_step(pool):
     assert float(second["total"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_discriminators_only_learn_while_they_warm_up(pool):
+    recipe = adversarial(adversarial_warmup=1)
+    without = override(recipe, {"training.adversarial_weight": "0", "training.feature_weight": "0"})
+    recipes = [recipe, without]
+    gradients, trainers = [], [Trainer(recipe, Processes("cpu", recipe.training)) for recipe in recipes]
+    for recipe, trainer in zip(recipes, trainers, strict=True):
+        trainer.backward([make_batch(pool, recipe, range(4))])
+        gradients.append(next(trainer.model.decoder.parameters()).grad)
+    torch.testing.assert_close(*gradients)
+    critic = trainers[0].critic
+    assert critic is not None
+    assert any(float(parameter.grad.abs().sum()) > 0 for parameter in critic.parameters())
+
+
 def test_discriminators_learn_to_tell_decoded_from_real(pool):
     recipe = override(
         adversarial(learning_rate=1e-12, warmup_steps=0, codebook_renewal=False, swap_probability=0.0),

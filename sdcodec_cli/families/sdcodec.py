@@ -229,7 +229,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         except ValueError as error:
             raise RecipeError(f"{recipe.name}: discriminator.{error}") from error
         weights = {"adversarial": training.adversarial_weight, "feature": training.feature_weight}
-        return Critic(discriminators, fields, weights, training.adversarial_start)
+        return Critic(discriminators, fields, weights, training.adversarial_start, training.adversarial_warmup)
 
     def parameter_groups(self, network: SDCodec) -> Sequence[ParameterGroup]:
         """Scales of blocks, which move slowly, and their matrices, which are Muon's."""

@@ -158,6 +158,8 @@ class CodecTrainingFields(TrainingFields):
     """Weight of deceiving the discriminators; without it and `feature_weight` there are none."""
     adversarial_start: int = 0
     """Step at which the discriminators join."""
+    adversarial_warmup: int = 0
+    """Steps in which they learn, from then on, before they count."""
     mel_scales_per_step: int = 7
     """How many of the seven mel scales a step draws; fewer are faster and right on average."""
     snr_weight: float = 0.0
@@ -196,7 +198,8 @@ class CodecTrainingFields(TrainingFields):
             self.snr_weight > 0 or self.silence_probability == 0,
             "training.silence_probability needs training.snr_weight, which weighs what silent outputs lose",
         )
-        require_not_negative("training.adversarial_start", self.adversarial_start)
+        for name in ("adversarial_start", "adversarial_warmup"):
+            require_not_negative(f"training.{name}", getattr(self, name))
         for name in LOSSES:
             require_not_negative(f"training.{name}_weight", getattr(self, f"{name}_weight"))
 

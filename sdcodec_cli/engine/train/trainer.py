@@ -200,6 +200,8 @@ class Trainer:
         if self.critic is None or self.step < self.critic.start:
             return None, {}
         weights = {name: weight for name, weight in self.critic.weights.items() if self.objective.has(name)}
+        if self.step < self.critic.start + self.critic.warmup:
+            return (self.wrapped_critic if weights else None), dict.fromkeys(weights, 0.0)
         return (self.wrapped_critic if weights else None), weights
 
     def take_step(self) -> None:

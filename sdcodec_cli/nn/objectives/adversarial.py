@@ -67,14 +67,20 @@ class Critic(nn.Module):
         fields: how they are trained
         weights: of the losses `adversarial` and `feature`
         start: step at which they join
+        warmup: steps in which they only learn, from then on
     """
 
     def __init__(
-        self, discriminators: Discriminators, fields: DiscriminatorFields, weights: Mapping[str, float], start: int
+        self,
+        discriminators: Discriminators,
+        fields: DiscriminatorFields,
+        weights: Mapping[str, float],
+        start: int,
+        warmup: int,
     ) -> None:
         super().__init__()
         self.discriminators = discriminators
-        self.fields, self.weights, self.start = fields, dict(weights), start
+        self.fields, self.weights, self.start, self.warmup = fields, dict(weights), start, warmup
 
     def choose(self, parts: Sequence[str]) -> None:
         """Let those be trained that judge what these parts of the codec make."""

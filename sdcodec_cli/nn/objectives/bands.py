@@ -186,7 +186,8 @@ class BandsCritic(Critic):
     def __init__(self, critics: Sequence[Critic]) -> None:
         nn.Module.__init__(self)
         self.branches = nn.ModuleList(critics)
-        self.fields, self.weights, self.start = critics[0].fields, critics[0].weights, critics[0].start
+        first = critics[0]
+        self.fields, self.weights, self.start, self.warmup = first.fields, first.weights, first.start, first.warmup
 
     def choose(self, parts: Sequence[str]) -> None:
         """See `Critic.choose`."""
