@@ -7,12 +7,14 @@ import io
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Segment, StreamKey, Writer
+from sdcodec_cli.bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
+from sdcodec_cli.bitstream.segment import ENVELOPE, TREBLE
 
 Codes = Mapping[StreamKey, "NDArray[Any] | None"]
 Gains = Mapping[int, "NDArray[Any]"]
@@ -50,14 +52,63 @@ def random_codes(header: Header, num_frames: int, seed: int = 0) -> dict[StreamK
     }
 
 
-LAYOUT = GainLayout(frames=2, step_db=1.5, edges=(320, 1050, 2752, 8000))
-"""Three bands, gains for two frames, of which the last of seven has one of its own."""
+@dataclass(frozen=True)
+class Kind:
+    """Band gains of one kind, and where a stream has them."""
+
+    name: Literal["envelope", "treble"]
+    unit: bytes
+    minor: int
+    """Version of the format since which there are any."""
+    field: int
+    """Of the header."""
+    gains: GainKind
+    layout: GainLayout
+    """Three bands, gains for two frames, of which the last of seven has one of its own."""
+    message: str
+    """What is said of damage."""
+
+    @property
+    def key(self) -> str:
+        """Name of the gains in segments, and as an argument of a writer."""
+        return "gains" if self.name == "envelope" else "treble"
+
+    def header(self, **changes: Any) -> Header:
+        return example_header(**{self.name: self.layout, **changes})
+
+    def of(self, holder: Any) -> Any:
+        """Gains of a segment or an example."""
+        return getattr(holder, self.key)
+
+    def num_bytes(self, holder: Any) -> int:
+        """Bytes of the gains of a segment, or that a writer has written."""
+        return int(getattr(holder, f"{self.key}_bytes"))
 
 
-def random_gains(layout: GainLayout, num_frames: int, seed: int = 0) -> NDArray[np.int64]:
+ENVELOPES = Kind(
+    "envelope",
+    ENVELOPE,
+    1,
+    8,
+    ENVELOPE_GAINS,
+    GainLayout(frames=2, step_db=1.5, edges=(320, 1050, 2752, 8000)),
+    "an envelope is damaged in {}: it sounds duller",
+)
+TREBLES = Kind(
+    "treble",
+    TREBLE,
+    2,
+    10,
+    TREBLE_GAINS,
+    GainLayout(frames=2, step_db=1.5, edges=(7600, 9700, 12_500, 16_000)),
+    "the treble is damaged in {}: it is lost there",
+)
+
+
+def random_gains(kind: Kind, num_frames: int, seed: int = 0) -> NDArray[np.int64]:
     """Gains such as audio has: small ones, that differ little from their neighbours."""
     rng = np.random.default_rng(seed)
-    shape = layout.num_bands, layout.num_columns(num_frames)
+    shape = kind.layout.num_bands, kind.layout.num_columns(num_frames)
     return np.clip(rng.integers(-1, 2) + rng.integers(-1, 2, shape) * (rng.random(shape) < 0.3), -3, 5)
 
 
@@ -73,6 +124,8 @@ class Example:
     """Offset of each segment, then of the index."""
     original_samples: int
     gains: Sequence[Gains]
+    """Of envelopes."""
+    treble: Sequence[Gains]
 
     def block(self, number: int) -> bytes:
         return self.data[self.starts[number] : self.starts[number + 1]]
@@ -93,17 +146,18 @@ def write_example(
     lengths: Sequence[int],
     samples: int = 0,
     gains: Sequence[Gains] | None = None,
+    treble: Sequence[Gains] | None = None,
 ) -> Example:
     fo = io.BytesIO()
     writer = Writer(fo, header)
     starts = []
-    gains = gains or [{}] * len(lengths)
-    for codes, num_frames, of_channels in zip(segments, lengths, gains, strict=True):
+    gains, treble = gains or [{}] * len(lengths), treble or [{}] * len(lengths)
+    for codes, num_frames, envelopes, trebles in zip(segments, lengths, gains, treble, strict=True):
         starts.append(writer.bytes_written)
-        writer.write(codes, num_frames=num_frames, gains=of_channels)
+        writer.write(codes, num_frames=num_frames, gains=envelopes, treble=trebles)
     starts.append(writer.bytes_written)
     writer.close(samples)
-    return Example(header, fo.getvalue(), segments, lengths, starts, samples, gains)
+    return Example(header, fo.getvalue(), segments, lengths, starts, samples, gains, treble)
 
 
 def small_example() -> Example:
@@ -113,17 +167,20 @@ def small_example() -> Example:
     return write_example(header, [first, {**second, (0, "sfx"): None}], [7, 3], samples=8_000)
 
 
-def envelope_example() -> Example:
+def gains_example(*kinds: Kind) -> Example:
     """Four segments of two channels: both have gains, the second alone has, none has, both have."""
-    header = example_header(coded_channels=2, envelope=LAYOUT)
+    header = example_header(coded_channels=2, **{kind.name: kind.layout for kind in kinds})
     lengths = [7, 7, 7, 3]
     channels = [(0, 1), (1,), (), (0, 1)]
     segments = [random_codes(header, length, seed=number) for number, length in enumerate(lengths)]
-    gains = [
-        {channel: random_gains(LAYOUT, length, seed=10 * number + channel) for channel in given}
-        for number, (length, given) in enumerate(zip(lengths, channels, strict=True))
-    ]
-    return write_example(header, segments, lengths, samples=20_000, gains=gains)
+    gains = {
+        kind.key: [
+            {channel: random_gains(kind, length, seed=10 * number + channel) for channel in given}
+            for number, (length, given) in enumerate(zip(lengths, channels, strict=True))
+        ]
+        for kind in kinds
+    }
+    return write_example(header, segments, lengths, samples=20_000, **gains)
 
 
 def long_example(num_segments: int = 6) -> Example:
@@ -190,11 +247,9 @@ def same_codes(segment: Segment, codes: Codes) -> bool:
     )
 
 
-def same_gains(segment: Segment, gains: Gains) -> bool:
-    """Whether a segment has exactly the gains that were written."""
-    return segment.gains.keys() == gains.keys() and all(
-        np.array_equal(segment.gains[channel], gains[channel]) for channel in gains
-    )
+def same_gains(found: Gains, gains: Gains) -> bool:
+    """Whether these are exactly the gains that were written."""
+    return found.keys() == gains.keys() and all(np.array_equal(found[channel], gains[channel]) for channel in gains)
 
 
 def with_checksum(data: bytes) -> bytes:
@@ -209,10 +264,11 @@ def block(kind: bytes, body: bytes) -> bytes:
 def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
     """All that was read from a stream in JSON's types, as the golden files and docs/format.md have it."""
     header = dataclasses.asdict(reader.header)
-    if reader.header.envelope is None:  # as in the golden files, which are older
-        del header["envelope"]
-    else:
-        header["envelope"]["edges"] = list(reader.header.envelope.edges)
+    for kind in (ENVELOPES, TREBLES):
+        if header[kind.name] is None:  # as in the golden files, which are older
+            del header[kind.name]
+        else:
+            header[kind.name]["edges"] = list(header[kind.name]["edges"])
     header["weights_sha256"] = reader.header.weights_sha256.hex()
     header["domains"] = [{**entry, "groups": list(entry["groups"])} for entry in header["domains"]]
     return {
@@ -225,17 +281,17 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
                 "codes": {stream_name(key): codes.tolist() for key, codes in segment.codes.items()},
                 "silent": sorted(map(stream_name, segment.silent)),
                 "removed": sorted(map(stream_name, segment.removed)),
-                **({"gains": _gains_as_json(segment)} if reader.header.envelope else {}),
+                **{
+                    kind.key: {str(channel): gains.tolist() for channel, gains in kind.of(segment).items()}
+                    for kind in (ENVELOPES, TREBLES)
+                    if kind.name in header
+                },
             }
             for segment in segments
         ],
         "end": dataclasses.asdict(reader.end) if reader.end else None,
         "problems": [[problem.kind, problem.start_frame] for problem in reader.problems],
     }
-
-
-def _gains_as_json(segment: Segment) -> dict[str, Any]:
-    return {str(channel): gains.tolist() for channel, gains in segment.gains.items()}
 
 
 def stream_name(key: StreamKey) -> str:

@@ -66,7 +66,7 @@ def decode(kind: GainKind, data: bytes, shape: tuple[int, int]) -> Values:
     return RangeCoding(kind).decode(data, shape, kind.count)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(gains(), st.sampled_from([RAW, RANGE]))
 def test_any_gains_come_back(given: tuple[GainKind, Values], coding: int) -> None:
     kind, values = given
@@ -127,7 +127,7 @@ def test_bytes_cut_anywhere_are_refused_or_give_gains(kind: GainKind) -> None:
         read(kind, data[size:], values.shape)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(KINDS), st.binary(max_size=200), st.integers(1, 64), st.integers(1, 8))
 def test_bytes_of_any_kind_are_refused_or_give_gains(
     kind: GainKind, data: bytes, num_bands: int, num_columns: int
@@ -198,7 +198,7 @@ def test_frequencies_of_any_counts_add_up_and_leave_everything_possible(counts: 
 @each_kind
 @pytest.mark.parametrize("num_bands", [1, 5, 16, 64])
 def test_gains_take_as_many_bits_as_the_tables_give_them(kind: GainKind, num_bands: int) -> None:
-    values, bits = likely_gains(kind, num_bands, 20_000 // num_bands)
+    values, bits = likely_gains(kind, num_bands, 10_000 // num_bands)
     taken = 8 * len(encode(kind, values))
     # Less than a thousandth for integers, and the last bytes.
     assert bits - 8 < taken < 1.001 * bits + 32
