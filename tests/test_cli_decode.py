@@ -212,6 +212,6 @@ def test_numbers_that_the_command_line_repeats_are_those_of_the_engine():
     assert options.DEFAULT_SHARE == bands.SHARE
     assert options.DEFAULT_VIEWS == separate.DEFAULT_VIEWS
     assert (bands.LOWEST_DB, bands.HIGHEST_DB) == (
-        bands.STEP_DB * codings.LOWEST_GAIN,
-        bands.STEP_DB * (codings.LOWEST_GAIN + codings.NUM_GAINS - 1),
+        bands.STEP_DB * codings.ENVELOPE_GAINS.lowest,
+        bands.STEP_DB * (codings.ENVELOPE_GAINS.lowest + codings.ENVELOPE_GAINS.count - 1),
     )

@@ -170,7 +170,7 @@ def test_shaped_audio_does_not_depend_on_how_the_codes_arrive(tiny, size):
     gains = np.concatenate(
         [envelope.layout.per_frame(envelope.of_segment(0, start), 100) for start in range(0, 500, SEGMENT_FRAMES)], -1
     )
-    decoder, pieces = tiny.stream_decoder(["mix"], layout=envelope.layout), []
+    decoder, pieces = tiny.stream_decoder(["mix"], envelope=envelope.layout), []
     for start in range(0, 500, size):
         span = slice(start, min(start + size, 500))
         streams = {domain: found[0, :, span] for domain, found in codes.codes.items()}

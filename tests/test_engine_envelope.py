@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcodec_cli.bitstream import GainLayout
-from sdcodec_cli.bitstream.codings import LOWEST_GAIN, NUM_GAINS, RangeCoding
-from sdcodec_cli.engine.envelope import PRICE, UNIT_BITS, Bands, StreamShaper, choose_gains, layout_for
+from sdcodec_cli.bitstream.codings import ENVELOPE_GAINS, RANGE, TREBLE_GAINS, GainKind
+from sdcodec_cli.engine.envelope import PRICE, UNIT_BITS, Bands, choose_gains, layout_for
+from sdcodec_cli.engine.shaper import StreamShaper
 
 RATES = [(16_000, 320), (8000, 160), (11_025, 221), (22_050, 441), (24_000, 75), (44_100, 512), (48_000, 961)]
 """Of models, with samples per frame; odd ones, too, and such whose frames are long or short."""
-HIGHEST_GAIN = LOWEST_GAIN + NUM_GAINS - 1
+LOWEST_GAIN, HIGHEST_GAIN = -3, 5
 
 
 def noise(length: int, seed: int = 0) -> np.ndarray:
@@ -26,10 +27,16 @@ def bands_of(rate: int = 16_000, hop: int = 320) -> Bands:
     return Bands(layout_for(rate, hop), rate, hop)
 
 
+def shaper_of(bands: Bands, num_stems: int, share: float) -> StreamShaper:
+    # Frames of windows of two hops.
+    return StreamShaper(len(bands._window) // 2, num_stems, envelope=bands, share=share, treble=None)
+
+
 def shaped(bands: Bands, wavs: np.ndarray, gains: np.ndarray, share: float = 1.0) -> np.ndarray:
     """`[S, T]` in one piece."""
-    shaper = StreamShaper(bands, len(wavs), share)
-    return np.concatenate([shaper.push(wavs, gains), shaper.finish()], axis=-1)
+    shaper = shaper_of(bands, len(wavs), share)
+    shaper.push_gains(gains.shape[1], gains, None)
+    return np.concatenate([shaper.push(wavs), shaper.finish()], axis=-1)
 
 
 def level(wav: np.ndarray, rate: int, low: float, high: float) -> float:
@@ -209,16 +216,17 @@ def test_pieces_are_what_the_whole_is_bit_for_bit(rate, hop, sizes):
     bands = bands_of(rate, hop)
     wavs = np.stack([noise(23 * hop), noise(23 * hop, seed=1)])
     gains = np.random.default_rng(2).integers(LOWEST_GAIN, HIGHEST_GAIN + 1, (bands.layout.num_bands, 23))
-    shaper, pieces = StreamShaper(bands, 2, 0.6), []
+    shaper, pieces = shaper_of(bands, 2, 0.6), []
     for start, stop in itertools.pairwise([0, *itertools.accumulate(sizes)]):
-        pieces.append(shaper.push(wavs[:, start * hop : stop * hop], gains[:, start:stop]))
+        shaper.push_gains(stop - start, gains[:, start:stop], None)
+        pieces.append(shaper.push(wavs[:, start * hop : stop * hop]))
         assert stop * hop - sum(piece.shape[-1] for piece in pieces) == min(stop * hop, hop + hop // 2)
     pieces.append(shaper.finish())
     assert np.array_equal(np.concatenate(pieces, axis=-1), shaped(bands, wavs, gains, 0.6))
 
 
 def test_nothing_comes_out_where_nothing_went_in():
-    assert StreamShaper(bands_of(), 2, 1.0).finish().shape == (2, 0)
+    assert shaper_of(bands_of(), 2, 1.0).finish().shape == (2, 0)
 
 
 def test_what_was_wanted_is_there_when_it_is_applied():
@@ -238,29 +246,44 @@ def test_what_was_wanted_is_there_when_it_is_applied():
 
 # Choosing gains.
 
-
-def bits_of(gains: np.ndarray) -> int:
-    return UNIT_BITS + 8 * len(RangeCoding().encode(gains - LOWEST_GAIN, NUM_GAINS))
+each_kind = pytest.mark.parametrize("kind", [ENVELOPE_GAINS, TREBLE_GAINS], ids=["envelope", "treble"])
 
 
-def test_steps_that_are_worth_their_bits_come_back_exactly():
+def ends_of(kind: GainKind) -> tuple[int, int]:
+    return kind.lowest, kind.lowest + kind.count - 1
+
+
+def bits_of(gains: np.ndarray, kind: GainKind = ENVELOPE_GAINS) -> int:
+    return UNIT_BITS + 8 * len(kind.codings[RANGE].encode(gains - kind.lowest, kind.count))
+
+
+@each_kind
+def test_steps_that_are_worth_their_bits_come_back_exactly(kind):
+    lowest, highest = ends_of(kind)
     slope = np.repeat(np.arange(16) // 6, 50).reshape(16, 50)
     rising = slope + 3 * (np.arange(50) // 25)
-    for steps in (slope, rising, np.full((16, 50), -3), np.full((16, 50), 5)):
-        assert np.array_equal(choose_gains(steps.astype(float), max_bits=1e9), steps)
+    for steps in (slope, rising, np.full((16, 50), lowest), np.full((16, 50), highest)):
+        if (steps == kind.absent).all():
+            continue
+        assert np.array_equal(choose_gains(steps.astype(float), max_bits=1e9, kind=kind), steps)
         near = steps + np.random.default_rng(0).uniform(-0.2, 0.2, steps.shape)
-        assert np.array_equal(choose_gains(near, max_bits=1e9), steps)
+        assert np.array_equal(choose_gains(near, max_bits=1e9, kind=kind), steps)
 
 
-def test_gains_beyond_the_steps_there_are_become_the_last_ones():
-    assert np.array_equal(choose_gains(np.full((16, 50), -40.0), max_bits=1e9), np.full((16, 50), LOWEST_GAIN))
-    assert np.array_equal(choose_gains(np.full((16, 50), 40.0), max_bits=1e9), np.full((16, 50), HIGHEST_GAIN))
+@each_kind
+def test_gains_beyond_the_steps_there_are_become_the_last_ones(kind):
+    lowest, highest = ends_of(kind)
+    least = choose_gains(np.full((16, 50), -40.0), max_bits=1e9, kind=kind)
+    assert least is None if lowest == kind.absent else np.array_equal(least, np.full((16, 50), lowest))
+    most = choose_gains(np.full((16, 50), 40.0), max_bits=1e9, kind=kind)
+    assert np.array_equal(most, np.full((16, 50), highest))
 
 
+@each_kind
 @pytest.mark.parametrize("spread", [0.0, 0.1, 0.3])
-def test_where_nothing_is_to_be_gained_there_are_none(spread):
-    wanted = np.random.default_rng(1).normal(0, spread, (16, 50))
-    assert choose_gains(wanted, max_bits=1e9) is None
+def test_where_nothing_is_to_be_gained_there_are_none(kind, spread):
+    wanted = np.random.default_rng(1).normal(kind.absent, spread, (16, 50))
+    assert choose_gains(wanted, max_bits=1e9, kind=kind) is None
 
 
 def test_a_single_gain_is_not_worth_a_place_in_the_file():
@@ -273,28 +296,36 @@ def test_a_single_gain_is_not_worth_a_place_in_the_file():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32), st.floats(0.1, 8), st.integers(1, 24), st.integers(1, 50), st.floats(0, 3000))
-def test_gains_never_take_more_than_they_may_and_are_never_worse_than_none(seed, spread, num_bands, columns, max_bits):
+@given(
+    st.sampled_from([ENVELOPE_GAINS, TREBLE_GAINS]),
+    *(st.integers(0, 2**32), st.floats(0.1, 8), st.integers(1, 24), st.integers(1, 50), st.floats(0, 3000)),
+)
+def test_gains_never_take_more_than_they_may_and_are_never_worse_than_none(
+    kind, seed, spread, num_bands, columns, max_bits
+):
     rng = np.random.default_rng(seed)
     wanted = rng.normal(rng.uniform(-3, 3), spread, (num_bands, columns))
-    gains = choose_gains(wanted, max_bits)
+    gains = choose_gains(wanted, max_bits, kind)
     if gains is None:
         return
+    lowest, highest = ends_of(kind)
     assert gains.shape == wanted.shape
     assert gains.dtype == np.int64
-    assert gains.min() >= LOWEST_GAIN
-    assert gains.max() <= HIGHEST_GAIN
+    assert gains.min() >= lowest
+    assert gains.max() <= highest
     # In whole bytes; integers of 32 bits take a thousandth more.
-    assert bits_of(gains) <= 1.001 * max_bits + 16
-    within = wanted.clip(LOWEST_GAIN - 0.5, HIGHEST_GAIN + 0.5)
-    assert np.square(within - gains).sum() + PRICE * (bits_of(gains) - 16) < np.square(within).sum()
+    assert bits_of(gains, kind) <= 1.001 * max_bits + 16
+    within = wanted.clip(lowest - 0.5, highest + 0.5)
+    error, nothing = (np.square(within - each).sum() for each in (gains, kind.absent))
+    assert error + PRICE * (bits_of(gains, kind) - 16) < nothing
 
 
-def test_gains_that_need_more_than_they_may_take_become_coarser_instead_of_none():
+@pytest.mark.parametrize(("kind", "max_bits"), [(ENVELOPE_GAINS, 1000), (TREBLE_GAINS, 1400)])
+def test_gains_that_need_more_than_they_may_take_become_coarser_instead_of_none(kind, max_bits):
     wanted = np.random.default_rng(3).normal(1, 0.7, (16, 50))
-    fine, coarse = (choose_gains(wanted, max_bits) for max_bits in (1e9, 1000))
-    assert bits_of(coarse) <= 1000 + 16 < bits_of(fine)
-    error, more, all_of_it = (np.square(wanted - gains).sum() for gains in (fine, coarse, 0))
+    fine, coarse = (choose_gains(wanted, limit, kind) for limit in (1e9, max_bits))
+    assert bits_of(coarse, kind) <= max_bits + 16 < bits_of(fine, kind)
+    error, more, all_of_it = (np.square(wanted - gains).sum() for gains in (fine, coarse, kind.absent))
     assert error < more < 0.5 * all_of_it
 
 
@@ -304,5 +335,6 @@ def test_unlikely_gains_are_kept_as_long_as_they_help():
     assert choose_gains(wanted, max_bits=1200) is not None
 
 
-def test_there_is_no_room_for_gains_in_a_few_frames():
-    assert choose_gains(np.full((16, 2), 3.0), max_bits=UNIT_BITS) is None
+@each_kind
+def test_there_is_no_room_for_gains_in_a_few_frames(kind):
+    assert choose_gains(np.full((16, 2), 3.0), max_bits=UNIT_BITS, kind=kind) is None

@@ -116,9 +116,10 @@ def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]
         decoder = codec.stream_decoder(stems, envelope=layouts[0], treble=layouts[1])
         return [*decoder.push(streams, num_frames, *gains), *decoder.finish()]
 
+    encoded = speed(lambda: plain.encode(wav, active=codec.domains, normalize=False, envelope=False))
     leveled = speed(lambda: encode(plain))
     return {
-        "encode": speed(lambda: plain.encode(wav, active=codec.domains, normalize=False, envelope=False)),
+        "encode": encoded,
         "encode_enveloped": leveled,
         "encode_refined": speed(lambda: encode(codec)) if codec.effort else leveled,
         "decode_mix": speed(lambda: decode("mix")),
