@@ -62,14 +62,19 @@ def envelope_edges(sample_rate: int, *, fine: bool = False) -> tuple[int, ...]:
     return (*([round(edge) for edge in edges if edge >= FIRST] or [0]), sample_rate // 2)
 
 
-def treble_edges(sample_rate: int, hop_length: int) -> tuple[int, ...]:
+def treble_edges(sample_rate: int, hop_length: int) -> tuple[int, ...] | None:
     """Edges in whole Hz of the bands above a model's band, all equally wide on a scale of octaves.
 
-    The first one is a multiple of four bins of a transform of two hops, so that what is copied moves by a whole number
-    of periods in a hop.
+    Above the first one are a multiple of four bins of a transform of two hops, so that either copy is moved by an even
+    number of them, which is a whole number of periods in a hop. None where such bins are never at whole Hz.
     """
-    first = int(TREBLE_BEGIN * hop_length) // 4 * 4 * sample_rate // (2 * hop_length)
-    places = np.linspace(math.log2(first), math.log2(sample_rate), NUM_TREBLE_BANDS + 1)
+    highest = int(TREBLE_BEGIN * hop_length)
+    firsts = range(highest - (highest - 2 * hop_length) % 4, 0, -4)
+    lows = (first * sample_rate // (2 * hop_length) for first in firsts if first * sample_rate % (2 * hop_length) == 0)
+    low = next(lows, None)
+    if low is None:
+        return None
+    places = np.linspace(math.log2(low), math.log2(sample_rate), NUM_TREBLE_BANDS + 1)
     return tuple(round(2**place) for place in places.tolist())
 
 

@@ -315,7 +315,8 @@ class StoredHeader:
 def treble_fits(edges: tuple[int, ...], sample_rate: int, hop_length: int) -> bool:
     """Whether treble of a model can have bands with these edges in Hz: see "Treble" in `docs/format.md`."""
     first, rest = divmod(2 * hop_length * edges[0], sample_rate)
-    return not rest and not first % 4 and 2 * hop_length <= 3 * first <= 3 * hop_length and edges[-1] == sample_rate
+    quarter, odd = divmod(2 * hop_length - first, 4)
+    return not rest and not odd and 2 * quarter <= first <= hop_length and edges[-1] == sample_rate
 
 
 def check_model_name(name: str) -> None:

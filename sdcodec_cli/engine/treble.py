@@ -37,7 +37,7 @@ QUIET_DB = 10 * np.log10(FLOOR) + 3
 def treble_layout_for(sample_rate: int, hop_length: int) -> GainLayout | None:
     """Bands and times of the gains for a model; None for one whose band needs no more above it."""
     edges = treble_edges(sample_rate, hop_length)
-    if sample_rate > TREBLE_RATES or not treble_fits(edges, sample_rate, hop_length):
+    if edges is None or sample_rate > TREBLE_RATES or not treble_fits(edges, sample_rate, hop_length):
         return None
     frames = min(frames_per_gain(sample_rate, hop_length), MAX_GAIN_FRAMES)
     return GainLayout(frames=frames, step_db=STEP_DB, edges=edges)
