@@ -89,6 +89,7 @@ class Engine:
             "bitrate": 6.05,
             "payload_bitrate": 6.0,
             "envelope_bitrate": 0.5,
+            "treble_bitrate": 0.0,
             "overhead_percent": 0.8,
             "times_real_time": 38.4,
             "effort": 4,
@@ -107,7 +108,7 @@ class Engine:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
         weights = {"older_weights": None, "decoder_weights": "ab" * 32}
-        found = {**STEMS, "envelope": options["share"], **weights, "problems": (), **self.result}
+        found = {**STEMS, "envelope": options["share"], "band": 8000.0, **weights, "problems": (), **self.result}
         return DecodeResult(source, dict(targets), **found)
 
     def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> SeparateResult:

@@ -47,6 +47,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "channels": "mono",
         "envelope": True,
         "fine": False,
+        "treble": True,
         "track": 1,
         "overwrite": False,
     }
@@ -58,11 +59,12 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
     arguments = "compress talk.wav -o x.sdc --model sdcodec-16k-mini --bitrate 3 --domains speech,music --channels keep"
-    more = "--no-envelope --effort 0 --runtime onnx --device cpu --threads 3 --force"
+    more = "--no-envelope --no-treble --effort 0 --runtime onnx --device cpu --threads 3 --force"
     assert sdc(*arguments.split(), *more.split()).exit_code == 0
     (call,) = engine.calls
     assert (call["target"], call["bitrate"], call["domains"]) == ("x.sdc", 3.0, ["speech", "music"])
-    assert (call["channels"], call["envelope"], call["overwrite"]) == ("keep", False, True)
+    assert (call["channels"], call["overwrite"]) == ("keep", True)
+    assert (call["envelope"], call["treble"]) == (False, False)
     assert engine.loaded == [("sdcodec-16k-mini", "cpu")]
     assert engine.computed == [("onnx", 3)]
     assert engine.efforts == [0]

@@ -49,6 +49,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
             "start": 0.0,
             "duration": None,
             "share": 0.6,
+            "below": None,
             "force_model": False,
             "overwrite": False,
         }
@@ -59,7 +60,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
     arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6.5 --start 1.5 --duration 2 --envelope 1"
-    more = "--model other --force-model --runtime torch --device cpu --threads 2 --force"
+    more = "--below 8000 --model other --force-model --runtime torch --device cpu --threads 2 --force"
     assert sdc(*arguments.split(), *more.split()).exit_code == 0
     (call,) = engine.calls
     assert call == {
@@ -69,6 +70,7 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
         "start": 1.5,
         "duration": 2.0,
         "share": 1.0,
+        "below": 8000.0,
         "force_model": True,
         "overwrite": True,
     }
@@ -136,6 +138,7 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "device": "cpu",
         "clipped": {"mix": 0},
         "envelope": 0.6,
+        "band": 8000.0,
         "older_weights": None,
         "decoder_weights": "ab" * 32,
         "problems": [],
@@ -192,6 +195,7 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
         "--envelope=-0.1",
         "--envelope=nan",
         "--envelope=abc",
+        *("--below=0", "--below=-8000", "--below=nan", "--below=low"),
     ],
 )
 def test_values_out_of_range_exit_with_2_and_show_the_usage(engine: Engine, option: str) -> None:
@@ -211,7 +215,6 @@ def test_a_start_that_is_no_time_exits_with_2(engine: Engine, start: str) -> Non
 def test_numbers_that_the_command_line_repeats_are_those_of_the_engine():
     assert options.DEFAULT_SHARE == bands.SHARE
     assert options.DEFAULT_VIEWS == separate.DEFAULT_VIEWS
-    assert (bands.LOWEST_DB, bands.HIGHEST_DB) == (
-        bands.STEP_DB * codings.ENVELOPE_GAINS.lowest,
-        bands.STEP_DB * (codings.ENVELOPE_GAINS.lowest + codings.ENVELOPE_GAINS.count - 1),
-    )
+    lowest, count = codings.ENVELOPE_GAINS.lowest, codings.ENVELOPE_GAINS.count
+    assert bands.STEP_DB * lowest == bands.LOWEST_DB
+    assert bands.STEP_DB * (lowest + count - 1) == bands.HIGHEST_DB
