@@ -331,7 +331,7 @@ def test_the_document_has_the_limits_of_the_code() -> None:
         "layer groups of all domains × coded channels": header.MAX_CHUNKS,
         "frames of a segment": header.MAX_SEGMENT_FRAMES,
         "frames of a stream": segment.MAX_FRAMES,
-        "bands of an envelope": header.MAX_BANDS,
+        "bands of an envelope, or of treble": header.MAX_BANDS,
         "frames of a gain": header.MAX_GAIN_FRAMES,
         "samples per channel": header.MAX_SAMPLES,
     }
