@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
@@ -183,6 +185,45 @@ def gains_example(*kinds: Kind) -> Example:
     return write_example(header, segments, lengths, samples=20_000, **gains)
 
 
+def treble_example() -> Example:
+    """The golden file v1_treble: envelopes and treble, the latter range-coded and raw, of one channel and of none."""
+    envelope = GainLayout(frames=2, step_db=4.0, edges=(320, 1050, 2752, 8000))
+    treble = GainLayout(frames=2, step_db=4.0, edges=(7600, 8341, 9155, 10047, 11027, 12103, 13283, 14578, 16_000))
+    header = example_header(
+        coded_channels=2,
+        original_rate=48_000,
+        segment_frames=8,
+        tags={"title": "Air"},
+        envelope=envelope,
+        treble=treble,
+    )
+    lengths = [8, 8, 7, 3]
+    likely, rng = np.linspace(-4, -7, 8).round().astype(int), np.random.default_rng(7)
+    steady = {length: likely[:, None].repeat(treble.num_columns(length), axis=1) for length in lengths}
+    ending = steady[7].copy()
+    ending[5:], ending[:, 2:] = -12, -12
+    unlikely = rng.integers(-12, 7, (8, 4))
+    return write_example(
+        header,
+        [random_codes(header, length, seed=number) for number, length in enumerate(lengths)],
+        lengths,
+        samples=24_000,
+        gains=[{0: np.ones((3, 4), dtype=int)}, {}, {}, {1: np.full((3, 2), -1)}],
+        treble=[{0: steady[8], 1: unlikely}, {}, {1: ending}, {0: steady[3] + 1, 1: steady[3]}],
+    )
+
+
+def write_golden(folder: Path) -> None:
+    """Make v1_treble anew, which is right only as long as no version of this package was released with it.
+
+    PYTHONPATH=.:tests python -c "import bitstream_examples as b; b.write_golden(b.Path('tests/data'))"
+    """
+    example = treble_example()
+    (folder / "v1_treble.sdc").write_bytes(example.data)
+    content = as_json(*read_all(io.BytesIO(example.data)))
+    (folder / "v1_treble.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
 def long_example(num_segments: int = 6) -> Example:
     """Full segments, then a short one; streams come and go."""
     header = example_header()
@@ -271,6 +312,10 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
             header[kind.name]["edges"] = list(header[kind.name]["edges"])
     header["weights_sha256"] = reader.header.weights_sha256.hex()
     header["domains"] = [{**entry, "groups": list(entry["groups"])} for entry in header["domains"]]
+    if not header["lower"]:  # one stage, likewise
+        del header["lower"]
+        for entry in header["domains"]:
+            del entry["stem"], entry["stage"]
     return {
         "header": header,
         "segments": [

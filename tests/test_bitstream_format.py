@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from bitstream_examples import as_json, pipe, read_all, stream_name
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 DATA = ROOT / "tests" / "data"
-TABLES = ROOT / "sdcodec_cli" / "bitstream" / "band_gains.csv"
-GOLDEN = ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_damaged", "v1_envelope"]
+TABLES = {name: ROOT / "sdcodec_cli" / "bitstream" / f"{name}_gains.csv" for name in ("band", "treble")}
+GOLDEN = ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_damaged", "v1_envelope", "v1_treble"]
 
 
 def fenced(language: str, number: int = 0) -> str:
@@ -96,7 +97,9 @@ class Slow:
                 total, samples = self.uint(8), self.uint(8)
                 assert (self.uint(8), self.uint(8)) == (index, start)
             elif kind == b"senv":
-                self.envelope(segments[-1], body + size)
+                self.gains(segments[-1], body + size, "gains", self.envelope, 4, -3, 8)
+            elif kind == b"strb":
+                self.gains(segments[-1], body + size, "treble", self.treble, 5, -12, 18)
             else:
                 assert kind[:1].islower()
                 self.raw(size)
@@ -125,7 +128,7 @@ class Slow:
                 fields[name] = ((self.uint(2) + 0x8000) % 0x10000 - 0x8000) / 256
             elif name == "domains":
                 fields[name] = [self.domain() for _ in range(self.uint(1))]
-            elif name == "envelope":
+            elif name in ("envelope", "treble"):
                 frames, step, num_bands = self.uint(1), self.uint(1), self.uint(1)
                 edges = [self.varint() for _ in range(num_bands + 1)]
                 fields[name] = {"frames": frames, "step_db": step / 16, "edges": edges}
@@ -141,7 +144,7 @@ class Slow:
         self.crc(0)
         self.domains = fields["domains"]
         self.channels = fields["coded_channels"]
-        self.layout = fields.get("envelope")
+        self.envelope, self.treble = fields.get("envelope"), fields.get("treble")
         return fields
 
     def domain(self) -> dict[str, Any]:
@@ -189,35 +192,58 @@ class Slow:
             "codes": codes,
             "silent": sorted(silent),
             "removed": sorted(set(names) - set(silent) - set(codes)),
-            **({"gains": {}} if self.layout else {}),
+            **({"gains": {}} if self.envelope else {}),
+            **({"treble": {}} if self.treble else {}),
         }
 
-    def envelope(self, segment: dict[str, Any], stop: int) -> None:
+    def gains(
+        self, segment: dict[str, Any], stop: int, key: str, layout: dict[str, Any], bits: int, lowest: int, most: int
+    ) -> None:
         assert self.varint() == segment["sequence"]
         channel, coding = self.varint(), self.uint(1)
-        num_bands, num_columns = len(self.layout["edges"]) - 1, -(-segment["num_frames"] // self.layout["frames"])
+        num_bands, num_columns = len(layout["edges"]) - 1, -(-segment["num_frames"] // layout["frames"])
         data = self.raw(stop - self.at)
         if coding == 0:
             number = int.from_bytes(data, "little")
-            assert len(data) == -(-4 * num_bands * num_columns // 8)
-            values = [(number >> 4 * i & 15) - 3 for i in range(num_bands * num_columns)]
-            gains = [values[band * num_columns :][:num_columns] for band in range(num_bands)]
+            assert len(data) == -(-bits * num_bands * num_columns // 8)
+            values = [number >> bits * i & (1 << bits) - 1 for i in range(num_bands * num_columns)]
+            assert max(values) <= most
+            stored = [values[band * num_columns :][:num_columns] for band in range(num_bands)]
         else:
-            gains = self.range_coded(data, num_bands, num_columns)
-        segment["gains"][str(channel)] = gains
+            table_of = self.envelope_table if key == "gains" else self.treble_table
+            stored = self.range_coded(data, num_bands, num_columns, "band" if key == "gains" else "treble", table_of)
+        segment[key][str(channel)] = [[value + lowest for value in row] for row in stored]
 
-    def range_coded(self, data: bytes, num_bands: int, num_columns: int) -> list[list[int]]:
-        tables = [list(map(int, line.split(","))) for line in TABLES.read_text().splitlines()]
+    @staticmethod
+    def envelope_table(stored: list[list[int]], band: int, n: int) -> int:
+        before = sorted((-2, stored[band][n - 1] - 3, 4))[1] if n else 5
+        below = sorted((-2, stored[band - 1][n] - 3, 4))[1] if band else 0
+        return 28 * (before + 2) + 4 * (below + 2) + 4 * band // len(stored)
+
+    @staticmethod
+    def treble_table(stored: list[list[int]], band: int, n: int) -> int:
+        if n == 0:
+            return stored[band - 1][0] if band else 19
+        change = sorted((-2, stored[band - 1][n] - stored[band - 1][n - 1], 2))[1] + 2 if band else 5
+        return 20 + 6 * stored[band][n - 1] + change
+
+    def range_coded(
+        self,
+        data: bytes,
+        num_bands: int,
+        num_columns: int,
+        name: str,
+        table_of: Callable[[list[list[int]], int, int], int],
+    ) -> list[list[int]]:
+        tables = [list(map(int, line.split(","))) for line in TABLES[name].read_text().splitlines()]
         rest = iter(data)
         code, width = 0, 2**32
         for _ in range(4):
             code = 256 * code + next(rest, 0)
-        gains: list[list[int]] = [[] for _ in range(num_bands)]
+        stored: list[list[int]] = [[] for _ in range(num_bands)]
         for n in range(num_columns):
             for band in range(num_bands):
-                before = sorted((-2, gains[band][n - 1], 4))[1] if n else 5
-                below = sorted((-2, gains[band - 1][n], 4))[1] if band else 0
-                table = tables[28 * (before + 2) + 4 * (below + 2) + 4 * band // num_bands]
+                table = tables[table_of(stored, band, n)]
                 share = width // 4096
                 value = 0
                 while code // share >= sum(table[: value + 1]):
@@ -226,9 +252,9 @@ class Slow:
                 width = share * table[value]
                 while width < 2**24:
                     code, width = 256 * code + next(rest, 0), 256 * width
-                gains[band].append(value - 3)
+                stored[band].append(value)
         assert next(rest, None) is None
-        return gains
+        return stored
 
 
 def test_the_worked_example_decodes_to_what_the_document_says() -> None:
@@ -263,13 +289,13 @@ def test_golden_files_decode_as_they_always_did(name: str) -> None:
         assert as_json(*read_all(pipe(fo.read(), most=3))) == expected
 
 
-@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_envelope"])
+@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_envelope", "v1_treble"])
 def test_golden_files_decode_the_same_with_a_decoder_written_from_the_document(name: str) -> None:
     expected = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
     assert Slow((DATA / f"{name}.sdc").read_bytes()).decode() == expected
 
 
-@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_envelope"])
+@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble"])
 def test_the_writer_still_produces_the_golden_files(name: str) -> None:
     assert (
         rewrite(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))) == (DATA / f"{name}.sdc").read_bytes()
@@ -292,15 +318,19 @@ def rewrite(content: dict[str, Any]) -> bytes:
     fields = dict(content["header"])
     fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
     fields["domains"] = tuple(DomainEntry(**{**entry, "groups": tuple(entry["groups"])}) for entry in fields["domains"])
-    if "envelope" in fields:
-        fields["envelope"] = GainLayout(**{**fields["envelope"], "edges": tuple(fields["envelope"]["edges"])})
+    for name in {"envelope", "treble"} & fields.keys():
+        fields[name] = GainLayout(**{**fields[name], "edges": tuple(fields[name]["edges"])})
     fo = io.BytesIO()
     writer = Writer(fo, Header(**fields))
     keys = {stream_name(key): key for key in writer_streams(fields)}
     for part in content["segments"]:
         codes: dict[Any, Any] = {keys[name]: rows for name, rows in part["codes"].items()}
-        gains = {int(channel): np.array(values) for channel, values in part.get("gains", {}).items()}
-        writer.write(codes | {keys[name]: None for name in part["silent"]}, num_frames=part["num_frames"], gains=gains)
+        gains, treble = (
+            {int(channel): np.array(values) for channel, values in part.get(name, {}).items()}
+            for name in ("gains", "treble")
+        )
+        silent = {keys[name]: None for name in part["silent"]}
+        writer.write(codes | silent, num_frames=part["num_frames"], gains=gains, treble=treble)
     writer.close(content["end"]["original_samples"])
     return fo.getvalue()
 
@@ -338,7 +368,11 @@ def test_the_document_has_the_limits_of_the_code() -> None:
 
 
 def test_the_document_names_the_tables_and_their_contexts() -> None:
-    assert hashlib.sha256(TABLES.read_bytes()).hexdigest() in DOCUMENT.replace("\n", "")
+    for path in TABLES.values():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in DOCUMENT.replace("\n", "")
     section = DOCUMENT.split("### Gains, range-coded")[1].split("\n## ")[0]
     for fact in ("224 lines of 9", "28 · before + 4 · below + ⌊4 · band / bands⌋", "4096", "2^24", "2^32"):
         assert fact in section
+    section = DOCUMENT.split("## Treble")[1].split("\n## ")[0]
+    for fact in ("134 lines of 19", "20 + 6 · before + change", "4096", "−12 to 6"):
+        assert fact in " ".join(section.split())
