@@ -153,10 +153,10 @@ def test_gains_do_not_depend_on_how_the_audio_arrives(tiny, size):
     for start in range(0, len(wav), size):
         segments += encoder.push(wav[start : start + size])
     segments += encoder.finish()
-    assert [segment.start_frame for segment in segments] == list(range(0, 626, SEGMENT_FRAMES))
+    assert [segment.num_frames for segment in segments] == [*[SEGMENT_FRAMES] * 6, 26]
     assert any(segment.gains is not None for segment in expected)
     for one, other in zip(expected, segments, strict=True):
-        assert np.array_equal(one.codes, other.codes)
+        assert all(np.array_equal(one.codes[name], other.codes[name]) for name in tiny.domains)
         assert (one.gains is None) == (other.gains is None)
         assert one.gains is None or np.array_equal(one.gains, other.gains)
 
@@ -295,10 +295,12 @@ def test_a_damaged_envelope_is_told_and_everything_is_decoded(tiny, tmp_path):
 class Known:
     """An encoder that has the segments of a file already."""
 
+    rates = (16_000,)
+
     def __init__(self, segments: list[CodedSegment]) -> None:
         self._segments = segments
 
-    def push(self, wav: np.ndarray, wide: np.ndarray | None) -> list[CodedSegment]:
+    def push(self, wav: np.ndarray) -> list[CodedSegment]:
         return []
 
     def finish(self) -> list[CodedSegment]:
@@ -311,14 +313,12 @@ def test_without_envelope_and_treble_files_are_byte_for_byte_those_of_version_1_
         reader = Reader(file)
         segments = [
             CodedSegment(
-                segment.start_frame,
-                np.stack(
-                    [
-                        segment.codes.get((0, domain), np.zeros((12, segment.num_frames), dtype=np.int64))
-                        for domain in embedded.domains
-                    ]
-                ),
-                np.array([(0, domain) in segment.codes for domain in embedded.domains]),
+                segment.num_frames,
+                {
+                    domain: segment.codes.get((0, domain), np.zeros((12, segment.num_frames), dtype=np.int64))
+                    for domain in embedded.domains
+                },
+                {domain: (0, domain) in segment.codes for domain in embedded.domains},
             )
             for segment in reader.segments()
         ]

@@ -131,7 +131,7 @@ def test_treble_does_not_depend_on_how_the_audio_arrives(tiny, size, ahead):
     segments += encoder.finish()
     assert any(segment.treble is not None for segment in expected)
     for one, other in zip(expected, segments, strict=True):
-        assert np.array_equal(one.codes, other.codes)
+        assert all(np.array_equal(one.codes[name], other.codes[name]) for name in tiny.domains)
         assert np.array_equal(one.gains, other.gains)
         assert np.array_equal(one.treble, other.treble)
 
@@ -170,7 +170,7 @@ def test_another_rate_is_a_wrong_call(tiny, monkeypatch):
 # Files.
 
 
-@pytest.mark.parametrize("rate", [16_001, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("rate", [16_001, 22_050, 44_100, 96_000])
 def test_a_source_of_a_higher_rate_has_treble_that_can_be_left_out(tiny, tmp_path, rate):
     source = stored(tmp_path / "a.wav", noise(rate * 2 - 77), rate)
     result = compress(source, tmp_path / "a.sdc", codec=tiny)
@@ -317,7 +317,7 @@ def talk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SDC_DEVICE", "cpu")
     monkeypatch.setenv("SDC_RUNTIME", "torch")  # the model has no graphs
-    return stored(Path("talk.wav"), noise(120_000), 44_100)
+    return stored(Path("talk.wav"), noise(60_000), 44_100)
 
 
 def test_treble_is_stored_told_and_left_out(talk, folder):
@@ -347,7 +347,7 @@ def test_treble_goes_through_pipes(talk, folder):
     assert sdc("compress", talk, "--model", folder, "-q").exit_code == 0
     assert packed.stdout_bytes == Path("talk.sdc").read_bytes()
     assert inspect(io.BytesIO(packed.stdout_bytes)).treble is not None
-    for options in ([], ["--below", "8000"], ["--start", "1.2"]):
+    for options in ([], ["--below", "8000"], ["--start", "0.7"]):
         decoded = sdc("decode", "-", "-o", "-", "--model", folder, *options, "-q", stdin=packed.stdout_bytes)
         assert decoded.exit_code == 0, decoded.stderr
         sdc("decode", "talk.sdc", "--model", folder, *options, "-qf")
