@@ -70,12 +70,7 @@ class Trainer:
         torch.manual_seed(self.fields.seed)
         self.model = build(recipe)
         # Quantizers whose codebooks are as random as they were made.
-        self.random = frozenset(_quantizers(self.model))
-        if initial is not None:
-            before = _quantizers(self.model)
-            start_from(self.model, recipe, initial)
-            after = _quantizers(self.model)
-            self.random = frozenset(name for name in before if torch.equal(before[name], after[name]))
+        self.random = _quantizers(self.model) if initial is None else start_from(self.model, recipe, initial)
         make_trainable(self.model, recipe)
         self.model.to(processes.device)
         self.average = copy.deepcopy(self.model) if self.fields.average_decay else self.model
@@ -295,13 +290,10 @@ def _belongs(group: ParameterGroup, fields: TrainingFields) -> bool:
     return fields.optimizer == "muon" or not group.muon
 
 
-def _quantizers(network: nn.Module) -> dict[str, Tensor]:
-    """Weights of each quantizer in one row, by the part of the network it is in, see `Objective.quantizers`."""
-    return {
-        name.rpartition("quantizer")[0].removesuffix("."): torch.cat([p.flatten() for p in part.parameters()])
-        for name, part in network.named_modules()
-        if isinstance(part, MultiSourceRVQ)
-    }
+def _quantizers(network: nn.Module) -> frozenset[str]:
+    """The part of the network that each quantizer is in, see `Objective.quantizers`."""
+    names = (name for name, part in network.named_modules() if isinstance(part, MultiSourceRVQ))
+    return frozenset(name.removesuffix("quantizer").removesuffix(".") for name in names)
 
 
 def _sample_rates(recipe: Recipe) -> list[str]:
@@ -309,8 +301,11 @@ def _sample_rates(recipe: Recipe) -> list[str]:
     return [str(codec.model.sample_rate) for codec in of(recipe).codecs(recipe).values()]
 
 
-def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> None:
+def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> frozenset[str]:
     """Give a network the weights of another model, as its family adopts them.
+
+    Returns:
+        the quantizers that begin anew, see `Objective.quantizers`
 
     Raises:
         ModelError: the other model has no weights, or other sizes
@@ -332,4 +327,16 @@ def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> Non
             if entry.recipe.family != recipe.family:
                 why = f"it is of the family {entry.recipe.family}, the recipe of {recipe.family}"
             raise ModelError(f"{entry.name}: cannot be a start for this recipe, {why}; choose another --init")
+    # What a family has nothing for, it takes of the network itself.
+    own_places = {key: value.data_ptr() for key, value in network.state_dict().items()}
+    anew = frozenset(
+        name
+        for name in _quantizers(network)
+        if all(
+            found[key].data_ptr() == own_places[key]
+            for key in wanted
+            if key.startswith(f"{name}.quantizer.".lstrip("."))
+        )
+    )
     network.load_state_dict(found)
+    return anew
