@@ -33,7 +33,8 @@ class CascadeEncoder:
     Args:
         model: the model
         num_codebooks: how many are stored, of each stage
-        known: domains that the audio consists of, or None to find out
+        known: domains that the audio consists of, or None to find out; above the first stage they are active only
+            where there is something to code
         effort: steps of refinement
         envelope: whether segments have one, of the first stage
         fine: whether that is a fine one
@@ -60,6 +61,7 @@ class CascadeEncoder:
                 envelope=envelope and stage is model.stages[0],
                 fine=fine,
                 treble=False,
+                pauses=stage is not model.stages[0],
                 segment_frames=frames * SEGMENT_FRAMES,
             )
             for stage, count, frames in zip(model.stages, num_codebooks, model.frames, strict=True)
@@ -68,7 +70,6 @@ class CascadeEncoder:
         self._decoder = StreamDecoder(model.stages[0], ["mix"], segment_frames=model.frames[0] * SEGMENT_FRAMES)
         self._upper = [_Stage(model, number, encoder) for number, encoder in enumerate(encoders) if number]
         self._waiting: list[list[CodedSegment]] = [[] for _ in model.stages]
-        self._pushed = 0
 
     def push(self, wav: Wav, *wider: Wav) -> list[CodedSegment]:
         """Take samples `[T]` in, give out the segments that are complete.
@@ -77,16 +78,11 @@ class CascadeEncoder:
             wav: at the first stage's rate
             wider: of the same audio, at each further rate, as much as there is; it may be behind or ahead
         """
-        self._pushed += len(wav)
         return self._next(self._first.push(wav), wider, last=False)
 
     def finish(self) -> list[CodedSegment]:
         """Give out the rest; of a very short signal, more frames than it has."""
-        segments = []
-        unit = self._model.frames[0] * self._model.stages[0].hop_length
-        if self._model.frames[0] > 1 and self._pushed % unit:  # whole frames of the last stage
-            segments = self._first.push(np.zeros(-self._pushed % unit, dtype=np.float32))
-        return self._next([*segments, *self._first.finish()], [self._silence] * len(self._upper), last=True)
+        return self._next(self._first.finish(), [self._silence] * len(self._upper), last=True)
 
     def _next(self, segments: list[CodedSegment], wider: Sequence[Wav], *, last: bool) -> list[CodedSegment]:
         """What the stages above make of new segments of the first one, together with them."""
@@ -108,16 +104,12 @@ class CascadeEncoder:
 
 
 def _joined(stages: Sequence[CodedSegment], frames: Sequence[int]) -> CodedSegment:
-    """One segment of all stages; codes of an upper one beyond the end of the first are left out."""
-    first = stages[0]
-    num_frames = first.num_frames // frames[0]
-    codes = {
-        name: codes[:, : num_frames * count]
-        for segment, count in zip(stages, frames, strict=True)
-        for name, codes in segment.codes.items()
-    }
+    """One segment of all stages."""
+    num_frames = {segment.num_frames // count for segment, count in zip(stages, frames, strict=True)}
+    assert len(num_frames) == 1
+    codes = {name: codes for segment in stages for name, codes in segment.codes.items()}
     active = {name: found for segment in stages for name, found in segment.active.items()}
-    return CodedSegment(num_frames, codes, active, gains=first.gains)
+    return CodedSegment(num_frames.pop(), codes, active, gains=stages[0].gains)
 
 
 class _Stage:
@@ -235,6 +227,7 @@ class CascadeDecoder:
             gains: of the envelope, of each frame
             treble: always None: stages have something above instead
         """
+        gains = None if gains is None else gains.repeat(self._frames[0], axis=-1)
         pieces = [
             decoder.push(codes, frames * num_frames, None if number else gains)
             for number, (decoder, frames) in enumerate(zip(self._decoders, self._frames, strict=True))
