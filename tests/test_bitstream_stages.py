@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, LowerModel, Reader, Writer
 from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.wire import varint
 from sdcodec_cli.errors import CorruptStream
 
 from bitstream_examples import example_header, with_checksum
@@ -52,10 +53,7 @@ def with_table(header: Header, table: bytes | None, required: int = STAGES) -> b
         out += body[: start + size] if tag != TABLE else b""
         body = body[start + size :]
     if table is not None:
-        out += (
-            bytes([TABLE, 0x80 | len(table) % 128, len(table) // 128]) if len(table) > 127 else bytes([25, len(table)])
-        )
-        out += table
+        out += bytes([TABLE]) + varint(len(table)) + table
     return with_checksum(data[:10] + required.to_bytes(2, "little") + bytes(2) + len(out).to_bytes(4, "little") + out)
 
 
@@ -137,12 +135,11 @@ def test_any_other_table_gives_stages_that_make_sense_or_is_refused(data: st.Dat
         table[data.draw(st.integers(0, len(table) - 1))] = data.draw(st.integers(0, 255))
     try:
         header = read(with_table(staged(), bytes(table)))
-    except CorruptStream as error:
-        assert "\n" not in str(error)
-    else:
-        rates = [stage.sample_rate for stage in header.stages]
-        assert all(one < other for one, other in itertools.pairwise(rates))
-        assert all(header.frames_in(each, 1) >= 1 for each in header.domains)
+    except CorruptStream:
+        return
+    rates = [stage.sample_rate for stage in header.stages]
+    assert all(one < other for one, other in itertools.pairwise(rates))
+    assert all(header.frames_in(each, 1) >= 1 for each in header.domains)
 
 
 def test_a_stream_of_several_stages_has_no_treble() -> None:

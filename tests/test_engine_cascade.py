@@ -64,7 +64,8 @@ def quick(tmp_path_factory) -> Codec:
     """One of 100 frames per second below one of 50."""
     recipe = tiny_bands(domains=DOMAINS)
     first, second = recipe.branches
-    recipe = dataclasses.replace(recipe, branches=(dataclasses.replace(first, hop_length=160), second))
+    networks = {name: dataclasses.replace(getattr(first, name), window_length=320) for name in ("encoder", "decoder")}
+    recipe = dataclasses.replace(recipe, branches=(dataclasses.replace(first, hop_length=160, **networks), second))
     return load_codec(write_tiny(tmp_path_factory.mktemp("models") / "quick", recipe), device="cpu")
 
 

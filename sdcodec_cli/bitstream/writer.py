@@ -72,8 +72,8 @@ class Writer:
         Codes are integers `[K, n]`, all with the same n in a stage and each below the `codebook_size` of its domain. K
         is the domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a
         silent stream, a missing key for one that was removed. Without any array, `num_frames` says how long the
-        segment is. Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of `header.envelope`, and
-        treble likewise in those of `header.treble`.
+        segment is. Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of
+        `header.envelope`, and treble likewise in those of `header.treble`.
         """
         import numpy as np
 

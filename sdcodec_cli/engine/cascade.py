@@ -130,13 +130,16 @@ class _Stage:
         lifted = self._sinc.push(below[None])
         lifted = np.concatenate([lifted, self._sinc.flush()], axis=-1) if last else lifted
         self._given, self._below = np.concatenate([self._given, wav]), np.concatenate([self._below, lifted[0]])
+        heard = len(self._given)
         if last:  # nothing is lacking beyond the end
             self._given = np.concatenate([self._given, self._below[len(self._given) :]])
         segments = []
         while min(len(self._given), len(self._below)) >= self._length or (last and len(self._below)):
             given, under = self._given[: self._length], self._below[: self._length]
             self._given, self._below = self._given[self._length :], self._below[self._length :]
-            segments += self._encoder.push((given[: len(under)] - under) * np.float32(self._above.sounds(given)))
+            sounds = self._above.sounds(given[: max(0, heard)])
+            heard -= self._length
+            segments += self._encoder.push((given[: len(under)] - under) * np.float32(sounds))
         segments += self._encoder.finish() if last else []
         if self._is_last:
             return segments, self._below[:0]
@@ -164,10 +167,17 @@ class _Above:
         hertz = np.fft.rfftfreq(2 * stage.hop_length, 1 / stage.sample_rate)
         self._above = hertz >= MARGIN * lower_rate / 2
         self._octave = (hertz >= lower_rate / 4) & (hertz < lower_rate / 2)
+        self._before = np.zeros(0, dtype=np.float32)
 
     def sounds(self, wav: Wav) -> bool:
-        """Whether a frame of a segment `[T]` has something there."""
-        wav = np.pad(wav, (0, max(0, len(self._window) - len(wav))))
+        """Whether a frame of the next segment `[T]` has something there."""
+        if not len(wav):
+            return False
+        length = len(self._window)
+        if len(wav) < length:  # an end that is cut off would sound like a click
+            wav = np.concatenate([self._before, wav])[-length:]
+            wav = np.pad(wav, (0, length - len(wav)), mode="symmetric")
+        self._before = wav[-length:]
         power = np.square(np.abs(spectra_of(wav, self._window)))
         above, octave = (power[:, bins].sum(1) for bins in (self._above, self._octave))
         audible = above > power.shape[1] * db_to_power(-80)
