@@ -79,7 +79,9 @@ def test_without_the_whole_model_the_lower_one_decodes_and_says_so(folder, made)
     assert sdc("models", "export", made / "whole", "--stage", "1", "-o", stage).exit_code == 0
     result = sdc("decode", "a.sdc", "-o", "low.wav")
     assert result.exit_code == 0
-    assert result.stderr.startswith("a.sdc: was made with tiny-bands, which cannot be used (tiny-bands: no such model; ")
+    assert result.stderr.startswith(
+        "a.sdc: was made with tiny-bands, which cannot be used (tiny-bands: no such model; "
+    )
     assert f"; decoded up to 8000 Hz, with {stage}\n" in result.stderr
     sdc("decode", "a.sdc", "-o", "below.wav", "--below", "8000", "--model", made / "whole")
     assert np.array_equal(audio("low.wav"), audio("below.wav"))
@@ -95,7 +97,7 @@ def test_a_lower_model_of_other_weights_is_not_taken(folder, made):
 
 
 def test_a_frequency_at_which_nothing_can_be_cut_off_is_refused(folder, made):
-    (line,) = errors(sdc("decode", "a.sdc", "--below", "5000", "--model", made / "whole"))
+    (line,) = errors(sdc("decode", "a.sdc", "--below", "5000", "--model", made / "whole", "--quiet"))
     assert line == (
         "a.sdc: its sound can be cut off at 8000 or 16000 Hz only, not at 5000; give --below 8000, or leave it out"
     )
