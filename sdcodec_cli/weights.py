@@ -76,6 +76,11 @@ def read(path: Path) -> Weights:
         raise ModelError(f"{path}: the weights cannot be read ({error}); restore or re-import them") from error
 
 
+def within(tensors: Mapping[str, NDArray[Any]], prefix: str) -> Weights:
+    """Weights of a part of a network, whose names begin with `prefix`, without that."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def sha256(tensors: Mapping[str, NDArray[Any]]) -> bytes:
     """SHA-256 of the names, types, shapes and values of weights, by which a `.sdc` names those it was made with."""
     digest = hashlib.sha256()

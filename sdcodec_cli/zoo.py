@@ -82,6 +82,12 @@ class ModelEntry:
         return next((decoder for decoder in self.decoders if weights_sha256 in decoder.decodes), self)
 
 
+def stage_name(model: str, prefix: str) -> str:
+    """Name of one stage of a model by itself, from how the names of its weights begin; a stream has 64 bytes for it."""
+    suffix = f".{prefix.removesuffix('.')}"
+    return model.encode()[: 64 - len(suffix.encode())].decode(errors="ignore") + suffix
+
+
 def zoo_folder() -> Path:
     """Where the zoo is: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent

@@ -355,6 +355,7 @@ def test_the_document_has_the_limits_of_the_code() -> None:
         "context frames": header.MAX_CONTEXT_FRAMES,
         "channels": header.MAX_CHANNELS,
         "domains": header.MAX_DOMAINS,
+        "stages": header.MAX_STAGES,
         "codebooks of a domain": header.MAX_CODEBOOKS,
         "entries of a codebook": header.MAX_CODEBOOK_SIZE,
         "layer groups of a domain": header.MAX_GROUPS,

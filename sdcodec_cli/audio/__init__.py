@@ -10,7 +10,7 @@ from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, 
 from .output import atomic_output, check_name, check_target, is_special, refuse_terminal
 from .reader import LIBSNDFILE_SUFFIXES, READ_SUFFIXES, AudioReader, read_mono
 from .source import AudioInfo
-from .wav import StreamResampler, Wav, resampled, to_16_bit
+from .wav import RatesResampler, StreamResampler, Wav, resampled, to_16_bit
 from .writer import AudioWriter, audio_format, written_together
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "AudioReader",
     "AudioWriter",
     "LoudnessMeter",
+    "RatesResampler",
     "SequentialFile",
     "StreamResampler",
     "Wav",

@@ -8,18 +8,33 @@ Legend: N domains, C channels, T samples, F frames.
 
 from __future__ import annotations
 
+import functools
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..audio.wav import Wav
 
 WINDOW_LENGTH, HOP_LENGTH = 1024, 256
-"""Of the mask's Hann-windowed spectrum, in samples (arXiv:2409.11228)."""
+"""Of the mask's Hann-windowed spectrum, in samples at 16 kHz (arXiv:2409.11228)."""
+
+OVERLAP = WINDOW_LENGTH // HOP_LENGTH
+"""Hops of a window, at any rate."""
 
 QUIET = 1e-8
 """Magnitude below which all stems count as silent, and the mixture is shared out equally."""
 
-WINDOW = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW_LENGTH) / WINDOW_LENGTH)).astype(np.float32)
+
+def window_length(sample_rate: int) -> int:
+    """Of spectra at a rate, in samples: as long in seconds as at 16 kHz, to the nearest power of two."""
+    doublings = max(-5, round(math.log2(sample_rate / 16_000)))
+    return WINDOW_LENGTH * 2**doublings if doublings >= 0 else WINDOW_LENGTH >> -doublings
+
+
+@functools.cache
+def _window(length: int) -> Wav:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)).astype(np.float32)
 
 
 def ratio_masks(stems: NDArray[np.complex64]) -> NDArray[np.float32]:
@@ -33,45 +48,49 @@ def ratio_masks(stems: NDArray[np.complex64]) -> NDArray[np.float32]:
     return np.where(total > QUIET, shares, np.float32(1 / len(magnitudes)))
 
 
-def mask_mixture(mixture: Wav, stems: Wav, *more: Wav) -> Wav:
+def mask_mixture(mixture: Wav, stems: Wav, *more: Wav, window_length: int = WINDOW_LENGTH) -> Wav:
     """Share a mixture out among its stems, by the masks of decoded stems, or by the mean of several such masks.
 
     Args:
         mixture: `[C, T]`
         stems: decoded, `[N, T]`
         more: decoded stems of other views of the mixture, `[N, T]` each
+        window_length: of the spectra, see `window_length`
 
     Returns:
         `[N, C, T]`, which add up to the mixture
     """
-    masks = ratio_masks(spectrum(stems))
+    masks = ratio_masks(spectrum(stems, window_length))
     for view in more:
-        masks += ratio_masks(spectrum(view))
+        masks += ratio_masks(spectrum(view, window_length))
     masks /= np.float32(1 + len(more))
-    return inverse(masks[:, None] * spectrum(mixture), mixture.shape[-1])
+    return inverse(masks[:, None] * spectrum(mixture, window_length), mixture.shape[-1])
 
 
-def spectrum(wav: Wav) -> NDArray[np.complex64]:
+def spectrum(wav: Wav, window_length: int = WINDOW_LENGTH) -> NDArray[np.complex64]:
     """Short-time spectrum of audio that is continued by its mirror image: `[..., T]` to `[..., F, bins]`."""
     # Reflection needs half a window of signal.
     ends = [(0, 0)] * (wav.ndim - 1)
-    wav = np.pad(wav, [*ends, (0, max(0, WINDOW_LENGTH - wav.shape[-1]))])
-    wav = np.pad(wav, [*ends, (WINDOW_LENGTH // 2, WINDOW_LENGTH // 2)], mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(wav, WINDOW_LENGTH, axis=-1)[..., ::HOP_LENGTH, :]
-    return np.fft.rfft(frames * WINDOW).astype(np.complex64, copy=False)
+    wav = np.pad(wav, [*ends, (0, max(0, window_length - wav.shape[-1]))])
+    wav = np.pad(wav, [*ends, (window_length // 2, window_length // 2)], mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(wav, window_length, axis=-1)
+    frames = windows[..., :: window_length // OVERLAP, :]
+    return np.fft.rfft(frames * _window(window_length)).astype(np.complex64, copy=False)
 
 
 def inverse(spectra: NDArray[np.complex64], length: int) -> Wav:
     """Audio from its `spectrum`: `[..., F, bins]` to `[..., T]`, T the given length."""
-    frames = np.fft.irfft(spectra, n=WINDOW_LENGTH).astype(np.float32, copy=False) * WINDOW
-    hops = frames.reshape(*frames.shape[:-1], -1, HOP_LENGTH)
-    num_frames, overlap = hops.shape[-3:-1]
-    wav = np.zeros((*frames.shape[:-2], num_frames + overlap - 1, HOP_LENGTH), dtype=np.float32)
-    envelope = np.zeros((num_frames + overlap - 1, HOP_LENGTH), dtype=np.float32)
-    squares = np.square(WINDOW).reshape(overlap, HOP_LENGTH)
-    for shift in range(overlap):
+    window_length = 2 * (spectra.shape[-1] - 1)
+    window, hop_length = _window(window_length), window_length // OVERLAP
+    frames = np.fft.irfft(spectra, n=window_length).astype(np.float32, copy=False) * window
+    hops = frames.reshape(*frames.shape[:-1], OVERLAP, hop_length)
+    num_frames = hops.shape[-3]
+    wav = np.zeros((*frames.shape[:-2], num_frames + OVERLAP - 1, hop_length), dtype=np.float32)
+    envelope = np.zeros((num_frames + OVERLAP - 1, hop_length), dtype=np.float32)
+    squares = np.square(window).reshape(OVERLAP, hop_length)
+    for shift in range(OVERLAP):
         wav[..., shift : shift + num_frames, :] += hops[..., shift, :]
         envelope[shift : shift + num_frames] += squares[shift]
-    kept = slice(WINDOW_LENGTH // 2, WINDOW_LENGTH // 2 + length)
+    kept = slice(window_length // 2, window_length // 2 + length)
     flat, total = wav.reshape(*wav.shape[:-2], -1)[..., kept], envelope.reshape(-1)[kept]
     return np.asarray(flat / total, dtype=np.float32)

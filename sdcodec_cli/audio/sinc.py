@@ -22,6 +22,9 @@ WIDTH = 64
 PASSED, STOPPED = 0.9, 1.0
 """Shares of half the lower rate below which everything passes, and above which nothing does, to 100 dB."""
 
+BATCH = 32
+"""Blocks that are computed at once, always as many: products of other shapes differ in the last bits."""
+
 _BETA = 0.1102 * (100 - 8.7)  # of Kaiser's window, for 100 dB
 
 
@@ -47,6 +50,8 @@ def sinc_matrix(old_rate: int, new_rate: int) -> tuple[NDArray[np.float32], int]
 class StreamSinc:
     """Change the rate of audio that arrives in blocks; sample n of what comes out is at the time n / `new_rate`.
 
+    It is the same to the bit however the audio was cut.
+
     Shape:
         push: `[C, T]` to `[C, T']`, where T' may be 0 while the filter fills; flush: the rest `[C, T']`
     """
@@ -68,16 +73,20 @@ class StreamSinc:
         """Return what is still inside, in all as much as lasts as long as what came in; call it once, at the end."""
         new_rate, old_rate = self._ratio
         rest = -(-self._taken * new_rate // old_rate) - self._out
-        self._wav = np.pad(self._wav, ((0, 0), (0, len(self._matrix) + self._given)))
+        self._wav = np.pad(self._wav, ((0, 0), (0, len(self._matrix) + BATCH * self._given)))
         return self._pull()[:, :rest]
 
     def _pull(self) -> Wav:
-        blocks = max(0, (self._wav.shape[-1] - 2 * self._reach) // self._given)
-        if not blocks:
+        length = BATCH * self._given
+        batches = max(0, (self._wav.shape[-1] - 2 * self._reach) // length)
+        if not batches:
             return self._wav[:, :0]
         windows = np.lib.stride_tricks.sliding_window_view(self._wav, len(self._matrix), axis=-1)
-        ready = windows[:, : blocks * self._given : self._given] @ self._matrix
-        self._wav = self._wav[:, blocks * self._given :].copy()
-        out: Wav = ready.reshape(len(ready), -1)
+        starts = range(0, batches * length, length)
+        ready = [
+            np.ascontiguousarray(windows[:, start : start + length : self._given]) @ self._matrix for start in starts
+        ]
+        self._wav = self._wav[:, batches * length :].copy()
+        out: Wav = np.concatenate(ready, axis=1).reshape(len(self._wav), -1)
         self._out += out.shape[-1]
         return out

@@ -5,6 +5,8 @@ C channels, T samples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -46,6 +48,39 @@ class StreamResampler:
         assert self._stream is not None
         block = np.ascontiguousarray(wav.T, dtype=np.float32)
         return np.ascontiguousarray(self._stream.resample_chunk(block, last=last).T)
+
+
+class RatesResampler:
+    """Brings audio that arrives in blocks to several rates.
+
+    Args:
+        in_rate: of what arrives, in Hz
+        out_rates: one or more
+        channels: C
+
+    Shape:
+        push: `[C, T]` to `[C, T']` for each rate; flush: the rest likewise
+    """
+
+    def __init__(self, in_rate: int, out_rates: Sequence[int], channels: int) -> None:
+        self._rates = in_rate, out_rates[0]
+        self._resamplers = [StreamResampler(in_rate, rate, channels) for rate in out_rates]
+        self._taken = self._given = 0  # samples that came in, and that went out at the first rate
+
+    def push(self, wav: Wav) -> list[Wav]:
+        """Take a block, return what is ready at each rate."""
+        self._taken += wav.shape[-1]
+        found = [resampler.push(wav) for resampler in self._resamplers]
+        self._given += found[0].shape[-1]
+        return found
+
+    def flush(self) -> list[Wav]:
+        """Return what is still inside; call it once, at the end. At the first rate it covers all that came in."""
+        first, *others = (resampler.flush() for resampler in self._resamplers)
+        in_rate, out_rate = self._rates
+        # The resampler rounds its length down half of the time.
+        missing = max(0, -(-self._taken * out_rate // in_rate) - self._given - first.shape[-1])
+        return [np.pad(first, ((0, 0), (0, missing))), *others]
 
 
 def resampled(wav: Wav, in_rate: int, out_rate: int) -> Wav:

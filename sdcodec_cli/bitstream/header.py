@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
 import zlib
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89SDC\r\n\x1a\n"
 VERSION_MAJOR = 1
-ENVELOPE_MINOR, TREBLE_MINOR = 1, 2
-"""Minor versions of streams with an envelope, and with treble; those with neither are of version 1.0."""
+ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR = 1, 2, 2
+"""Minor versions of streams with an envelope, with treble, and of several stages; others are of version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
 STAGES = 1 << 2
@@ -215,8 +216,8 @@ class Header:
     treble: GainLayout | None = None
     """The same of gains for what lies above the model's band, up to twice as high; None where nothing does."""
     lower: tuple[LowerModel, ...] = ()
-    """Models of the stages below the last one, which is `model`; none where there is one stage. Envelope and treble are
-    those of the first."""
+    """Models of the stages below the last one, which is `model`; none where there is one stage. An envelope is that of
+    the first, and treble there is none then."""
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
@@ -243,6 +244,10 @@ class Header:
         for entry in self.domains:
             _check_range(f"stage of {entry.name}", entry.stage, 0, len(self.lower))
             self.frames_in(entry, 1)
+        if any(low.sample_rate >= high.sample_rate for low, high in itertools.pairwise(self.stages)):
+            raise ValueError("the rates of its stages do not ascend")
+        if self.lower and self.treble:
+            raise ValueError("there are several stages, which have no treble")
         first = self.stages[0]
         if self.treble and not treble_fits(self.treble.edges, first.sample_rate, first.hop_length):
             raise ValueError(f"treble cannot be made from {self.treble.edges[0]} to {self.treble.edges[-1]} Hz")
@@ -292,6 +297,11 @@ class Header:
         if rest or not frames:
             raise ValueError(f"{entry.name} does not have a whole number of frames for each of the whole model")
         return frames * num_frames
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """The domains whose audio there is, each once however many stages it has."""
+        return tuple(dict.fromkeys(entry.stem for entry in self.domains))
 
     @property
     def streams(self) -> list[StreamKey]:
@@ -361,7 +371,8 @@ def encode_header(header: Header) -> bytes:
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"the header takes {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed; shorten the tags")
     required = MULTICHANNEL * (header.coded_channels > 1) | STAGES * bool(header.lower)
-    minor = TREBLE_MINOR if header.treble else ENVELOPE_MINOR if header.envelope else 0
+    minors = (STAGES_MINOR, header.lower), (TREBLE_MINOR, header.treble), (ENVELOPE_MINOR, header.envelope)
+    minor = next((minor for minor, found in minors if found), 0)
     head = MAGIC + bytes([VERSION_MAJOR, minor]) + required.to_bytes(2, "little") + bytes(2)
     head += len(body).to_bytes(4, "little") + body
     return head + zlib.crc32(head).to_bytes(4, "little")

@@ -70,10 +70,10 @@ class Writer:
         """Write one segment, 1 to `header.segment_frames` frames.
 
         Codes are integers `[K, n]`, all with the same n in a stage and each below the `codebook_size` of its domain. K
-        is the domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a silent
-        stream, a missing key for one that was removed. Without any array, `num_frames` says how long the segment is.
-        Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of `header.envelope`, and
-        treble likewise in those of `header.treble`.
+        is the domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a
+        silent stream, a missing key for one that was removed. Without any array, `num_frames` says how long the
+        segment is. Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of
+        `header.envelope`, and treble likewise in those of `header.treble`.
         """
         import numpy as np
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
@@ -84,7 +85,8 @@ def decode(
         typer.Option(
             metavar="HZ",
             parser=parse_positive,
-            help="Leave out the treble, which lies above the model's band: 8000 for a model at 16 kHz.",
+            help="Leave out what lies above this frequency: treble, or upper stages of the model. 8000 where the first "
+            "codec is of 16 kHz.",
             show_default=False,
         ),
     ] = None,
@@ -134,9 +136,9 @@ def decode(
 
             def codec(header: Header, source: str = job.source) -> Codec:
                 # Standard input shows only now what it holds.
-                check_stems(source, [entry.name for entry in header.domains], stem, gains)
+                check_stems(source, header.stems, stem, gains)
                 made_with = header.weights_sha256
-                found = load(model, made_with=made_with) if model else _named_model(source, header, load)
+                found = load(model, made_with=made_with) if model else _named_model(console, source, header, load)
                 say_runtime(console, found, runtime)
                 return found
 
@@ -172,10 +174,22 @@ def _decoded_with(older: str, result: DecodeResult) -> str:
     return f"was made with older weights {older[:8]}...; decoded with {how}"
 
 
-def _named_model(source: str, header: Header, load: Callable[..., Codec]) -> Codec:
+def _named_model(console: Console, source: str, header: Header, load: Callable[..., Codec]) -> Codec:
+    """The model that a file names, or else that of as many of its stages as there is one for."""
+    from ..engine.decode import lower_headers
+
     try:
         return load(header.model, made_with=header.weights_sha256)
     except ModelError as error:
+        for lower in lower_headers(header):
+            with contextlib.suppress(ModelError):
+                found = load(lower.model, made_with=lower.weights_sha256)
+                if found.weights_sha256 == lower.weights_sha256:
+                    console.say(
+                        f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); decoded "
+                        f"up to {lower.sample_rate / 2:g} Hz, with {found.name}"
+                    )
+                    return found
         raise ModelError(
             f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); name the folder of "
             "that model with --model DIR"

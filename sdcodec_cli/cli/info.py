@@ -8,7 +8,7 @@ from .console import Console, duration, num_bytes, put, source_name, table, wron
 from .options import Json, StreamInputs
 
 if TYPE_CHECKING:
-    from ..engine.inspect import FileReport, GainsReport
+    from ..engine.inspect import FileReport, GainsReport, LowerModelReport, StreamReport
 
 
 def info(inputs: StreamInputs, json: Json = False) -> None:
@@ -51,6 +51,7 @@ def _show_one(report: FileReport) -> None:
         ("duration", duration(report.duration)),
         ("audio", f"{report.original_rate} Hz, {report.original_channels} channel(s), coded as {coded}"),
         ("model", f"{report.model} ({report.sample_rate} Hz), weights {report.weights_sha256[:8]}"),
+        *(("stage", _lower(lower)) for lower in reversed(report.lower)),
         ("size", f"{num_bytes(report.num_bytes)}, {report.file_bitrate:.2f} kbit/s"),
         ("payload", f"{num_bytes(report.payload_bytes)}, {report.bitrate:.2f} kbit/s"),
         *((name, _gains(found)) for name, found in gains if found),
@@ -65,20 +66,35 @@ def _show_one(report: FileReport) -> None:
         put(f"  {name:{width}}  {value}")
     put("")
     several = report.coded_channels > 1
+    # The stages of a domain stand together.
+    places = {stem: place for place, stem in enumerate(dict.fromkeys(stream.stem for stream in report.streams))}
+    streams = sorted(report.streams, key=lambda stream: (stream.channel, places[stream.stem], stream.stage))
     table(
         (*(("channel",) if several else ()), "domain", "active", "kbit/s", "size", "codebooks"),
         [
             (
                 *((str(stream.channel + 1),) if several else ()),
-                stream.domain,
+                _name(stream, report),
                 f"{100 * stream.active:.0f} %",
                 f"{stream.bitrate:.2f}",
                 num_bytes(stream.num_bytes),
                 f"{stream.num_codebooks} x {stream.codebook_size}",
             )
-            for stream in report.streams
+            for stream in streams
         ],
         right=("active", "kbit/s", "size", "codebooks"),
+    )
+
+
+def _name(stream: StreamReport, report: FileReport) -> str:
+    if stream.stage == 0:
+        return stream.stem
+    return f"{stream.stem} above {report.lower[stream.stage - 1].sample_rate / 2000:g} kHz"
+
+
+def _lower(report: LowerModelReport) -> str:
+    return (
+        f"{report.model} decodes what is below {report.sample_rate / 2000:g} kHz, weights {report.weights_sha256[:8]}"
     )
 
 
@@ -98,7 +114,7 @@ def _show_several(reports: list[FileReport]) -> None:
                 duration(report.duration),
                 num_bytes(report.num_bytes),
                 f"{report.file_bitrate:.2f}",
-                ", ".join(dict.fromkeys(stream.domain for stream in report.streams if stream.num_bytes)) or "none",
+                ", ".join(dict.fromkeys(stream.stem for stream in report.streams if stream.num_bytes)) or "none",
                 report.model,
                 "damaged" if report.problems else "whole",
             )

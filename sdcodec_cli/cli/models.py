@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -101,6 +102,23 @@ def _title(name: str | None, folder: Path) -> str:
 
 
 @dataclass(frozen=True)
+class StageReport:
+    """One of several codecs that a model consists of."""
+
+    name: str
+    """By which files name it, see `sdc models export --stage`."""
+    sample_rate: int
+    """In Hz."""
+    frame_rate: float
+    """Frames per second."""
+    num_codebooks: int
+    """Of each domain."""
+    codebook_size: int
+    bitrate: float
+    """Payload of one domain at full quality, in kbit/s."""
+
+
+@dataclass(frozen=True)
 class ModelReport:
     """What `sdc models --json` prints about a model."""
 
@@ -125,6 +143,8 @@ class ModelReport:
     """SHA-256 of older weights whose files its own decode."""
     keeps: tuple[str, ...]
     """SHA-256 of older weights whose files it keeps a decoder for."""
+    stages: tuple[StageReport, ...]
+    """The codecs that it consists of, if there are several, that of the lowest rate first."""
 
 
 def _report(entry: ModelEntry) -> ModelReport:
@@ -148,7 +168,25 @@ def _report(entry: ModelEntry) -> ModelReport:
         size_bytes=entry.size_bytes,
         decodes=tuple(digest.hex() for digest in entry.decodes),
         keeps=tuple(digest.hex() for decoder in entry.decoders for digest in decoder.decodes),
+        stages=tuple(_stages(entry)),
     )
+
+
+def _stages(entry: ModelEntry) -> Iterator[StageReport]:
+    from ..families import of
+    from ..zoo import stage_name
+
+    codecs = of(entry.recipe).codecs(entry.recipe)
+    for prefix, recipe in codecs.items() if len(codecs) > 1 else ():
+        stream = of(recipe).streams(recipe)[0]
+        yield StageReport(
+            name=stage_name(entry.name, prefix),
+            sample_rate=recipe.model.sample_rate,
+            frame_rate=stream.frame_rate,
+            num_codebooks=stream.num_codebooks,
+            codebook_size=stream.codebook_size,
+            bitrate=stream.bitrate,
+        )
 
 
 def _bitrate(report: ModelReport) -> str:
@@ -225,6 +263,11 @@ def show(
         put("  codes    no codes: it separates, see sdc separate --model")
     else:
         put(f"  codes    {report.num_codebooks} x {report.codebook_size} per domain, up to {report.bitrate:g} kbit/s")
+        for number, stage in enumerate(report.stages, 1):
+            put(
+                f"  stage {number}  {stage.sample_rate} Hz, {stage.num_codebooks} x {stage.codebook_size}, up to "
+                f"{stage.bitrate:g} kbit/s"
+            )
         put(f"  effort   {report.effort} by default")
     put(f"  weights  {size}")
     if report.decodes:
@@ -314,6 +357,16 @@ def export(
     bits: BitsOption = 32,
     replaces: Replaces = None,
     keep_older: KeepOlder = False,
+    stage: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Of a model that is several codecs, make a model of one, from 1, the lowest rate: it decodes files of "
+            "the whole, as far as it goes.",
+            show_default=False,
+        ),
+    ] = None,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -328,6 +381,25 @@ def export(
     from ..zoo import DECODER, WEIGHTS, check_new_model, find
 
     console = Console(quiet=quiet, json=json)
+    if stage is not None:
+        if output is None:
+            wrong(f"--stage {stage}: name the folder to make with -o DIR")
+        others = {"--name": name, "--best": best, "--bits": bits != 32, "--replaces": replaces}
+        for option, given in (others | {"--keep-older": keep_older}).items():
+            if given:
+                wrong(f"{option}: a stage has the name and the weights that files know it by; leave it out")
+        entry = find(Path(source).absolute())
+
+        from ..engine.train.export import export_stage
+
+        try:
+            made = export_stage(entry, Path(output), number=stage, overwrite=force, report=console.say)
+        except ValueError as error:
+            wrong(f"--stage {stage}: {error}")
+        report = _report(made)
+        console.say(f"{output}: {report.name}, {num_bytes(report.size_bytes or 0)}")
+        console.result(report)
+        return
     if output is None:
         if not any(os.path.isfile(Path(source) / weights) for weights in (WEIGHTS, DECODER)):
             wrong(f"{source}: name the folder to make of this run with -o DIR; only a model gets its graphs in place")

@@ -184,7 +184,8 @@ Bitrate = Annotated[
         metavar="KBPS",
         parser=parse_positive,
         help="Bitrate of each active domain, in kbit/s, 0.6 for the envelope (2.2 for a fine one) taken in: the "
-        "model's full rate by default, and down to that of one codebook where it was trained for fewer than all.",
+        "model's full rate by default, and down to that of one codebook where it was trained for fewer than all. Of a "
+        "model of several codecs it is that of the lowest one; the others follow in proportion.",
         show_default=False,
     ),
 ]

@@ -97,6 +97,7 @@ SCHEMAS = [
     ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
+    ("Each of `lower`", "sdcodec_cli.engine.inspect", "LowerModelReport"),
     ("`envelope` and `treble`", "sdcodec_cli.engine.inspect", "GainsReport"),
     ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),
     ("`sdc train --json`", "sdcodec_cli.engine.train.loop", "TrainResult"),
@@ -114,6 +115,7 @@ SCHEMAS = [
     ("`step`", "sdcodec_cli.engine.bench_training", "StepCost"),
     ("`sdc bench --data-root --json`", "sdcodec_cli.engine.bench_training", "LoaderBenchResult"),
     ("`--json` of all `sdc models`", "sdcodec_cli.cli.models", "ModelReport"),
+    ("Each of `stages`", "sdcodec_cli.cli.models", "StageReport"),
 ]
 
 _TYPES = {
@@ -157,7 +159,7 @@ _MEANINGS = {
     "coded_channels": "1 where channels were mixed down.",
     "gain_db": "Applied before coding and undone by decoding.",
     "segment_frames": "Frames of the longest segment.",
-    "streams": "One per channel and domain.",
+    "streams": "One per channel, stage and domain.",
     "domain": "Its name.",
     "domains": "Their names.",
     "num_codebooks": "Of this domain.",

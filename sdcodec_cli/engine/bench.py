@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import Wav
-from ..runtime import CodecModel, Model, SeparatorModel
+from ..runtime import CascadeModel, CodecModel, Model, SeparatorModel
 from .codec import Codec, Codes
 from .separate import separate_wav
 from .separator import Separator
@@ -106,8 +106,8 @@ def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]
         return at.encode(whole, sample_rate=wide, active=codec.domains, normalize=False)
 
     codes = encode(plain)
-    streams = {domain: found[0] for domain, found in codes.codes.items()}
-    num_frames = next(iter(streams.values())).shape[-1]
+    streams = {name: found[0] for name, found in codes.codes.items()}
+    num_frames = next(iter(codes.active.values())).shape[-1]
     both = (codes.envelope, codes.treble)
     layouts = [None if each is None else each.layout for each in both]
     gains = [None if each is None else each.of_frames(0, num_frames) for each in both]
@@ -147,6 +147,12 @@ def _runs(model: Model) -> dict[str, Callable[[], object]]:
     if isinstance(model, SeparatorModel):
         block = np.random.default_rng(0).standard_normal(model.block_length, dtype=np.float32) * np.float32(0.05)
         return {"separate": lambda: model.separate(block)}
+    if isinstance(model, CascadeModel):
+        return {
+            f"stage {number}: {part}": run
+            for number, stage in enumerate(model.stages, 1)
+            for part, run in _runs(stage).items()
+        }
     assert isinstance(model, CodecModel)
     context, hop = model.analysis_context, model.hop_length
     noise = np.random.default_rng(0).standard_normal((BLOCK_FRAMES + 2 * context) * hop, dtype=np.float32) * 0.05

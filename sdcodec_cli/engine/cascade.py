@@ -33,7 +33,8 @@ class CascadeEncoder:
     Args:
         model: the model
         num_codebooks: how many are stored, of each stage
-        known: domains that the audio consists of, or None to find out
+        known: domains that the audio consists of, or None to find out; above the first stage they are active only
+            where there is something to code
         effort: steps of refinement
         envelope: whether segments have one, of the first stage
         fine: whether that is a fine one
@@ -60,6 +61,7 @@ class CascadeEncoder:
                 envelope=envelope and stage is model.stages[0],
                 fine=fine,
                 treble=False,
+                pauses=stage is not model.stages[0],
                 segment_frames=frames * SEGMENT_FRAMES,
             )
             for stage, count, frames in zip(model.stages, num_codebooks, model.frames, strict=True)
@@ -68,7 +70,6 @@ class CascadeEncoder:
         self._decoder = StreamDecoder(model.stages[0], ["mix"], segment_frames=model.frames[0] * SEGMENT_FRAMES)
         self._upper = [_Stage(model, number, encoder) for number, encoder in enumerate(encoders) if number]
         self._waiting: list[list[CodedSegment]] = [[] for _ in model.stages]
-        self._pushed = 0
 
     def push(self, wav: Wav, *wider: Wav) -> list[CodedSegment]:
         """Take samples `[T]` in, give out the segments that are complete.
@@ -77,16 +78,11 @@ class CascadeEncoder:
             wav: at the first stage's rate
             wider: of the same audio, at each further rate, as much as there is; it may be behind or ahead
         """
-        self._pushed += len(wav)
         return self._next(self._first.push(wav), wider, last=False)
 
     def finish(self) -> list[CodedSegment]:
         """Give out the rest; of a very short signal, more frames than it has."""
-        segments = []
-        unit = self._model.frames[0] * self._model.stages[0].hop_length
-        if self._model.frames[0] > 1 and self._pushed % unit:  # whole frames of the last stage
-            segments = self._first.push(np.zeros(-self._pushed % unit, dtype=np.float32))
-        return self._next([*segments, *self._first.finish()], [self._silence] * len(self._upper), last=True)
+        return self._next(self._first.finish(), [self._silence] * len(self._upper), last=True)
 
     def _next(self, segments: list[CodedSegment], wider: Sequence[Wav], *, last: bool) -> list[CodedSegment]:
         """What the stages above make of new segments of the first one, together with them."""
@@ -108,16 +104,12 @@ class CascadeEncoder:
 
 
 def _joined(stages: Sequence[CodedSegment], frames: Sequence[int]) -> CodedSegment:
-    """One segment of all stages; codes of an upper one beyond the end of the first are left out."""
-    first = stages[0]
-    num_frames = first.num_frames // frames[0]
-    codes = {
-        name: codes[:, : num_frames * count]
-        for segment, count in zip(stages, frames, strict=True)
-        for name, codes in segment.codes.items()
-    }
+    """One segment of all stages."""
+    num_frames = {segment.num_frames // count for segment, count in zip(stages, frames, strict=True)}
+    assert len(num_frames) == 1
+    codes = {name: codes for segment in stages for name, codes in segment.codes.items()}
     active = {name: found for segment in stages for name, found in segment.active.items()}
-    return CodedSegment(num_frames, codes, active, gains=first.gains)
+    return CodedSegment(num_frames.pop(), codes, active, gains=stages[0].gains)
 
 
 class _Stage:
@@ -138,13 +130,16 @@ class _Stage:
         lifted = self._sinc.push(below[None])
         lifted = np.concatenate([lifted, self._sinc.flush()], axis=-1) if last else lifted
         self._given, self._below = np.concatenate([self._given, wav]), np.concatenate([self._below, lifted[0]])
+        heard = len(self._given)
         if last:  # nothing is lacking beyond the end
             self._given = np.concatenate([self._given, self._below[len(self._given) :]])
         segments = []
         while min(len(self._given), len(self._below)) >= self._length or (last and len(self._below)):
             given, under = self._given[: self._length], self._below[: self._length]
             self._given, self._below = self._given[self._length :], self._below[self._length :]
-            segments += self._encoder.push((given[: len(under)] - under) * np.float32(self._above.sounds(given)))
+            sounds = self._above.sounds(given[: max(0, heard)])
+            heard -= self._length
+            segments += self._encoder.push((given[: len(under)] - under) * np.float32(sounds))
         segments += self._encoder.finish() if last else []
         if self._is_last:
             return segments, self._below[:0]
@@ -172,10 +167,17 @@ class _Above:
         hertz = np.fft.rfftfreq(2 * stage.hop_length, 1 / stage.sample_rate)
         self._above = hertz >= MARGIN * lower_rate / 2
         self._octave = (hertz >= lower_rate / 4) & (hertz < lower_rate / 2)
+        self._before = np.zeros(0, dtype=np.float32)
 
     def sounds(self, wav: Wav) -> bool:
-        """Whether a frame of a segment `[T]` has something there."""
-        wav = np.pad(wav, (0, max(0, len(self._window) - len(wav))))
+        """Whether a frame of the next segment `[T]` has something there."""
+        if not len(wav):
+            return False
+        length = len(self._window)
+        if len(wav) < length:  # an end that is cut off would sound like a click
+            wav = np.concatenate([self._before, wav])[-length:]
+            wav = np.pad(wav, (0, length - len(wav)), mode="symmetric")
+        self._before = wav[-length:]
         power = np.square(np.abs(spectra_of(wav, self._window)))
         above, octave = (power[:, bins].sum(1) for bins in (self._above, self._octave))
         audible = above > power.shape[1] * db_to_power(-80)
@@ -235,6 +237,7 @@ class CascadeDecoder:
             gains: of the envelope, of each frame
             treble: always None: stages have something above instead
         """
+        gains = None if gains is None else gains.repeat(self._frames[0], axis=-1)
         pieces = [
             decoder.push(codes, frames * num_frames, None if number else gains)
             for number, (decoder, frames) in enumerate(zip(self._decoders, self._frames, strict=True))

@@ -9,7 +9,7 @@ import copy
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -290,7 +290,10 @@ class Codec(Loaded[CodecModel | CascadeModel]):
 
     def envelope_layout(self, *, fine: bool = False) -> GainLayout:
         """Of the envelopes that are made with this model."""
-        return layout_for(self.stages[0].sample_rate, self.stages[0].hop_length, fine=fine)
+        first = self.stages[0]
+        count = self.frames_of[first.streams[0].name]
+        layout = layout_for(first.sample_rate, first.hop_length, fine=fine, multiple=count)
+        return replace(layout, frames=layout.frames // count)
 
     @property
     def treble_layout(self) -> GainLayout | None:

@@ -5,7 +5,6 @@ Legend: C channels, T samples, N domains, K codebooks, F frames.
 
 from __future__ import annotations
 
-import math
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from ..audio import (
     AudioInfo,
     AudioReader,
     LoudnessMeter,
-    StreamResampler,
+    RatesResampler,
     Wav,
     atomic_output,
     db_to_amplitude,
@@ -398,9 +397,8 @@ class _Coder:
         """Per channel, at the original rate."""
         self.num_frames = 0
         self._encoders, self._rate = encoders, rate
-        self._pushed = 0  # samples per channel at the first of the encoders' rates
         self._gain = np.float32(db_to_amplitude(gain_db))
-        self._resamplers = [StreamResampler(rate, each, len(encoders)) for each in encoders[0].rates]
+        self._resampler = RatesResampler(rate, encoders[0].rates, len(encoders))
 
     def run(
         self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
@@ -408,17 +406,12 @@ class _Coder:
         """The segments in their order, each of every channel at once."""
         for block in blocks:
             self.num_samples += block.shape[-1]
-            yield from self._push([resampler.push(block) for resampler in self._resamplers], last=False)
+            yield from self._push(self._resampler.push(block), last=False)
             if progress:
                 progress(self.num_samples / self._rate, total)
-        first, *wider = (resampler.flush() for resampler in self._resamplers)
-        # The resampler rounds its length down half of the time; frames must cover every sample of the original.
-        wanted = math.ceil(self.num_samples * self._encoders[0].rates[0] / self._rate)
-        missing = max(0, wanted - self._pushed - first.shape[-1])
-        yield from self._push([np.pad(first, ((0, 0), (0, missing))), *wider], last=True)
+        yield from self._push(self._resampler.flush(), last=True)
 
     def _push(self, wavs: Sequence[Wav], *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
-        self._pushed += wavs[0].shape[-1]
         channels = []
         for index, encoder in enumerate(self._encoders):
             segments = encoder.push(*(wav[index] * self._gain for wav in wavs))

@@ -103,7 +103,7 @@ def decode(
         name = "stdin" if str(source) == "-" else str(source)
         reader = Reader(stack.enter_context(_opened(source)), name)
         header = reader.header
-        domains = list(dict.fromkeys(entry.stem for entry in header.domains))
+        domains = header.stems
         for stem in [*targets, *gains]:
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
@@ -114,7 +114,7 @@ def decode(
             _check_weights(name, header, model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.
         remix = "mix" in targets and any(gains.get(domain) for domain in domains)
-        decoded = domains if remix else [stem for stem in targets if stem != "mix"]
+        decoded = list(domains) if remix else [stem for stem in targets if stem != "mix"]
         decoded = [*decoded, "mix"] if "mix" in targets and not remix else decoded
         wanted = domains if "mix" in targets else decoded
         excerpt = _Excerpt.of(
@@ -193,11 +193,19 @@ def _opened(source: str | Path) -> Iterator[BinaryIO]:
 
 def _as_far_as(header: Header, codec: Codec) -> Header:
     """The header of a file as far as a model decodes it, which may have only the lower stages."""
-    for stage, lower in enumerate(header.lower):
-        one_to_one = all(header.frames_in(entry, 1) == 1 for entry in header.domains if entry.stage <= stage)
-        if lower.weights_sha256 == codec.weights_sha256 and one_to_one:
-            return header.up_to(stage)
-    return header
+    return next((lower for lower in lower_headers(header) if lower.weights_sha256 == codec.weights_sha256), header)
+
+
+def lower_headers(header: Header) -> list[Header]:
+    """What a file would be without its upper stages, most stages first, for models that have only the lower ones.
+
+    Those with more frames than the whole model are left out: segments count its frames.
+    """
+    found = []
+    for stage in reversed(range(len(header.lower))):
+        if all(header.frames_in(entry, 1) == 1 for entry in header.domains if entry.stage <= stage):
+            found.append(header.up_to(stage))
+    return found
 
 
 def _stages_below(source: str, header: Header, below: float | None) -> int:

@@ -42,9 +42,10 @@ Gains = NDArray[np.int64]
 
 
 @functools.cache
-def layout_for(sample_rate: int, hop_length: int, *, fine: bool = False) -> GainLayout:
-    """Bands and times of the gains that are computed for a model."""
+def layout_for(sample_rate: int, hop_length: int, *, fine: bool = False, multiple: int = 1) -> GainLayout:
+    """Bands and times of the gains that are computed for a model, each for a multiple of so many frames."""
     frames = min(frames_per_gain(sample_rate, hop_length, fine=fine), MAX_GAIN_FRAMES)
+    frames = max(1, frames // multiple) * multiple
     return GainLayout(frames=frames, step_db=STEP_DB, edges=envelope_edges(sample_rate, fine=fine))
 
 

@@ -213,7 +213,7 @@ def domains_of(source: str) -> tuple[str, ...]:
     """
     try:
         with open(source, "rb") as file:
-            return tuple(entry.name for entry in Reader(file, source).header.domains)
+            return Reader(file, source).header.stems
     except OSError as error:
         raise InputError(f"{source}: cannot be read: {error.strerror}; check its permissions") from error
 

@@ -15,11 +15,19 @@ from ..errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class StreamReport:
-    """The codes of one domain in one channel. The four shares are of the segments that were found, and add up to 1."""
+    """The codes of one stage of one domain in one channel.
+
+    The four shares are of the segments that were found, and add up to 1.
+    """
 
     channel: int
     """From 0."""
     domain: str
+    """Name of the stream: of a first stage that of the domain."""
+    stem: str
+    """The domain whose audio it adds to."""
+    stage: int
+    """From 0, that of the lowest rate."""
     num_codebooks: int
     codebook_size: int
     num_bytes: int
@@ -50,6 +58,16 @@ class GainsReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LowerModelReport:
+    """A model that decodes a stream up to one of its stages."""
+
+    model: str
+    weights_sha256: str
+    """In hexadecimal."""
+    sample_rate: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileReport:
     """Everything about a stream; `dataclasses.asdict` makes it JSON."""
 
@@ -60,6 +78,8 @@ class FileReport:
     model: str
     weights_sha256: str
     """In hexadecimal."""
+    lower: tuple[LowerModelReport, ...]
+    """Models of the stages below, that of the lowest rate first; none where the model is the only stage."""
     encoder: str
     tags: dict[str, str]
     sample_rate: int
@@ -171,6 +191,12 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         complete=reader.end is not None,
         model=header.model,
         weights_sha256=header.weights_sha256.hex(),
+        lower=tuple(
+            LowerModelReport(
+                model=stage.model, weights_sha256=stage.weights_sha256.hex(), sample_rate=stage.sample_rate
+            )
+            for stage in header.lower
+        ),
         encoder=header.encoder,
         tags=dict(header.tags),
         sample_rate=header.sample_rate,
@@ -213,6 +239,8 @@ def _streams(
             StreamReport(
                 channel=channel,
                 domain=domain,
+                stem=entry.stem,
+                stage=entry.stage,
                 num_codebooks=entry.num_codebooks,
                 codebook_size=entry.codebook_size,
                 num_bytes=stored[channel, domain],

@@ -22,6 +22,7 @@ import numpy as np
 from ..audio import (
     AudioReader,
     AudioWriter,
+    RatesResampler,
     StreamResampler,
     Wav,
     db_to_amplitude,
@@ -29,7 +30,7 @@ from ..audio import (
     integrated_loudness,
     written_together,
 )
-from ..audio.masks import HOP_LENGTH, WINDOW_LENGTH, mask_mixture
+from ..audio.masks import mask_mixture, window_length
 from ..progress import Progress
 from .codec import Codec, checked_audio
 from .compress import Level, cancelled, measure_level
@@ -37,12 +38,11 @@ from .files import StemsResult, check_targets
 from .separator import Separator, StreamSeparator
 from .stream import CodedSegment
 
-BLOCK = 500 * HOP_LENGTH
-"""Samples that are masked at once; 8 s at 16 kHz."""
+BLOCK_WINDOWS = 125
+"""Length of what is masked at once, in windows of the masks; 8 s at 16 kHz."""
 
-MARGIN = 2 * WINDOW_LENGTH
-"""Samples on each side of a block that its spectrum also sees; a whole number of hops."""
-
+MARGIN_WINDOWS = 2
+"""Likewise of what its spectrum also sees on each side."""
 
 DEFAULT_VIEWS = 4
 """Views whose masks are averaged."""
@@ -182,8 +182,9 @@ def separate_wav(wav: Any, *, codec: Codec | Separator, views: int | None = None
     offset = seen.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
     level = Level(integrated_loudness(seen - offset, codec.sample_rate), offset, None)
     separator = _stream(codec, len(signal), level, checked_views(views, codec))
-    starts = range(0, signal.shape[-1], BLOCK)
-    pieces = [wavs for start in starts for wavs in separator.push(signal[:, start : start + BLOCK])]
+    block = BLOCK_WINDOWS * window_length(codec.sample_rate)
+    starts = range(0, signal.shape[-1], block)
+    pieces = [wavs for start in starts for wavs in separator.push(signal[:, start : start + block])]
     return np.concatenate([*pieces, *separator.finish()], axis=-1)
 
 
@@ -220,6 +221,8 @@ class _MaskSeparator:
 
     def __init__(self, codec: Codec, channels: int, level: Level, views: int, channel_mask: int | None = None) -> None:
         self._mask, self._offset = channel_mask, level.offset
+        self._window = window_length(codec.sample_rate)
+        self._block, self._margin = BLOCK_WINDOWS * self._window, MARGIN_WINDOWS * self._window
         gain_db = codec.gain_for(level.loudness)
         delays = math.ceil(views / 2)
         self._views = [
@@ -245,19 +248,19 @@ class _MaskSeparator:
         length = self._mixture.shape[-1]
         if length > self._lead:
             stems = [view.stems[:, :length] for view in self._views]
-            yield mask_mixture(self._mixture, *stems)[..., self._lead :]
+            yield mask_mixture(self._mixture, *stems, window_length=self._window)[..., self._lead :]
 
     def _masked(self) -> Iterator[Wav]:
         """Masked blocks, as far as every view has them and the margin behind them."""
-        while min(wav.shape[-1] for wav in self._wavs()) >= self._lead + BLOCK + MARGIN:
-            stop = self._lead + BLOCK
-            mixture, *stems = [wav[:, : stop + MARGIN] for wav in self._wavs()]
-            yield mask_mixture(mixture, *stems)[..., self._lead : stop]
-            drop = stop - MARGIN
+        while min(wav.shape[-1] for wav in self._wavs()) >= self._lead + self._block + self._margin:
+            stop = self._lead + self._block
+            mixture, *stems = [wav[:, : stop + self._margin] for wav in self._wavs()]
+            yield mask_mixture(mixture, *stems, window_length=self._window)[..., self._lead : stop]
+            drop = stop - self._margin
             self._mixture = self._mixture[:, drop:].copy()
             for view in self._views:
                 view.stems = view.stems[:, drop:].copy()
-            self._lead = MARGIN
+            self._lead = self._margin
 
     def _wavs(self) -> list[Wav]:
         return [self._mixture, *(view.stems for view in self._views)]
@@ -271,17 +274,19 @@ class _View:
         # Refined codes bring the mix closer to the audio, but make masks a little worse.
         self._encoder = codec.at_effort(0).stream_encoder()
         self._decoder = codec.stream_decoder(codec.domains)
-        self._encoder.push(np.zeros(delay, dtype=np.float32))  # less than a frame, so no block is complete
+        self._resampler = RatesResampler(codec.sample_rate, self._encoder.rates, 1)
         self._to_drop = delay  # samples of the delay that are still to come out of the decoder
         self.stems = np.zeros((len(codec.domains), 0), dtype=np.float32)
         """Decoded stems, in time with the mixture, `[N, T]`; inverted with their view, which masks do not mind."""
+        self.push(np.zeros(delay, dtype=np.float32))
 
     def push(self, mono: Wav) -> None:
         """Take `[T]` in."""
-        self._decode(self._encoder.push(mono * self._gain))
+        self._decode(self._encoder.push(*(wav[0] for wav in self._resampler.push(mono[None] * self._gain))))
 
     def finish(self) -> None:
         """Decode the rest."""
+        self._decode(self._encoder.push(*(wav[0] for wav in self._resampler.flush())))
         self._decode(self._encoder.finish())
         self._add(self._decoder.finish())
 

@@ -35,6 +35,7 @@ class StreamEncoder:
         model: the model
         num_codebooks: how many are stored
         known: streams that the audio consists of, or None to find out
+        pauses: whether streams that are known are still not active where there is silence
         effort: steps of refinement
         envelope: whether segments have one
         fine: whether that is a fine one
@@ -52,13 +53,18 @@ class StreamEncoder:
         envelope: bool,
         fine: bool,
         treble: bool,
+        pauses: bool = False,
         segment_frames: int = SEGMENT_FRAMES,
     ) -> None:
         self.rates: tuple[int, ...] = (model.sample_rate, *([above.FACTOR * model.sample_rate] if treble else []))
         """Of the audio that `push` takes, in Hz."""
         self._segment, self._block = segment_frames, BLOCK_SEGMENTS * segment_frames
-        self._levels = _Levels(model, envelope=envelope, fine=fine, treble=treble) if envelope or treble else None
-        self._model, self._num_codebooks, self._known, self._effort = model, num_codebooks, known, effort
+        self._unit = segment_frames // SEGMENT_FRAMES  # frames, of which there is a whole number in all
+        self._levels = None
+        if envelope or treble:
+            self._levels = _Levels(model, envelope=envelope, fine=fine, treble=treble, unit=self._unit)
+        self._model, self._num_codebooks, self._effort = model, num_codebooks, effort
+        self._known, self._pauses = known, pauses
         self._names = [stream.name for stream in model.streams]
         self._pieces: list[Wav] = []
         self._buffered = 0
@@ -86,11 +92,15 @@ class StreamEncoder:
 
     def finish(self) -> list[CodedSegment]:
         """Give out the rest; of a very short signal, more frames than it has."""
-        missing = SHORTEST_FRAMES * self._model.hop_length - self._buffered
+        missing = SHORTEST_FRAMES * self._unit * self._model.hop_length - self._buffered
         if self._start == 0 and self._buffered and missing > 0:
             self._pieces = [np.pad(joined(self._pieces), (0, missing), mode="symmetric")]
             self._buffered += missing
         total = self._start + math.ceil(self._buffered / self._model.hop_length)
+        if total % self._unit:
+            total += self._unit - total % self._unit
+            missing = (total - self._start) * self._model.hop_length - self._buffered
+            self._pieces = [np.pad(joined(self._pieces), (0, missing))]
         segments = []
         while self._next < total:
             segments += self._encode(min(self._next + self._block, total))
@@ -159,13 +169,14 @@ class StreamEncoder:
         active = np.ones(activity.shape, dtype=bool)
         if self._known is not None:
             active[[name not in self._known for name in self._names]] = False
-            return active
+            if not self._pauses:
+                return active
         for start in range(0, frames, self._segment):
             span = slice(start, start + self._segment)
             segment = wav[start * hop : (start + self._segment) * hop]
             if float(np.abs(segment).max()) < SILENCE:
                 active[:, span] = False
-            else:
+            elif self._known is None:
                 active[:, span] = _active_streams(activity[:, span])[:, None]
         return active
 
@@ -192,20 +203,22 @@ class _Levels:
         envelope: whether segments have one
         fine: whether that is a fine one
         treble: whether they say what is above
+        unit: of how many frames the times of an envelope are multiples
     """
 
-    def __init__(self, model: CodecModel, *, envelope: bool, fine: bool, treble: bool) -> None:
+    def __init__(self, model: CodecModel, *, envelope: bool, fine: bool, treble: bool, unit: int) -> None:
         self._hop, self._rate = model.hop_length, model.sample_rate
         self._decoder = StreamDecoder(model, ["mix"])
         self._waiting: list[CodedSegment] = []
         self._bands = self._treble = None
         if envelope:
-            self._bands = Bands(layout_for(self._rate, self._hop, fine=fine), self._rate, self._hop)
+            layout = layout_for(self._rate, self._hop, fine=fine, multiple=unit)
+            self._bands = Bands(layout, self._rate, self._hop)
             self._bitrate = FINE_BITRATE if fine else BITRATE
         if treble:
-            layout = above.treble_layout_for(self._rate, self._hop)
-            assert layout is not None
-            self._treble = above.Treble(layout, self._rate, self._hop)
+            above_it = above.treble_layout_for(self._rate, self._hop)
+            assert above_it is not None
+            self._treble = above.Treble(above_it, self._rate, self._hop)
         # All three begin half a frame before the first segment that waits.
         self._original = self._decoded = np.zeros(self._hop // 2, dtype=np.float32)
         self._wide = np.zeros(above.FACTOR * (self._hop // 2), dtype=np.float32)

@@ -12,7 +12,7 @@ from .. import weights as weights_of
 from ..errors import DeviceError, MissingExtra
 from ..extras import command
 from ..families import of
-from ..zoo import ModelEntry, weights_path
+from ..zoo import ModelEntry, stage_name, weights_path
 from .model import DECODING, CascadeModel, CodecModel, Model, SeparatorModel
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def load_model(
     def made(prefix: str, recipe: Recipe) -> Runtime:
         """What runs the networks of one codec, whose names of weights begin so."""
         parts = DECODING if entry.is_decoder else of(recipe).parts
-        own = {name.removeprefix(prefix): value for name, value in unpacked.items() if name.startswith(prefix)}
+        own = weights_of.within(unpacked, prefix)
         if not takes_torch:
             from .onnx import OnnxRuntime
 
@@ -81,8 +81,8 @@ def load_model(
     each = len(streams) // len(codecs)
     stages = []
     for number, (prefix, recipe) in enumerate(codecs.items()):
-        own = weights_of.sha256({name.removeprefix(prefix): v for name, v in stored.items() if name.startswith(prefix)})
-        name = f"{entry.name}.{prefix.removesuffix('.')}"
+        own = weights_of.sha256(weights_of.within(stored, prefix))
+        name = stage_name(entry.name, prefix)
         stages.append(CodecModel(name, recipe, own, made(prefix, recipe), streams[number * each : (number + 1) * each]))
     return CascadeModel(entry.name, entry.recipe, digest, stages)
 

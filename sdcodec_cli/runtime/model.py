@@ -210,8 +210,8 @@ class CascadeModel(Model):
 
     def prepare(self, *, encode: bool, decode: bool, refine: bool, wait: bool) -> None:
         """Get ready for what will be wanted, in the background or at once."""
-        for stage in self.stages:
-            stage.prepare(encode=encode, decode=decode, refine=refine, wait=wait)
+        for stage in self.stages:  # what an upper one encodes depends on what those below decode to
+            stage.prepare(encode=encode, decode=decode or encode, refine=refine, wait=wait)
 
 
 class Refiner:

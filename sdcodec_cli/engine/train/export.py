@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ... import weights, zoo
 from ...errors import ModelError
-from ...families import build
+from ...families import build, of
 from ...nn.layers import fold_weight_norm
 from ...recipe import Recipe, read_recipe
 from ...runtime.graphs import make_graphs
@@ -106,6 +106,51 @@ def write(
         graphs=make_graphs(recipe),
         decodes=taken.decodes,
         older=taken.older,
+        overwrite=overwrite,
+    )
+
+
+def export_stage(
+    entry: zoo.ModelEntry,
+    folder: Path,
+    *,
+    number: int,
+    overwrite: bool = False,
+    report: Callable[[str], None] = _nothing,
+) -> zoo.ModelEntry:
+    """Write one stage of a model as a model by itself, which files of the whole name and it decodes alone.
+
+    Args:
+        entry: the whole
+        folder: to make
+        number: which one, from 1, that of the lowest rate
+        overwrite: replace an existing model folder
+        report: gets a line about what takes long
+
+    Raises:
+        ValueError: the model has no such stage
+        ModelError: it has no weights
+        OutputError: the folder exists and `overwrite` is off, or it cannot be written
+    """
+    codecs = list(of(entry.recipe).codecs(entry.recipe).items())
+    if len(codecs) == 1 or not 1 <= number <= len(codecs):
+        has = "is a single codec" if len(codecs) == 1 else f"has the stages 1 to {len(codecs)}"
+        raise ValueError(f"{entry.name} {has}, so there is no stage {number} of it")
+    prefix, recipe = codecs[number - 1]
+    stored = weights.read(zoo.weights_path(entry))
+    graphs = entry.folder / zoo.GRAPHS / prefix.removesuffix(".")
+    if graphs.is_dir():
+        made = {path.name: path.read_bytes() for path in graphs.iterdir()}
+    else:
+        report(MAKING_GRAPHS)
+        made = make_graphs(recipe)
+    name = zoo.stage_name(entry.name, prefix)
+    return zoo.write_model(
+        folder,
+        dataclasses.replace(recipe, name=name),
+        weights.within(stored, prefix),
+        card=f"# {name}\n\nStage {number} of `{entry.name}`, by itself; that model's card has everything else.\n",
+        graphs=made,
         overwrite=overwrite,
     )
 
