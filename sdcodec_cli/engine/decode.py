@@ -45,7 +45,7 @@ class DecodeResult(StemsResult):
     envelope: float | None
     """Share of the envelope that was applied; None for a file without one."""
     band: float
-    """Up to which frequency there is audio, in Hz: half the model's rate, or that rate with treble."""
+    """Up to which frequency there can be audio, in Hz."""
     older_weights: str | None
     """SHA-256 of the weights that the file was made with, where the model has replaced them; else None."""
     decoder_weights: str
@@ -165,7 +165,7 @@ def decode(
         device=model.device,
         clipped={stem: writer.clipped for stem, writer in writers.items()},
         envelope=share if header.envelope else None,
-        band=rate / 2,
+        band=min(rate, header.original_rate) / 2,
         older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
         decoder_weights=model.weights_sha256.hex(),
         problems=problems,

@@ -70,11 +70,11 @@ def levels_of(spectra: NDArray[np.complex64], means: NDArray[np.floating[Any]]) 
     return np.asarray(10 * np.log10(np.square(np.abs(spectra)) @ means + FLOOR))
 
 
-def averaged(missing: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
-    """Of what is missing in each frame, means over so many of them: `[F, B]` to `[B, n]`."""
-    starts = np.arange(0, len(missing), frames)
-    lengths = np.diff(np.append(starts, len(missing)))[:, None]
-    return np.asarray((np.add.reduceat(missing, starts) / lengths).T)
+def averaged(values: NDArray[np.floating[Any]], frames: int) -> NDArray[np.float64]:
+    """Means over so many frames, the last ones over what is left: `[F, B]` to `[B, n]`."""
+    starts = np.arange(0, len(values), frames)
+    lengths = np.diff(np.append(starts, len(values)))[:, None]
+    return np.asarray((np.add.reduceat(values, starts) / lengths).T)
 
 
 class Bands:

@@ -239,7 +239,9 @@ class _Levels:
         """Give out the rest."""
         self._add([*self._decoder.finish(), np.zeros((1, self._hop), dtype=np.float32)])
         self._original = np.pad(self._original, (0, self._hop))
-        self._wide = np.pad(self._wide, (0, max(0, above.FACTOR * len(self._original) - len(self._wide))))
+        missing = max(0, above.FACTOR * len(self._original) - len(self._wide))
+        # As what is encoded, a very short signal is continued by its mirror image.
+        self._wide = np.pad(self._wide, (0, missing), mode="symmetric" if self._treble else "constant")
         return self._complete()
 
     def _add(self, pieces: Sequence[Wav]) -> None:

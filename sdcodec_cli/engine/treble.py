@@ -21,7 +21,7 @@ from ..audio.bands import FLOOR, STEP_DB, TREBLE_RATES, band_bank, frames_per_ga
 from ..bitstream import GainLayout
 from ..bitstream.codings import TREBLE_GAINS
 from ..bitstream.header import MAX_GAIN_FRAMES, treble_fits
-from .envelope import Gains, averaged, levels_of, sine_window, spectra_of
+from .envelope import Gains, averaged, sine_window, spectra_of
 
 FACTOR = 2
 """How much higher than the model's rate that of audio with treble is."""
@@ -60,7 +60,9 @@ class Treble:
         length = FACTOR * 2 * hop_length
         bins = np.fft.rfftfreq(length, 1 / (FACTOR * sample_rate))[self._first : -1]
         self._band_of_bin = np.searchsorted(np.array(layout.edges), bins, side="right") - 1
-        self._means = band_bank(layout.edges, length, FACTOR * sample_rate) / (FACTOR * hop_length)
+        # Levels are those above the model's band: just below, filters of resamplers leave a rest of what is coded.
+        edges = [max(edge, sample_rate / 2) for edge in layout.edges]
+        self._means = band_bank(edges, length, FACTOR * sample_rate) / (FACTOR * hop_length)
         self._window, self._wide_window = sine_window(2 * hop_length), sine_window(length)
 
     def wanted(self, original: Wav, decoded: Wav) -> NDArray[np.float64]:
@@ -71,10 +73,15 @@ class Treble:
             decoded: likewise, at the model's rate, `[T]`
         """
         copies = self._copies(spectra_of(decoded, self._window))
-        theirs = levels_of(spectra_of(original, self._wide_window), self._means)
-        ours = levels_of(np.pad(copies, ((0, 0), (self._first, 1))), self._means)
-        missing = np.where(theirs < QUIET_DB, TREBLE_GAINS.lowest, (theirs - ours) / self.layout.step_db)
-        return averaged(missing, self.layout.frames)
+        theirs = self._levels(spectra_of(original, self._wide_window))
+        ours = self._levels(np.pad(copies, ((0, 0), (self._first, 1))))
+        missing = (theirs - ours) / self.layout.step_db
+        return np.where(theirs < QUIET_DB, TREBLE_GAINS.lowest, missing)
+
+    def _levels(self, spectra: NDArray[np.complex64]) -> NDArray[np.float64]:
+        """In dB, of means over a gain's frames, so that a sound that begins in one counts: `[F, K]` to `[B, n]`."""
+        power = averaged(np.square(np.abs(spectra)) @ self._means, self.layout.frames)
+        return np.asarray(10 * np.log10(power + FLOOR))
 
     def added(
         self, spectra: NDArray[np.complex64], decoded: NDArray[np.complex64], gains: Gains
