@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -44,3 +46,17 @@ def test_pieces_give_what_the_whole_does_to_the_bit(old, new, sizes):
 def test_nothing_stays_nothing():
     sinc = StreamSinc(16_000, 32_000, 2)
     assert sinc.flush().shape == (2, 0)
+
+
+@pytest.mark.parametrize(("old", "new"), RATES)
+def test_it_is_the_formula_of_the_format(old, new):
+    """docs/format.md, Stages, sample by sample."""
+    wav, common = noise(901)[:1], math.gcd(old, new)
+    s, t = old // common, new // common
+    width, beta = math.ceil(64 * s / min(s, t)), 10.06126
+    found = lifted(wav, old, new, [901])[0]
+    for n in (0, 1, len(found) // 2, len(found) - 1):
+        d = np.arange(-300, 1300) - n * old / new
+        inside = np.sqrt(np.clip(1 - (d / width) ** 2, 0, None))
+        h = np.sinc(0.95 * d * min(s, t) / s) * np.i0(beta * inside) * (np.abs(d) < width)
+        assert found[n] == pytest.approx(float(h[300:1201] @ wav[0] / h.sum()), abs=1e-5)

@@ -69,6 +69,8 @@ def test_json_is_one_object_per_file() -> None:
     assert first["streams"][1] == {
         "channel": 0,
         "domain": "sfx",
+        "stem": "sfx",
+        "stage": 0,
         "num_codebooks": 2,
         "codebook_size": 5,
         "num_bytes": 6,

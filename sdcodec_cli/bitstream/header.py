@@ -288,6 +288,18 @@ class Header:
             lower=self.lower[:stage],
         )
 
+    @property
+    def by_lower_models(self) -> list[Header]:
+        """What it would be for models that have only the lower stages, most of them first.
+
+        Those with more frames than the whole are left out: segments count its frames.
+        """
+        return [
+            self.up_to(stage)
+            for stage in reversed(range(len(self.lower)))
+            if all(self.frames_in(entry, 1) == 1 for entry in self.domains if entry.stage <= stage)
+        ]
+
     def frames_in(self, entry: DomainEntry, num_frames: int) -> int:
         """How many frames of a stream lie in so many of the whole model."""
         if entry.stage == len(self.lower):

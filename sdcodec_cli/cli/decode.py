@@ -176,12 +176,10 @@ def _decoded_with(older: str, result: DecodeResult) -> str:
 
 def _named_model(console: Console, source: str, header: Header, load: Callable[..., Codec]) -> Codec:
     """The model that a file names, or else that of as many of its stages as there is one for."""
-    from ..engine.decode import lower_headers
-
     try:
         return load(header.model, made_with=header.weights_sha256)
     except ModelError as error:
-        for lower in lower_headers(header):
+        for lower in header.by_lower_models:
             with contextlib.suppress(ModelError):
                 found = load(lower.model, made_with=lower.weights_sha256)
                 if found.weights_sha256 == lower.weights_sha256:

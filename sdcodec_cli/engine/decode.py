@@ -193,19 +193,7 @@ def _opened(source: str | Path) -> Iterator[BinaryIO]:
 
 def _as_far_as(header: Header, codec: Codec) -> Header:
     """The header of a file as far as a model decodes it, which may have only the lower stages."""
-    return next((lower for lower in lower_headers(header) if lower.weights_sha256 == codec.weights_sha256), header)
-
-
-def lower_headers(header: Header) -> list[Header]:
-    """What a file would be without its upper stages, most stages first, for models that have only the lower ones.
-
-    Those with more frames than the whole model are left out: segments count its frames.
-    """
-    found = []
-    for stage in reversed(range(len(header.lower))):
-        if all(header.frames_in(entry, 1) == 1 for entry in header.domains if entry.stage <= stage):
-            found.append(header.up_to(stage))
-    return found
+    return next((lower for lower in header.by_lower_models if lower.weights_sha256 == codec.weights_sha256), header)
 
 
 def _stages_below(source: str, header: Header, below: float | None) -> int:
