@@ -191,8 +191,8 @@ class _StreamExtender:
         narrow = self._narrow.flush()
         rest = [each.finish(row) for each, row in zip(self._channels, narrow, strict=True)]
         above = np.concatenate([self._above.push(np.stack(rest)), self._above.flush()], axis=-1)
-        below = [self._below.push(narrow)] if self._replace else []
-        below = np.concatenate([*below, self._below.flush()], axis=-1)
+        last = [self._below.push(narrow)] if self._replace else []
+        below = np.concatenate([*last, self._below.flush()], axis=-1)
         # Lengths that were rounded several times may lack some samples, and are cut to the right one.
         ends = [np.pad(wav, ((0, 0), (0, _length(self._taken, *self._rates)))) for wav in (below, above)]
         return self._added(*ends)
@@ -221,7 +221,8 @@ class _Channel:
         gains = guessed_gains(piece).repeat(LAYOUT.frames, axis=1)
         self._shaper.push_gains(count * LAYOUT.frames, None, gains)
         margin = HOP_LENGTH // 2
-        return self._shaper.push(piece[None, margin:-margin])[0]
+        complete: Wav = self._shaper.push(piece[None, margin:-margin])[0]
+        return complete
 
     def finish(self, wav: Wav) -> Wav:
         rest = len(self._wav) + len(wav) - HOP_LENGTH // 2
