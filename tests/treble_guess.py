@@ -91,7 +91,7 @@ def main() -> None:
         shapes, gains = clips(roots, "valid", domain, rng)
         guessed = np.clip(shapes @ weights[:-1] + weights[-1], TREBLE_GAINS.lowest, 6)
         off = LAYOUT.step_db * (guessed - gains)
-        print(f"{domain}: off by {np.abs(off).mean():.1f} dB, {off.mean():+.1f} dB too loud")
+        print(f"{domain}: gains are off by {np.abs(off).mean():.1f} dB, {off.mean():+.1f} dB on the mean")
 
 
 if __name__ == "__main__":
