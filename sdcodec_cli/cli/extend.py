@@ -29,9 +29,9 @@ def extend(
     """Give audio that ends at 8 kHz something above.
 
     Each INPUT becomes a file beside it: a.wav becomes a.extended.wav, at 32 kHz or the input's own rate if that is
-    higher. What it has below 8 kHz stays; above, the octave below is copied up, at levels that are guessed from those
-    below: it sounds brighter, and is not what was there. No model is needed. An input that has something above
-    8.5 kHz already is left alone.
+    higher. What it has below 7.6 kHz stays; from there to 16 kHz the octave below is copied up, at levels that are
+    guessed from those below: it sounds brighter, and is not what was there. No model is needed. An input that has
+    something above 8.5 kHz, in more than 5 % of its frames, is left alone.
 
     Example: sdc extend talk.wav -o bright.wav
     """

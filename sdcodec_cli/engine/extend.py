@@ -1,6 +1,6 @@
 """Audio that ends at 8 kHz to audio that goes on above: the octave below, copied up, with gains that are guessed.
 
-What the audio has below stays as it is, sample by sample where the rate does.
+What the audio has below 7.6 kHz, where copies begin, stays as it is.
 
 Legend: C channels, T samples.
 """
