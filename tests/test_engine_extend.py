@@ -116,6 +116,14 @@ def test_audio_in_pieces_is_extended_as_the_whole() -> None:
     assert np.allclose(whole, extend_wav(wav, RATE, 44_100), atol=1e-6)
 
 
+def test_little_is_held_back() -> None:
+    """Memory does not grow with the length of a signal, not even at its end."""
+    stream = module._StreamExtender(RATE, 44_100, 1, replace=True)
+    for _ in range(20):
+        stream.push(noise(0.5)[None])
+    assert stream.finish().shape[1] < 0.3 * 44_100
+
+
 def test_rates_that_make_no_sense_are_refused() -> None:
     for rates in ((8000, 32_000), (48_000, 32_000)):
         with pytest.raises(ValueError, match="^sample_rate must be at least 16000, and new_rate not below it"):

@@ -193,9 +193,9 @@ class _StreamExtender:
         above = np.concatenate([self._above.push(np.stack(rest)), self._above.flush()], axis=-1)
         last = [self._below.push(narrow)] if self._replace else []
         below = np.concatenate([*last, self._below.flush()], axis=-1)
-        # Lengths that were rounded several times may lack some samples, and are cut to the right one.
-        ends = [np.pad(wav, ((0, 0), (0, _length(self._taken, *self._rates)))) for wav in (below, above)]
-        return self._added(*ends)
+        # Two roundings of a resampled length can leave it some samples short; what is too long is cut.
+        missing = _length(self._taken, *self._rates) - self._given
+        return self._added(*(np.pad(wav, ((0, 0), (0, missing))) for wav in (below, above)))
 
     def _added(self, below: Wav, above: Wav) -> Wav:
         total, self._sums = summed(self._sums, below, above)
