@@ -43,7 +43,7 @@ def extend(
         from ..engine.extend import extend as run
 
         for job in jobs:
-            with console.catching(), job.folders():
+            with console.catching(), job.folders(keep_empty=False):
                 with console.progress(job.source) as progress:
                     result = run(
                         job.source,

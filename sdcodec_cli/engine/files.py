@@ -57,9 +57,13 @@ class Job:
     """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, or `extended`."""
 
     @contextlib.contextmanager
-    def folders(self) -> Iterator[None]:
-        """Create the folders that the outputs go to, where they are missing; those that stay empty go away again."""
+    def folders(self, *, keep_empty: bool = True) -> Iterator[None]:
+        """Create the folders that the outputs go to, where they are missing; an exception takes empty ones away.
+
+        So does the end of the block without `keep_empty`, for work that may have no output.
+        """
         made: list[Path] = []
+        keep = False
         try:
             for target in self.targets.values():
                 folder = Path(target).parent
@@ -71,8 +75,9 @@ class Job:
                         f"{folder}: cannot be created: {error.strerror}; choose another with -o"
                     ) from error
             yield
+            keep = keep_empty
         finally:
-            for place in made:
+            for place in () if keep else made:
                 with contextlib.suppress(OSError):
                     place.rmdir()
 
