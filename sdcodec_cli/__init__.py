@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .engine.codec import Codec, Codes, load_codec
     from .engine.compress import CompressResult, compress
     from .engine.decode import DecodeResult, decode
+    from .engine.extend import ExtendResult, extend
     from .engine.inspect import FileReport, inspect
     from .engine.separate import SeparateResult, separate
     from .engine.separator import Separator, load_system
@@ -28,6 +29,8 @@ _HOME = {
     "compress": "engine.compress",
     "DecodeResult": "engine.decode",
     "decode": "engine.decode",
+    "ExtendResult": "engine.extend",
+    "extend": "engine.extend",
     "FileReport": "engine.inspect",
     "inspect": "engine.inspect",
     "SeparateResult": "engine.separate",
@@ -42,6 +45,7 @@ __all__ = [
     "Codes",
     "CompressResult",
     "DecodeResult",
+    "ExtendResult",
     "FileReport",
     "SdcError",
     "SeparateResult",
@@ -49,6 +53,7 @@ __all__ = [
     "__version__",
     "compress",
     "decode",
+    "extend",
     "inspect",
     "load_codec",
     "load_system",

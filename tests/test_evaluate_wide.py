@@ -280,8 +280,8 @@ def test_the_command_evaluates_any_folder(folder, audio, tmp_path):
     assert shown.exit_code == 0, shown.stderr
     assert "Resynthesis, resampled to 16 kHz and compared" in shown.stdout
     assert "SDR 8–16 kHz, dB" in shown.stdout
-    # Plain upsampling is there without being named.
+    # Plain upsampling and guessed treble are there without being named.
     found = json.loads(sdc(*command, "--task", "extend", "--json").stdout)
-    assert (found["task"], [row["system"] for row in found["rows"]]) == ("extend", ["upsample"])
+    assert (found["task"], [row["system"] for row in found["rows"]]) == ("extend", ["upsample", "treble"])
     (line,) = errors(sdc("eval", "--data-root", tmp_path, "--model", folder, "--device", "cpu", "--task", "extend"))
     assert line.startswith(f"{tmp_path}: nothing to score: {tmp_path}: no ")

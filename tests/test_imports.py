@@ -286,7 +286,8 @@ def test_the_package_itself_loads_nothing_heavy() -> None:
 
 
 def test_coding_loads_nothing_of_the_extras_for_training_and_evaluation() -> None:
-    modules = ", ".join(f"sdcodec_cli.engine.{name}" for name in ("codec", "compress", "decode", "separate", "inspect"))
+    names = ("codec", "compress", "decode", "separate", "extend", "inspect")
+    modules = ", ".join(f"sdcodec_cli.engine.{name}" for name in names)
     code = f"import sys, {modules}; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)

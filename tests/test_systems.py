@@ -17,6 +17,7 @@ from sdcodec_cli import load_codec, zoo
 from sdcodec_cli.engine import other_codecs, systems
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.evaluate.settings import Settings
+from sdcodec_cli.engine.extend import extend_wav
 from sdcodec_cli.engine.other_codecs import in_time
 from sdcodec_cli.engine.separate import separate_wav
 from sdcodec_cli.errors import DeviceError, ModelError, SdcError
@@ -63,6 +64,14 @@ def only(monkeypatch):
         monkeypatch.setattr(shutil, "which", lambda name: which(name) if name in programs else None)
 
     return hide
+
+
+def test_guessed_treble_extends_as_the_command_does():
+    system = find_system("treble", task="extend")
+    wav = tones()
+    assert system.name == "treble"
+    assert system.identity == find_system("treble").identity != find_system("upsample").identity
+    assert np.array_equal(system.extend(wav, RATE, 2 * RATE), extend_wav(wav, RATE, 2 * RATE))
 
 
 # Opus -----------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..account import name_user
 from ..errors import SdcError
-from . import bench, compress, data, decode, eval, info, models, separate, train
+from . import bench, compress, data, decode, eval, extend, info, models, separate, train
 from .console import report
 
 
@@ -62,6 +62,7 @@ def sdc(
 app.command()(compress.compress)
 app.command()(decode.decode)
 app.command()(separate.separate)
+app.command()(extend.extend)
 app.command()(info.info)
 app.command()(train.train)
 app.command("eval")(eval.eval_)

@@ -40,7 +40,7 @@ LEAST = (
 )
 """Columns of scores, the first of which go first where a terminal is narrow."""
 
-DEFAULT_SYSTEMS = {"dnr": ("mixture", "opus:18"), "bands": ("opus:18",), "extend": ("upsample",)}
+DEFAULT_SYSTEMS = {"dnr": ("mixture", "opus:18"), "bands": ("opus:18",), "extend": ("upsample", "treble")}
 """By task. Left out with a note where a program is missing; systems that were asked for are an error then."""
 
 DEFAULT_EXAMPLES = 4
@@ -74,9 +74,9 @@ def eval_(
         typer.Option(
             "--against",
             metavar="NAME",
-            help="System to measure beside it: mixture (unprocessed), upsample (of extend), opus:KBPS, dac, "
+            help="System to measure beside it: mixture (unprocessed), upsample and treble (of extend), opus:KBPS, dac, "
             "encodec:KBPS, a model of the zoo or its folder, or none. May be given several times; by default mixture "
-            "and opus:18, of bands opus:18, of extend upsample.",
+            "and opus:18, of bands opus:18, of extend upsample and treble.",
             show_default=False,
         ),
     ] = None,

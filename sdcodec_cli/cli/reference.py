@@ -26,17 +26,19 @@ sdc compress talk.wav                      # talk.sdc
 sdc decode talk.sdc                        # talk.decoded.wav
 sdc decode talk.sdc --stem speech          # talk.speech.wav
 sdc separate film.wav -o stems/            # stems/film.speech.wav, ...
+sdc extend talk.wav                        # talk.extended.wav
 sdc info talk.sdc                          # what is in it
 ```
 
 ## What all commands have in common
 
-**Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`) or
-`.sdc` files (`decode`, `info`), subfolders included, hidden files left out, and so is what `sdc` made of other files
-there (`a.decoded.wav`, `a.speech.wav`). Audio is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever
-FFmpeg reads: MP3, AAC, the sound of films (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless
-`--track` says otherwise. A track that starts late begins with silence. What a file is, is decided by its content. Files
-that are cut short, damaged or encrypted are refused, and so are samples that are not numbers.
+**Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`,
+`extend`) or `.sdc` files (`decode`, `info`), subfolders included, hidden files left out, and so is what `sdc` made of
+other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`; `extend` leaves out only the last of these). Audio
+is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever FFmpeg reads: MP3, AAC, the sound of films
+(MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless `--track` says otherwise. A track that starts
+late begins with silence. What a file is, is decided by its content. Files that are cut short, damaged or encrypted are
+refused, and so are samples that are not numbers.
 
 **Channels** are mixed down to one for `compress`, and for what the model of `separate` hears: those of a film, where
 the file says what they are for, as to stereo (ITU-R BS.775: centre and surrounds at −3 dB, no LFE) and from there to
@@ -95,6 +97,7 @@ SCHEMAS = [
     ("`sdc compress --json`", "sdcodec_cli.engine.compress", "CompressResult"),
     ("`sdc decode --json`", "sdcodec_cli.engine.decode", "DecodeResult"),
     ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
+    ("`sdc extend --json`", "sdcodec_cli.engine.extend", "ExtendResult"),
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
     ("Each of `lower`", "sdcodec_cli.engine.inspect", "LowerModelReport"),

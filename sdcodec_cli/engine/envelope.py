@@ -40,6 +40,9 @@ less closely."""
 Gains = NDArray[np.int64]
 """Of bands over time `[B, n]`, in steps."""
 
+AnyGains = Gains | NDArray[np.float64]
+"""The same, where nothing stores them and they need not be whole."""
+
 
 @functools.cache
 def layout_for(sample_rate: int, hop_length: int, *, fine: bool = False, multiple: int = 1) -> GainLayout:

@@ -54,12 +54,16 @@ class Job:
     source: str
     """A path, or `-` for standard input."""
     targets: dict[str, str]
-    """Path of each output, `-` for standard output; keyed by stem, or by `sdc` for a compressed file."""
+    """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, or `extended`."""
 
     @contextlib.contextmanager
-    def folders(self) -> Iterator[None]:
-        """Create the folders that the outputs go to, where they are missing; an exception takes empty ones away."""
+    def folders(self, *, keep_empty: bool = True) -> Iterator[None]:
+        """Create the folders that the outputs go to, where they are missing; an exception takes empty ones away.
+
+        So does the end of the block without `keep_empty`, for work that may have no output.
+        """
         made: list[Path] = []
+        keep = False
         try:
             for target in self.targets.values():
                 folder = Path(target).parent
@@ -71,11 +75,11 @@ class Job:
                         f"{folder}: cannot be created: {error.strerror}; choose another with -o"
                     ) from error
             yield
-        except BaseException:
-            for place in made:
+            keep = keep_empty
+        finally:
+            for place in () if keep else made:
                 with contextlib.suppress(OSError):
                     place.rmdir()
-            raise
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,8 @@ def find_inputs(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[
 def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool, domains: Collection[str] = ()) -> Plan:
     """`a.wav` becomes `a.sdc` beside it, unless `output` names a file, a folder or `-`.
 
-    In a folder that is searched, what `sdc` made of the files beside it is left out: `a.decoded.wav`, and
-    `a.speech.wav` if `domains` has `speech`.
+    In a folder that is searched, what `sdc` made of the files beside it is left out: `a.decoded.wav`,
+    `a.extended.wav`, and `a.speech.wav` if `domains` has `speech`.
 
     Raises:
         ValueError: the arguments contradict each other, such as two inputs for one output file.
@@ -128,7 +132,7 @@ def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool,
         name=lambda base, stem: f"{base}.sdc",
         check=check,
         overwrite=overwrite,
-        made={"decoded", *domains},
+        made={"decoded", "extended", *domains},
     )
 
 
@@ -191,7 +195,27 @@ def plan_separate(
         check=lambda target: audio_format(target) and None,
         overwrite=overwrite,
         into_folder=not (one and output is not None and (Path(output).suffix or is_special(Path(output)))),
-        made={"decoded", *domains},
+        made={"decoded", "extended", *domains},
+    )
+
+
+def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool) -> Plan:
+    """`a.wav` becomes `a.extended.wav` beside it, unless `output` names a file, a folder or `-`.
+
+    In a folder that is searched, only what this made of the files beside it is left out.
+
+    Raises:
+        ValueError: the arguments contradict each other, such as two inputs for one output file.
+    """
+    return _plan(
+        inputs,
+        output,
+        suffixes=AUDIO_SUFFIXES,
+        stems=lambda source: ("extended",),
+        name=lambda base, stem: f"{base}.{stem}.wav",
+        check=lambda target: audio_format(target) and None,
+        overwrite=overwrite,
+        made={"extended"},
     )
 
 
@@ -376,7 +400,7 @@ def _search(folder: Path, suffixes: Collection[str], unreadable: list[SdcError],
 
 
 def _made_of_another(path: Path, made: Collection[str]) -> bool:
-    """Whether a file has the name of an output of `sdc decode` or `sdc separate`, and its origin lies beside it."""
+    """Whether a file has the name of audio that `sdc` writes, as `a.decoded.wav`, and its origin lies beside it."""
     origin, _, kind = path.stem.rpartition(".")
     if not origin or kind not in made:
         return False

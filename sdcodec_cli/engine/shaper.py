@@ -9,7 +9,7 @@ import numpy as np
 
 from ..audio import Wav
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
-from .envelope import Bands, Gains, sine_window, spectra_of
+from .envelope import AnyGains, Bands, Gains, sine_window, spectra_of
 from .treble import FACTOR, Treble
 
 CONTEXT_FRAMES = 2
@@ -25,13 +25,21 @@ class StreamShaper:
         envelope: bands whose levels change, if any do
         share: of their gains, from 0 to 1
         treble: what is added above, if it is; audio comes out at twice the rate then
+        below: whether what treble is added to comes out with it
     """
 
     def __init__(
-        self, hop_length: int, num_stems: int, *, envelope: Bands | None, share: float, treble: Treble | None
+        self,
+        hop_length: int,
+        num_stems: int,
+        *,
+        envelope: Bands | None,
+        share: float,
+        treble: Treble | None,
+        below: bool = True,
     ) -> None:
         hop = self._hop = hop_length
-        self._envelope, self._treble = envelope, treble
+        self._envelope, self._treble, self._below = envelope, treble, below
         self._decibels = share * envelope.layout.step_db if envelope else 0.0
         self._factor = FACTOR if treble else 1
         self._window, self._output_window = sine_window(2 * hop), sine_window(2 * hop * self._factor)
@@ -39,13 +47,13 @@ class StreamShaper:
         self._skip = (hop + hop // 2) * self._factor
         self._wavs = np.zeros((num_stems, hop + hop // 2), dtype=np.float32)
         self._tail = np.zeros((num_stems, hop * self._factor), dtype=np.float32)
-        self._gains = [
+        self._gains: list[AnyGains] = [
             np.zeros((each.layout.num_bands if each else 0, 0), dtype=np.int64) for each in (envelope, treble)
         ]
         self._begun = False
         self._missing = 0  # samples that are to come out
 
-    def push_gains(self, num_frames: int, gains: Gains | None, treble: Gains | None) -> None:
+    def push_gains(self, num_frames: int, gains: Gains | None, treble: AnyGains | None) -> None:
         """Take gains of frames in, before the audio of these frames.
 
         Args:
@@ -81,6 +89,7 @@ class StreamShaper:
         spectra = spectra_of(self._wavs[:, : (count + 1) * hop], self._window)
         shaped = spectra * self._envelope.factors(self._decibels * gains) if self._envelope else spectra
         # Gains of what is above are relative to what was decoded, whatever share of the envelope is applied.
+        shaped = shaped if self._below else np.zeros_like(shaped)
         shaped = self._treble.added(shaped, spectra, treble) if self._treble else shaped
         frames = np.asarray(np.fft.irfft(shaped, n=2 * width) * self._output_window, dtype=np.float32)
         first = np.concatenate([self._tail[:, None], frames[:, :-1, width:]], axis=1)

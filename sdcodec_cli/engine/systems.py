@@ -7,6 +7,7 @@ Legend: T samples.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,10 +22,12 @@ from ..errors import ModelError
 from ..families import of
 from .codec import Codec, Codes, load_codec
 from .compress import stream_header
+from .extend import extend_wav
 from .other_codecs import Opus, find_dac, find_encodec, fitted
 from .separate import separate_wav
 from .separator import Separator, open_separator
 from .stream import SEGMENT_FRAMES
+from .treble_guess import WEIGHTS
 
 if TYPE_CHECKING:
     from .evaluate.settings import Settings
@@ -102,6 +105,21 @@ class Upsample:
     def extend(self, wav: Wav, sample_rate: int, new_rate: int) -> Wav:
         """See `Extends`."""
         return resampled(wav, sample_rate, new_rate)
+
+
+@dataclass
+class GuessedTreble:
+    """The octave below copied up, with gains that are guessed, as by `sdc extend`."""
+
+    name: str = "treble"
+    identity: str = ""
+
+    def __post_init__(self) -> None:
+        self.identity = f"treble, guessed by {hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()}"
+
+    def extend(self, wav: Wav, sample_rate: int, new_rate: int) -> Wav:
+        """See `Extends`."""
+        return extend_wav(wav, sample_rate, new_rate)
 
 
 @dataclass
@@ -245,8 +263,8 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     """A system by what a person writes.
 
     Args:
-        name: `mixture`, `upsample`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the zoo, or
-            its folder
+        name: `mixture`, `upsample`, `treble`, `opus`, `opus:18` (kbit/s), `dac`, `encodec`, `encodec:6`, a model of the
+            zoo, or its folder
         codec: the model that it is to stand beside; another of the same domains and rate separates, and codes
             each domain by itself
         settings: task, device, effort, bitrate, envelope and views of models
@@ -262,6 +280,8 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
         return Mixture(codec.domains)
     if name == "upsample":
         return Upsample()
+    if name == "treble":
+        return GuessedTreble()
     if kind == "opus":
         return Opus(name)
     if kind == "encodec":
@@ -275,7 +295,7 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
         recipe = zoo.find(name).recipe
     except ModelError as error:
         raise ModelError(
-            f"{error}; what is not a model is mixture, opus:KBPS, dac, encodec:KBPS or upsample"
+            f"{error}; what is not a model is mixture, opus:KBPS, dac, encodec:KBPS, upsample or treble"
         ) from error
     if not of(recipe).streams(recipe):
         separator = open_separator(name, runtime="auto", device=settings.device, threads=None)

@@ -21,7 +21,7 @@ from ..audio.bands import FLOOR, STEP_DB, TREBLE_RATES, band_bank, frames_per_ga
 from ..bitstream import GainLayout
 from ..bitstream.codings import TREBLE_GAINS
 from ..bitstream.header import MAX_GAIN_FRAMES, treble_fits
-from .envelope import Gains, averaged, sine_window, spectra_of
+from .envelope import AnyGains, averaged, sine_window, spectra_of
 
 FACTOR = 2
 """How much higher than the model's rate that of audio with treble is."""
@@ -84,7 +84,7 @@ class Treble:
         return np.asarray(10 * np.log10(power + FLOOR))
 
     def added(
-        self, spectra: NDArray[np.complex64], decoded: NDArray[np.complex64], gains: Gains
+        self, spectra: NDArray[np.complex64], decoded: NDArray[np.complex64], gains: AnyGains
     ) -> NDArray[np.complex64]:
         """Spectra at twice the rate: of stems `[S, F, K]`, and with gains in steps `[B, F]`, to `[S, F, 2 K - 1]`.
 
