@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -262,13 +263,27 @@ def test_a_model_at_another_rate_gives_the_rate_and_length_back_and_does_not_sep
 
 def test_a_model_at_another_rate_codes_each_domain_by_itself_where_nothing_is_separated(tiny):
     beside = SimpleNamespace(domains=DOMAINS, sample_rate=32_000)
-    settings = Settings(data_root=Path(), split="val", task="bands", device="cpu", envelope=None)
+    settings = Settings(data_root=Path(), split="val", task="bands", device="cpu", envelope=None, treble=False)
     system, codec, wav = systems.find_system(str(tiny), beside, settings), load_codec(tiny, device="cpu"), tones()
     wav = systems.resampled(wav, RATE, 32_000)
     back = system.resynthesize(wav, 32_000, "music")
     alone = codec.encode(systems.resampled(wav, 32_000, RATE), active=["music"], envelope=False)
     expected = systems.resampled(codec.decode(alone, stem="music"), RATE, 32_000)
     np.testing.assert_array_equal(back.wav, systems.fitted(expected, len(wav)))
+
+
+def test_a_model_keeps_its_treble_where_audio_has_a_rate_for_it(tiny):
+    beside = SimpleNamespace(domains=DOMAINS, sample_rate=32_000)
+    settings = Settings(data_root=Path(), split="val", task="bands", device="cpu")
+    system, codec = systems.find_system(str(tiny), beside, settings), load_codec(tiny, device="cpu")
+    wav = np.random.default_rng(0).standard_normal(2 * 48_000).astype(np.float32) * np.float32(0.1)
+    back = system.resynthesize(wav, 48_000)
+    codes = codec.encode(systems.resampled(wav, 48_000, 32_000), sample_rate=32_000)
+    expected = systems.resampled(codec.decode(codes, sample_rate=32_000), 32_000, 48_000)
+    np.testing.assert_array_equal(back.wav, systems.fitted(expected, len(wav)))
+    without = dataclasses.replace(codes, treble=None)
+    assert back.bitrate == pytest.approx(system.bitrate(codes))
+    assert system.bitrate(codes) > system.bitrate(without)
 
 
 def test_an_unknown_name_lists_what_there_is():
