@@ -143,3 +143,9 @@ def test_a_model_is_shown_with_its_stages(folder, made):
     assert "  stage 2  32000 Hz, 2 x 64, up to 0.6 kbit/s" in lines
     found = json.loads(sdc("models", "show", made / "whole", "--json").stdout)
     assert [stage["name"] for stage in found["stages"]] == ["tiny-bands.branches.0", "tiny-bands.branches.1"]
+
+
+def test_a_model_of_stages_cannot_be_replaced(folder, made):
+    whole = made / "whole"
+    (line,) = errors(sdc("models", "average", whole, whole, "-o", "mean", "--replaces", whole))
+    assert line == f"{whole}: is several codecs, of which nothing can be taken over; leave --replaces out"

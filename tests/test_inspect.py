@@ -53,6 +53,7 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
         complete=True,
         model="toy",
         weights_sha256=bytes(range(32)).hex(),
+        lower=(),
         encoder="sdc test",
         tags={"title": "Ten"},
         sample_rate=16_000,
@@ -77,6 +78,8 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
             StreamReport(
                 channel=0,
                 domain="speech",
+                stem="speech",
+                stage=0,
                 num_codebooks=12,
                 codebook_size=1024,
                 num_bytes=6000,
@@ -89,6 +92,8 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
             StreamReport(
                 channel=0,
                 domain="sfx",
+                stem="sfx",
+                stage=0,
                 num_codebooks=6,
                 codebook_size=1024,
                 num_bytes=750,

@@ -44,14 +44,16 @@ def take_over(replaced: Replaced, tensors: Weights) -> TakenOver:
     """What a model of these tensors, as they are stored, takes over.
 
     Raises:
-        ModelError: the model that is replaced has no weights or no codes; its quantizers are other ones and its decoder
-            is not to be kept, or they are the same and it is
+        ModelError: the model that is replaced has no weights, no codes, or several codecs; its quantizers are other ones
+            and its decoder is not to be kept, or they are the same and it is
     """
     entry = replaced.entry
     family = of(entry.recipe)
     stored = weights.read(zoo.weights_path(entry))
     if not family.decoding:
-        raise ModelError(f"{entry.folder}: has no codes, so there are no files of it to decode; leave --replaces out")
+        several = "is several codecs, of which nothing can be taken over"
+        why = several if family.streams(entry.recipe) else "has no codes, so there are no files of it to decode"
+        raise ModelError(f"{entry.folder}: {why}; leave --replaces out")
     made_with = (weights.sha256(stored), *entry.decodes)
     older = zoo.older_files(entry.folder)
     different = _first_difference(stored, tensors, family.decoding[0])
