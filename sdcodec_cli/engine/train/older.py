@@ -44,8 +44,8 @@ def take_over(replaced: Replaced, tensors: Weights) -> TakenOver:
     """What a model of these tensors, as they are stored, takes over.
 
     Raises:
-        ModelError: the model that is replaced has no weights, no codes, or several codecs; its quantizers are other ones
-            and its decoder is not to be kept, or they are the same and it is
+        ModelError: the model that is replaced has no weights, no codes, or several codecs; its quantizers are other
+            ones and its decoder is not to be kept, or they are the same and it is
     """
     entry = replaced.entry
     family = of(entry.recipe)
