@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .engine.codec import Codec, Codes, load_codec
+    from .engine.codec import Codec, load_codec
+    from .engine.codes import Codes
     from .engine.compress import CompressResult, compress
     from .engine.decode import DecodeResult, decode
     from .engine.extend import ExtendResult, extend

@@ -20,7 +20,8 @@ import pytest
 if TYPE_CHECKING:
     import numpy as np
 
-    from sdcodec_cli.engine.codec import Codec, Codes
+    from sdcodec_cli.engine.codec import Codec
+    from sdcodec_cli.engine.codes import Codes
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -20,7 +20,8 @@ from sdcodec_cli.audio.masks import mask_mixture, window_length
 from sdcodec_cli.audio.sinc import StreamSinc
 from sdcodec_cli.bitstream import Header, Reader, Writer
 from sdcodec_cli.engine.bench import bench
-from sdcodec_cli.engine.codec import Codec, Codes
+from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.codes import Codes
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.engine.separate import separate, separate_wav

@@ -8,7 +8,8 @@ import torch
 from audio_examples import si_sdr
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.engine.codec import Codec, Codes
+from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.codes import Codes
 from sdcodec_cli.engine.refine import refine
 from sdcodec_cli.engine.stream import BLOCK_FRAMES
 from sdcodec_cli.nn.distances import mel_distance, negative_snr

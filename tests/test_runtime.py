@@ -20,7 +20,8 @@ import torch
 from safetensors.numpy import save_file
 
 from sdcodec_cli import load_codec, weights, zoo
-from sdcodec_cli.engine.codec import Codec, Codes
+from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.codes import Codes
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.errors import DeviceError, MissingExtra, ModelError

@@ -12,7 +12,8 @@ import numpy as np
 
 from ..audio import Wav
 from ..runtime import CascadeModel, CodecModel, Model, SeparatorModel
-from .codec import Codec, Codes
+from .codec import Codec
+from .codes import Codes
 from .separate import separate_wav
 from .separator import Separator
 from .stream import BLOCK_FRAMES

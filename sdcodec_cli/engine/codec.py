@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import copy
 import functools
-import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..audio import Wav, db_to_amplitude, integrated_loudness, resampled
 from ..audio.bands import SHARE
 from ..bitstream import GainLayout
-from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from ..errors import ModelError
 from ..families import of
 from ..recipe import MAX_EFFORT
@@ -27,56 +24,13 @@ from ..runtime import CascadeModel, CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import ModelEntry, find, weights_path
 from .cascade import CascadeDecoder, CascadeEncoder
-from .envelope import Bands, Gains, envelope_bitrate, layout_for
-from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
+from .codes import Codes, codes_of
+from .envelope import Bands, envelope_bitrate, layout_for
+from .stream import SEGMENT_FRAMES, StreamDecoder
 from .stream_encoder import StreamEncoder
 from .treble import FACTOR, Treble, treble_layout_for
 
 M = TypeVar("M", bound=Model)
-
-
-@dataclass(frozen=True)
-class BandGains:
-    """What decoded audio lacks in bands; see `engine.envelope` and `engine.treble`."""
-
-    layout: GainLayout
-    gains: Gains
-    """Of signals, bands, and times that begin anew with every segment of 100 frames, in steps: `[B, bands, n]`."""
-
-    def of_segment(self, signal: int, start_frame: int) -> Gains:
-        """Those of one segment of one signal, `[bands, n]`."""
-        columns = self.layout.num_columns(SEGMENT_FRAMES)
-        first = start_frame // SEGMENT_FRAMES * columns
-        return self.gains[signal, :, first : first + columns]
-
-    def of_frames(self, signal: int, num_frames: int) -> Gains:
-        """Those of each frame of one signal, `[bands, F]`."""
-        segments = [
-            self.layout.per_frame(self.of_segment(signal, start), min(SEGMENT_FRAMES, num_frames - start))
-            for start in range(0, num_frames, SEGMENT_FRAMES)
-        ]
-        return np.concatenate(segments, axis=-1)
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Codes of a signal, or of a batch of B signals of one length."""
-
-    codes: dict[str, NDArray[np.int64]]
-    """Codes of each domain, `[B, K, F]`."""
-    active: dict[str, NDArray[np.bool_]]
-    """In which frames each domain is active, `[B, F]`, the same within a segment of 100 frames. Codes of other frames
-    exist, but add nothing to the mix and are not stored."""
-    gain_db: NDArray[np.float64]
-    """Gain that was applied before encoding and is undone by decoding, in dB, `[B]`."""
-    num_samples: int
-    """T of the signal at the model's rate."""
-    leading: tuple[int, ...]
-    """Shape of the signal without its last axis; the product is B."""
-    envelope: BandGains | None = None
-    """Of the mix of all domains."""
-    treble: BandGains | None = None
-    """Of the octave above the model's band, if that was given."""
 
 
 def load_codec(
@@ -467,28 +421,13 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             factor = np.float32(db_to_amplitude(gain))
             found.append([*encoder.push(*(each * factor for each in rows)), *encoder.finish()])
             gains.append(gain)
-        lengths = [segment.num_frames for segment in found[0]]
-
-        def joined(kind: GainKind, layout: GainLayout, gains_of: Callable[[CodedSegment], Gains | None]) -> BandGains:
-            return _joined(layout, [[gains_of(segment) for segment in segments] for segments in found], lengths, kind)
-
-        layout = self.treble_layout if treble else None
-        return Codes(
-            codes={
-                name: np.stack([np.concatenate([each.codes[name] for each in segments], -1) for segments in found])
-                for name in found[0][0].codes
-            },
-            active={
-                name: np.stack([np.repeat([each.active[name] for each in segments], lengths) for segments in found])
-                for name in found[0][0].codes
-            },
-            gain_db=np.array(gains),
+        return codes_of(
+            found,
+            gain_db=gains,
             num_samples=-(-signal.shape[-1] * self.sample_rate // given),
             leading=tuple(signal.shape[:-1]),
-            envelope=joined(ENVELOPE_GAINS, self.envelope_layout(fine=fine), operator.attrgetter("gains"))
-            if envelope
-            else None,
-            treble=joined(TREBLE_GAINS, layout, operator.attrgetter("treble")) if layout else None,
+            envelope=self.envelope_layout(fine=fine) if envelope else None,
+            treble=self.treble_layout if treble else None,
         )
 
     def decode(self, codes: Codes, *, stem: str = "mix", share: float = SHARE, sample_rate: int | None = None) -> Wav:
@@ -551,15 +490,3 @@ class Codec(Loaded[CodecModel | CascadeModel]):
                 f"sample_rate must be {' or '.join(map(str, known))}, got {sample_rate}; resample it first"
             )
         return self.sample_rate if sample_rate is None else sample_rate
-
-
-def _joined(
-    layout: GainLayout, signals: Sequence[Sequence[Gains | None]], lengths: Sequence[int], kind: GainKind
-) -> BandGains:
-    """Gains of all segments of all signals, each segment of as many frames as `lengths` says."""
-    shapes = [(layout.num_bands, layout.num_columns(length)) for length in lengths]
-    rows = [
-        [np.full(shape, kind.absent) if gains is None else gains for gains, shape in zip(row, shapes, strict=True)]
-        for row in signals
-    ]
-    return BandGains(layout, np.stack([np.concatenate(row, axis=-1) for row in rows]))

@@ -20,7 +20,8 @@ from ..bitstream import Writer
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
 from ..errors import ModelError
 from ..families import of
-from .codec import Codec, Codes, load_codec
+from .codec import Codec, load_codec
+from .codes import Codes
 from .compress import stream_header
 from .extend import extend_wav
 from .other_codecs import Opus, find_dac, find_encodec, fitted

@@ -28,7 +28,8 @@ from ...audio.activity import active_frames
 from ...data.parallel import ProcessPool, own_cores
 from ...errors import OutputError, SdcError
 from ...progress import Progress
-from ..codec import Codec, Codes
+from ..codec import Codec
+from ..codes import Codes
 from ..metrics import (
     TREBLE_BANDS,
     UPPER_BANDS,
