@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Codec": "engine.codec",
-    "Codes": "engine.codec",
+    "Codes": "engine.codes",
     "load_codec": "engine.codec",
     "CompressResult": "engine.compress",
     "compress": "engine.compress",
