@@ -23,6 +23,9 @@ from .stream_encoder import StreamEncoder
 NOTHING_DB = -50.0
 """Level above the band of the stage before, relative to the octave below, at which nothing is there to code."""
 
+AUDIBLE_DB = -90.0
+"""Of full scale; the noise of 16 bits is below."""
+
 MARGIN = 17 / 16
 """Above so much of the band of the stage before it is looked for: just above it, filters of resamplers leave a rest."""
 
@@ -180,7 +183,8 @@ class _Above:
         self._before = wav[-length:]
         power = np.square(np.abs(spectra_of(wav, self._window)))
         above, octave = (power[:, bins].sum(1) for bins in (self._above, self._octave))
-        audible = above > power.shape[1] * db_to_power(-80)
+        # Both sides of the spectrum of frames of two hops, under a window whose squares add up to one.
+        audible = above > (length / 2) ** 2 * db_to_power(AUDIBLE_DB)
         return bool((audible & (above > db_to_power(NOTHING_DB) * octave)).any())
 
 

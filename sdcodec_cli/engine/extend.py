@@ -18,7 +18,7 @@ import numpy as np
 from ..audio import AudioReader, AudioWriter, StreamResampler, Wav, db_to_power
 from ..errors import InputError
 from ..progress import Progress
-from .cascade import MARGIN, NOTHING_DB, summed
+from .cascade import AUDIBLE_DB, MARGIN, NOTHING_DB, summed
 from .codec import checked_audio
 from .envelope import sine_window, spectra_of
 from .shaper import StreamShaper
@@ -30,9 +30,6 @@ BAND = SAMPLE_RATE / 2
 
 LOWEST_RATE = FACTOR * SAMPLE_RATE
 """Of what comes out, in Hz, at least."""
-
-AUDIBLE_DB = -90.0
-"""Of full scale; what has less in a frame is taken for the noise of samples of 16 bits."""
 
 FEW = 0.05
 """Share of frames in which there may be something above, such as clicks, of audio that counts as ending at 8 kHz."""
