@@ -220,12 +220,7 @@ class Header:
     the first, and treble there is none then."""
 
     def __post_init__(self) -> None:
-        check_model_name(self.model)
-        if len(self.weights_sha256) != 32:
-            raise ValueError(f"weights_sha256 must be 32 bytes, got {len(self.weights_sha256)}")
-        _check_range("sample_rate", self.sample_rate, 1, MAX_RATE)
-        _check_range("hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
-        _check_range("context_frames", self.context_frames, 0, MAX_CONTEXT_FRAMES)
+        _check_range("number of stages", len(self.stages), 1, MAX_STAGES)  # of which each checks itself
         _check_range("original_rate", self.original_rate, 1, MAX_RATE)
         _check_range("original_channels", self.original_channels, 1, MAX_CHANNELS)
         if self.coded_channels not in (1, self.original_channels):
@@ -240,7 +235,6 @@ class Header:
         _check_range("segment_frames", self.segment_frames, 1, MAX_SEGMENT_FRAMES)
         num_chunks = self.coded_channels * sum(len(entry.groups) for entry in self.domains)
         _check_range("number of chunks in a segment", num_chunks, 1, MAX_CHUNKS)
-        _check_range("number of stages", len(self.stages), 1, MAX_STAGES)
         for entry in self.domains:
             _check_range(f"stage of {entry.name}", entry.stage, 0, len(self.lower))
             self.frames_in(entry, 1)

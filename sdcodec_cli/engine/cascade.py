@@ -13,21 +13,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..audio import Wav, db_to_power
+from ..audio import Wav
 from ..audio.sinc import StreamSinc
-from ..runtime.model import CascadeModel, CodecModel, Codes
-from .envelope import Bands, Gains, sine_window, spectra_of
+from ..runtime.model import CascadeModel, Codes
+from .above import Above
+from .envelope import Bands, Gains, sine_window
 from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
 from .stream_encoder import StreamEncoder
-
-NOTHING_DB = -50.0
-"""Level above the band of the stage before, relative to the octave below, at which nothing is there to code."""
-
-AUDIBLE_DB = -90.0
-"""Of full scale; the noise of 16 bits is below."""
-
-MARGIN = 17 / 16
-"""Above so much of the band of the stage before it is looked for: just above it, filters of resamplers leave a rest."""
 
 
 class CascadeEncoder:
@@ -124,7 +116,9 @@ class _Stage:
         self._sinc = StreamSinc(before.sample_rate, stage.sample_rate, 1)
         self._decoder = StreamDecoder(stage, ["mix"], segment_frames=model.frames[number] * SEGMENT_FRAMES)
         self._length = SEGMENT_FRAMES * model.frames[number] * stage.hop_length
-        self._above = _Above(before.sample_rate, stage)
+        self._window_length = 2 * stage.hop_length
+        self._above = Above(before.sample_rate / 2, stage.sample_rate, sine_window(self._window_length))
+        self._before = np.zeros(0, dtype=np.float32)  # the end of the segment that was looked at last
         self._given = self._below = np.zeros(0, dtype=np.float32)  # of the segment that comes next
         self._sums = [np.zeros((1, 0), dtype=np.float32)] * 2  # what is below, and what is added to it
 
@@ -140,7 +134,7 @@ class _Stage:
         while min(len(self._given), len(self._below)) >= self._length or (last and len(self._below)):
             given, under = self._given[: self._length], self._below[: self._length]
             self._given, self._below = self._given[self._length :], self._below[self._length :]
-            sounds = self._above.sounds(given[: max(0, heard)])
+            sounds = self._sounds(given[: max(0, heard)])
             heard -= self._length
             segments += self._encoder.push((given[: len(under)] - under) * np.float32(sounds))
         segments += self._encoder.finish() if last else []
@@ -153,6 +147,17 @@ class _Stage:
         total, self._sums = summed(self._sums, lifted, added)
         return segments, total[0]
 
+    def _sounds(self, wav: Wav) -> bool:
+        """Whether a frame of the next segment `[T]` has anything above the band of the stage before."""
+        if not len(wav):
+            return False
+        length = self._window_length
+        if len(wav) < length:  # an end that is cut off would sound like a click
+            wav = np.concatenate([self._before, wav])[-length:]
+            wav = np.pad(wav, (0, length - len(wav)), mode="symmetric")
+        self._before = wav[-length:]
+        return bool(self._above.found(wav)[0].any())
+
 
 def summed(waiting: Sequence[Wav], below: Wav, added: Wav) -> tuple[Wav, list[Wav]]:
     """The sum of two signals `[S, T]` as far as both have come, and what is left of each for the next time."""
@@ -160,32 +165,6 @@ def summed(waiting: Sequence[Wav], below: Wav, added: Wav) -> tuple[Wav, list[Wa
     length = min(signal.shape[-1] for signal in signals)
     total: Wav = signals[0][:, :length] + signals[1][:, :length]
     return total, [signal[:, length:] for signal in signals]
-
-
-class _Above:
-    """Tells whether there is anything above the band of the stage before."""
-
-    def __init__(self, lower_rate: int, stage: CodecModel) -> None:
-        self._window = sine_window(2 * stage.hop_length)
-        hertz = np.fft.rfftfreq(2 * stage.hop_length, 1 / stage.sample_rate)
-        self._above = hertz >= MARGIN * lower_rate / 2
-        self._octave = (hertz >= lower_rate / 4) & (hertz < lower_rate / 2)
-        self._before = np.zeros(0, dtype=np.float32)
-
-    def sounds(self, wav: Wav) -> bool:
-        """Whether a frame of the next segment `[T]` has something there."""
-        if not len(wav):
-            return False
-        length = len(self._window)
-        if len(wav) < length:  # an end that is cut off would sound like a click
-            wav = np.concatenate([self._before, wav])[-length:]
-            wav = np.pad(wav, (0, length - len(wav)), mode="symmetric")
-        self._before = wav[-length:]
-        power = np.square(np.abs(spectra_of(wav, self._window)))
-        above, octave = (power[:, bins].sum(1) for bins in (self._above, self._octave))
-        # Both sides of the spectrum of frames of two hops, under a window whose squares add up to one.
-        audible = above > (length / 2) ** 2 * db_to_power(AUDIBLE_DB)
-        return bool((audible & (above > db_to_power(NOTHING_DB) * octave)).any())
 
 
 class CascadeDecoder:

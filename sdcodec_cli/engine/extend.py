@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import AudioReader, AudioWriter, StreamResampler, Wav, db_to_power
+from ..audio import AudioReader, AudioWriter, StreamResampler, Wav
 from ..errors import InputError
 from ..progress import Progress
-from .cascade import AUDIBLE_DB, MARGIN, NOTHING_DB, summed
+from .above import Above
+from .cascade import summed
 from .codec import checked_audio
-from .envelope import sine_window, spectra_of
+from .envelope import sine_window
 from .shaper import StreamShaper
 from .treble import FACTOR
 from .treble_guess import HOP_LENGTH, LAYOUT, SAMPLE_RATE, guessed_gains, treble
@@ -232,24 +233,18 @@ def _share_above(reader: AudioReader) -> tuple[float, int]:
     rate, length = reader.info.sample_rate, 0
     hop = round(rate * HOP_LENGTH / SAMPLE_RATE)
     # Of tones below, the window lets less than what counts reach frequencies that are looked at.
-    window = sine_window(2 * hop) ** 2
-    hertz = np.fft.rfftfreq(2 * hop, 1 / rate)
-    above, octave = hertz >= MARGIN * BAND, (hertz >= BAND / 2) & (hertz < BAND)
-    if not above.any():
+    above = Above(BAND, rate, sine_window(2 * hop) ** 2)
+    if not above.in_reach:
         return 0.0, sum(block.shape[-1] for block in reader.blocks())
-    # What takes powers of bins to a mean square.
-    scale = 2 / (2 * hop * np.square(window).sum())
     waiting = np.zeros((reader.info.channels, hop), dtype=np.float32)
     found = frames = 0
     for block in reader.blocks():
         length += block.shape[-1]
         waiting = np.concatenate([waiting, block], axis=-1)
-        if waiting.shape[-1] < len(window):
+        if waiting.shape[-1] < 2 * hop:
             continue
-        power = np.square(np.abs(spectra_of(waiting, window))) * scale
-        highs, lows = (power[..., bins].sum(-1) for bins in (above, octave))
-        least = db_to_power(AUDIBLE_DB)
-        found += int(((highs > least) & (highs > db_to_power(NOTHING_DB) * lows)).sum())
-        frames += int((highs + lows > least).sum())
-        waiting = waiting[:, power.shape[1] * hop :]
+        high, any_at_all = above.found(waiting)
+        found += int(high.sum())
+        frames += int(any_at_all.sum())
+        waiting = waiting[:, high.shape[-1] * hop :]
     return found / max(1, frames), length
