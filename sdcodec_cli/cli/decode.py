@@ -21,6 +21,7 @@ from .options import (
     Quiet,
     RuntimeOption,
     StreamInputs,
+    TextureOption,
     Threads,
     complete_model,
     parse_gain,
@@ -90,6 +91,7 @@ def decode(
             show_default=False,
         ),
     ] = None,
+    texture: TextureOption = True,
     model: Annotated[
         str | None,
         typer.Option(
@@ -153,6 +155,7 @@ def decode(
                         duration=length,
                         share=DEFAULT_SHARE if envelope is None else envelope,
                         below=below,
+                        texture=texture,
                         force_model=force_model,
                         overwrite=force,
                         progress=progress,

@@ -24,6 +24,7 @@ from .options import (
     Json,
     Model,
     Quiet,
+    TextureOption,
     Views,
     check_bitrate,
     parse_envelope,
@@ -157,6 +158,7 @@ def eval_(
             "--treble/--no-treble", help="Whether models of ours keep what lies above their band, see sdc compress."
         ),
     ] = True,
+    texture: TextureOption = True,
     device: DeviceOption = "auto",
     force: Force = False,
     quiet: Quiet = False,
@@ -219,6 +221,7 @@ def eval_(
         envelope=share,
         fine=fine,
         treble=treble,
+        texture=texture,
     )
     codec = load_codec(model, device=device, effort=effort)
     check_bitrate(codec, bitrate, envelope=share is not None, fine=fine)

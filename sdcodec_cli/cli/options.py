@@ -220,6 +220,14 @@ Views = Annotated[
 ]
 DEFAULT_VIEWS = 4  # engine.separate.DEFAULT_VIEWS
 DEFAULT_SHARE = 0.6  # audio.bands.SHARE
+TextureOption = Annotated[
+    bool,
+    typer.Option(
+        "--texture/--no-texture",
+        help="Make up the fine structure where codes say levels only, from 1.4 kHz on in the default model, instead of "
+        "what the network puts there, which buzzes.",
+    ),
+]
 Fine = Annotated[
     bool,
     typer.Option(

@@ -239,7 +239,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
 
     @property
     def context_frames(self) -> int:
-        """Frames on each side that a decoder needs to decode a frame exactly."""
+        """Frames on each side that the network needs to decode a frame exactly."""
         return self.model.synthesis_context
 
     def envelope_layout(self, *, fine: bool = False) -> GainLayout:
@@ -350,6 +350,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         envelope: GainLayout | None = None,
         share: float = SHARE,
         treble: GainLayout | None = None,
+        texture: bool = True,
         num_stages: int | None = None,
     ) -> StreamDecoder | CascadeDecoder:
         """A decoder for one mono signal whose codes arrive piece by piece.
@@ -359,6 +360,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             envelope: what gains are for that come with the codes, if any do
             share: see `decode`
             treble: likewise, of what is above; audio comes out at `wide_rate` then
+            texture: see `decode`
             num_stages: how many are decoded, from the first on; audio comes out at the rate of the last of them
 
         Raises:
@@ -374,7 +376,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             count = len(self.stages) if num_stages is None else num_stages
             return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share)
         above = Treble(treble, rate, hop) if treble else None
-        return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above)
+        return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above, texture=texture)
 
     def encode(
         self,
@@ -430,7 +432,15 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             treble=self.treble_layout if treble else None,
         )
 
-    def decode(self, codes: Codes, *, stem: str = "mix", share: float = SHARE, sample_rate: int | None = None) -> Wav:
+    def decode(
+        self,
+        codes: Codes,
+        *,
+        stem: str = "mix",
+        share: float = SHARE,
+        sample_rate: int | None = None,
+        texture: bool = True,
+    ) -> Wav:
         """Decode one stem, or the mix of all domains that `codes` has.
 
         Args:
@@ -439,6 +449,8 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             share: of the envelope, from 0, nearest to the waveform, to 1, the levels of the original
             sample_rate: of what comes out: that of the codec, which is the default, `wide_rate`, with the treble, or
                 that of one of the stages
+            texture: make up the fine structure where codes say levels only, for a model that asks for it; without it
+                there is what the network put out
 
         Returns:
             `[..., T]`, the shape of what was encoded; at another rate than the codec's T is longer or shorter
@@ -462,6 +474,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
                 envelope=envelope.layout if envelope else None,
                 share=share,
                 treble=layout,
+                texture=texture,
                 num_stages=None if layout else 1 + rates.index(rate),
             )
             frames = next(iter(codes.active.values())).shape[-1]

@@ -22,6 +22,7 @@ from ..audio.bands import SHARE
 from ..bitstream import GainLayout, Header, Reader, Segment
 from ..errors import InputError, ModelError
 from ..progress import Progress
+from . import texture as texturing
 from .cascade import Decoder
 from .codec import Codec
 from .compress import MASK_TAG
@@ -64,6 +65,7 @@ def decode(
     duration: float | None = None,
     share: float = SHARE,
     below: float | None = None,
+    texture: bool = True,
     force_model: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -82,6 +84,7 @@ def decode(
         duration: in seconds; to the end by default
         share: of the file's envelope, if it has one, see `Codec.decode`
         below: leave out what lies above this frequency in Hz: half the model's rate, above which a file may have treble
+        texture: see `Codec.decode`
         force_model: decode although the model's weights are not those that the file was made with
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
@@ -137,7 +140,7 @@ def decode(
         num_stages = _stages_below(name, header, below)
         layout = header.treble if below is None else None
         rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
-        stems = _decoded_stems(reader, header, model, decoded, wanted, excerpt, share, layout, num_stages)
+        stems = _decoded_stems(reader, header, model, decoded, wanted, excerpt, share, layout, texture, num_stages)
         written = 0
         cut = _at_original_rate(stems, rate, header, excerpt, len(decoded))
         for wavs in cut if reader.end else _to_the_end(cut, reader, round(start * header.original_rate)):
@@ -273,14 +276,18 @@ def _decoded_stems(
     excerpt: _Excerpt,
     share: float,
     treble: GainLayout | None,
+    texture: bool,
     num_stages: int,
 ) -> Iterator[Wav]:
     """Audio at the model's rate, or twice that, and the original level, from the excerpt's first frame: `[S, C, T]`."""
     decoders = [
-        codec.stream_decoder(stems, envelope=header.envelope, share=share, treble=treble, num_stages=num_stages)
+        codec.stream_decoder(
+            stems, envelope=header.envelope, share=share, treble=treble, texture=texture, num_stages=num_stages
+        )
         for _ in range(header.coded_channels)
     ]
     context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None or treble is not None)
+    context += texturing.CONTEXT_FRAMES * texture
     begin = max(0, excerpt.first_frame - context)
     stop = None
     if excerpt.num_samples is not None:

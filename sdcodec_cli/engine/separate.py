@@ -273,7 +273,7 @@ class _View:
         self._gain = np.float32((-1 if inverted else 1) * db_to_amplitude(gain_db))
         # Refined codes bring the mix closer to the audio, but make masks a little worse.
         self._encoder = codec.at_effort(0).stream_encoder()
-        self._decoder = codec.stream_decoder(codec.domains)
+        self._decoder = codec.stream_decoder(codec.domains, texture=False)
         self._resampler = RatesResampler(codec.sample_rate, self._encoder.rates, 1)
         self._to_drop = delay  # samples of the delay that are still to come out of the decoder
         self.stems = np.zeros((len(codec.domains), 0), dtype=np.float32)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..audio import Wav
 from ..runtime.model import NOTHING, CodecModel, Codes
+from . import texture as texturing
 from .envelope import Bands, Gains
 from .shaper import StreamShaper
 from .treble import FACTOR, Treble
@@ -65,6 +66,7 @@ class StreamDecoder:
         envelope: bands of the gains that come with codes, if they are applied
         share: how much of them is
         treble: what is added above the model's band, if it is; audio comes out at twice its rate then
+        texture: whether the model's audio gets its texture, where it has one
         segment_frames: of a segment
     """
 
@@ -76,6 +78,7 @@ class StreamDecoder:
         envelope: Bands | None = None,
         share: float = 0.0,
         treble: Treble | None = None,
+        texture: bool = True,
         segment_frames: int = SEGMENT_FRAMES,
     ) -> None:
         self._model, self._shaper, self._block = model, None, BLOCK_SEGMENTS * segment_frames
@@ -84,6 +87,10 @@ class StreamDecoder:
         """Samples that come out for each frame."""
         if envelope or treble:
             self._shaper = StreamShaper(model.hop_length, len(stems), envelope=envelope, share=share, treble=treble)
+        self._texture = None
+        if texture and model.texture:
+            self._texture = texturing.Texture(model.texture, model.sample_rate, model.hop_length)
+        self._context = model.synthesis_context + (texturing.CONTEXT_FRAMES if self._texture else 0)
         everything = range(len(model.streams))
         self._picked = [[index for index in everything if stem in ("mix", model.streams[index].stem)] for stem in stems]
         self._pieces: list[Codes] = []  # each [N, K, F]
@@ -117,7 +124,7 @@ class StreamDecoder:
         self._pieces.append(piece)
         self._buffered += num_frames
         blocks = []
-        while self._buffered >= self._next + self._block + self._model.synthesis_context - self._start:
+        while self._buffered >= self._next + self._block + self._context - self._start:
             blocks.append(self._decode(self._next + self._block))
         return blocks
 
@@ -130,7 +137,7 @@ class StreamDecoder:
         return [*blocks, self._shaper.finish()] if self._shaper and total else blocks
 
     def _decode(self, stop: int) -> Wav:
-        hop, start, context = self._model.hop_length, self._next, self._model.synthesis_context
+        hop, start, context = self._model.hop_length, self._next, self._context
         buffer = joined(self._pieces)
         codes = buffer[..., : stop + context - self._start]
         streams = (codes[:, 0] != NOTHING).astype(np.float32)
@@ -139,7 +146,8 @@ class StreamDecoder:
         # Stems that are active nowhere in it are not worth decoding.
         decoded = np.flatnonzero(active.any(1))
         if len(decoded):
-            wavs[decoded] = self._model.synthesize(codes, [self._picked[index] for index in decoded])
+            found = self._model.synthesize(codes, [self._picked[index] for index in decoded])
+            wavs[decoded] = self._texture.applied(found) if self._texture else found
         wavs *= _fade(active, hop)
         inner = wavs[:, (start - self._start) * hop : (stop - self._start) * hop]
         self._next = stop

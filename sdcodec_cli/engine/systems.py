@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from .. import zoo
 from ..audio import Wav, resampled
@@ -137,6 +137,8 @@ class ModelCodec:
     """Whether that is a fine one, see `Codec.encode`."""
     treble: bool = True
     """Whether what lies above the model's band is kept, of audio at a higher rate than the model's."""
+    texture: bool = True
+    """See `Codec.decode`."""
     _kept: list[tuple[Wav, str | None, Codes]] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -144,6 +146,7 @@ class ModelCodec:
         self.identity = (
             f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}"
             f"{' fine' * self.fine}{'' if self.treble else ', no treble'}"
+            f"{'' if self.texture else ', no texture'}"
         )
 
     def encode(self, wav: Wav, domain: str | None = None, sample_rate: int | None = None) -> Codes:
@@ -165,7 +168,9 @@ class ModelCodec:
 
     def decode(self, codes: Codes, stem: str = "mix", sample_rate: int | None = None) -> Wav:
         """What `encode` gave as audio `[T]`; see `Codec.decode`."""
-        return self.codec.decode(codes, stem=stem, share=self.share or 0.0, sample_rate=sample_rate)
+        return self.codec.decode(
+            codes, stem=stem, share=self.share or 0.0, sample_rate=sample_rate, texture=self.texture
+        )
 
     def resynthesize(self, wav: Wav, sample_rate: int, domain: str | None = None) -> Resynthesis:
         """See `Resynthesizes`; activity detection decides what a mixture has."""
@@ -308,11 +313,25 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     # Where nothing is separated, only domains matter: signals come at a rate of their own, and are resampled.
     at_rate = found.sample_rate == codec.sample_rate or settings.task != "dnr"
     if found.domains != codec.domains or not at_rate:
-        return ModelCodec(found, share=settings.envelope, fine=settings.fine, treble=settings.treble)
+        return ModelCodec(found, **_sound(settings))
     try:
-        share = settings.envelope
-        count = found.codebooks_for(settings.bitrate, envelope=share is not None, fine=settings.fine)
-        fine, treble, views = settings.fine, settings.treble, settings.views
-        return SeparatingCodec(found, num_codebooks=count, share=share, fine=fine, treble=treble, views=views)
+        return separating_codec(found, settings)
     except ValueError as error:
         raise ModelError(f"--against {found.name}: {error}") from error
+
+
+def separating_codec(codec: Codec, settings: Settings) -> SeparatingCodec:
+    """A model of ours as the settings ask for it.
+
+    Raises:
+        ValueError: a bitrate that the model does not have
+    """
+    has_envelope = settings.envelope is not None
+    count = codec.codebooks_for(settings.bitrate, envelope=has_envelope, fine=settings.fine)
+    return SeparatingCodec(codec, num_codebooks=count, views=settings.views, **_sound(settings))
+
+
+def _sound(settings: Settings) -> dict[str, Any]:
+    """What every model of ours is told of them."""
+    fine, treble, texture = settings.fine, settings.treble, settings.texture
+    return {"share": settings.envelope, "fine": fine, "treble": treble, "texture": texture}

@@ -26,12 +26,21 @@ class CodecModelFields(ModelFields):
     """Whether a head on the latent tells which domains are active."""
     effort: int = 0
     """Steps of analysis by synthesis that encoding takes unless told otherwise, see `engine.refine`."""
+    texture: float = 0.0
+    """Frequency in Hz from which on codes say levels only, so that decoding makes up the fine structure, see
+    `engine.texture`; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_range("model.hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
         require_positive("model.latent_dim", self.latent_dim)
         require_range("model.effort", self.effort, 0, MAX_EFFORT)
+        lowest = self.sample_rate / self.hop_length
+        require(
+            self.texture == 0 or lowest <= self.texture < self.sample_rate / 2,
+            f"model.texture must be 0 or from {lowest:g} Hz, a frame's frequency, to below half of the sample rate, "
+            f"got {self.texture:g}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from ..systems import (
     SeparatingCodec,
     System,
     find_system,
+    separating_codec,
 )
 from ..torchrun import is_first_process, under_torchrun
 from . import wide
@@ -89,10 +90,7 @@ def evaluate(
     _check_pages(settings)
     checked_views(settings.views, codec)
     settings = resolved(settings, notes)
-    share = settings.envelope
-    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=share is not None, fine=settings.fine)
-    fine, treble, views = settings.fine, settings.treble, settings.views
-    model = SeparatingCodec(codec, num_codebooks=num_codebooks, share=share, fine=fine, treble=treble, views=views)
+    model = separating_codec(codec, settings)
     systems = _systems(model, settings, notes)
     if settings.mushra:
         rate = codec.sample_rate if settings.task == "dnr" else wide.RATE

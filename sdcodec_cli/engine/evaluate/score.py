@@ -167,6 +167,8 @@ class EvalResult:
     """Whether it was a fine one."""
     treble: bool
     """Whether what lies above the model's band was kept, of audio at a higher rate."""
+    texture: bool
+    """Whether the fine structure was made up where codes say levels only."""
     views: int
     """How many views of the mixture masked separation takes the mean mask of."""
     version: str
@@ -228,6 +230,7 @@ def summarize(
         envelope=settings.envelope,
         fine=settings.fine,
         treble=settings.treble,
+        texture=settings.texture,
         views=settings.views,
         version=__version__,
         data_root=str(settings.data_root),

@@ -65,3 +65,5 @@ class Settings:
     """Whether that is a fine one, see `Codec.encode`."""
     treble: bool = True
     """Whether models of ours keep what lies above their band, of audio at a higher rate."""
+    texture: bool = True
+    """Whether models of ours make up the fine structure where codes say levels only, see `Codec.decode`."""

@@ -57,6 +57,7 @@ def about(result: EvalResult) -> str:
         f"{result.model} on {clips} of {result.data_root}{split}, "
         f"{result.seconds / 60:.1f} min of audio, {kind}, effort {result.effort}, "
         f"{views}{result.bitrate:g} kbit/s per domain, {envelope}{'' if result.treble else ', no treble'}"
+        f"{'' if result.texture else ', no texture'}"
     )
 
 
