@@ -59,7 +59,7 @@ class Engine:
         self.efforts.append(effort)
         self.made_with.append(made_with)
 
-        def codebooks_for(bitrate: float, *, envelope: bool, fine: bool) -> int:
+        def allocate(bitrate: float, *, envelope: bool, fine: bool | None) -> int:
             lowest, highest = ((2.7, 8.2) if fine else (1.1, 6.6)) if envelope else (0.5, 6)
             if not lowest <= bitrate <= highest:
                 raise ValueError(f"bitrate must be between {lowest} and {highest} kbit/s per domain, got {bitrate:g}")
@@ -68,9 +68,7 @@ class Engine:
         def prepare(**wanted: bool) -> None:
             self.prepared.append(wanted)
 
-        return SimpleNamespace(
-            name=model or "toy", runtime="onnx", device="cpu", codebooks_for=codebooks_for, prepare=prepare
-        )
+        return SimpleNamespace(name=model or "toy", runtime="onnx", device="cpu", allocate=allocate, prepare=prepare)
 
     def open_separator(self, model: str | None = None, **options: Any) -> SimpleNamespace:
         return self.open_codec(model, effort=0, **options)

@@ -46,7 +46,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "domains": "auto",
         "channels": "mono",
         "envelope": True,
-        "fine": False,
+        "fine": None,
         "treble": True,
         "track": 1,
         "overwrite": False,
@@ -84,6 +84,8 @@ def test_the_device_and_the_runtime_can_come_from_the_environment(
 def test_a_fine_envelope_is_handed_on(engine: Engine) -> None:
     assert sdc("compress", "talk.wav", "--fine", "--domains", "sfx,music,speech").exit_code == 0
     assert (engine.calls[-1]["envelope"], engine.calls[-1]["fine"]) == (True, True)
+    assert sdc("compress", "talk.wav", "--coarse", "-f").exit_code == 0
+    assert (engine.calls[-1]["envelope"], engine.calls[-1]["fine"]) == (True, False)
 
 
 def test_options_may_stand_anywhere(engine: Engine) -> None:
@@ -198,6 +200,7 @@ def test_standard_input_becomes_standard_output(engine: Engine) -> None:
         ),
         (["talk.wav", "--fine", "--no-envelope"], "--fine is about the envelope; leave it out, or --no-envelope"),
         (["talk.wav", "--fine", "--domains", "sfx"], "--fine is about the envelope; leave it out, or --domains"),
+        (["talk.wav", "--coarse", "--domains", "sfx"], "--coarse is about the envelope; leave it out, or --domains"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str], expected: str) -> None:

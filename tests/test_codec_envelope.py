@@ -113,7 +113,7 @@ def test_a_fine_envelope_comes_closer_still(plain, scene, tmp_path):
     assert 0.2 < results[0].envelope_bitrate < 0.6 < 1 < results[1].envelope_bitrate < 2.2
     report = inspect(tmp_path / "True.sdc").envelope
     assert (report.num_bands, report.seconds) == (25, 0.02)
-    rough, fine = plain.encode(wav), plain.encode(wav, fine=True)
+    rough, fine = plain.encode(wav, fine=False), plain.encode(wav, fine=True)
     layout = plain.envelope_layout(fine=True)
     assert fine.envelope.layout == layout == layout_for(16_000, HOP, fine=True)
     off = [missing(plain, wav, plain.decode(codes, share=1.0), fine=True) for codes in (rough, fine)]
@@ -219,7 +219,7 @@ def test_a_share_out_of_range_is_a_wrong_call(tiny, share):
 def test_a_file_decodes_to_what_the_codec_does(plain, scene, tmp_path):
     soundfile.write(tmp_path / "a.wav", scene[:100_000], 16_000, subtype="FLOAT")
     result = compress(tmp_path / "a.wav", tmp_path / "a.sdc", codec=plain)
-    assert 0.2 < result.envelope_bitrate < 0.6
+    assert 1 < result.envelope_bitrate < 2.2
     codes = plain.encode(scene[:100_000])
     stored = gains_of(tmp_path / "a.sdc")
     for number, gains in enumerate(stored):

@@ -99,7 +99,7 @@ def test_files_made_with_weights_that_once_shipped_decode_to_what_they_decoded_t
     """The channels of the file beside it: mix, then the stems in the model's order, in 24 bits."""
     expected, rate = soundfile.read(path.with_suffix(".flac"), dtype="float32")
     stems = ("mix", *embedded.domains)
-    decode(path, {stem: tmp_path / f"{stem}.wav" for stem in stems}, codec=embedded)
+    decode(path, {stem: tmp_path / f"{stem}.wav" for stem in stems}, codec=embedded, texture=False)
     for stem, wanted in zip(stems, expected.T, strict=True):
         found, found_rate = soundfile.read(tmp_path / f"{stem}.wav", dtype="float32")
         assert (found_rate, len(found)) == (rate, len(wanted))

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.codec import Allocation, Codec
 from sdcodec_cli.engine.stream import BLOCK_FRAMES, SEGMENT_FRAMES
 from sdcodec_cli.errors import DeviceError, ModelError
+from sdcodec_cli.recipe import override
 
 from tiny_models import tiny_recipe, write_tiny
 
@@ -154,20 +155,37 @@ def test_fewer_codebooks_are_the_first_of_all(codec):
 
 
 def test_a_bitrate_is_turned_into_codebooks_or_refused_with_the_range(codec):
-    assert [codec.codebooks_for(rate, envelope=False) for rate in (0.3, 0.6, 0.7, 1.2)] == [1, 2, 2, 4]
+    assert [codec.allocate(rate, envelope=False).num_codebooks for rate in (0.3, 0.6, 0.7, 1.2)] == [1, 2, 2, 4]
     for rate in (0.2, 1.3):
         with pytest.raises(ValueError, match=r"bitrate must be between 0.3 and 1.2 kbit/s per domain, got"):
-            codec.codebooks_for(rate, envelope=False)
+            codec.allocate(rate, envelope=False)
 
 
 def test_a_bitrate_has_room_for_the_envelope(codec):
-    assert [codec.codebooks_for(rate) for rate in (0.9, 1.2, 1.3, 1.8, None)] == [1, 2, 2, 4, 4]
-    assert [codec.codebooks_for(rate, fine=True) for rate in (2.5, 3.0, 3.4, None)] == [1, 2, 4, 4]
+    assert [codec.allocate(rate).num_codebooks for rate in (0.9, 1.2, 1.3, 1.8, None)] == [1, 2, 2, 4, 4]
+    assert [codec.allocate(rate, fine=True).num_codebooks for rate in (2.5, 3.0, 3.4, None)] == [1, 2, 4, 4]
     for rate in (0.8, 1.9):
         with pytest.raises(
             ValueError, match=r"between 0.9 and 1.8 kbit/s per domain \(without an envelope 0.3 to 1.2\)"
         ):
-            codec.codebooks_for(rate)
+            codec.allocate(rate)
+
+
+def test_a_model_may_suggest_a_fine_envelope_beside_fewer_codebooks(tmp_path):
+    recipe = tiny_recipe()
+    recipe = override(recipe, {"quantizer.num_codebooks": "8", "model.fine_codebooks": "7"})
+    codec = load_codec(write_tiny(tmp_path / "m", recipe))  # each codebook has 0.3 kbit/s
+    assert codec.allocate() == codec.allocate(fine=True) == Allocation(7, fine=True)
+    assert codec.allocate(fine=False) == codec.allocate(envelope=False) == Allocation(8, fine=False)
+    wav = signal(9000)
+    codes = codec.encode(wav)
+    assert codes.codes["speech"].shape[1] == 7
+    assert codes.envelope.layout == codec.envelope_layout(fine=True)
+    assert codec.encode(wav, envelope=False).codes["speech"].shape[1] == 8
+    # At a bitrate that is asked for it depends on how many codebooks a fine one leaves.
+    assert codec.allocate(4.0) == Allocation(6, fine=True)
+    assert codec.allocate(2.9) == Allocation(7, fine=False)
+    assert codec.allocate(3.1) == codec.allocate(3.1, fine=True) == Allocation(3, fine=True)
 
 
 def test_a_model_without_quantizer_dropout_refuses_lower_bitrates_by_name(tmp_path):
@@ -176,10 +194,10 @@ def test_a_model_without_quantizer_dropout_refuses_lower_bitrates_by_name(tmp_pa
     recipe = tiny_recipe()
     recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, quantizer_dropout=0.0))
     codec = load_codec(write_tiny(tmp_path / "m", recipe))
-    assert codec.codebooks_for(1.8) == codec.codebooks_for(1.2, envelope=False) == 4
+    assert codec.allocate(1.8).num_codebooks == codec.allocate(1.2, envelope=False).num_codebooks == 4
     for options in ({}, {"envelope": False}):
         with pytest.raises(ValueError, match="tiny-spectral was trained without quantizer dropout"):
-            codec.codebooks_for(1.0, **options)
+            codec.allocate(1.0, **options)
 
 
 @pytest.mark.parametrize(

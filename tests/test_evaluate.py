@@ -262,7 +262,7 @@ def test_a_bitrate_is_that_of_models_with_these_domains_and_leaves_masks_alone(c
     asked = settings_for(root, limit=1, against=(str(other), "mixture"), envelope=None)
     full, tried = (evaluate(codec, dataclasses.replace(asked, bitrate=bitrate)) for bitrate in (None, half))
     assert (full.bitrate, tried.bitrate) == (codec.bitrate, half)
-    levels = codec.codebooks_for(half, envelope=False)
+    levels = codec.allocate(half, envelope=False).num_codebooks
     assert {len(use.perplexity) for use in tried.codebooks} == {len(use.unused) for use in tried.codebooks} == {levels}
     assert tried.file_bitrate < 0.75 * full.file_bitrate
     before, after = ({(r.task, r.system, r.stem, r.through): r for r in result.rows} for result in (full, tried))

@@ -60,7 +60,7 @@ def compress(
             "sound. A file with some of the domains only has none.",
         ),
     ] = True,
-    fine: Fine = False,
+    fine: Fine = None,
     treble: Annotated[
         bool,
         typer.Option(
@@ -96,8 +96,9 @@ def compress(
         if name not in known:
             wrong(f"--domains {domains}: the model has no {name}; choose auto, all, or from {', '.join(known)}")
     whole = isinstance(selection, str) or len(selection) == len(known)
-    if fine and not (envelope and whole):
-        wrong(f"--fine is about the envelope; leave it out, or {'--domains' if envelope else '--no-envelope'}")
+    if fine is not None and not (envelope and whole):
+        option = "--fine" if fine else "--coarse"
+        wrong(f"{option} is about the envelope; leave it out, or {'--domains' if envelope else '--no-envelope'}")
     jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known))
     if jobs:
         from ..engine.codec import open_codec

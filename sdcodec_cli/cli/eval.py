@@ -151,7 +151,7 @@ def eval_(
             help="Share of the envelope that models of ours apply, from 0 to 1, see sdc decode; off is without one.",
         ),
     ] = str(DEFAULT_SHARE),
-    fine: Fine = False,
+    fine: Fine = None,
     treble: Annotated[
         bool,
         typer.Option(
@@ -186,8 +186,8 @@ def eval_(
     from ..engine.torchrun import is_first_process
 
     first = is_first_process()
-    if fine and envelope == "off":
-        wrong("--fine is about the envelope; leave it out, or --envelope off")
+    if fine is not None and envelope == "off":
+        wrong(f"{'--fine' if fine else '--coarse'} is about the envelope; leave it out, or --envelope off")
     if not treble and task != "bands":
         wrong("--no-treble is about resynthesis of audio at more than the model's rate; leave it out, or --task bands")
     share = None if envelope == "off" else float(envelope)

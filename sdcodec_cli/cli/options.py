@@ -27,11 +27,11 @@ def say_runtime(console: Console, codec: Codec | Separator, asked: Runtime) -> N
         console.say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
 
 
-def check_bitrate(codec: Codec, bitrate: float | None, *, envelope: bool, fine: bool) -> None:
+def check_bitrate(codec: Codec, bitrate: float | None, *, envelope: bool, fine: bool | None) -> None:
     """End the command unless the model has this bitrate per domain, an envelope taken in."""
     try:
         if bitrate is not None:
-            codec.codebooks_for(bitrate, envelope=envelope, fine=fine)
+            codec.allocate(bitrate, envelope=envelope, fine=fine)
     except ValueError as error:
         wrong(f"--bitrate {bitrate:g}: {error}")
 
@@ -229,10 +229,13 @@ TextureOption = Annotated[
     ),
 ]
 Fine = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--fine",
-        help="An envelope of more bands, and more often: about 1.9 kbit/s, for a sound closer still to the original.",
+        "--fine/--coarse",
+        help="An envelope of more bands, and more often: about 1.9 kbit/s, for a sound closer to the original; or one "
+        "of half a kbit/s. By default whichever sounds better at the bitrate: fine in the default model, from "
+        "5.2 kbit/s per domain on, beside 11 of its 12 codebooks if nothing else is asked for.",
+        show_default=False,
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing outputs.")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -138,6 +138,20 @@ class Loaded(Generic[M]):
         return self.model.stems
 
 
+FEWEST = 6
+"""Codebooks of a domain that have to be left before a fine envelope is better than an other, at the same bitrate."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What the bits of a file go to."""
+
+    num_codebooks: int
+    """Of each domain."""
+    fine: bool
+    """Whether the envelope, if there is one, is fine."""
+
+
 class Codec(Loaded[CodecModel | CascadeModel]):
     """A model that is ready to encode and decode.
 
@@ -258,21 +272,27 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         """Load what will be used, in the background unless told to wait; anything else is loaded on its first use."""
         self.model.prepare(encode=encode, decode=decode, refine=encode and self.effort > 0, wait=wait)
 
-    def codebooks_for(self, bitrate: float | None, *, envelope: bool = True, fine: bool = False) -> int:
-        """How many codebooks fit a bitrate per domain in kbit/s; all of them for None.
+    def allocate(self, bitrate: float | None = None, *, envelope: bool = True, fine: bool | None = None) -> Allocation:
+        """What the bits of a file go to.
 
         Args:
-            bitrate: of the codes of a domain and, with an envelope, of that; it comes only once, however many domains
-                there are
+            bitrate: of the codes of a domain and, with an envelope, of that, in kbit/s; it comes only once, however
+                many domains there are. None for what the model suggests
             envelope: whether there is one
-            fine: whether that is a fine one
+            fine: whether that is a fine one; None for what the model suggests, if that leaves `FEWEST` codebooks
 
         Raises:
-            ValueError: the model was not trained for less than all, or the bitrate is out of its range
+            ValueError: the model was not trained for less than all codebooks, or the bitrate is out of its range
         """
+        suggested = self.stages[0].fine_codebooks if envelope else 0
         if bitrate is None:
-            return self.num_codebooks
-        each, beside = self.model.codebook_bitrate, envelope_bitrate(envelope=envelope, fine=fine)
+            fine = suggested > 0 if fine is None else fine
+            return Allocation(suggested or self.num_codebooks if fine else self.num_codebooks, fine)
+        each = self.model.codebook_bitrate
+        beside = envelope_bitrate(envelope=envelope, fine=bool(fine))
+        if fine is None and suggested:
+            enough = FEWEST * each + envelope_bitrate(envelope=True, fine=True)
+            return self.allocate(bitrate, fine=bitrate > min(enough, self.bitrate + beside) - 1e-9)
         lowest, highest = each + beside, self.bitrate + beside
         if not lowest - 1e-9 <= bitrate <= highest + 1e-9:
             without = f" (without an envelope {each:g} to {self.bitrate:g})" if envelope else ""
@@ -285,7 +305,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
                 f"{self.name} was trained without quantizer dropout and codes at {highest:g} kbit/s per domain only, "
                 f"got {bitrate:g}; leave the bitrate out"
             )
-        return count
+        return Allocation(count, bool(fine))
 
     def check_stem(self, stem: str) -> None:
         """Raise a `ValueError` unless the model has this stem."""
@@ -387,21 +407,22 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         active: Sequence[str] | None = None,
         normalize: bool = True,
         envelope: bool = True,
-        fine: bool = False,
+        fine: bool | None = None,
     ) -> Codes:
         """Encode mono signals.
 
         Args:
             wav: floats in −1…1, `[..., T]`, an array of any kind or a tensor; each row is a signal by itself
             sample_rate: of `wav`: that of the codec, which is the default, or `wide_rate`, from which treble is taken
-            num_codebooks: codebooks to keep of each domain; all by default
+            num_codebooks: codebooks to keep of each domain; by default what the model suggests beside the envelope
             active: domains that are active throughout, and no others are; by default the model finds out in which
                 segments each is active. Analysis by synthesis puts all of the audio into these: to get one of several
                 domains out of a mixture, decode its stem instead
             normalize: bring each signal to the level the model was trained on, which decoding undoes, and take out a
                 constant offset
             envelope: take down what the decoded mix lacks in bands, too, for which it is decoded once
-            fine: in more bands and more often: a sound closer to the original, for four times as many bits
+            fine: in more bands and more often: a sound closer to the original, for four times as many bits; None for
+                what the model suggests
 
         Raises:
             ValueError: no samples, samples that are not floats or not finite, `num_codebooks` out of range, no such
@@ -411,12 +432,14 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         known = [rate for rate in (self.sample_rate, self.wide_rate) if rate is not None]
         given = self._checked_rate(sample_rate, known)
         treble = given == self.wide_rate
+        allocation = self.allocate(envelope=envelope, fine=fine)
+        count = allocation.num_codebooks if num_codebooks is None else num_codebooks
         gains, found = [], []
         for row in signal.reshape(-1, signal.shape[-1]):
             # Training data has no constant offset, and nobody hears one.
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
             encoder = self.stream_encoder(
-                num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine, treble=treble
+                num_codebooks=count, active=active, envelope=envelope, fine=allocation.fine, treble=treble
             )
             rows = [row if rate == given else resampled(row, given, rate) for rate in encoder.rates]
             gain = self.gain_for(integrated_loudness(rows[0][None], encoder.rates[0])) if normalize else 0.0
@@ -428,7 +451,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             gain_db=gains,
             num_samples=-(-signal.shape[-1] * self.sample_rate // given),
             leading=tuple(signal.shape[:-1]),
-            envelope=self.envelope_layout(fine=fine) if envelope else None,
+            envelope=self.envelope_layout(fine=allocation.fine) if envelope else None,
             treble=self.treble_layout if treble else None,
         )
 

@@ -89,7 +89,7 @@ def compress(
     domains: Literal["auto", "all"] | Sequence[str] = "auto",
     channels: Literal["mono", "keep"] = "mono",
     envelope: bool = True,
-    fine: bool = False,
+    fine: bool | None = None,
     treble: bool = True,
     track: int = 1,
     overwrite: bool = False,
@@ -110,7 +110,7 @@ def compress(
         channels: `mono` mixes down (see `audio.downmix`), `keep` codes every channel by itself
         envelope: store what the decoded mix lacks in bands, too, see `engine.envelope`; it is that of all domains, so
             a file with some of them has none
-        fine: in more bands and more often, see `Codec.encode`
+        fine: in more bands and more often; by default what is best at the bitrate, see `Codec.allocate`
         treble: store what lies above the model's band, too, if the source has a rate for it, see `engine.treble`; like
             the envelope it is that of all domains
         track: which audio track of a film, from 1
@@ -125,7 +125,8 @@ def compress(
         raise ValueError(f"channels must be mono or keep, got {channels!r}")
     stored = _stored(codec, domains)
     envelope = envelope and stored == codec.domains
-    num_codebooks = codec.codebooks_for(bitrate, envelope=envelope, fine=fine)
+    allocation = codec.allocate(bitrate, envelope=envelope, fine=fine)
+    num_codebooks, is_fine = allocation.num_codebooks, allocation.fine
     began = time.monotonic()
     with AudioReader(source, track=track) as reader:
         info = reader.info
@@ -140,7 +141,7 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
-        rate = num_codebooks * codec.model.codebook_bitrate + envelope_bitrate(envelope=envelope, fine=fine)
+        rate = num_codebooks * codec.model.codebook_bitrate + envelope_bitrate(envelope=envelope, fine=is_fine)
         if bitrate is not None and rate < bitrate - 1e-9:
             notes.append(f"coded at {rate:g} kbit/s per domain, the next step below {bitrate:g}")
         if coded_channels > 2 and info.channel_mask is not None:
@@ -157,7 +158,7 @@ def compress(
             coded_channels=coded_channels,
             original_samples=info.num_samples,
             tags=tags,
-            envelope=codec.envelope_layout(fine=fine) if envelope else None,
+            envelope=codec.envelope_layout(fine=is_fine) if envelope else None,
             treble=codec.treble_layout if wide_rate else None,
         )
         active_frames = dict.fromkeys(stored, 0)
@@ -169,7 +170,7 @@ def compress(
                     num_codebooks=num_codebooks,
                     active=active,
                     envelope=envelope,
-                    fine=fine,
+                    fine=is_fine,
                     treble=wide_rate is not None,
                 )
                 for _ in range(coded_channels)

@@ -133,7 +133,7 @@ class ModelCodec:
     num_codebooks: int | None = None
     share: float | None = SHARE
     """Of the envelope that is applied; None for no envelope at all."""
-    fine: bool = False
+    fine: bool | None = None
     """Whether that is a fine one, see `Codec.encode`."""
     treble: bool = True
     """Whether what lies above the model's band is kept, of audio at a higher rate than the model's."""
@@ -145,7 +145,7 @@ class ModelCodec:
         self.name = self.codec.name
         self.identity = (
             f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}"
-            f"{' fine' * self.fine}{'' if self.treble else ', no treble'}"
+            f"{' fine' * bool(self.fine)}{'' if self.treble else ', no treble'}"
             f"{'' if self.texture else ', no texture'}"
         )
 
@@ -327,8 +327,9 @@ def separating_codec(codec: Codec, settings: Settings) -> SeparatingCodec:
         ValueError: a bitrate that the model does not have
     """
     has_envelope = settings.envelope is not None
-    count = codec.codebooks_for(settings.bitrate, envelope=has_envelope, fine=settings.fine)
-    return SeparatingCodec(codec, num_codebooks=count, views=settings.views, **_sound(settings))
+    bits = codec.allocate(settings.bitrate, envelope=has_envelope, fine=settings.fine)
+    sound = {**_sound(settings), "fine": bits.fine}
+    return SeparatingCodec(codec, num_codebooks=bits.num_codebooks, views=settings.views, **sound)
 
 
 def _sound(settings: Settings) -> dict[str, Any]:

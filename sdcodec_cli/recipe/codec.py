@@ -26,6 +26,9 @@ class CodecModelFields(ModelFields):
     """Whether a head on the latent tells which domains are active."""
     effort: int = 0
     """Steps of analysis by synthesis that encoding takes unless told otherwise, see `engine.refine`."""
+    fine_codebooks: int = 0
+    """Codebooks that encoding keeps of each domain beside a fine envelope, which it then makes unless told otherwise,
+    see `engine.codec.Codec.allocate`; 0 for all of them, and an envelope that is not fine."""
     texture: float = 0.0
     """Frequency in Hz from which on codes say levels only, so that decoding makes up the fine structure, see
     `engine.texture`; 0 for none."""
@@ -35,6 +38,7 @@ class CodecModelFields(ModelFields):
         require_range("model.hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
         require_positive("model.latent_dim", self.latent_dim)
         require_range("model.effort", self.effort, 0, MAX_EFFORT)
+        require_range("model.fine_codebooks", self.fine_codebooks, 0, MAX_CODEBOOKS)
         lowest = self.sample_rate / self.hop_length
         require(
             self.texture == 0 or lowest <= self.texture < self.sample_rate / 2,

@@ -129,6 +129,8 @@ class CodecModel(Model):
         """Samples per frame."""
         self.effort: int = model.effort
         """Steps of refinement that it suggests."""
+        self.fine_codebooks: int = min(model.fine_codebooks, self.streams[0].num_codebooks)
+        """Of each stream that it suggests to keep beside a fine envelope; 0 for envelopes that are not fine."""
         self.texture: float = model.texture
         """Frequency in Hz from which on what it decodes has the right levels only; 0 where that is nowhere."""
         self.num_codebooks: int = self.streams[0].num_codebooks

@@ -213,7 +213,7 @@ def summarize(
     notes: Sequence[str],
 ) -> EvalResult:
     """The tables of an evaluation."""
-    num_codebooks = codec.codebooks_for(settings.bitrate, envelope=settings.envelope is not None, fine=settings.fine)
+    bits = codec.allocate(settings.bitrate, envelope=settings.envelope is not None, fine=settings.fine)
     sums: Counter[tuple[str, ...]] = Counter()
     for row in measured.table:
         if row.task in ("file", "activity"):
@@ -226,9 +226,9 @@ def summarize(
         model=codec.name,
         weights_sha256=codec.weights_sha256.hex(),
         effort=codec.effort,
-        bitrate=num_codebooks * codec.model.codebook_bitrate,
+        bitrate=bits.num_codebooks * codec.model.codebook_bitrate,
         envelope=settings.envelope,
-        fine=settings.fine,
+        fine=bits.fine,
         treble=settings.treble,
         texture=settings.texture,
         views=settings.views,
@@ -248,7 +248,7 @@ def summarize(
             for domain in codec.domains
             if ("activity", signal, domain, COUNTS[0]) in sums
         ),
-        codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, :num_codebooks])) if plain else (),
+        codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, : bits.num_codebooks])) if plain else (),
         file_bitrate=size * 8 / 1000 / seconds if size else None,
         cost=tuple(cost),
         paper=tuple(papers[settings.task]),

@@ -61,8 +61,8 @@ class Settings:
     """Of a mixture, whose masks are averaged, see `separate`."""
     envelope: float | None = SHARE
     """Share of the envelope that models of ours apply, see `Codec.decode`; None for no envelope at all."""
-    fine: bool = False
-    """Whether that is a fine one, see `Codec.encode`."""
+    fine: bool | None = None
+    """Whether that is a fine one, see `Codec.allocate`."""
     treble: bool = True
     """Whether models of ours keep what lies above their band, of audio at a higher rate."""
     texture: bool = True
