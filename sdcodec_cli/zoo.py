@@ -1,7 +1,8 @@
 """Find a model by name or folder, and write one.
 
 A model is a folder: `recipe.toml`, `weights.safetensors` (plain tensors, weight norm folded), `graphs/` (its network
-for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps it, `EXPERIMENTS.md`. A model that replaced
+for ONNX Runtime, without weights), `CARD.md` and, where somebody keeps or makes them, `EXPERIMENTS.md` and
+`tables.safetensors`, with which codes take fewer bytes. A model that replaced
 another can decode the files of that: the metadata of `weights.safetensors` lists older weights of the same quantizers;
 of other ones, `older/HASH/` has what decodes. The zoo is the folder `models/` of the repository, which a wheel carries
 inside the package.
@@ -18,13 +19,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import ModelError, OutputError
 from .recipe import Recipe, read_recipe, write_recipe
 
+if TYPE_CHECKING:
+    from .prediction import CodeTables
+
 DEFAULT_MODEL = "sdcodec-16k-mini"
 RECIPE, WEIGHTS, GRAPHS, CARD = "recipe.toml", "weights.safetensors", "graphs", "CARD.md"
+TABLES = "tables.safetensors"
+"""Tables of range-coded codes, see `prediction`. Those that were replaced are kept in `OLDER`, by their hash."""
 EXPERIMENTS = "EXPERIMENTS.md"
 """Notes of whoever trained the model; kept when its folder is overwritten."""
 OLDER, DECODER = "older", "decoder.safetensors"
@@ -72,6 +78,21 @@ class ModelEntry:
         except (OSError, ValueError, AttributeError) as error:
             raise ModelError(f"{path}: the weights cannot be read ({error}); restore or re-import them") from error
 
+    def tables(self, sha256: bytes | None = None) -> CodeTables | None:
+        """Its tables of range-coded codes; with a hash those, which it may have had before. None if there are none.
+
+        Raises:
+            ModelError: they cannot be read
+        """
+        if sha256 is None:
+            return _read_tables(self.folder / TABLES)
+        older = self.folder.parent if self.is_decoder else self.folder / OLDER
+        for path in (self.folder / TABLES, older / _older_tables(sha256)):
+            found = _read_tables(path)
+            if found is not None and found.sha256 == sha256:
+                return found
+        return None
+
     @property
     def decoders(self) -> list[ModelEntry]:
         """Those that it keeps of models that it replaced."""
@@ -80,6 +101,24 @@ class ModelEntry:
     def decoder_for(self, weights_sha256: bytes) -> ModelEntry:
         """What decodes files made with these weights: a decoder that it keeps for them, else the model itself."""
         return next((decoder for decoder in self.decoders if weights_sha256 in decoder.decodes), self)
+
+
+def _read_tables(path: Path) -> CodeTables | None:
+    if not path.is_file():
+        return None
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from .prediction import CodeTables
+
+    try:
+        return CodeTables(load_file(path))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: the tables cannot be read ({error}); restore them, or sdc models tables") from error
+
+
+def _older_tables(sha256: bytes) -> str:
+    return f"tables-{sha256.hex()}.safetensors"
 
 
 def stage_name(model: str, prefix: str) -> str:
@@ -203,7 +242,7 @@ def write_model(
                 shutil.copyfile(folder / EXPERIMENTS, partial / EXPERIMENTS)
             if graphs is not None:
                 _write_files(partial / GRAPHS, graphs)
-            if kept := {**older_files(folder), **(older or {})}:
+            if kept := {**tables_to_keep(folder), **older_files(folder), **(older or {})}:
                 _write_files(partial / OLDER, kept)
             _open_to_all(partial)
             _put_in_place(partial, folder)
@@ -228,6 +267,31 @@ def older_files(folder: Path) -> dict[str, bytes]:
     """All that a model folder has in its folder `older`."""
     older = folder / OLDER
     return {path.relative_to(older).as_posix(): path.read_bytes() for path in older.rglob("*") if path.is_file()}
+
+
+def tables_to_keep(folder: Path) -> dict[str, bytes]:
+    """A file for the folder `older`: the tables that a model folder has, if any."""
+    tables = _read_tables(folder / TABLES)
+    return {} if tables is None else {_older_tables(tables.sha256): (folder / TABLES).read_bytes()}
+
+
+def replace_tables(folder: Path, tensors: Mapping[str, Any]) -> None:
+    """Write the tables of a model folder; it keeps those that it has.
+
+    Raises:
+        OutputError: the folder cannot be written
+    """
+    from safetensors.numpy import save
+
+    try:
+        for name, data in tables_to_keep(folder).items():
+            (folder / OLDER).mkdir(exist_ok=True)
+            (folder / OLDER / name).write_bytes(data)
+        partial = folder / f".{TABLES}-partial"
+        partial.write_bytes(save(dict(tensors)))
+        partial.replace(folder / TABLES)
+    except OSError as error:
+        raise OutputError(f"{folder}: {error.strerror or error}; give a folder that can be written") from error
 
 
 def replace_graphs(folder: Path, graphs: Mapping[str, bytes]) -> None:
@@ -287,7 +351,7 @@ def check_new_model(folder: Path, *, overwrite: bool) -> None:
     if not folder.is_dir() or (inside and RECIPE not in inside):
         raise OutputError(f"{folder}: is not a model folder, and will not be replaced by one; choose another -o")
     # A run has a recipe, too, and hours of work beside it.
-    others = sorted(inside - {RECIPE, WEIGHTS, GRAPHS, CARD, EXPERIMENTS, OLDER})
+    others = sorted(inside - {RECIPE, WEIGHTS, GRAPHS, CARD, EXPERIMENTS, TABLES, OLDER})
     others += sorted(str(path.relative_to(folder)) for path in (folder / GRAPHS).rglob("*") if not _is_graph(path))
     if others:
         raise OutputError(f"{folder}: has {others[0]} in it, which would be lost with the folder; choose another -o")

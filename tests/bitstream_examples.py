@@ -311,6 +311,10 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
         else:
             header[kind.name]["edges"] = list(header[kind.name]["edges"])
     header["weights_sha256"] = reader.header.weights_sha256.hex()
+    if reader.header.tables_sha256 is None:  # likewise
+        del header["tables_sha256"]
+    else:
+        header["tables_sha256"] = reader.header.tables_sha256.hex()
     header["domains"] = [{**entry, "groups": list(entry["groups"])} for entry in header["domains"]]
     if not header["lower"]:  # one stage, likewise
         del header["lower"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RAW = 0
 RANGE = 1
+"""Numbers of codings, of gains and of codes."""
 
 PRECISION = 12
 """Bits of the frequencies in a table; those of a context add up to `2 ** PRECISION`."""
@@ -189,7 +190,8 @@ def treble_context(band: int, num_bands: int, before: Sequence[int] | None, colu
 
 
 CODINGS: Mapping[int, Coding] = {RAW: Raw()}
-"""Of codes, by the number that a chunk has of them."""
+"""Of codes, by the number that a chunk has of them, as far as they need nothing else; `RANGE` needs the tables of a
+model, see `prediction`."""
 
 ENVELOPE_GAINS = GainKind(lowest=-3, count=9, absent=0, tables="band_gains.csv", context=envelope_context)
 """Of the bands that a model codes."""

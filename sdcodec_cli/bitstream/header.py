@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89SDC\r\n\x1a\n"
 VERSION_MAJOR = 1
-ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR = 1, 2, 2
-"""Minor versions of streams with an envelope, with treble, and of several stages; others are of version 1.0."""
+ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR, TABLES_MINOR = 1, 2, 2, 3
+"""Minor versions of streams with an envelope, with treble, of several stages, and with range-coded codes; others are of
+version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
+RANGE_CODED = 1 << 1
+"""Bit of the required features: codes may be range-coded, with tables that the header names."""
 STAGES = 1 << 2
 """Bit of the required features: there are streams of several stages."""
-KNOWN_FEATURES = MULTICHANNEL | STAGES
+KNOWN_FEATURES = MULTICHANNEL | RANGE_CODED | STAGES
 
 MAX_BODY_BYTES = 65_536
 MAX_RATE = 1_000_000
@@ -65,6 +68,7 @@ CODED_CHANNELS = 15
 GAIN = 17
 DOMAINS = 19
 SEGMENT_FRAMES = 21
+TABLES_SHA256 = 23
 STAGE_TABLE = 25
 ORIGINAL_SAMPLES = 2
 ENCODER = 4
@@ -76,9 +80,10 @@ KNOWN_FIELDS = {
     *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
     *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG, ENVELOPE),
     TREBLE,
+    TABLES_SHA256,
     STAGE_TABLE,
 }
-OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, STAGE_TABLE}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, TABLES_SHA256, STAGE_TABLE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +223,8 @@ class Header:
     lower: tuple[LowerModel, ...] = ()
     """Models of the stages below the last one, which is `model`; none where there is one stage. An envelope is that of
     the first, and treble there is none then."""
+    tables_sha256: bytes | None = None
+    """32 bytes: SHA-256 of the tables that codes may be range-coded with; None where all are raw."""
 
     def __post_init__(self) -> None:
         _check_range("number of stages", len(self.stages), 1, MAX_STAGES)  # of which each checks itself
@@ -245,6 +252,8 @@ class Header:
         first = self.stages[0]
         if self.treble and not treble_fits(self.treble.edges, first.sample_rate, first.hop_length):
             raise ValueError(f"treble cannot be made from {self.treble.edges[0]} to {self.treble.edges[-1]} Hz")
+        if self.tables_sha256 is not None and len(self.tables_sha256) != 32:
+            raise ValueError(f"tables_sha256 must be 32 bytes, got {len(self.tables_sha256)}")
         _check_text("encoder", self.encoder, max_bytes=255)
         for key, value in self.tags.items():
             if not re.fullmatch(r"[ -<>-~]{1,64}", key):
@@ -371,13 +380,21 @@ def encode_header(header: Header) -> bytes:
         fields.append((ENVELOPE, _encode_layout(header.envelope)))
     if header.treble:
         fields.append((TREBLE, _encode_layout(header.treble)))
+    if header.tables_sha256 is not None:
+        fields.append((TABLES_SHA256, header.tables_sha256))
     if header.lower:
         fields.append((STAGE_TABLE, _encode_stages(header)))
     body = b"".join(varint(tag) + varint(len(value)) + value for tag, value in fields)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"the header takes {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed; shorten the tags")
     required = MULTICHANNEL * (header.coded_channels > 1) | STAGES * bool(header.lower)
-    minors = (STAGES_MINOR, header.lower), (TREBLE_MINOR, header.treble), (ENVELOPE_MINOR, header.envelope)
+    required |= RANGE_CODED * (header.tables_sha256 is not None)
+    minors = (
+        (TABLES_MINOR, header.tables_sha256),
+        (STAGES_MINOR, header.lower),
+        (TREBLE_MINOR, header.treble),
+        (ENVELOPE_MINOR, header.envelope),
+    )
     minor = next((minor for minor, found in minors if found), 0)
     head = MAGIC + bytes([VERSION_MAJOR, minor]) + required.to_bytes(2, "little") + bytes(2)
     head += len(body).to_bytes(4, "little") + body
@@ -423,6 +440,8 @@ def read_header(source: Source, name: str) -> StoredHeader:
             raise ValueError("the feature bits do not match the coded channels")
         if bool(required & STAGES) != bool(header.lower):
             raise ValueError("the feature bits do not match the stages")
+        if bool(required & RANGE_CODED) != (header.tables_sha256 is not None):
+            raise ValueError("the feature bits do not match the tables")
     except ValueError as error:
         raise CorruptStream(f"{name}: the header makes no sense: {error}") from None
     return StoredHeader(header, version, num_bytes)
@@ -484,6 +503,7 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
         envelope=_parse_layout(Cursor(fields[ENVELOPE][0])) if ENVELOPE in fields else None,
         treble=_parse_layout(Cursor(fields[TREBLE][0])) if TREBLE in fields else None,
         lower=lower,
+        tables_sha256=fields[TABLES_SHA256][0] if TABLES_SHA256 in fields else None,
     )
 
 

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import zlib
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from .codings import CODINGS, ENVELOPE_GAINS, TREBLE_GAINS, GainKind
+from ..errors import UnsupportedStream
+from .codings import CODINGS, ENVELOPE_GAINS, RANGE, TREBLE_GAINS, GainKind
 from .header import GainLayout, Header, StreamKey, read_header
 from .scanner import Scanner, SegmentAt, UnitAt
 from .segment import END_BYTES, ENVELOPE, INDEX, TREBLE, Chunk, End, EndUnit, Index, SegmentHead, parse_gains
@@ -22,7 +26,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..prediction import CodeTables
+
 MAX_PROBLEMS = 1000
+
+TOGETHER = 16
+"""Segments of range-coded codes of a file that are decoded at once, which is quicker; of a pipe it is one."""
 
 ProblemKind = Literal["chunk", "envelope", "treble", "gap", "order", "truncated", "damage", "block", "junk", "more"]
 """chunk: codes of a stream are lost in one segment. envelope: so are its band gains. treble: so is what is above its
@@ -56,8 +65,12 @@ class Segment:
     `num_codebooks` where the upper layer groups are damaged or left out."""
     silent: frozenset[StreamKey]
     removed: frozenset[StreamKey]
+    num_codebooks: Mapping[StreamKey, int] = field(default_factory=dict)
+    """Intact codebooks of each stream that has any, decoded or not."""
     num_bytes: Mapping[StreamKey, int] = field(default_factory=dict)
-    """Bytes that `codes` takes in the stream."""
+    """Bytes that they take in the stream."""
+    raw_bytes: Mapping[StreamKey, int] = field(default_factory=dict)
+    """Bytes that they would take if they were raw."""
     gains: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     """Of channels that have an envelope here: `[B, n]` in steps, see `Header.envelope`."""
     gains_bytes: int = 0
@@ -66,6 +79,18 @@ class Segment:
     """Of channels that have something above the model's band here: `[B, n]` in steps, see `Header.treble`."""
     treble_bytes: int = 0
     """Bytes that they take in the stream."""
+
+
+@dataclass(frozen=True)
+class _Undecoded:
+    """A segment, without its codes."""
+
+    head: SegmentHead
+    segment: Segment
+    chunks: Mapping[int, list[tuple[Chunk, bytes]]]
+    """By stream: those that are intact as bytes, from the base up."""
+    damaged: set[int]
+    """Streams of which chunks are damaged."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +139,13 @@ class Reader:
     """
 
     def __init__(self, fo: BinaryIO, name: str = "-") -> None:
-        self._source = Source(fo)
+        self._source, self._name = Source(fo), name
         stored = read_header(self._source, name)
         self.header: Header = stored.header
         self.version: tuple[int, int] = stored.version
         """(major, minor) version of the format."""
+        self.tables: CodeTables | None = None
+        """What codes are decoded with that are range-coded; to be set before these are asked for."""
         self.problems: list[Problem] = []
         """In the order in which they were found, each once."""
         self._first_unit = stored.num_bytes
@@ -133,13 +160,30 @@ class Reader:
         return self._source.bytes_read
 
     def segments(
-        self, start_frame: int = 0, stop_frame: int | None = None, domains: Collection[str] | None = None
+        self,
+        start_frame: int = 0,
+        stop_frame: int | None = None,
+        domains: Collection[str] | None = None,
+        *,
+        decode: bool = True,
     ) -> Iterator[Segment]:
         """The segments that touch frames `start_frame` to `stop_frame`, in order, as far as they are not lost.
 
         Codes are read for the wanted `domains` only, all by default. A segment of which the head is intact is
         returned even if all its codes are damaged. Input that cannot seek can be gone through once.
+
+        Without `decode`, segments have no codes, no tables are needed, and of chunks only the checksums are checked.
+
+        Raises:
+            UnsupportedStream: there are no `tables`, or other ones than the stream needs
         """
+        if decode and self.header.tables_sha256 != (self.tables.sha256 if self.tables else None):
+            needed = self.header.tables_sha256
+            if needed is not None:
+                raise UnsupportedStream(
+                    f"{self._name}: its codes need the tables {needed.hex()[:8]}... of {self.header.model}, which are "
+                    "not here; name the model that it was made with (--model DIR)"
+                )
         names = [entry.name for entry in self.header.domains]
         for name in domains or ():
             if name not in names:
@@ -147,9 +191,16 @@ class Reader:
         if self._source.oldest > self._first_unit:
             raise ValueError("the input cannot seek, so its segments can be read only once")
         wanted = [stream for stream, (_, name) in enumerate(self.header.streams) if domains is None or name in domains]
-        return self._segments(_Range(start_frame, stop_frame), wanted)
+        found = self._segments(_Range(start_frame, stop_frame), wanted)
+        return self._decoded(found) if decode else (each.segment for each in found)
 
-    def _segments(self, frames: _Range, wanted: list[int]) -> Iterator[Segment]:
+    def _decoded(self, found: Iterator[_Undecoded]) -> Iterator[Segment]:
+        """Segments with their codes; those of range-coded streams several at once."""
+        together = 1 if self.header.tables_sha256 is None or self._source.size is None else TOGETHER
+        while block := list(itertools.islice(found, together)):
+            yield from self._with_codes(block)
+
+    def _segments(self, frames: _Range, wanted: list[int]) -> Iterator[_Undecoded]:
         place = self._seek(frames.start)
         intact = place.offset  # A search after damage starts here: everything before is known to be intact.
         damage: tuple[int, int] | None = None
@@ -189,13 +240,7 @@ class Reader:
                     return
                 gains = self._gains(found)
                 if head.stop_frame > frames.start:
-                    yield replace(
-                        self._segment(found, wanted),
-                        gains=gains.of[ENVELOPE],
-                        gains_bytes=gains.num_bytes[ENVELOPE],
-                        treble=gains.of[TREBLE],
-                        treble_bytes=gains.num_bytes[TREBLE],
-                    )
+                    yield self._segment(found, wanted, gains)
                 place = _Place(gains.stop, head.sequence + 1, head.stop_frame)
 
     @cached_property
@@ -221,48 +266,111 @@ class Reader:
 
     # --- codes
 
-    def _segment(self, found: SegmentAt, wanted: list[int]) -> Segment:
-        import numpy as np
-
+    def _segment(self, found: SegmentAt, wanted: list[int], gains: _Gains) -> _Undecoded:
         head, header = found.head, self.header
         keys = header.streams
-        groups: dict[int, list[NDArray[np.int64]]] = {stream: [] for stream in wanted}
+        chunks: dict[int, list[tuple[Chunk, bytes]]] = {stream: [] for stream in wanted}
         damaged: set[int] = set()
-        num_bytes = {keys[stream]: 0 for stream in wanted}
         offset = found.payload
         for chunk in head.chunks:
-            if chunk.stream in groups:
-                codes = self._codes(chunk, offset, head.num_frames) if chunk.stream not in damaged else None
-                if codes is None:
-                    damaged.add(chunk.stream)
+            if chunk.stream in chunks and chunk.stream not in damaged:
+                data = self._source.read(offset, chunk.num_bytes)
+                whole = len(data) == chunk.num_bytes and zlib.crc32(data) == chunk.crc32
+                if whole and self._knows(chunk):
+                    chunks[chunk.stream].append((chunk, data))
                 else:
-                    groups[chunk.stream].append(codes)
-                    num_bytes[keys[chunk.stream]] += chunk.num_bytes
+                    damaged.add(chunk.stream)
             offset += chunk.num_bytes
-        for stream in sorted(damaged):
-            self._report_chunk(head, stream, sum(len(codes) for codes in groups[stream]))
         stored = {chunk.stream for chunk in head.chunks}
-        return Segment(
+        segment = Segment(
             head.sequence,
             head.start_frame,
             head.num_frames,
-            codes={keys[stream]: np.concatenate(codes) for stream, codes in groups.items() if codes},
+            codes={},
             silent=frozenset(keys[stream] for stream in wanted if stream in head.silent),
             removed=frozenset(keys[stream] for stream in wanted if stream not in head.silent | stored),
-            num_bytes=num_bytes,
+            gains=gains.of[ENVELOPE],
+            gains_bytes=gains.num_bytes[ENVELOPE],
+            treble=gains.of[TREBLE],
+            treble_bytes=gains.num_bytes[TREBLE],
         )
+        return _Undecoded(head, self._counted(segment, head, chunks), chunks, damaged)
 
-    def _codes(self, chunk: Chunk, offset: int, num_frames: int) -> NDArray[np.int64] | None:
-        """Codes `[K, n]` of a chunk; None if they are damaged or in a coding that this version lacks."""
+    def _knows(self, chunk: Chunk) -> bool:
+        """Whether the coding of a chunk is one that this version has, for such codes."""
+        if chunk.coding != RANGE:
+            return chunk.coding in CODINGS
         entry = self.header.domain_of(chunk.stream)
-        data = self._source.read(offset, chunk.num_bytes)
-        if chunk.coding not in CODINGS or len(data) != chunk.num_bytes or zlib.crc32(data) != chunk.crc32:
-            return None
-        try:
-            shape = entry.groups[chunk.group], self.header.frames_in(entry, num_frames)
-            return CODINGS[chunk.coding].decode(data, shape, entry.codebook_size)
-        except ValueError:
-            return None
+        sizes = entry.name, entry.num_codebooks, entry.codebook_size
+        return self.header.tables_sha256 is not None and (self.tables is None or self.tables.fits(*sizes))
+
+    def _counted(
+        self, segment: Segment, head: SegmentHead, chunks: Mapping[int, Sequence[tuple[Chunk, bytes]]]
+    ) -> Segment:
+        """A segment with the numbers of what is intact in it."""
+        num_codebooks, num_bytes, raw_bytes = Counter[StreamKey](), Counter[StreamKey](), Counter[StreamKey]()
+        for stream, of_stream in chunks.items():
+            key, entry = self.header.streams[stream], self.header.domain_of(stream)
+            for chunk, data in of_stream:
+                num_codebooks[key] += entry.groups[chunk.group]
+                num_bytes[key] += len(data)
+                raw_bytes[key] += entry.chunk_bytes(chunk.group, self.header.frames_in(entry, head.num_frames))
+        return replace(segment, num_codebooks=num_codebooks, num_bytes=num_bytes, raw_bytes=raw_bytes)
+
+    def _with_codes(self, block: Sequence[_Undecoded]) -> Iterator[Segment]:
+        import numpy as np
+
+        keys = self.header.streams
+        for found, of_chunks in zip(block, self._codes(block), strict=True):
+            codes, intact = {}, {}
+            for stream, chunks in found.chunks.items():
+                groups = []
+                for chunk, _ in chunks:
+                    values = of_chunks[stream, chunk.group]
+                    if values is None:
+                        found.damaged.add(stream)
+                        break
+                    groups.append(values)
+                intact[stream] = chunks[: len(groups)]
+                if groups:
+                    codes[keys[stream]] = np.concatenate(groups)
+            for stream in sorted(found.damaged):
+                self._report_chunk(found.head, stream, len(codes.get(keys[stream], ())))
+            yield replace(self._counted(found.segment, found.head, intact), codes=codes)
+
+    def _codes(self, block: Sequence[_Undecoded]) -> list[dict[tuple[int, int], NDArray[np.int64] | None]]:
+        """Codes `[K, n]` of the chunks of segments, by stream and layer group; None for those that are damaged."""
+        codes: list[dict[tuple[int, int], NDArray[np.int64] | None]] = [{} for _ in block]
+        # Chunks of one channel of a segment, as far as they have one number of frames.
+        of_channels: dict[tuple[int, int, int], dict[tuple[str, int], bytes | NDArray[np.int64]]] = {}
+        for number, found in enumerate(block):
+            for stream, chunks in found.chunks.items():
+                channel, name = self.header.streams[stream]
+                entry = self.header.domain_of(stream)
+                num_frames = self.header.frames_in(entry, found.head.num_frames)
+                coded = of_channels.setdefault((number, channel, num_frames), {})
+                has_coded = any(chunk.coding == RANGE for chunk, _ in chunks)
+                for chunk, data in chunks:
+                    values = None
+                    if chunk.coding != RANGE:
+                        with contextlib.suppress(ValueError):
+                            shape = entry.groups[chunk.group], num_frames
+                            values = CODINGS[chunk.coding].decode(data, shape, entry.codebook_size)
+                    codes[number][stream, chunk.group] = values
+                    if has_coded:
+                        coded[name, chunk.group] = data if values is None else values
+        of_channels = {place: coded for place, coded in of_channels.items() if coded}
+        if of_channels:
+            from ..prediction import Coded
+
+            assert self.tables is not None  # or `segments` has raised an error
+            groups = {entry.name: entry.groups for entry in self.header.domains}
+            given = [Coded(num_frames, coded) for (_, _, num_frames), coded in of_channels.items()]
+            numbers = {key: stream for stream, key in enumerate(self.header.streams)}
+            for (number, channel, _), decoded in zip(of_channels, self.tables.decode(given, groups), strict=True):
+                for (name, group), values in decoded.items():
+                    codes[number][numbers[channel, name], group] = values
+        return codes
 
     def _gains(self, found: SegmentAt) -> _Gains:
         """Gains of the channels of a segment, which follow it.

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .codings import CODINGS, ENVELOPE_GAINS, RANGE, RAW, TREBLE_GAINS, GainKind
@@ -34,30 +35,67 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..prediction import CodeTables
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A segment that is not written yet, with the gains that follow it."""
+
+    num_frames: int
+    silent: frozenset[int]
+    codes: Mapping[int, NDArray[np.integer[Any]]]
+    """By stream, `[K, n]`."""
+    envelopes: Sequence[GainsUnit]
+    trebles: Sequence[GainsUnit]
+
 
 class Writer:
     """Writes the header at once, then one segment per `write`, then index and end with `close`.
 
     `fo` is only written to, and not closed. Memory grows by 10 bytes per segment, for the index.
+
+    Args:
+        fo: where the stream goes
+        header: of the stream
+        tables: what codes are range-coded with where that takes fewer bytes, if the header names any
+        together: segments that are coded at once, which is quicker; up to so many wait before they are written
+
+    Raises:
+        ValueError: these are not the tables that the header names
     """
 
-    def __init__(self, fo: BinaryIO, header: Header) -> None:
+    def __init__(self, fo: BinaryIO, header: Header, *, tables: CodeTables | None = None, together: int = 1) -> None:
+        if header.tables_sha256 != (tables.sha256 if tables else None):
+            raise ValueError("the tables are not those that the header names")
         self._fo = fo
         self._header = header
+        self._tables, self._together = tables, together
+        self._waiting: list[_Waiting] = []
+        self._num_segments = 0
         self._streams = {key: number for number, key in enumerate(header.streams)}
         self._offsets = array("Q")
         self._frames = array("H")
+        self._starts = 0  # frame of the first segment that waits
         self._next_frame = 0
         self._closed = False
         self.bytes_written = 0
         """All bytes so far."""
         self.payload_bytes = 0
         """Bytes so far that hold codes and gains."""
+        self.saved_bytes = 0
+        """Bytes that raw codes would have taken more so far."""
         self.gains_bytes = 0
         """Bytes so far that hold gains of envelopes."""
         self.treble_bytes = 0
         """Bytes so far that hold gains of treble."""
         self._write(encode_header(header))
+
+    @property
+    def saved_percent(self) -> float:
+        """The same, in percent of what raw codes would have taken."""
+        codes_bytes = self.payload_bytes - self.gains_bytes - self.treble_bytes + self.saved_bytes
+        return 100 * self.saved_bytes / max(1, codes_bytes)
 
     def write(
         self,
@@ -85,29 +123,83 @@ class Writer:
         arrays = {self._streams[key]: np.asarray(value) for key, value in codes.items() if value is not None}
         num_frames = self._num_frames(arrays, num_frames)
         silent = frozenset(self._streams[key] for key, value in codes.items() if value is None)
-        payload: dict[tuple[int, int], bytes] = {}
         for stream, array_ in arrays.items():
-            for group, data in enumerate(_pack_groups(array_, self._header.domain_of(stream))):
-                payload[group, stream] = data
+            _check_codes(array_, self._header.domain_of(stream))
         envelopes = self._units(gains, num_frames, self._header.envelope, ENVELOPE_GAINS, "an envelope")
         trebles = self._units(treble, num_frames, self._header.treble, TREBLE_GAINS, "treble")
-        order = sorted(payload)
-        chunks = tuple(
-            Chunk(stream, group, RAW, len(payload[group, stream]), zlib.crc32(payload[group, stream]))
-            for group, stream in order
-        )
-        head = SegmentHead(len(self._offsets), self._next_frame, num_frames, silent, chunks)
-        self._offsets.append(self.bytes_written)
-        self._frames.append(num_frames)
+        self._waiting.append(_Waiting(num_frames, silent, arrays, envelopes, trebles))
+        self._num_segments += 1
         self._next_frame += num_frames
-        self._write(encode_segment(head, self._header) + b"".join(payload[place] for place in order))
-        self.payload_bytes += head.payload_bytes
-        for kind, units in ((ENVELOPE, envelopes), (TREBLE, trebles)):
-            self._write(b"".join(encode_unit(kind, encode_gains(unit)) for unit in units))
-        gains_bytes, treble_bytes = (sum(len(unit.data) for unit in units) for units in (envelopes, trebles))
-        self.gains_bytes += gains_bytes
-        self.treble_bytes += treble_bytes
-        self.payload_bytes += gains_bytes + treble_bytes
+        if len(self._waiting) >= self._together:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write the segments that wait."""
+        coded = self._range_coded()
+        for number, segment in enumerate(self._waiting):
+            payload: dict[tuple[int, int], tuple[int, bytes]] = {}
+            for stream, codes in segment.codes.items():
+                for group, raw in enumerate(_pack_groups(codes, self._header.domain_of(stream))):
+                    data = coded.get((number, stream, group), raw)
+                    payload[group, stream] = (RANGE, data) if len(data) < len(raw) else (RAW, raw)
+                    self.saved_bytes += len(raw) - len(payload[group, stream][1])
+            order = sorted(payload)
+            chunks = tuple(
+                Chunk(stream, group, coding, len(data), zlib.crc32(data))
+                for group, stream in order
+                for coding, data in [payload[group, stream]]
+            )
+            start = self._starts
+            self._starts += segment.num_frames
+            head = SegmentHead(len(self._offsets), start, segment.num_frames, segment.silent, chunks)
+            self._offsets.append(self.bytes_written)
+            self._frames.append(segment.num_frames)
+            self._write(encode_segment(head, self._header) + b"".join(payload[place][1] for place in order))
+            self.payload_bytes += head.payload_bytes
+            for kind, units in ((ENVELOPE, segment.envelopes), (TREBLE, segment.trebles)):
+                self._write(b"".join(encode_unit(kind, encode_gains(unit)) for unit in units))
+            gains_bytes, treble_bytes = (
+                sum(len(unit.data) for unit in units) for units in (segment.envelopes, segment.trebles)
+            )
+            self.gains_bytes += gains_bytes
+            self.treble_bytes += treble_bytes
+            self.payload_bytes += gains_bytes + treble_bytes
+        self._waiting.clear()
+
+    def _range_coded(self) -> dict[tuple[int, int, int], bytes]:
+        """Chunks of the segments that wait, by segment, stream and group, as far as tables are for their codes.
+
+        They are decoded again, and left out should other codes come of that.
+        """
+        import numpy as np
+
+        from ..prediction import Coded
+
+        if self._tables is None:
+            return {}
+        streams, numbers = self._header.streams, self._streams
+        of_channels: dict[tuple[int, int, int], dict[str, NDArray[np.int64]]] = {}
+        for number, segment in enumerate(self._waiting):
+            for stream, codes in segment.codes.items():
+                entry = self._header.domain_of(stream)
+                if self._tables.fits(entry.name, entry.num_codebooks, entry.codebook_size):
+                    place = number, streams[stream][0], codes.shape[1]
+                    of_channels.setdefault(place, {})[entry.name] = codes.astype(np.int64)
+        given = [Coded(place[2], codes) for place, codes in of_channels.items()]
+        groups = {entry.name: entry.groups for entry in self._header.domains}
+        found = self._tables.encode(given, groups)
+        again = self._tables.decode(
+            [Coded(each.num_frames, data) for each, data in zip(given, found, strict=True)], groups
+        )
+        chunks = {}
+        for place, data, back in zip(of_channels, found, again, strict=True):
+            number, channel, _ = place
+            for (name, group), each in data.items():
+                first, decoded = sum(groups[name][:group]), back[name, group]
+                codes = of_channels[place][name][first : first + groups[name][group]]
+                if decoded is not None and np.array_equal(codes, decoded):
+                    chunks[number, numbers[channel, name], group] = each
+        return chunks
 
     def close(self, original_samples: int) -> None:
         """Write index and end. `original_samples` per channel, at the original rate; a decoder returns so many."""
@@ -116,6 +208,7 @@ class Writer:
         end = End(self._next_frame, original_samples)
         if original_samples < 0 or not samples_fit(end, self._header):
             raise ValueError(f"{self._next_frame} frames do not hold {original_samples} samples")
+        self._flush()
         self._closed = True
         index_offset = self.bytes_written
         self._write(encode_unit(INDEX, encode_index(self._offsets, self._frames)))
@@ -161,7 +254,7 @@ class Writer:
                 ((coding, kind.codings[coding].encode(values, kind.count)) for coding in (RANGE, RAW)),
                 key=lambda coded: len(coded[1]),
             )
-            units.append(GainsUnit(len(self._offsets), channel, coding, data))
+            units.append(GainsUnit(self._num_segments, channel, coding, data))
         return units
 
     def _write(self, data: bytes) -> None:
@@ -171,19 +264,22 @@ class Writer:
         self.bytes_written += len(data)
 
 
-def _pack_groups(codes: NDArray[Any], entry: DomainEntry) -> list[bytes]:
-    """The chunk of each layer group of codes `[K, n]`."""
+def _check_codes(codes: NDArray[Any], entry: DomainEntry) -> None:
+    """`ValueError` unless these can be codes `[K, n]` of a domain."""
     if codes.dtype.kind not in "iu":
         raise ValueError(f"codes must be integers, got {codes.dtype} for {entry.name}")
     if int(codes.min(initial=0)) < 0 or int(codes.max(initial=0)) >= entry.codebook_size:
         raise ValueError(f"codes of {entry.name} must be 0 to {entry.codebook_size - 1}")
+    if len(codes) not in [sum(entry.groups[: count + 1]) for count in range(len(entry.groups))]:
+        raise ValueError(f"{entry.name} has layer groups of {entry.groups} codebooks, got {len(codes)} codebooks")
+
+
+def _pack_groups(codes: NDArray[Any], entry: DomainEntry) -> list[bytes]:
+    """The raw chunk of each layer group of codes `[K, n]`."""
     chunks = []
     first = 0
     for num_codebooks in entry.groups:
-        if first == len(codes):
-            break
-        chunks.append(CODINGS[RAW].encode(codes[first : first + num_codebooks], entry.codebook_size))
+        if first < len(codes):
+            chunks.append(CODINGS[RAW].encode(codes[first : first + num_codebooks], entry.codebook_size))
         first += num_codebooks
-    if not chunks or first != len(codes):
-        raise ValueError(f"{entry.name} has layer groups of {entry.groups} codebooks, got {len(codes)} codebooks")
     return chunks

@@ -54,6 +54,7 @@ def _show_one(report: FileReport) -> None:
         *(("stage", _lower(lower)) for lower in reversed(report.lower)),
         ("size", f"{num_bytes(report.num_bytes)}, {report.file_bitrate:.2f} kbit/s"),
         ("payload", f"{num_bytes(report.payload_bytes)}, {report.bitrate:.2f} kbit/s"),
+        *((("codes", _saved(report)),) if report.saved is not None else ()),
         *((name, _gains(found)) for name, found in gains if found),
         ("gain", f"{report.gain_db:+.1f} dB before coding"),
         ("segments", f"{report.num_segments} of up to {report.segment_frames / report.frame_rate:g} s"),
@@ -96,6 +97,11 @@ def _lower(report: LowerModelReport) -> str:
     return (
         f"{report.model} decodes what is below {report.sample_rate / 2000:g} kHz, weights {report.weights_sha256[:8]}"
     )
+
+
+def _saved(report: FileReport) -> str:
+    tables = f"range-coded, {report.saved:.1f} % smaller than raw; tables {(report.tables_sha256 or '')[:8]}"
+    return tables if report.codes_checked else f"{tables}, which are not here: only checksums were checked"
 
 
 def _gains(report: GainsReport) -> str:

@@ -480,6 +480,54 @@ def average(
     console.result(report)
 
 
+@app.command()
+def tables(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|DIR",
+            help="Model, by its name in `sdc models list` or by its folder, into which the tables go.",
+            autocompletion=complete_model,
+            show_default=False,
+        ),
+    ],
+    data_root: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="What sdc train takes, after sdc data scan.", show_default=False),
+    ],
+    minutes: Annotated[
+        float, typer.Option(metavar="M", min=1, max=6000, help="Of audio whose codes the tables are made of.")
+    ] = 60,
+    passes: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Over these codes.")] = 6,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the mixtures and the networks.")] = 0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Make the tables with which files of a model take fewer bytes, and put them into its folder.
+
+    They say how likely each code is after those before it; what is decoded stays the same. Files name the tables they
+    were made with: a folder keeps those that are replaced. A new model begins without, and its codes are stored raw.
+
+    Example: sdc models tables mine --data-root corpus
+    """
+    require("train", "sdc models tables")
+    console = Console(quiet=quiet, json=json)
+
+    from ..engine.train.code_tables import make_tables
+
+    with console.progress(model, unit="%") as progress:
+        result = make_tables(
+            model, data_root, minutes=minutes, passes=passes, seed=seed, report=console.say, progress=progress
+        )
+    for name, bits in result.bits.items():
+        console.say(f"{name}: {', '.join(f'{each:.2f}' for each in bits)} bits a code, raw {result.raw_bits[name]}")
+    console.say(
+        f"{result.folder}: has tables {result.tables_sha256[:8]} now, {num_bytes(result.size_bytes)}; codes of audio "
+        f"that was held out take {100 * result.saved:.1f} % fewer bytes"
+    )
+    console.result(result)
+
+
 def _card(imported: Imported, source: Path) -> str:
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     return (

@@ -19,6 +19,7 @@ from ..audio.bands import SHARE
 from ..bitstream import GainLayout
 from ..errors import ModelError
 from ..families import of
+from ..prediction import CodeTables
 from ..recipe import MAX_EFFORT
 from ..runtime import CascadeModel, CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
@@ -173,10 +174,21 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         self._effort = model.effort
         self._entry, self._load = entry, load
         self._older = () if entry is None else entry.decodes
+        self._tables: dict[bytes | None, CodeTables | None] = {}
 
     def decodes_older(self, weights_sha256: bytes) -> bool:
         """Whether these are weights that the model has replaced, whose files the codec decodes."""
         return weights_sha256 in self._older
+
+    def tables(self, sha256: bytes | None = None) -> CodeTables | None:
+        """The tables that its codes are range-coded with; with a hash those of a file. None if it has none.
+
+        Raises:
+            ModelError: they cannot be read
+        """
+        if sha256 not in self._tables:
+            self._tables[sha256] = None if self._entry is None else self._entry.tables(sha256)
+        return self._tables[sha256]
 
     def decoder_for(self, weights_sha256: bytes) -> Codec:
         """What decodes files made with these weights: a decoder that the model keeps for them, else the codec itself.

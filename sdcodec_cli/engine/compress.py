@@ -42,6 +42,9 @@ from .stream import SEGMENT_FRAMES, CodedSegment
 MAX_TAG_BYTES = 2**15
 """Of the texts of all tags together; a header holds twice that in all."""
 
+TOGETHER = 16
+"""Segments of a file that are range-coded at once."""
+
 MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
 """Tag that says what each of more than two coded channels is for; FLAC files have it, too."""
 
@@ -65,6 +68,8 @@ class CompressResult:
     """Of the envelope alone, in kbit/s."""
     treble_bitrate: float
     """Of the treble alone, in kbit/s."""
+    saved_percent: float
+    """Bytes that range coding saves of those that raw codes would take, in percent."""
     overhead_percent: float
     """Bytes that are neither codes nor gains, in percent of those that are."""
     times_real_time: float
@@ -163,7 +168,9 @@ def compress(
         )
         active_frames = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
-            writer = Writer(file, header)
+            # What is waited for at the other end of a pipe is written as soon as it is known.
+            together = 1 if str(target) == "-" else TOGETHER
+            writer = Writer(file, header, tables=codec.tables(), together=together)
             active = codec.domains if domains == "all" else None
             encoders = [
                 codec.stream_encoder(
@@ -203,6 +210,7 @@ def compress(
         payload_bitrate=writer.payload_bytes * 8 / 1000 / seconds,
         envelope_bitrate=writer.gains_bytes * 8 / 1000 / seconds,
         treble_bitrate=writer.treble_bytes * 8 / 1000 / seconds,
+        saved_percent=writer.saved_percent,
         overhead_percent=100 * (writer.bytes_written - writer.payload_bytes) / max(1, writer.payload_bytes),
         times_real_time=seconds / (time.monotonic() - began),
         effort=codec.effort,
@@ -229,6 +237,7 @@ def stream_header(
     treble: GainLayout | None = None,
 ) -> Header:
     """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
+    tables = codec.tables()
     return Header(
         model=codec.name,
         weights_sha256=codec.weights_sha256,
@@ -246,6 +255,7 @@ def stream_header(
         tags=dict(tags or {}),
         envelope=envelope,
         treble=treble,
+        tables_sha256=tables.sha256 if tables else None,
         lower=tuple(
             LowerModel(
                 model=stage.name,

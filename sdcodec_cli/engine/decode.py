@@ -111,6 +111,8 @@ def decode(
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
         model = (codec(header) if callable(codec) else codec).decoder_for(header.weights_sha256)
+        if header.tables_sha256 is not None:
+            reader.tables = model.tables(header.tables_sha256)
         header = _as_far_as(header, model)
         _check_shape(name, header, model)
         if not force_model:

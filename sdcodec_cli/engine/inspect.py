@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..bitstream import GainLayout, Header, Problem, Reader, StreamKey
-from ..errors import InputError
+from ..errors import InputError, SdcError
+from ..prediction import CodeTables
+from ..zoo import find
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,8 @@ class StreamReport:
     num_codebooks: int
     codebook_size: int
     num_bytes: int
+    raw_bytes: int
+    """Bytes that the codes would take if they were not range-coded."""
     bitrate: float
     """Of the codes, in kbit/s, over the whole duration."""
     active: float
@@ -110,6 +114,12 @@ class FileReport:
     """Of all bytes, in kbit/s."""
     overhead: float | None
     """Other bytes in percent of these; None if there are none."""
+    tables_sha256: str | None
+    """Of the tables that codes are range-coded with, in hexadecimal; None if all are raw."""
+    codes_checked: bool
+    """Whether every code was decoded; without these tables only checksums are checked."""
+    saved: float | None
+    """Bytes that range coding saves, in percent of raw codes; None without such tables."""
     streams: tuple[StreamReport, ...]
     envelope: GainsReport | None
     """What the decoded mix lacks in bands; None if the stream does not have that."""
@@ -123,8 +133,9 @@ def inspect(source: str | Path | BinaryIO) -> FileReport:
     """Read all of a stream, checking every checksum and code, and report what is in it.
 
     `source` is a path, `-` for standard input, or a binary input, which need not be able to seek and is not closed.
-    Raises `InputError` for a path that cannot be read, and `NotAStream`, `UnsupportedStream` or `CorruptStream` if the
-    header is not usable.
+    Tables that codes are range-coded with are those of the zoo's model of that name; without them only checksums of the
+    codes are checked. Raises `InputError` for a path that cannot be read, and `NotAStream`, `UnsupportedStream` or
+    `CorruptStream` if the header is not usable.
     """
     if str(source) == "-":
         return replace(_report(sys.stdin.buffer, "stdin"), name="-")
@@ -144,15 +155,19 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
     num_segments = num_frames = 0
     gains, treble = Counter[str](), Counter[str]()
     stored: Counter[StreamKey] = Counter()
+    raw: Counter[StreamKey] = Counter()
+    reader.tables = _tables_for(header)
+    can_decode = header.tables_sha256 is None or reader.tables is not None
     states = {key: Counter[str]() for key in header.streams}
-    for segment in reader.segments():
+    for segment in reader.segments(decode=can_decode):
         num_segments += 1
         num_frames = segment.start_frame + segment.num_frames
         stored.update(segment.num_bytes)
+        raw.update(segment.raw_bytes)
         gains.update(units=len(segment.gains), num_bytes=segment.gains_bytes)
         treble.update(units=len(segment.treble), num_bytes=segment.treble_bytes)
         for key, counts in states.items():
-            if key in segment.codes:
+            if key in segment.num_codebooks:
                 counts["active"] += 1
             elif key in segment.silent:
                 counts["silent"] += 1
@@ -217,16 +232,30 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         bitrate=_bitrate(payload_bytes, duration),
         file_bitrate=_bitrate(reader.bytes_read, duration),
         overhead=100 * (reader.bytes_read - payload_bytes) / payload_bytes if payload_bytes else None,
-        streams=tuple(_streams(header, stored, states, num_segments, duration)),
+        tables_sha256=None if header.tables_sha256 is None else header.tables_sha256.hex(),
+        codes_checked=can_decode,
+        saved=None if header.tables_sha256 is None else 100 * (1 - stored.total() / max(1, raw.total())),
+        streams=tuple(_streams(header, stored, raw, states, num_segments, duration)),
         envelope=gains_report(header.envelope, gains),
         treble=gains_report(header.treble, treble),
         problems=tuple(reader.problems),
     )
 
 
+def _tables_for(header: Header) -> CodeTables | None:
+    """What a stream's codes are range-coded with, if its model is in the zoo and has them."""
+    if header.tables_sha256 is None:
+        return None
+    try:
+        return find(header.model).tables(header.tables_sha256)
+    except SdcError:  # no such model; nor is the folder of that name in the working directory one
+        return None
+
+
 def _streams(
     header: Header,
     stored: Mapping[StreamKey, int],
+    raw: Mapping[StreamKey, int],
     states: Mapping[StreamKey, Counter[str]],
     num_segments: int,
     duration: float,
@@ -244,6 +273,7 @@ def _streams(
                 num_codebooks=entry.num_codebooks,
                 codebook_size=entry.codebook_size,
                 num_bytes=stored[channel, domain],
+                raw_bytes=raw[channel, domain],
                 bitrate=_bitrate(stored[channel, domain], duration),
                 active=counts["active"] / max(num_segments, 1),
                 silent=counts["silent"] / max(num_segments, 1),

@@ -22,7 +22,7 @@ from ..errors import ModelError
 from ..families import of
 from .codec import Codec, load_codec
 from .codes import Codes
-from .compress import stream_header
+from .compress import TOGETHER, stream_header
 from .extend import extend_wav
 from .other_codecs import Opus, find_dac, find_encodec, fitted
 from .separate import separate_wav
@@ -203,7 +203,7 @@ class ModelCodec:
             envelope=codes.envelope.layout if codes.envelope else None,
             treble=codes.treble.layout if codes.treble else None,
         )
-        writer = Writer(io.BytesIO(), header)
+        writer = Writer(io.BytesIO(), header, tables=self.codec.tables(), together=TOGETHER)
         for start in range(0, frames, SEGMENT_FRAMES):
             stop = min(start + SEGMENT_FRAMES, frames)
             segment = {

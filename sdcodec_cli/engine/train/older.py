@@ -55,7 +55,7 @@ def take_over(replaced: Replaced, tensors: Weights) -> TakenOver:
         why = several if family.streams(entry.recipe) else "has no codes, so there are no files of it to decode"
         raise ModelError(f"{entry.folder}: {why}; leave --replaces out")
     made_with = (weights.sha256(stored), *entry.decodes)
-    older = zoo.older_files(entry.folder)
+    older = {**zoo.tables_to_keep(entry.folder), **zoo.older_files(entry.folder)}
     different = _first_difference(stored, tensors, family.decoding[0])
     if not replaced.keep:
         if different:
