@@ -13,10 +13,14 @@ from typing import Any, BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Segment, StreamKey, Writer
 from sdcodec_cli.bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from sdcodec_cli.bitstream.segment import ENVELOPE, TREBLE
+from sdcodec_cli.prediction import CodeTables
+
+from prediction_examples import frequencies, likely_codes, random_tensors, toy_tables
 
 Codes = Mapping[StreamKey, "NDArray[Any] | None"]
 Gains = Mapping[int, "NDArray[Any]"]
@@ -149,9 +153,10 @@ def write_example(
     samples: int = 0,
     gains: Sequence[Gains] | None = None,
     treble: Sequence[Gains] | None = None,
+    tables: CodeTables | None = None,
 ) -> Example:
     fo = io.BytesIO()
-    writer = Writer(fo, header)
+    writer = Writer(fo, header, tables=tables)
     starts = []
     gains, treble = gains or [{}] * len(lengths), treble or [{}] * len(lengths)
     for codes, num_frames, envelopes, trebles in zip(segments, lengths, gains, treble, strict=True):
@@ -213,15 +218,41 @@ def treble_example() -> Example:
     )
 
 
+def range_coded_tables() -> CodeTables:
+    """Of the first domain of `range_coded_header`; the other has no tables."""
+    return toy_tables(speech={})
+
+
+def range_coded_header(**changes: Any) -> Header:
+    domains = (
+        DomainEntry(name="speech", num_codebooks=3, codebook_size=16, groups=(2, 1)),
+        DomainEntry(name="sfx", num_codebooks=2, codebook_size=5, groups=(1, 1)),
+    )
+    tables = range_coded_tables().sha256
+    return example_header(**{"domains": domains, "segment_frames": 20, "tables_sha256": tables, **changes})
+
+
+def range_coded_example() -> Example:
+    """Likely codes, likely ones below unlikely ones, unlikely ones, a silent stream; the other domain is raw."""
+    header, tables = range_coded_header(), range_coded_tables()
+    segments = [random_codes(header, num_frames, seed=num_frames) for num_frames in (20, 19, 18, 5)]
+    likely = likely_codes(tables, "speech", (2, 1), 20)
+    segments[0] = {**segments[0], (0, "speech"): likely}
+    segments[1] = {**segments[1], (0, "speech"): np.concatenate([likely[:2, :19], segments[1][0, "speech"][2:]])}
+    segments[3] = {(0, "speech"): likely[:, :5], (0, "sfx"): None}  # type: ignore[dict-item]
+    return write_example(header, segments, [20, 19, 18, 5], samples=50_000, tables=tables)
+
+
 def write_golden(folder: Path) -> None:
-    """Make v1_treble anew, which is right only as long as no version of this package was released with it.
+    """Make v1_range_coded anew, which is right only as long as no version of this package was released with it.
 
     PYTHONPATH=.:tests python -c "import bitstream_examples as b; b.write_golden(b.Path('tests/data'))"
     """
-    example = treble_example()
-    (folder / "v1_treble.sdc").write_bytes(example.data)
-    content = as_json(*read_all(io.BytesIO(example.data)))
-    (folder / "v1_treble.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    example = range_coded_example()
+    (folder / "v1_range_coded.sdc").write_bytes(example.data)
+    save_file(frequencies() | random_tensors("speech"), folder / "v1_range_coded.safetensors")
+    content = as_json(*read_all(io.BytesIO(example.data), range_coded_tables()))
+    (folder / "v1_range_coded.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def long_example(num_segments: int = 6) -> Example:
@@ -273,8 +304,9 @@ def pipe(data: bytes, most: int = 1 << 30) -> BinaryIO:
     return cast(BinaryIO, Pipe(data, most))
 
 
-def read_all(fo: BinaryIO) -> tuple[Reader, list[Segment]]:
+def read_all(fo: BinaryIO, tables: CodeTables | None = None) -> tuple[Reader, list[Segment]]:
     reader = Reader(fo)
+    reader.tables = tables
     return reader, list(reader.segments())
 
 

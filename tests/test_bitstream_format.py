@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Writer, header, segment
+from sdcodec_cli.prediction import CodeTables
 
 from bitstream_examples import as_json, pipe, read_all, stream_name
 
@@ -22,7 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 DATA = ROOT / "tests" / "data"
 TABLES = {name: ROOT / "sdcodec_cli" / "bitstream" / f"{name}_gains.csv" for name in ("band", "treble")}
-GOLDEN = ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_damaged", "v1_envelope", "v1_treble"]
+WRITTEN = ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble", "v1_range_coded"]
+GOLDEN = [*WRITTEN, "v1_future_minor", "v1_damaged"]
 
 
 def fenced(language: str, number: int = 0) -> str:
@@ -284,9 +287,15 @@ def test_the_writer_still_produces_the_worked_example() -> None:
 def test_golden_files_decode_as_they_always_did(name: str) -> None:
     expected = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
     with (DATA / f"{name}.sdc").open("rb") as fo:
-        assert as_json(*read_all(fo)) == expected
+        assert as_json(*read_all(fo, tables_of(name))) == expected
         fo.seek(0)
-        assert as_json(*read_all(pipe(fo.read(), most=3))) == expected
+        assert as_json(*read_all(pipe(fo.read(), most=3), tables_of(name))) == expected
+
+
+def tables_of(name: str) -> CodeTables | None:
+    """Those of a golden file, which lie beside it."""
+    path = DATA / f"{name}.safetensors"
+    return CodeTables(load_file(path)) if path.is_file() else None
 
 
 @pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_envelope", "v1_treble"])
@@ -295,11 +304,10 @@ def test_golden_files_decode_the_same_with_a_decoder_written_from_the_document(n
     assert Slow((DATA / f"{name}.sdc").read_bytes()).decode() == expected
 
 
-@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble"])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_the_writer_still_produces_the_golden_files(name: str) -> None:
-    assert (
-        rewrite(json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))) == (DATA / f"{name}.sdc").read_bytes()
-    )
+    content = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    assert rewrite(content, tables_of(name)) == (DATA / f"{name}.sdc").read_bytes()
 
 
 def test_every_golden_file_is_tested() -> None:
@@ -314,14 +322,16 @@ def test_a_golden_file_of_a_later_minor_version_is_read_without_a_problem() -> N
         assert reader.problems == []
 
 
-def rewrite(content: dict[str, Any]) -> bytes:
+def rewrite(content: dict[str, Any], tables: CodeTables | None = None) -> bytes:
     fields = dict(content["header"])
     fields["weights_sha256"] = bytes.fromhex(fields["weights_sha256"])
     fields["domains"] = tuple(DomainEntry(**{**entry, "groups": tuple(entry["groups"])}) for entry in fields["domains"])
+    if "tables_sha256" in fields:
+        fields["tables_sha256"] = bytes.fromhex(fields["tables_sha256"])
     for name in {"envelope", "treble"} & fields.keys():
         fields[name] = GainLayout(**{**fields[name], "edges": tuple(fields[name]["edges"])})
     fo = io.BytesIO()
-    writer = Writer(fo, Header(**fields))
+    writer = Writer(fo, Header(**fields), tables=tables)
     keys = {stream_name(key): key for key in writer_streams(fields)}
     for part in content["segments"]:
         codes: dict[Any, Any] = {keys[name]: rows for name, rows in part["codes"].items()}

@@ -74,6 +74,9 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
         bitrate=5.4,
         file_bitrate=pytest.approx(size * 8 / 10 / 1000),
         overhead=pytest.approx(100 * (size - payload) / payload),
+        tables_sha256=None,
+        codes_checked=True,
+        saved=None,
         streams=(
             StreamReport(
                 channel=0,
@@ -83,6 +86,7 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
                 num_codebooks=12,
                 codebook_size=1024,
                 num_bytes=6000,
+                raw_bytes=6000,
                 bitrate=4.8,
                 active=0.8,
                 silent=0.2,
@@ -97,6 +101,7 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
                 num_codebooks=6,
                 codebook_size=1024,
                 num_bytes=750,
+                raw_bytes=750,
                 bitrate=0.6,
                 active=0.2,
                 silent=0.4,
@@ -122,6 +127,19 @@ def test_a_report_is_json() -> None:
     content = json.loads(json.dumps(dataclasses.asdict(report)))
     assert content["streams"][1]["domain"] == "sfx"
     assert content["problems"] == [{"kind": "truncated", "message": report.problems[0].message, "start_frame": 44}]
+
+
+def test_range_coded_codes_are_told_with_what_they_save() -> None:
+    report = inspect(io.BytesIO(range_coded_example().data))
+    assert report.tables_sha256 == range_coded_tables().sha256.hex()
+    speech, sfx = report.streams
+    assert speech.num_bytes < speech.raw_bytes
+    assert sfx.num_bytes == sfx.raw_bytes
+    assert report.saved == pytest.approx(
+        100 * (1 - (speech.num_bytes + sfx.num_bytes) / (speech.raw_bytes + sfx.raw_bytes))
+    )
+    assert not report.codes_checked  # the zoo has no model of this name
+    assert report.problems == ()
 
 
 def test_every_channel_has_its_own_streams() -> None:
