@@ -21,6 +21,8 @@ from bitstream_examples import (
     long_example,
     pipe,
     random_codes,
+    range_coded_example,
+    range_coded_tables,
     small_example,
     write_example,
 )
