@@ -97,7 +97,7 @@ class CodeTables:
         if name not in self._streams:
             return False
         most, size = self._streams[name]["order"].shape
-        return num_codebooks <= most and codebook_size == size
+        return bool(num_codebooks <= most and codebook_size == size)
 
     def encode(self, segments: Sequence[Coded[Integers]], groups: Groups) -> list[dict[Chunk, bytes]]:
         """Codes of segments as the bytes of their chunks.
@@ -128,7 +128,8 @@ class CodeTables:
     def bits(self, name: str, codes: Integers, groups: tuple[int, ...]) -> NDArray[np.float64]:
         """What codes `[B, K, F]` of segments of a stream cost by codebook, in bits, in the mean: `[K]`."""
         network = self._network((name,), groups)
-        return np.mean([network.bits(segment) for segment in codes], axis=0)
+        each: NDArray[np.float64] = np.mean([network.bits(segment) for segment in codes], axis=0)
+        return each
 
     def _networks(self, names: Collection[str], groups: Groups) -> list[_Network]:
         """The networks of some streams; those of one shape compute together."""
@@ -225,7 +226,8 @@ class _Layers:
 
     def added(self, places: Integers) -> Floats:
         """What codes add to sums of other codes: places `[r, n]` to `[r, n, M * H]`."""
-        return np.matmul(self.vectors[self._numbers, places], self.past)
+        added: Floats = np.matmul(self.vectors[self._numbers, places], self.past)
+        return added
 
     def queries(self, sums: Floats) -> Floats:
         """Sums of what codes added, `[r, n, H]`, to what entries are compared with, `[r, n, d]`."""
@@ -347,7 +349,8 @@ class _Network:
         """See `CodeTables.bits`; of one segment, `[K, F]`."""
         parts = np.empty((codes.shape[1], 2, 3, len(codes)), dtype=np.int64)
         self._put_parts(parts, codes, np.ones(len(codes), dtype=bool))
-        return np.log2(parts[:, :, 2] / parts[:, :, 1]).sum(1).mean(0)
+        bits: NDArray[np.float64] = np.log2(parts[:, :, 2] / parts[:, :, 1]).sum(1).mean(0)
+        return bits
 
     def _put_parts(self, parts: Integers, codes: Integers, there: NDArray[np.bool_]) -> None:
         """What a range coder needs of the codes of a segment `[R, F]`, into `[F, 2, 3, R]`."""
@@ -385,30 +388,27 @@ class _Network:
         coded = np.array([[isinstance(each, bytes) for each in row] for row in data])
         coder = RangeDecoder([each if isinstance(each, bytes) else b"" for row in data for each in row])
         places = np.zeros((len(self._entries), num_segments, int(num_frames.max())), dtype=np.int64)
-        for chunk, row in enumerate(data):
-            for segment, each in enumerate(row):
+        for own, row in zip(self._rows, data, strict=True):
+            for column, each in enumerate(row):
                 if isinstance(each, np.ndarray):
-                    rows = self._rows[chunk]
-                    places[rows, segment, : each.shape[1]] = np.take_along_axis(self._places[rows], each, 1)
+                    places[own, column, : each.shape[1]] = np.take_along_axis(self._places[own], each, 1)
         behind = np.arange(num_chunks)[:, None] % len(self._groups)
-        chunks_of = np.arange(num_chunks * num_segments).reshape(num_chunks, num_segments)
+        columns = np.arange(num_segments)
         past: list[Floats] = []
         for step in range(places.shape[2] + len(self._groups) - 1):
-            frames = step - behind
-            on = (frames >= 0) & (frames < num_frames)
-            frames = frames.clip(0, places.shape[2] - 1).repeat(num_segments, 1)[:, :num_segments]
+            frame = (step - behind).clip(0, places.shape[2] - 1)
+            on = (frame == step - behind) & (frame < num_frames)
+            off = ~(on & coded)
             sums = self._sums_of_past(past, num_segments)
             added = np.zeros((num_chunks, num_segments, self._num_lags * self._num_units), dtype=np.float32)
             for chunks, rows, layers in self._turns:
-                chunk, segment = np.nonzero((on & coded)[chunks])
-                where = rows[chunk], segment, frames[chunks[chunk], segment]
-                numbers = chunks_of[chunks[chunk], segment]
+                numbers = chunks[:, None] * num_segments + columns
                 queries = layers.queries(sums[chunks])
-                branch = np.zeros((len(chunks), num_segments), dtype=np.int64)
-                branch[chunk, segment] = coder.take(numbers, layers.branch_bounds(queries)[chunk, segment])
-                leaf = coder.take(numbers, layers.leaf_bounds(queries, branch)[chunk, segment])
-                places[where] = branch[chunk, segment] * self._num_leaves + leaf
-                now = layers.added(places[rows[:, None], np.arange(num_segments), frames[chunks]])
+                branch = _taken(coder, numbers, layers.branch_bounds(queries), off[chunks])
+                leaf = _taken(coder, numbers, layers.leaf_bounds(queries, branch), off[chunks])
+                where = rows[:, None], columns, frame[chunks]
+                places[where] = np.where(off[chunks], places[where], branch * self._num_leaves + leaf)
+                now = layers.added(places[where])
                 added[chunks] += now
                 sums[chunks] += now[..., : self._num_units]
             added[~on] = 0
@@ -418,13 +418,14 @@ class _Network:
             past = [*past[1 - self._num_lags :], added] if self._num_lags > 1 else [added]
         damaged = coder.damaged.reshape(num_chunks, num_segments)
         codes = np.take_along_axis(self._entries[:, None], places, -1)
-        for segment, number in enumerate(having):
+        for column, number in enumerate(having):
+            length = segments[number].num_frames
             yield (
                 number,
                 {
-                    key: None if damaged[chunk, segment] else codes[self._rows[chunk], segment, : num_frames[segment]]
-                    for chunk, key in enumerate(self._keys)
-                    if data[chunk][segment] is not None
+                    key: None if damaged[row, column] else codes[self._rows[row], column, :length]
+                    for row, key in enumerate(self._keys)
+                    if data[row][column] is not None
                 },
             )
 
@@ -436,3 +437,9 @@ class _Network:
         for lag in range(1, min(self._num_lags - 1, len(past)) + 1):
             sums += past[-lag][..., lag, :]
         return sums.reshape(-1, num_segments, self._num_units)
+
+
+def _taken(coder: RangeDecoder, chunks: NDArray[np.intp], bounds: Integers, off: NDArray[np.bool_]) -> Integers:
+    """The next value of each chunk, `[n, B]`; the first one, for no bits, where it is off."""
+    bounds[off] = np.arange(bounds.shape[-1]) > 0
+    return coder.take(chunks.ravel(), bounds.reshape(-1, bounds.shape[-1])).reshape(off.shape)
