@@ -11,6 +11,7 @@ import soundfile
 import torch
 
 from sdcodec_cli import zoo
+from sdcodec_cli.engine.bench import bench
 from sdcodec_cli.engine.codec import load_codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
@@ -115,6 +116,10 @@ def test_files_of_a_model_with_tables_are_smaller_and_sound_the_same(made: tuple
     for name in ("raw", "coded"):
         decode(tmp_path / f"{name}.sdc", {"mix": tmp_path / f"{name}.wav"}, codec=codec)
     assert (tmp_path / "raw.wav").read_bytes() == (tmp_path / "coded.wav").read_bytes()
+
+    speeds = bench(codec, seconds=0.5, repeats=1)
+    assert speeds.write is not None
+    assert speeds.read is not None
 
     # Of tables that are replaced, files decode still.
     zoo.replace_tables(model, other_tables(model))

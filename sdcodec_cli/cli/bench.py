@@ -144,6 +144,8 @@ def _show_coding(result: BenchResult) -> None:
         ("decode mix", result.decode_mix),
         ("decode one stem", result.decode_one),
         ("decode all stems", result.decode_all),
+        ("codes to bytes", result.write),
+        ("bytes to codes", result.read),
         ("separate", result.separate),
     ]
     rows = [(what, f"{speed:.1f}") for what, speed in speeds if speed is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import platform
 import time
 from collections.abc import Callable
@@ -11,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from ..audio import Wav
+from ..bitstream import Reader
 from ..runtime import CascadeModel, CodecModel, Model, SeparatorModel
 from .codec import Codec
 from .codes import Codes
 from .separate import separate_wav
 from .separator import Separator
 from .stream import BLOCK_FRAMES
+from .systems import ModelCodec
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class BenchResult:
     """One stem."""
     decode_all: float | None = None
     """All stems in one go."""
+    write: float | None = None
+    """Codes of all domains to the bytes of a file, range-coded; null for a model without tables. None of it is in the
+    numbers above."""
+    read: float | None = None
+    """The same bytes to codes."""
 
 
 def bench(
@@ -126,7 +134,23 @@ def _coding_speeds(codec: Codec, wav: Wav, speed: Callable[[Callable[[], object]
         "decode_mix": speed(lambda: decode("mix")),
         "decode_one": speed(lambda: decode(codec.domains[0])),
         "decode_all": speed(lambda: decode(*codec.domains)),
+        **_file_speeds(codec, codes, speed),
     }
+
+
+def _file_speeds(codec: Codec, codes: Codes, speed: Callable[[Callable[[], object]], float]) -> dict[str, float]:
+    """Speeds of range coding, if the model has tables."""
+    tables, system = codec.tables(), ModelCodec(codec)
+    if tables is None:
+        return {}
+    system.written(codes, file := io.BytesIO())
+
+    def read() -> object:
+        reader = Reader(io.BytesIO(file.getvalue()))
+        reader.tables = tables
+        return list(reader.segments())
+
+    return {"write": speed(lambda: system.written(codes, io.BytesIO())), "read": speed(read)}
 
 
 def _part_times(model: Model, in_torch: Model | None, repeats: int) -> tuple[PartTime, ...]:

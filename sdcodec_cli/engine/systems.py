@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
 from .. import zoo
 from ..audio import Wav, resampled
@@ -143,10 +143,12 @@ class ModelCodec:
 
     def __post_init__(self) -> None:
         self.name = self.codec.name
+        tables = self.codec.tables()
         self.identity = (
             f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}"
             f"{' fine' * bool(self.fine)}{'' if self.treble else ', no treble'}"
             f"{'' if self.texture else ', no texture'}"
+            f"{'' if tables is None else f', tables {tables.sha256.hex()}'}"
         )
 
     def encode(self, wav: Wav, domain: str | None = None, sample_rate: int | None = None) -> Codes:
@@ -189,8 +191,11 @@ class ModelCodec:
         frames: int = next(iter(codes.active.values())).shape[-1]
         return self.written(codes).payload_bytes * 8 / 1000 / (frames / self.codec.frame_rate)
 
-    def written(self, codes: Codes) -> Writer:
-        """The codes of one signal written as `sdc compress` writes them; the writer has counted the bytes."""
+    def written(self, codes: Codes, file: BinaryIO | None = None) -> Writer:
+        """The codes of one signal written as `sdc compress` writes them; the writer has counted the bytes.
+
+        They go into `file`, if there is one.
+        """
         frames: int = next(iter(codes.active.values())).shape[-1]
         num_codebooks = next(iter(codes.codes.values())).shape[-2]
         header = stream_header(
@@ -203,7 +208,7 @@ class ModelCodec:
             envelope=codes.envelope.layout if codes.envelope else None,
             treble=codes.treble.layout if codes.treble else None,
         )
-        writer = Writer(io.BytesIO(), header, tables=self.codec.tables(), together=TOGETHER)
+        writer = Writer(file or io.BytesIO(), header, tables=self.codec.tables(), together=TOGETHER)
         for start in range(0, frames, SEGMENT_FRAMES):
             stop = min(start + SEGMENT_FRAMES, frames)
             segment = {

@@ -40,7 +40,7 @@ class RangeEncoder:
         share = width // total
         self._steps.append((chunks, self._position[chunks], share * low))
         width = share * frequency
-        while (short := width < LOWEST).any():
+        while np.count_nonzero(short := width < LOWEST):
             width = np.where(short, width << WORD, width)
             self._position[chunks] += short
         self._width[chunks] = width
@@ -91,21 +91,21 @@ class RangeDecoder:
         self._position = np.full(len(chunks), STATE_WORDS)
         self._damaged = np.zeros(len(chunks), dtype=bool)
 
-    def take(self, chunks: NDArray[np.intp], bounds: Integers) -> Integers:
+    def take(self, chunks: NDArray[np.intp] | slice, bounds: Integers) -> Integers:
         """The next value of each of some chunks, `[C]`; `bounds` are sums of frequencies up to each, `[C, V + 1]`."""
         code, width = self._code[chunks], self._width[chunks]
         total = bounds[:, -1]
         share = width // total
         target = code // share
-        if (beyond := target >= total).any():
-            self._damaged[chunks[beyond]] = True
+        if np.count_nonzero(beyond := target >= total):
+            self._damaged[chunks] |= beyond
             target = np.minimum(target, total - 1)
         values: Integers = (bounds[:, 1:] <= target[:, None]).sum(-1)
-        rows = np.arange(len(chunks))
+        rows = np.arange(len(bounds))
         low = bounds[rows, values]
         width = share * (bounds[rows, values + 1] - low)
         code = np.minimum(code - share * low, width - 1)
-        while (short := width < LOWEST).any():
+        while np.count_nonzero(short := width < LOWEST):
             position = self._position[chunks]
             word = self._words[self._first[chunks] + np.minimum(position, self._num_words - 1)]
             code = np.where(short, code << WORD | word, code)

@@ -233,9 +233,9 @@ class _Layers:
         """Sums of what codes added, `[r, n, H]`, to what entries are compared with, `[r, n, d]`."""
         units = self._rounded(sums + self.biases[0], 0)
         for layer in (1, 2):
-            np.clip(units, 0, LARGEST, out=units)
+            np.minimum(np.maximum(units, 0, out=units), LARGEST, out=units)
             units = self._rounded(np.matmul(units, self.products[layer - 1]) + self.biases[layer], layer)
-        return np.clip(units, -LARGEST, LARGEST, out=units)
+        return np.minimum(np.maximum(units, -LARGEST, out=units), LARGEST, out=units)
 
     def branch_bounds(self, queries: Floats) -> Integers:
         """Sums of the frequencies before each branch, and of all, `[r, n, P + 1]`."""
@@ -399,18 +399,23 @@ class _Network:
             frame = (step - behind).clip(0, places.shape[2] - 1)
             on = (frame == step - behind) & (frame < num_frames)
             off = ~(on & coded)
+            some_off = bool(off.any())
             sums = self._sums_of_past(past, num_segments)
             added = np.zeros((num_chunks, num_segments, self._num_lags * self._num_units), dtype=np.float32)
             for chunks, rows, layers in self._turns:
-                numbers = chunks[:, None] * num_segments + columns
-                queries = layers.queries(sums[chunks])
-                branch = _taken(coder, numbers, layers.branch_bounds(queries), off[chunks])
-                leaf = _taken(coder, numbers, layers.leaf_bounds(queries, branch), off[chunks])
-                where = rows[:, None], columns, frame[chunks]
-                places[where] = np.where(off[chunks], places[where], branch * self._num_leaves + leaf)
+                # Most often all of them have a code, and need not be picked.
+                some = slice(None) if len(chunks) == num_chunks else chunks
+                numbers = (
+                    slice(None) if len(chunks) == num_chunks else (chunks[:, None] * num_segments + columns).ravel()
+                )
+                queries = layers.queries(sums[some])
+                branch = _taken(coder, numbers, layers.branch_bounds(queries), off[some] if some_off else None)
+                leaf = _taken(coder, numbers, layers.leaf_bounds(queries, branch), off[some] if some_off else None)
+                where, found = (rows[:, None], columns, frame[some]), branch * self._num_leaves + leaf
+                places[where] = np.where(off[some], places[where], found) if some_off else found
                 now = layers.added(places[where])
-                added[chunks] += now
-                sums[chunks] += now[..., : self._num_units]
+                added[some] += now
+                sums[some] += now[..., : self._num_units]
             added[~on] = 0
             added = added.reshape(self._num_streams, len(self._groups), num_segments, self._num_lags, self._num_units)
             if past:  # of the lower layer groups of the same frame
@@ -439,7 +444,10 @@ class _Network:
         return sums.reshape(-1, num_segments, self._num_units)
 
 
-def _taken(coder: RangeDecoder, chunks: NDArray[np.intp], bounds: Integers, off: NDArray[np.bool_]) -> Integers:
+def _taken(
+    coder: RangeDecoder, chunks: NDArray[np.intp] | slice, bounds: Integers, off: NDArray[np.bool_] | None
+) -> Integers:
     """The next value of each chunk, `[n, B]`; the first one, for no bits, where it is off."""
-    bounds[off] = np.arange(bounds.shape[-1]) > 0
-    return coder.take(chunks.ravel(), bounds.reshape(-1, bounds.shape[-1])).reshape(off.shape)
+    if off is not None:
+        bounds[off] = np.arange(bounds.shape[-1]) > 0
+    return coder.take(chunks, bounds.reshape(-1, bounds.shape[-1])).reshape(bounds.shape[:2])
