@@ -35,7 +35,7 @@ from ..stream import BLOCK_SEGMENTS, SEGMENT_FRAMES
 BATCH = 8
 """Segments in a step."""
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 5e-4
 DECAY = 0.01
 """Of what entries have of their own, in a step at the full learning rate."""
 
