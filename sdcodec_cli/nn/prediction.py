@@ -172,7 +172,7 @@ class CodePredictor(nn.Module):
 
     def whole_numbers(self) -> dict[str, NDArray[np.integer]]:
         """The tensors of a stream in the tables, see `docs/format.md`."""
-        products = {"past": self.past, "hidden": self.hidden, "query": self.query}
+        products: dict[str, Tensor] = {"past": self.past, "hidden": self.hidden, "query": self.query}
         per_step = SHARPNESS / LARGEST * STEPS_PER_BIT / math.log(2)
         products |= {"branches": self._branches() * per_step, "leaves": self._leaves() * per_step}
         biases = {key: getattr(self, f"{key}_bias") * LARGEST for key in ("past", "hidden", "query")}

@@ -243,7 +243,7 @@ def _train(predictor: CodePredictor, places: torch.Tensor, num_steps: int, heard
         loss = predictor.bits(places[order[:BATCH]]).mean()
         del order[:BATCH]
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         heard(step + 1)
 
