@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sdcodec_cli.nn.autoencoder import ConvDecoder, ConvEncoder
-from sdcodec_cli.nn.layers import add_weight_norm, fold_weight_norm, pad_to_multiple
+from sdcodec_cli.nn.layers import add_weight_norm, fold_weights, pad_to_multiple
 
 STRIDES = [(2, 4, 5, 8), (3, 5, 7), (5,)]
 
@@ -96,7 +96,7 @@ def test_weight_norm_can_be_added_and_folded_without_changing_what_a_network_doe
     add_weight_norm(encoder)
     assert any("original" in name for name in encoder.state_dict())
     torch.testing.assert_close(encoder(wav), plain)
-    fold_weight_norm(encoder)
+    fold_weights(encoder)
     assert set(encoder.state_dict()) == names
     torch.testing.assert_close(encoder(wav), plain)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..nn.autoencoder import ConvDecoder, ConvEncoder
     from ..nn.objectives import Critic, Estimate, ParameterGroup
     from ..nn.objectives.sdcodec import CodecChoices, CodecObjective
+    from ..nn.projection import HardProjection, SoftProjection
     from ..nn.sdcodec import SDCodec
     from ..nn.spectral import SpectralDecoder, SpectralEncoder
     from ..nn.tracing import GraphPart
@@ -53,11 +54,12 @@ class SDCodecRecipe(Recipe):
 
     is_published: ClassVar[bool] = True
     losses: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **dict.fromkeys(("mel", "snr", "mask", "band_snr", "level"), ("encoder", "quantizer", "decoder")),
+        **dict.fromkeys(("mel", "snr", "mask", "band_snr", "level"), ("encoder", "projection", "quantizer", "decoder")),
         "codebook": ("quantizer",),
-        "commitment": ("encoder", "quantizer"),
+        "commitment": ("encoder", "projection", "quantizer"),
         "activity": ("encoder", "activity"),
-        **dict.fromkeys(("adversarial", "feature"), ("encoder", "quantizer", "decoder")),
+        "orthogonality": ("encoder", "projection"),
+        **dict.fromkeys(("adversarial", "feature"), ("encoder", "projection", "quantizer", "decoder")),
     }
 
     def __post_init__(self) -> None:
@@ -88,11 +90,21 @@ class SDCodecRecipe(Recipe):
             not (several and self.quantizer.num_shared == self.quantizer.num_codebooks),
             "quantizer.num_shared = num_codebooks leaves nothing that tells domains apart: name one domain",
         )
+        projection = self.quantizer.projection
+        require(
+            projection == "none" or 1 < len(self.model.domains) <= self.model.latent_dim,
+            f"quantizer.projection: {projection} shares out the latent among domains; name two or more, or none",
+        )
+        require(
+            projection == "soft" or self.training.orthogonality_weight == 0,
+            "training.orthogonality_weight: is for soft projections only; set it to 0",
+        )
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Parts of the network, which stages may name."""
-        return ("encoder", "quantizer", "decoder", *(["activity"] if self.model.activity else []))
+        has = {"activity": self.model.activity, "projection": self.quantizer.projection != "none"}
+        return ("encoder", "quantizer", "decoder", *(part for part, there in has.items() if there))
 
     @property
     def frame_rate(self) -> float:
@@ -137,6 +149,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
             activity=model.activity,
             encoder=_encoder(recipe.encoder, recipe.model),
             decoder=_decoder(recipe.decoder, recipe.model),
+            projection=_projection(recipe),
             quantizer=MultiSourceRVQ(
                 num_domains=len(model.domains),
                 num_codebooks=quantizer.num_codebooks,
@@ -171,8 +184,8 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has,
         every domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one
         and share its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are
-        of little use for thousands of steps. An encoder's long windows do begin so, and an activity head begins anew
-        where the other has none.
+        of little use for thousands of steps. An encoder's long windows do begin so. An activity head and a projection
+        begin anew where the other has none.
         """
         import torch
 
@@ -186,10 +199,11 @@ class SDCodecFamily(Family[SDCodecRecipe]):
                 found[f"quantizer.shared.{key}"] = codebooks[:, own[1] :]
         for part in ("encoder", "decoder"):
             found = _with_blocks(found, f"{part}.blocks.", _num_blocks(own_tensors, f"{part}.blocks."))
-        if network.activity is None:
-            found = {key: value for key, value in found.items() if not key.startswith("activity.")}
+        for part in ("activity", "projection"):
+            if getattr(network, part) is None:
+                found = {key: value for key, value in found.items() if not key.startswith(f"{part}.")}
         for key, value in own_tensors.items():
-            if key not in found and key.startswith("activity."):
+            if key not in found and key.startswith(("activity.", "projection.")):
                 found[key] = value
             elif key not in found and key.endswith(".embed_context.weight"):
                 found[key] = torch.zeros_like(value)
@@ -289,6 +303,15 @@ def _decoder(fields: NetworkFields, model: CodecModelFields) -> ConvDecoder | Sp
         dilations=fields.block_dilations,
         latent_dim=model.latent_dim,
     )
+
+
+def _projection(recipe: SDCodecRecipe) -> SoftProjection | HardProjection | None:
+    from ..nn.projection import HardProjection, SoftProjection
+
+    if recipe.quantizer.projection == "none":
+        return None
+    kind = SoftProjection if recipe.quantizer.projection == "soft" else HardProjection
+    return kind(num_domains=len(recipe.model.domains), latent_dim=recipe.model.latent_dim)
 
 
 def _num_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:

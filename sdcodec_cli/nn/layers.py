@@ -142,8 +142,8 @@ def add_weight_norm(module: nn.Module) -> None:
             parametrize.register_parametrization(part, "weight", _WeightNorm(keep=1))
 
 
-def fold_weight_norm(module: nn.Module) -> None:
-    """Undo `add_weight_norm`: every weight is a plain tensor again, equal to what the parts multiplied to."""
+def fold_weights(module: nn.Module) -> None:
+    """Undo `add_weight_norm`, and `projection.keep_orthogonal`: weights are plain tensors again, of the same values."""
     for part in module.modules():
         if parametrize.is_parametrized(part):
             parametrize.remove_parametrizations(part, "weight")

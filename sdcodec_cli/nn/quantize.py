@@ -103,7 +103,7 @@ Observer = Callable[[ParallelRVQ, int, Tensor, Tensor], None]
 
 
 class MultiSourceRVQ(nn.Module):
-    """One residual vector quantizer per domain, all fed the same latent; the last codebooks may be shared.
+    """One residual vector quantizer per domain; the last codebooks may be shared.
 
     From "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228. With `num_shared` equal to
     `num_codebooks` there is one quantizer for everything, and this is DAC.
@@ -160,16 +160,16 @@ class MultiSourceRVQ(nn.Module):
         """Quantize a latent for every domain.
 
         Args:
-            latent: `[B, D, F]`
+            latent: `[B, D, F]`, the same for all domains, or one for each, `[N, B, D, F]`
             weights: what each codebook adds to the latents is multiplied by this, `[K]`, or None for one
             keep: int64 `[N, B]`, how many codebooks each domain of each example uses (quantizer dropout); None is all
             observe: called for every codebook, for statistics on the codebooks
         """
-        batch, width, frames = latent.shape
+        batch, width, frames = latent.shape[-3:]
         domains, rows = self.num_domains, batch * frames
         # Quantizing in 32 bits whatever surrounds it: half precision would decide ties at random.
         with torch.autocast(latent.device.type, enabled=False):
-            flat = latent.float().transpose(1, 2).reshape(1, rows, width)
+            flat = latent.float().transpose(-2, -1).flatten(-3, -2)
             residual = flat.expand(domains, -1, -1)
             total = torch.zeros_like(residual)
             codes, commitment, codebook = [], [], []

@@ -109,6 +109,9 @@ class QuantizerFields:
     """Entries of a codebook."""
     codebook_dim: int = 8
     """Width of an entry."""
+    projection: Literal["none", "soft", "hard"] = "none"
+    """What quantizers are fed. `none`: the latent. `soft`: a linear map of it for each domain (DeCodec). `hard`: its
+    projections on subspaces, one for each domain, that are orthogonal to each other (not in a paper)."""
 
     def __post_init__(self) -> None:
         require_range("quantizer.num_codebooks", self.num_codebooks, 1, MAX_CODEBOOKS)
@@ -155,7 +158,10 @@ class DiscriminatorFields:
             require_positive(f"discriminator.{name}", getattr(self, name))
 
 
-LOSSES = ("mel", "feature", "adversarial", "snr", "mask", "band_snr", "level", "codebook", "commitment", "activity")
+LOSSES = (
+    *("mel", "feature", "adversarial", "snr", "mask", "band_snr", "level"),
+    *("codebook", "commitment", "activity", "orthogonality"),
+)
 """Terms of the objective that have a weight."""
 
 
@@ -193,6 +199,11 @@ class CodecTrainingFields(TrainingFields):
     """Weight of the commitment loss."""
     activity_weight: float = 1.0
     """Weight of the activity head's cross entropy, where the model has the head."""
+    orthogonality_weight: float = 0.0
+    """Weight of the squared cosine between what the quantizers of two domains are fed, for `soft` projections."""
+    stem_probability: float = 1.0
+    """How often the stems of a mixture are decoded by themselves and compared. With 0, only what is exchanged between
+    mixtures tells domains apart (DeCodec)."""
     silence_probability: float = 0.0
     """How often the output of an absent domain is decoded and taught to be silent (not in the paper)."""
     swap_probability: float = 0.5
@@ -204,8 +215,9 @@ class CodecTrainingFields(TrainingFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("silence_probability", "swap_probability", "quantizer_dropout", "envelope_probability"):
-            require_range(f"training.{name}", getattr(self, name), 0, 1)
+        for name in ("silence", "stem", "swap", "envelope"):
+            require_range(f"training.{name}_probability", getattr(self, f"{name}_probability"), 0, 1)
+        require_range("training.quantizer_dropout", self.quantizer_dropout, 0, 1)
         require_range("training.mel_scales_per_step", self.mel_scales_per_step, 1, 7)
         require(
             self.snr_weight > 0 or self.silence_probability == 0,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ... import weights, zoo
 from ...errors import ModelError
 from ...families import build, of
-from ...nn.layers import fold_weight_norm
+from ...nn.layers import fold_weights
 from ...recipe import Recipe, read_recipe
 from ...runtime.graphs import make_graphs
 from ...runtime.model import DECODING
@@ -66,7 +66,7 @@ def export(
     network = build(recipe)
     make_trainable(network, recipe)
     network.load_state_dict(state["average"])
-    fold_weight_norm(network)
+    fold_weights(network)
     kept = folder / zoo.CARD
     card = kept.read_text(encoding="utf-8") if kept.is_file() else ""
     if not card or TO_FILL_IN in card:

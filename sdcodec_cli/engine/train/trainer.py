@@ -20,6 +20,7 @@ from ...errors import ModelError
 from ...families import build, of
 from ...nn.layers import add_weight_norm
 from ...nn.objectives import Objective, ParameterGroup
+from ...nn.projection import keep_orthogonal
 from ...nn.quantize import MultiSourceRVQ, Observer
 from ...recipe import Recipe, TrainingFields
 from .batches import Batch, level
@@ -40,12 +41,16 @@ def schedule(fields: TrainingFields, step: int, steps: int) -> float:
 
 
 def make_trainable(network: nn.Module, recipe: Recipe) -> None:
-    """Put weight norm on what any stage trains, where the family wants it; the rest stays as it is, bit for bit."""
+    """Put weight norm on what any stage trains, where the family wants it, and keep orthogonal what is to be so.
+
+    The rest stays as it is, bit for bit.
+    """
     if not of(recipe).weight_norm:
         return
     trained = {part for stage in recipe.plan for part in recipe.trained_in(stage)}
     for part in trained:
         add_weight_norm(network.get_submodule(part))
+        keep_orthogonal(network.get_submodule(part))
 
 
 class Trainer:
