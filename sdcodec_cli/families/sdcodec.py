@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from ..bitstream.header import GROUP_CODEBOOKS
 from ..errors import RecipeError
 from ..recipe import (
     CodecModelFields,
@@ -19,10 +20,12 @@ from ..recipe import (
     NetworkFields,
     QuantizerFields,
     Recipe,
+    SemanticFields,
     StageFields,
 )
 from ..recipe.checks import require
-from .family import Family, Stream
+from ..recipe.codec import TEACHER_RATE, TEACHER_WIDTHS
+from .family import Family, Stream, Teaching
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from ..nn.sdcodec import SDCodec
     from ..nn.spectral import SpectralDecoder, SpectralEncoder
     from ..nn.tracing import GraphPart
+
+SPEECH = "speech"
+"""The domain whose first codebook a teacher is for."""
 
 SCALE_RATE = 0.05
 """Learning rate of the blocks' scales, as a share of all others'. At the full one, those of blocks that are added to a
@@ -49,6 +55,7 @@ class SDCodecRecipe(Recipe):
     encoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=64, strides=(2, 4, 5, 8)))
     decoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=1536, strides=(8, 5, 4, 2)))
     quantizer: QuantizerFields = field(default_factory=QuantizerFields)
+    semantic: SemanticFields = field(default_factory=SemanticFields)
     discriminator: DiscriminatorFields = field(default_factory=DiscriminatorFields)
     training: CodecTrainingFields = field(default_factory=CodecTrainingFields)
 
@@ -59,6 +66,7 @@ class SDCodecRecipe(Recipe):
         "commitment": ("encoder", "projection", "quantizer"),
         "activity": ("encoder", "activity"),
         "orthogonality": ("encoder", "projection"),
+        "semantic": ("encoder", "projection", "quantizer", "semantic"),
         **dict.fromkeys(("adversarial", "feature"), ("encoder", "projection", "quantizer", "decoder")),
     }
 
@@ -99,11 +107,25 @@ class SDCodecRecipe(Recipe):
             projection == "soft" or self.training.orthogonality_weight == 0,
             "training.orthogonality_weight: is for soft projections only; set it to 0",
         )
+        taught = self.semantic.target_width > 0
+        require(
+            taught == (self.training.semantic_weight > 0),
+            "semantic.teacher and training.semantic_weight go together; set both, or neither",
+        )
+        require(not taught or SPEECH in self.model.domains, f"semantic: there is no domain {SPEECH} to be taught")
+        require(
+            self.semantic.teacher not in TEACHER_WIDTHS or self.model.sample_rate == TEACHER_RATE,
+            f"semantic: {self.semantic.teacher} hears {TEACHER_RATE} Hz, not {self.model.sample_rate}; use a folder",
+        )
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Parts of the network, which stages may name."""
-        has = {"activity": self.model.activity, "projection": self.quantizer.projection != "none"}
+        has = {
+            "activity": self.model.activity,
+            "projection": self.quantizer.projection != "none",
+            "semantic": self.semantic.target_width > 0,
+        }
         return ("encoder", "quantizer", "decoder", *(part for part, there in has.items() if there))
 
     @property
@@ -116,14 +138,17 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     """See `Family`."""
 
     recipe = SDCodecRecipe
+    adopts_domains = True
     weight_norm = True
     parts = ("analyse", "quantize", "synthesize", "target", "refine", "distance")
     decoding = ("quantizer.", "decoder.")
     sizes = ("analysis_context", "synthesis_context")
 
     def streams(self, recipe: SDCodecRecipe) -> tuple[Stream, ...]:
-        """One stream per domain."""
+        """One stream per domain. What is said in speech, if the first codebook is taught that, is a layer group."""
         fields = recipe.quantizer
+        starts = range(1, fields.num_codebooks, GROUP_CODEBOOKS)
+        taught = (1, *(min(GROUP_CODEBOOKS, fields.num_codebooks - start) for start in starts))
         return tuple(
             Stream(
                 name=domain,
@@ -132,6 +157,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
                 num_shared=fields.num_shared,
                 codebook_size=fields.codebook_size,
                 frame_rate=recipe.frame_rate,
+                groups=taught if recipe.semantic.target_width and domain == SPEECH else (),
             )
             for domain in recipe.model.domains
         )
@@ -150,6 +176,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
             encoder=_encoder(recipe.encoder, recipe.model),
             decoder=_decoder(recipe.decoder, recipe.model),
             projection=_projection(recipe),
+            semantic_width=recipe.semantic.target_width,
             quantizer=MultiSourceRVQ(
                 num_domains=len(model.domains),
                 num_codebooks=quantizer.num_codebooks,
@@ -184,8 +211,9 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has,
         every domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one
         and share its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are
-        of little use for thousands of steps. An encoder's long windows do begin so. An activity head and a projection
-        begin anew where the other has none.
+        of little use for thousands of steps. An encoder's long windows do begin so. Projection and heads begin anew
+        where the other has none. A domain that the other lacks starts as its last one, and fewer codebooks are the
+        first ones of its.
         """
         import torch
 
@@ -197,13 +225,21 @@ class SDCodecFamily(Family[SDCodecRecipe]):
                 codebooks = torch.cat([tensors[f"quantizer.own.{key}"], tensors[f"quantizer.shared.{key}"]], dim=1)
                 found[f"quantizer.own.{key}"] = codebooks[:, : own[1]].repeat(own[0], *[1] * (codebooks.dim() - 1))
                 found[f"quantizer.shared.{key}"] = codebooks[:, own[1] :]
+        elif given.model.domains != network.domains:
+            theirs = given.model.domains
+            rows = [theirs.index(domain) if domain in theirs else len(theirs) - 1 for domain in network.domains]
+            for key, value in tensors.items():
+                if key.startswith("quantizer.own."):
+                    found[key] = value[rows][:, : network.quantizer.own.codebook.shape[1]]
+                elif key.startswith("activity.project."):
+                    found[key] = value[rows]
         for part in ("encoder", "decoder"):
             found = _with_blocks(found, f"{part}.blocks.", _num_blocks(own_tensors, f"{part}.blocks."))
-        for part in ("activity", "projection"):
+        for part in ("activity", "projection", "semantic"):
             if getattr(network, part) is None:
                 found = {key: value for key, value in found.items() if not key.startswith(f"{part}.")}
         for key, value in own_tensors.items():
-            if key not in found and key.startswith(("activity.", "projection.")):
+            if key not in found and key.startswith(("activity.", "projection.", "semantic.")):
                 found[key] = value
             elif key not in found and key.endswith(".embed_context.weight"):
                 found[key] = torch.zeros_like(value)
@@ -220,6 +256,10 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         from ..nn.objectives.sdcodec import CodecObjective
 
         return CodecObjective(network, recipe.training, stage, recipe.model.sample_rate)
+
+    def teaching(self, recipe: SDCodecRecipe) -> Teaching | None:
+        """What the first codebook of speech is taught."""
+        return Teaching(recipe.semantic, SPEECH, recipe.model.hop_length) if recipe.semantic.target_width else None
 
     def critic(self, recipe: SDCodecRecipe) -> Critic | None:
         """The discriminators of a recipe, with random weights.

@@ -29,6 +29,7 @@ class SDCodec(nn.Module):
         latent_dim: D
         activity: whether a head on the latent tells which domains are active (not in the paper)
         projection: gives every quantizer a part of the latent of its own; without it all are fed the same
+        semantic_width: numbers that a head tells of each frame from the first codebook of a domain; 0 for no such head
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class SDCodec(nn.Module):
         latent_dim: int,
         activity: bool,
         projection: SoftProjection | HardProjection | None = None,
+        semantic_width: int = 0,
     ) -> None:
         super().__init__()
         self.domains = tuple(domains)
@@ -51,6 +53,7 @@ class SDCodec(nn.Module):
         self.decoder = decoder
         self.activity = ActivityHead(latent_dim=latent_dim, num_domains=len(self.domains)) if activity else None
         self.projection = projection
+        self.semantic = nn.Linear(latent_dim, semantic_width, bias=False) if semantic_width else None
 
     def encode(self, wav: Tensor) -> Tensor:
         """Waveform `[B, 1, T]` to latent `[B, D, ceil(T / hop_length)]`; the end is padded with zeros."""

@@ -12,6 +12,7 @@ from .codec import (
     DiscriminatorFields,
     NetworkFields,
     QuantizerFields,
+    SemanticFields,
 )
 from .fields import (
     DEFAULT_FAMILY,
@@ -40,6 +41,7 @@ __all__ = [
     "NetworkFields",
     "QuantizerFields",
     "Recipe",
+    "SemanticFields",
     "SeparatorModelFields",
     "SeparatorTrainingFields",
     "StageFields",

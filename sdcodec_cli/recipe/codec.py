@@ -123,6 +123,44 @@ class QuantizerFields:
         )
 
 
+TEACHER_WIDTHS = {"hama": 190, "hubert": 768}
+"""Numbers that a teacher says of a frame."""
+
+TEACHER_RATE = 16_000
+"""Sample rate that these hear, in Hz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticFields:
+    """What the first codebook of the domain `speech` is taught to hold: what is said, and not who says it.
+
+    The teacher hears clean speech, the codec the mixture (DeCodec, arXiv:2509.09201; before it SpeechTokenizer,
+    arXiv:2308.16692).
+    """
+
+    teacher: Literal["none", "hama", "hubert", "folder"] = "none"
+    """`hama`: phonemes, of the network in the package of that name. `hubert`: layer 9 of HuBERT, as torchaudio has it.
+    `folder`: an array for each file, made by any other network."""
+    folder: str = ""
+    """folder: where the arrays are, `[frames, width]`, `speech/a.npy` for the file `speech/a.wav` of the corpus; a path,
+    perhaps within that of the corpus."""
+    width: int = 0
+    """folder: numbers of a frame."""
+
+    @property
+    def target_width(self) -> int:
+        """Numbers that the teacher says of a frame; 0 without one."""
+        return TEACHER_WIDTHS.get(self.teacher, self.width)
+
+    def __post_init__(self) -> None:
+        if self.teacher == "folder":
+            require(self.folder != "" and self.width > 0, "semantic: a folder as teacher needs folder and width")
+        else:
+            require(
+                self.folder == "" and self.width == 0, 'semantic: folder and width are for teacher = "folder" alone'
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorFields:
     """The networks that learn to tell decoded from real audio (DAC, arXiv:2306.06546); used in training only."""
@@ -160,7 +198,7 @@ class DiscriminatorFields:
 
 LOSSES = (
     *("mel", "feature", "adversarial", "snr", "mask", "band_snr", "level"),
-    *("codebook", "commitment", "activity", "orthogonality"),
+    *("codebook", "commitment", "activity", "orthogonality", "semantic"),
 )
 """Terms of the objective that have a weight."""
 
@@ -201,6 +239,8 @@ class CodecTrainingFields(TrainingFields):
     """Weight of the activity head's cross entropy, where the model has the head."""
     orthogonality_weight: float = 0.0
     """Weight of the squared cosine between what the quantizers of two domains are fed, for `soft` projections."""
+    semantic_weight: float = 0.0
+    """Weight of the distance between the first codebook of speech and what a teacher says of the clean speech."""
     stem_probability: float = 1.0
     """How often the stems of a mixture are decoded by themselves and compared. With 0, only what is exchanged between
     mixtures tells domains apart (DeCodec)."""

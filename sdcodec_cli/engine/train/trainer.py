@@ -318,7 +318,8 @@ def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> fro
     stored = weights.unpack(weights.read(zoo.weights_path(entry)))
     given, own = entry.recipe.model, recipe.model
     given_rates, own_rates = _sample_rates(entry.recipe), _sample_rates(recipe)
-    if own_rates[: len(given_rates)] != given_rates or (len(given.domains) > 1 and given.domains != own.domains):
+    others = len(given.domains) > 1 and given.domains != own.domains and not of(recipe).adopts_domains
+    if own_rates[: len(given_rates)] != given_rates or others:
         raise ModelError(
             f"{entry.name}: is for {', '.join(given.domains)} at {' and '.join(given_rates)} Hz, the recipe for "
             f"{', '.join(own.domains)} at {' and '.join(own_rates)} Hz; choose another --init"

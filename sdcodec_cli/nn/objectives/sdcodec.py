@@ -21,7 +21,7 @@ from ..projection import overlap
 from ..quantize import MultiSourceRVQ, Observer
 from ..sdcodec import SDCodec
 from .objective import Choices, Estimate, Objective
-from .terms import activity_targets, draw, draw_scales, leakage, masked_negative_snr
+from .terms import activity_targets, draw, draw_scales, frame_activity, leakage, masked_negative_snr, teaching
 
 CHOICES = 1
 """Sub-sequence of an example's random numbers for what is chosen here; mixing uses the first."""
@@ -114,6 +114,7 @@ class CodecObjective(Objective):
         - `codebook`, `commitment`: of each domain and example, `[N, B]`
         - `activity`: logits `[B, N, F]`, where the model has the head
         - `orthogonality`: see `projection.overlap`, `[B]`, where it counts
+        - `semantic`: what the first codebook tells of speech, `[B, F, H]`, where a teacher counts
         """
         latent = self.network.encode(stems.sum(1)[:, None])
         logits = self.network.activity_logits(latent) if self.has("activity") else None
@@ -124,6 +125,9 @@ class CodecObjective(Objective):
         if self.has("orthogonality", self.fields.orthogonality_weight):
             outputs["orthogonality"] = overlap(projected)
         quantized = self.network.quantizer(projected, keep=choices.keep, observe=observe)
+        if self.network.semantic is not None and self.has("semantic"):
+            speech = quantized.first[self.network.domains.index("speech")]
+            outputs["semantic"] = self.network.semantic(speech.transpose(1, 2)).float()
         decoded = self.network.decode(decoded_rows(quantized.latents, choices))
         return {
             "decoded": decoded.squeeze(1).float()[..., : stems.shape[-1]],
@@ -170,6 +174,11 @@ class CodecObjective(Objective):
             losses["leakage"] = leakage(silent, mixtures).sum() / batch
         if "orthogonality" in outputs:
             losses["orthogonality"] = outputs["orthogonality"].sum() / batch
+        if "semantic" in outputs:
+            assert choices.guide is not None
+            speech = stems[:, self.network.domains.index("speech")]
+            active = frame_activity(speech, self.network.hop_length)
+            losses["semantic"] = teaching(outputs["semantic"], choices.guide, active).sum() / batch
         if "activity" in outputs:
             wanted_activity = activity_targets(stems, self.network.hop_length)
             losses["activity"] = F.binary_cross_entropy_with_logits(outputs["activity"], wanted_activity)

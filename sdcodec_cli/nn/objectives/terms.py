@@ -1,6 +1,6 @@
 """The terms of the training objective that are not distances between signals in general (`nn.distances`).
 
-Legend: B batch, T samples, N domains, F frames.
+Legend: B batch, T samples, N domains, F frames, H numbers that a teacher says of a frame.
 """
 
 from __future__ import annotations
@@ -68,6 +68,17 @@ def frame_activity(stems: Tensor, hop_length: int) -> Tensor:
     """
     stems = F.pad(stems, (0, -stems.shape[-1] % hop_length))
     return active_frames(stems.unfold(-1, hop_length, hop_length))
+
+
+def teaching(told: Tensor, guide: Tensor, active: Tensor) -> Tensor:
+    """How far what a codebook tells is from what a teacher says: two `[B, F, H]` to `[B]`.
+
+    `-log sigmoid` of the cosine between the two (DeCodec, arXiv:2509.09201), averaged over the frames that count: those
+    that are `active`, bool `[B, F]`, and of which the teacher says something, which zeros are not.
+    """
+    counts = active & guide.any(-1)
+    distance = F.softplus(-F.cosine_similarity(told, guide.to(told.dtype), dim=-1))
+    return (distance * counts).sum(1) / counts.sum(1).clamp_min(1)
 
 
 def draw(probability: float, *, seed: int, step: int) -> bool:
