@@ -45,6 +45,6 @@ def test_a_graph_has_the_parts_that_the_family_names(small_recipes):
 
 @pytest.fixture
 def small_recipes():
-    from tiny_models import tiny_bands, tiny_recipe, tiny_separator
+    from tiny_models import tiny_bands, tiny_decodec, tiny_recipe, tiny_separator
 
-    return [tiny_recipe(), tiny_separator(), tiny_bands()]
+    return [tiny_recipe(), tiny_separator(), tiny_bands(), tiny_decodec()]

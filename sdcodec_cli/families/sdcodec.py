@@ -360,9 +360,11 @@ def _num_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def _with_blocks(tensors: Mapping[str, Tensor], prefix: str, count: int) -> dict[str, Tensor]:
-    """Tensors of a network of `count` blocks, if that is more than these have: some or all are there several times."""
+    """Tensors of a network of `count` blocks: of more than these have some or all are there several times, of fewer
+    some are missing.
+    """
     given = _num_blocks(tensors, prefix)
-    if count <= given or given == 0:
+    if count in (0, given) or given == 0:
         return dict(tensors)
     sources = [number * given // count for number in range(count)]
     more = {key: value for key, value in tensors.items() if not key.startswith(prefix)}

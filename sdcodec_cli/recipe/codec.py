@@ -142,8 +142,8 @@ class SemanticFields:
     """`hama`: phonemes, of the network in the package of that name. `hubert`: layer 9 of HuBERT, as torchaudio has it.
     `folder`: an array for each file, made by any other network."""
     folder: str = ""
-    """folder: where the arrays are, `[frames, width]`, `speech/a.npy` for the file `speech/a.wav` of the corpus; a path,
-    perhaps within that of the corpus."""
+    """folder: where the arrays are, `[frames, width]`, `speech/a.npy` for the file `speech/a.wav` of the corpus; may be
+    within that of the corpus."""
     width: int = 0
     """folder: numbers of a frame."""
 
