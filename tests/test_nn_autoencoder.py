@@ -67,10 +67,12 @@ def test_the_published_padding_of_sdcodec_is_eight_samples_late(upsampling, lag)
 
 
 @torch.no_grad()
-def test_no_sample_beyond_the_declared_context_reaches_a_frame():
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_sample_beyond_the_declared_context_reaches_a_frame(causal):
     torch.manual_seed(0)
-    encoder = ConvEncoder(width=2, strides=(2, 4, 5, 8), latent_dim=3).double()
-    decoder = ConvDecoder(width=32, strides=(8, 5, 4, 2), latent_dim=3).double()
+    upsampling = "causal" if causal else "exact"
+    encoder = ConvEncoder(width=2, strides=(2, 4, 5, 8), latent_dim=3, causal=causal).double()
+    decoder = ConvDecoder(width=32, strides=(8, 5, 4, 2), latent_dim=3, upsampling=upsampling).double()
     frame, context = 30, encoder.context_frames
     wav = torch.randn(1, 1, 61 * 320, dtype=torch.float64)
     near, far = wav.clone(), wav.clone()
@@ -85,6 +87,21 @@ def test_no_sample_beyond_the_declared_context_reaches_a_frame():
     far[..., frame + context + 1 :] = 0
     span = slice(frame * 320, (frame + 1) * 320)
     assert torch.equal(decoder(far)[..., span], decoder(latent)[..., span])
+
+
+def test_causal_networks_see_nothing_of_what_comes_after_a_frame():
+    hop, cut = 40, 12
+    encoder = ConvEncoder(width=4, strides=(2, 4, 5), latent_dim=8, causal=True).eval()
+    decoder = ConvDecoder(width=32, strides=(5, 4, 2), latent_dim=8, upsampling="causal").eval()
+    wav = torch.randn(1, 1, 20 * hop, generator=torch.Generator().manual_seed(0))
+    changed = torch.cat([wav[..., : cut * hop], torch.zeros(1, 1, 8 * hop)], dim=-1)
+    with torch.no_grad():
+        latent, other = encoder(wav), encoder(changed)
+        decoded, after = decoder(latent), decoder(other)
+    assert (latent.shape, decoded.shape) == ((1, 8, 20), (1, 1, 20 * hop))
+    for one, two, first in ((latent, other, cut), (decoded, after, cut * hop)):
+        assert torch.equal(one[..., :first], two[..., :first])
+        assert not torch.allclose(one[..., first : first + 1], two[..., first : first + 1])
 
 
 @torch.no_grad()

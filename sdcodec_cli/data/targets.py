@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -96,7 +95,7 @@ def with_targets(
     fields: SemanticFields,
     *,
     domain: str,
-    split: str,
+    split: str | None,
     min_sample_rate: int,
     hop_length: int,
     folder: Path,
@@ -216,20 +215,21 @@ def _stored(path: Path, width: int, count: int) -> Rows:
 @functools.lru_cache(maxsize=1)
 def _teacher(name: str) -> Callable[[Wav], NDArray[np.float32]]:
     """A network that says something of every `STEP` samples at 16 kHz: `[T]` to `[R, H]`."""
-    package = {"hama": "hama", "hubert": "torchaudio"}[name]
     try:
-        found = importlib.import_module("hama.asr" if name == "hama" else package)
-    except (ImportError, OSError) as error:
+        return _hama() if name == "hama" else _hubert()
+    except (ImportError, OSError) as error:  # of a wheel that does not fit torch, too
+        package = {"hama": "hama", "hubert": "torchaudio"}[name]
         raise MissingExtra(
-            f"semantic.teacher {name}: needs the package {package}; install it, or do without a teacher: "
+            f"semantic.teacher {name}: needs the package {package}, which cannot be imported; install it, or do without: "
             "--set semantic.teacher=none --set training.semantic_weight=0"
         ) from error
-    return _hama(found) if name == "hama" else _hubert(found)
 
 
-def _hama(asr: Any) -> Callable[[Wav], NDArray[np.float32]]:
+def _hama() -> Callable[[Wav], NDArray[np.float32]]:
     """Probabilities of phonemes. Without the blank of CTC, which takes most of the frames and says nothing."""
-    model = asr.ASRModel()
+    from hama.asr import ASRModel
+
+    model = ASRModel()
 
     def say(wav: Wav) -> NDArray[np.float32]:
         given = {"waveform": np.clip(wav, -1, 1)[None], "waveform_lengths": np.array([len(wav)])}
@@ -241,9 +241,10 @@ def _hama(asr: Any) -> Callable[[Wav], NDArray[np.float32]]:
     return say
 
 
-def _hubert(torchaudio: Any) -> Callable[[Wav], NDArray[np.float32]]:
-    """Layer 9 of HuBERT base, as in the paper."""
+def _hubert() -> Callable[[Wav], NDArray[np.float32]]:
+    """Layer 9 of HuBERT base, as in the paper; torchaudio downloads its weights."""
     import torch
+    import torchaudio
 
     model = torchaudio.pipelines.HUBERT_BASE.get_model().eval()
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ..bitstream.header import GROUP_CODEBOOKS
 from ..errors import RecipeError
 from ..recipe import (
     CodecModelFields,
@@ -93,6 +92,10 @@ class SDCodecRecipe(Recipe):
                 self.decoder.width % (1 << len(self.decoder.strides)) == 0,
                 f"decoder.width must be divisible by 2^{len(self.decoder.strides)}, got {self.decoder.width}",
             )
+        if self.model.causal:
+            require(self.encoder.kind == self.decoder.kind == "conv", "model.causal: is for conv networks alone")
+            require(self.decoder.upsampling == "exact", "model.causal: leave decoder.upsampling out")
+            require(not self.model.activity, "model.causal: the activity head looks ahead; set model.activity to false")
         several = len(self.model.domains) > 1
         require(
             not (several and self.quantizer.num_shared == self.quantizer.num_codebooks),
@@ -147,8 +150,6 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     def streams(self, recipe: SDCodecRecipe) -> tuple[Stream, ...]:
         """One stream per domain. What is said in speech, if the first codebook is taught that, is a layer group."""
         fields = recipe.quantizer
-        starts = range(1, fields.num_codebooks, GROUP_CODEBOOKS)
-        taught = (1, *(min(GROUP_CODEBOOKS, fields.num_codebooks - start) for start in starts))
         return tuple(
             Stream(
                 name=domain,
@@ -157,7 +158,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
                 num_shared=fields.num_shared,
                 codebook_size=fields.codebook_size,
                 frame_rate=recipe.frame_rate,
-                groups=taught if recipe.semantic.target_width and domain == SPEECH else (),
+                groups=fields.taught_groups if recipe.semantic.target_width and domain == SPEECH else (),
             )
             for domain in recipe.model.domains
         )
@@ -317,7 +318,7 @@ def _encoder(fields: NetworkFields, model: CodecModelFields) -> ConvEncoder | Sp
     from ..nn.spectral import SpectralEncoder
 
     if fields.kind == "conv":
-        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=model.latent_dim)
+        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=model.latent_dim, causal=model.causal)
     return SpectralEncoder(
         window_length=fields.window_length,
         context_window_length=fields.context_window_length,
@@ -334,7 +335,10 @@ def _decoder(fields: NetworkFields, model: CodecModelFields) -> ConvDecoder | Sp
 
     if fields.kind == "conv":
         return ConvDecoder(
-            width=fields.width, strides=fields.strides, latent_dim=model.latent_dim, upsampling=fields.upsampling
+            width=fields.width,
+            strides=fields.strides,
+            latent_dim=model.latent_dim,
+            upsampling="causal" if model.causal else fields.upsampling,
         )
     return SpectralDecoder(
         window_length=fields.window_length,

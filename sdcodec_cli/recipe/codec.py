@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from ..bitstream.header import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_HOP_LENGTH
+from ..bitstream.header import GROUP_CODEBOOKS, MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_HOP_LENGTH
 from .checks import require, require_averages, require_not_negative, require_positive, require_range
 from .fields import ModelFields, TrainingFields
 
@@ -32,6 +32,8 @@ class CodecModelFields(ModelFields):
     texture: float = 0.0
     """Frequency in Hz from which on codes say levels only, so that decoding makes up the fine structure, see
     `engine.texture`; 0 for none."""
+    causal: bool = False
+    """Whether networks, which are convolutional then, see nothing of what comes after a frame: a delay of one frame."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,6 +123,12 @@ class QuantizerFields:
             0 <= self.num_shared <= self.num_codebooks,
             f"quantizer.num_shared must be between 0 and num_codebooks, got {self.num_shared}",
         )
+
+    @property
+    def taught_groups(self) -> tuple[int, ...]:
+        """Layer groups of a domain whose first codebook is taught something, and so stands by itself."""
+        starts = range(1, self.num_codebooks, GROUP_CODEBOOKS)
+        return (1, *(min(GROUP_CODEBOOKS, self.num_codebooks - start) for start in starts))
 
 
 TEACHER_WIDTHS = {"hama": 190, "hubert": 768}
