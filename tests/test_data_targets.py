@@ -23,7 +23,7 @@ HAMA, FOLDER = SemanticFields(teacher="hama"), SemanticFields(teacher="folder", 
 
 @pytest.fixture
 def corpus(tmp_path) -> Path:
-    """Two clips of speech, of 1 and 2 s, whose samples count up; a folder has where they are in s, and their numbers."""
+    """Two clips of speech, of 1 and 2 s, whose samples grow; a folder has times in s, and their numbers."""
     for number, name in enumerate("ab"):
         length = 16_000 * (number + 1)
         for folder in ("speech", "said/speech"):
@@ -68,7 +68,7 @@ def test_an_example_has_what_is_said_of_its_crop_however_fast_it_is_played(corpu
     fields = MixingFields(seconds=0.5, track_probabilities=(1.0,), loudness=(-24.0,))
     for index in range(5):
         example = draw(pool, fields, seed=0, index=index, augmentation=AugmentationFields(speed_range=0.1))
-        # Samples count up, so that the loudest ones of the crop tell when it was.
+        # Samples grow, so that the loudest ones of the crop tell when it was.
         assert example.guide is not None
         heard = np.abs(example.crops[0]).reshape(25, -1).max(1) * 2**16 / 16_000
         inside = slice(2, -2)
@@ -125,7 +125,9 @@ def test_what_is_missing_is_told_in_a_line(corpus, monkeypatch):
         taught(corpus, FOLDER)
     monkeypatch.setitem(sys.modules, "hama", None)
     targets._teacher.cache_clear()
-    with pytest.raises(MissingExtra, match="hama: needs the package hama, .* do without: --set semantic.teacher=none"):
+    with pytest.raises(
+        MissingExtra, match="teacher hama: cannot be asked .* install the package hama, or do without: --set "
+    ):
         taught(corpus, HAMA)
 
 

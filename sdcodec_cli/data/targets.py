@@ -107,7 +107,7 @@ def with_targets(
     Args:
         pool: opened with the same manifest, split and rates
         fields: who the teacher is
-        folder: for the file, of 34 MB (hama) or 138 MB (HuBERT) per hour of speech
+        folder: for the file, of 68 MB (hama) or 276 MB (HuBERT) per hour of speech
         jobs: processes that ask
         report: takes a line when the teacher is about to be asked, and when it was
 
@@ -220,7 +220,7 @@ def _teacher(name: str) -> Callable[[Wav], NDArray[np.float32]]:
     except (ImportError, OSError) as error:  # of a wheel that does not fit torch, too
         package = {"hama": "hama", "hubert": "torchaudio"}[name]
         raise MissingExtra(
-            f"semantic.teacher {name}: needs the package {package}, which cannot be imported; install it, or do without: "
+            f"semantic.teacher {name}: cannot be asked ({error}); install the package {package}, or do without: "
             "--set semantic.teacher=none --set training.semantic_weight=0"
         ) from error
 
