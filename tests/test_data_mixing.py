@@ -68,7 +68,7 @@ def test_mixtures_have_as_many_domains_as_the_recipe_says_and_are_as_loud():
 
 
 def test_domains_come_by_themselves_as_often_as_the_recipe_says_and_one_always_does():
-    fields = MixingFields(domain_probabilities=(0.9, 0.1, 0.5))
+    fields = MixingFields(seconds=0.5, domain_probabilities=(0.9, 0.1, 0.5))
     active = np.stack([draw(pool(), fields, seed=0, index=index).active for index in range(80)])
     assert active.any(1).all()
     np.testing.assert_allclose(active.mean(0), [0.9, 0.1, 0.5], atol=0.12)

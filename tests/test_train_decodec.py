@@ -67,7 +67,8 @@ def test_soft_projections_are_pulled_apart_and_hard_ones_stay_orthogonal(pool):
     overlaps = []
     for kind in ("soft", "hard"):
         recipe = tiny_decodec(kind)
-        fields = dataclasses.replace(recipe.training, orthogonality_weight=30.0 if kind == "soft" else 0.0)
+        weight = 30.0 if kind == "soft" else 0.0
+        fields = dataclasses.replace(recipe.training, orthogonality_weight=weight, learning_rate=0.01)
         trainer = trainer_of(dataclasses.replace(recipe, training=fields))
         for step in range(6):
             trainer.backward([make_batch(pool, recipe, range(2 * step, 2 * step + 2))])
@@ -75,7 +76,7 @@ def test_soft_projections_are_pulled_apart_and_hard_ones_stay_orthogonal(pool):
         with torch.no_grad():
             latent = trainer.model.encode(torch.randn(1, 1, 3200) * 0.1)
             overlaps.append(float(overlap(trainer.model.project(latent))))
-    assert overlaps[0] < 0.5  # from almost 1
+    assert overlaps[0] < 0.5  # from about 0.9
     assert overlaps[1] < 1e-9
 
 
@@ -99,7 +100,7 @@ def test_a_run_with_a_teacher_becomes_a_codec_whose_speech_has_its_first_codeboo
     assert {name: found.shape for name, found in codes.codes.items()} == dict.fromkeys(
         ("speech", "background"), (1, 6, 25)
     )
-    for bitrate, groups in ((None, (1, 4, 1)), (1.5, (1, 2))):
+    for bitrate, groups in ((None, (1, 4, 1)), (0.9, (1, 2))):
         result = compress(
             corpus / "valid/speech/a.wav",
             tmp_path / "a.sdc",

@@ -9,6 +9,7 @@ Legend: B batch, N domains, D latent width, F frames.
 from __future__ import annotations
 
 import itertools
+import math
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class SoftProjection(nn.Module):
     def __init__(self, *, num_domains: int, latent_dim: int) -> None:
         super().__init__()
         # The maps begin close to equal shares of the identity, and add up to it.
-        noise = torch.randn(num_domains, latent_dim, latent_dim) / latent_dim
+        noise = 0.1 * torch.randn(num_domains, latent_dim, latent_dim) / math.sqrt(latent_dim)
         self.weight = nn.Parameter(torch.eye(latent_dim) / num_domains + noise - noise.mean(0))
 
     def forward(self, latent: Tensor) -> Tensor:
