@@ -138,7 +138,7 @@ class Loaded(Generic[M]):
         return self.model.stems
 
 
-FEWEST = 6
+FEWEST = 3
 """Codebooks of a domain that have to be left before a fine envelope is better than an other, at the same bitrate."""
 
 
