@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ..recipe import Recipe, SemanticFields, StageFields
+from ..recipe import Recipe, ReferenceFields, SemanticFields, StageFields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,6 +85,10 @@ class Family(ABC, Generic[R]):
         Each has a recipe by itself, of a family with `parts`.
         """
         return {"": recipe}
+
+    def references(self, recipe: R) -> dict[str, ReferenceFields]:
+        """Those of `codecs` that are models by themselves, with weights and graphs elsewhere; usually none."""
+        return {}
 
     @abstractmethod
     def streams(self, recipe: R) -> tuple[Stream, ...]:

@@ -4,7 +4,7 @@ A recipe file names its family and has one table per dataclass. All recipes have
 and `[training]`, and may have `[[stages]]`; a family adds its own, see `families`. Fields left out keep the defaults.
 """
 
-from .bands import BandsModelFields, BandsTrainingFields, BranchFields
+from .bands import BandsModelFields, BandsTrainingFields, BranchFields, ReferenceFields, Residual
 from .codec import (
     MAX_EFFORT,
     CodecModelFields,
@@ -41,6 +41,8 @@ __all__ = [
     "NetworkFields",
     "QuantizerFields",
     "Recipe",
+    "ReferenceFields",
+    "Residual",
     "SemanticFields",
     "SeparatorModelFields",
     "SeparatorTrainingFields",

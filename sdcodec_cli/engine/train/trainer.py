@@ -296,8 +296,9 @@ def _belongs(group: ParameterGroup, fields: TrainingFields) -> bool:
 
 
 def _quantizers(network: nn.Module) -> frozenset[str]:
-    """The part of the network that each quantizer is in, see `Objective.quantizers`."""
-    names = (name for name, part in network.named_modules() if isinstance(part, MultiSourceRVQ))
+    """The part of the network that each quantizer is in that could be trained, see `Objective.quantizers`."""
+    quantizers = ((name, part) for name, part in network.named_modules() if isinstance(part, MultiSourceRVQ))
+    names = (name for name, part in quantizers if any(True for _ in part.parameters()))
     return frozenset(name.removesuffix("quantizer").removesuffix(".") for name in names)
 
 

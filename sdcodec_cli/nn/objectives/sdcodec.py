@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...audio import bands
+from ...audio.activity import ABOVE_LEVEL, LEVEL
 from ...recipe import CodecTrainingFields, StageFields
 from ..distances import band_negative_snr, level_distance, mel_distance, negative_snr
 from ..envelope import with_envelope
@@ -82,13 +83,22 @@ class CodecObjective(Objective):
         fields: weights of the losses
         stage: which of them count
         sample_rate: of the stems, in Hz
+        band_start: frequency in Hz below which they have nothing
     """
 
     network: SDCodec
 
-    def __init__(self, network: SDCodec, fields: CodecTrainingFields, stage: StageFields, sample_rate: int) -> None:
+    def __init__(
+        self,
+        network: SDCodec,
+        fields: CodecTrainingFields,
+        stage: StageFields,
+        sample_rate: int,
+        *,
+        band_start: float = 0.0,
+    ) -> None:
         super().__init__(network, stage.losses)
-        self.fields, self.sample_rate = fields, sample_rate
+        self.fields, self.sample_rate, self.band_start = fields, sample_rate, band_start
         self._decodes = self.named != {"activity"}
         self._quantizer_moves = not stage.parts or "quantizer" in stage.parts
 
@@ -158,7 +168,10 @@ class CodecObjective(Objective):
                     audible, wanted, hop_length=hop, sample_rate=self.sample_rate, share=bands.SHARE
                 )
             scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=step)
-            losses["mel"] = mel_distance(audible, wanted, sample_rate=self.sample_rate, scales=scales).sum() / batch
+            distance = mel_distance(
+                audible, wanted, sample_rate=self.sample_rate, scales=scales, lowest=self.band_start
+            )
+            losses["mel"] = distance.sum() / batch
             losses["snr"] = negative_snr(audible, wanted).sum() / batch
             for name in ("codebook", "commitment"):
                 losses[name] = (outputs[name] * choices.active.T).sum() / batch
@@ -180,7 +193,9 @@ class CodecObjective(Objective):
             active = frame_activity(speech, self.network.hop_length)
             losses["semantic"] = teaching(outputs["semantic"], choices.guide, active).sum() / batch
         if "activity" in outputs:
-            wanted_activity = activity_targets(stems, self.network.hop_length)
+            # What is above a band is quieter than what is below by some 30 dB.
+            level = ABOVE_LEVEL if self.band_start else LEVEL
+            wanted_activity = activity_targets(stems, self.network.hop_length, level=level)
             losses["activity"] = F.binary_cross_entropy_with_logits(outputs["activity"], wanted_activity)
         return losses
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...audio.activity import active_frames
+from ...audio.activity import LEVEL, active_frames
 from ...audio.masks import HOP_LENGTH, WINDOW_LENGTH
 from ..distances import MEL_SCALES, decibels, magnitudes, power, spectrum
 
@@ -53,21 +53,21 @@ def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tenso
     return decibels(estimate.square().sum(-1), mixture.square().sum(-1), floor)
 
 
-def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
+def activity_targets(stems: Tensor, hop_length: int, *, level: float = LEVEL) -> Tensor:
     """Targets of the activity head: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
 
     A domain counts as active up to ten frames before and after those of `frame_activity`.
     """
-    return F.max_pool1d(frame_activity(stems, hop_length).float(), kernel_size=21, stride=1, padding=10)
+    return F.max_pool1d(frame_activity(stems, hop_length, level=level).float(), kernel_size=21, stride=1, padding=10)
 
 
-def frame_activity(stems: Tensor, hop_length: int) -> Tensor:
+def frame_activity(stems: Tensor, hop_length: int, *, level: float = LEVEL) -> Tensor:
     """In which frames each domain is active, by `active_frames`: stems `[B, N, T]` to bool `[B, N, F]`.
 
     Zeros are added to make the last frame whole.
     """
     stems = F.pad(stems, (0, -stems.shape[-1] % hop_length))
-    return active_frames(stems.unfold(-1, hop_length, hop_length))
+    return active_frames(stems.unfold(-1, hop_length, hop_length), level=level)
 
 
 def teaching(told: Tensor, guide: Tensor, active: Tensor) -> Tensor:
