@@ -166,7 +166,7 @@ def weights_path(entry: ModelEntry, *, decoding: bool = False) -> Path:
 
 
 def check_weights(entry: ModelEntry, weights_sha256: bytes, expected: str) -> None:
-    """Raise a `ModelError` unless a model that another refers to has the weights that are meant, in hexadecimal digits."""
+    """Raise a `ModelError` unless a model that another refers to has the weights that are meant (hexadecimal)."""
     if weights_sha256.hex() != expected:
         raise ModelError(
             f"{entry.folder}: has other weights ({weights_sha256.hex()[:8]}) than the model above it was made for "

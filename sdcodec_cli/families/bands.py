@@ -241,6 +241,10 @@ class BandsFamily(Family[BandsRecipe]):
         first = recipe.branches[0]
         return {"branches.0.": first} if isinstance(first, ReferenceFields) else {}
 
+    def residuals(self, recipe: BandsRecipe) -> tuple[Residual, ...]:
+        """See `Family.residuals`."""
+        return recipe.residuals
+
     def streams(self, recipe: BandsRecipe) -> tuple[Stream, ...]:
         """One per domain and branch; those of the first are named after the domain, others `DOMAIN-2` and so on."""
         return tuple(

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ..recipe import Recipe, ReferenceFields, SemanticFields, StageFields
+from ..recipe import Recipe, ReferenceFields, Residual, SemanticFields, StageFields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +89,10 @@ class Family(ABC, Generic[R]):
     def references(self, recipe: R) -> dict[str, ReferenceFields]:
         """Those of `codecs` that are models by themselves, with weights and graphs elsewhere; usually none."""
         return {}
+
+    def residuals(self, recipe: R) -> tuple[Residual, ...]:
+        """What each of `codecs` codes, see `BranchFields.residual`."""
+        return tuple("whole" for _ in self.codecs(recipe))
 
     @abstractmethod
     def streams(self, recipe: R) -> tuple[Stream, ...]:

@@ -47,7 +47,7 @@ class Bands(nn.Module):
         return tuple(codec for codec in self.codecs if any(True for _ in codec.parameters()))
 
     def needed(self, numbers: Collection[int]) -> list[int]:
-        """Numbers of the branches that have to run for these: of all that are below one that codes the whole residual."""
+        """Numbers of the branches that have to run for these: all below one that codes the whole residual, too."""
         highest = max((number for number in numbers if self.residuals[number] == "whole"), default=-1)
         return sorted({*numbers, *range(highest + 1)})
 
@@ -87,7 +87,7 @@ class Bands(nn.Module):
     def encode(
         self, wav: Tensor, *, numbers: Collection[int] | None = None, observe: Observer | None = None
     ) -> list[Tensor]:
-        """Codes of all branches, or of those that are `needed` for some, int64 `[N, B, K, F]` each, of audio `[B, 1, T]`.
+        """Codes of all branches, or of those `needed` for some, int64 `[N, B, K, F]` each, of audio `[B, 1, T]`.
 
         `observe` is called for every codebook, see `MultiSourceRVQ.forward`.
         """

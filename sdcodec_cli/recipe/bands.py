@@ -23,7 +23,8 @@ class BandsModelFields(ModelFields):
     domains: tuple[str, ...] = ("audio",)
     """Names of the domains; every branch has a quantizer for each."""
     effort: int = 0
-    """Steps of analysis by synthesis that encoding takes in every branch unless told otherwise."""
+    """Steps of analysis by synthesis that encoding takes in every branch unless told otherwise; a branch that is
+    another model has its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,8 +47,8 @@ class BranchFields:
     activity: bool = False
     """Whether a head on the latent tells which domains are active."""
     residual: Residual = "whole"
-    """What it codes: all that the sum of the branches before it lacks, or only what is `above` their band, whatever they
-    make of that."""
+    """What it codes: the `whole` of what the sum of the branches before it lacks, or only what is `above` the band of
+    the one before, whatever is made of that."""
     encoder: NetworkFields
     decoder: NetworkFields
     quantizer: QuantizerFields

@@ -196,13 +196,13 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise ValueError(f"{name} must have {len(kinds)} entries, got {len(value)}")
         return tuple(_convert(kind, entry, name) for kind, entry in zip(kinds, value, strict=True))
     if isinstance(hint, types.UnionType):
-        kinds = [kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)]
-        if len(kinds) < len(typing.get_args(hint)):
+        tables = [kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)]
+        if len(tables) < len(typing.get_args(hint)):
             raise TypeError(f"{name}: only tables may be of several kinds")
         keys = set(value) if isinstance(value, Mapping) else set()
         # The kind that a table has most fields of; the first one where that tells nothing.
-        known = [len(keys & {field.name for field in dataclasses.fields(kind)}) for kind in kinds]
-        return _convert(kinds[known.index(max(known))], value, name)
+        known = [len(keys & {field.name for field in dataclasses.fields(kind)}) for kind in tables]
+        return _convert(tables[known.index(max(known))], value, name)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):

@@ -128,7 +128,7 @@ def export_stage(
         report: gets a line about what takes long
 
     Raises:
-        ValueError: the model has no such stage
+        ValueError: the model has no such stage, or it is another model
         ModelError: it has no weights
         OutputError: the folder exists and `overwrite` is off, or it cannot be written
     """
@@ -137,6 +137,8 @@ def export_stage(
         has = "is a single codec" if len(codecs) == 1 else f"has the stages 1 to {len(codecs)}"
         raise ValueError(f"{entry.name} {has}, so there is no stage {number} of it")
     prefix, recipe = codecs[number - 1]
+    if prefix in of(entry.recipe).references(entry.recipe):
+        raise ValueError(f"this stage of {entry.name} is the model {recipe.name}; use that")
     stored = weights.read(zoo.weights_path(entry))
     graphs = entry.folder / zoo.GRAPHS / prefix.removesuffix(".")
     if graphs.is_dir():
