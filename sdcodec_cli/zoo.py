@@ -6,6 +6,8 @@ another can decode the files of that: the metadata of `weights.safetensors` list
 of other ones, `older/HASH/` has what decodes. The zoo is the folder `models/` of the repository, which a wheel carries
 inside the package.
 
+A model may refer to another one for its lowest codec: then that has the weights and graphs of it.
+
 Finding and listing need neither torch nor numpy, so that `sdc models list` and shell completion are quick.
 """
 

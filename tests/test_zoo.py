@@ -37,6 +37,7 @@ NAMES = [
     "sdcodec-16k-separation",
     "sdcodec-16k-shared4",
     "sdcodec-16k-shared8",
+    "sdcodec-32k-mini",
     "tdanet-16k",
     "tdanet-16k-mini",
 ]

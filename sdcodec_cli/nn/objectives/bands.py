@@ -118,10 +118,10 @@ class BandsObjective(Objective):
             trains, above = number in self.trained, self.network.residuals[number] == "above"
             summed = self.network.sum_is_wanted(run, number)
             codec = self.network.codecs[number]
-            whole = self.network.at_rate(stems, number)
-            length = whole.shape[-1]
+            complete = self.network.at_rate(stems, number)
+            length = complete.shape[-1]
             with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-                wanted = self.network.above(whole, number) if above else whole
+                wanted = self.network.above(complete, number) if above else complete
                 given = wanted.sum(1)
                 if rows is not None and mix is not None:
                     rows, mix = (self.network.lifted(wav, number, length) for wav in (rows, mix))
@@ -138,7 +138,7 @@ class BandsObjective(Objective):
                 decoded = codec.decode(torch.cat([latents, whole])).squeeze(1).float()[..., :length]
                 own, own_mix = decoded[: len(latents)], decoded[len(latents) :] if more else decoded[: len(stems)]
                 total, total_mix = (own, own_mix) if rows is None or mix is None else (rows + own, mix + own_mix)
-            below = whole
+            below = complete
             rows, mix = (total, total_mix) if summed else (None, None)
             if trains:
                 found = {
