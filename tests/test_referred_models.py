@@ -57,7 +57,7 @@ def above(folder: Path, digest: str | None = None, **changes: Any) -> BandsRecip
 @pytest.fixture(scope="module")
 def lower(tmp_path_factory) -> Path:
     recipe = tiny_recipe()
-    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, effort=1))
+    recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, effort=1, texture=1400.0))
     return write_tiny(tmp_path_factory.mktemp("lower") / "low", recipe)
 
 
@@ -213,6 +213,8 @@ def test_files_name_the_model_below_which_decodes_them_to_the_byte_what_it_makes
 
     expected = decoded("alone.sdc", alone)
     assert decoded("whole.sdc", alone) == decoded("whole.sdc", codec, below=8000) == expected
+    plain = decoded("alone.sdc", alone, texture=False)
+    assert decoded("whole.sdc", codec, below=8000, texture=False) == plain != expected
     assert decoded("whole.sdc", codec) != expected
 
 

@@ -110,7 +110,8 @@ def _decoder(model: CascadeModel, number: int) -> StreamDecoder | None:
     """What decodes a stage while encoding, where what one above it is given depends on that."""
     if "whole" not in model.residuals[number + 1 :]:
         return None
-    return StreamDecoder(model.stages[number], ["mix"], segment_frames=model.frames[number] * SEGMENT_FRAMES)
+    frames = model.frames[number] * SEGMENT_FRAMES
+    return StreamDecoder(model.stages[number], ["mix"], texture=False, segment_frames=frames)
 
 
 def _decoded(decoder: StreamDecoder | None, segments: Sequence[CodedSegment], *, last: bool) -> Wav:
@@ -219,6 +220,7 @@ class CascadeDecoder:
         num_stages: how many are decoded, from the first on
         envelope: of the first, see `StreamDecoder`
         share: how much of that is applied
+        texture: whether stages get theirs, see `StreamDecoder`
     """
 
     def __init__(
@@ -229,6 +231,7 @@ class CascadeDecoder:
         num_stages: int,
         envelope: Bands | None = None,
         share: float = 0.0,
+        texture: bool = True,
     ) -> None:
         stages, self._frames = model.stages[:num_stages], model.frames[:num_stages]
         self.hop_length: int = stages[-1].hop_length * self._frames[-1]
@@ -239,6 +242,7 @@ class CascadeDecoder:
                 stems,
                 envelope=envelope if stage is stages[0] else None,
                 share=share,
+                texture=texture,
                 segment_frames=frames * SEGMENT_FRAMES,
             )
             for stage, frames in zip(stages, self._frames, strict=True)

@@ -403,7 +403,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         bands = Bands(envelope, rate, hop) if envelope else None
         if isinstance(self.model, CascadeModel):
             count = len(self.stages) if num_stages is None else num_stages
-            return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share)
+            return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share, texture=texture)
         above = Treble(treble, rate, hop) if treble else None
         return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above, texture=texture)
 
