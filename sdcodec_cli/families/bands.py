@@ -270,7 +270,7 @@ class BandsFamily(Family[BandsRecipe]):
 
         codecs = [sdcodec.FAMILY.build(codec) for codec in recipe.codecs]
         for reference in self.references(recipe).values():
-            codecs[0].load_state_dict(_weights_of(reference))
+            codecs[0].load_state_dict(_weights_of(reference), assign=True)
             codecs[0] = frozen(codecs[0])
         return Bands(codecs, [codec.model.sample_rate for codec in recipe.codecs], recipe.residuals)
 
