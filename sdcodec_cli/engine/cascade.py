@@ -240,12 +240,13 @@ class CascadeDecoder:
             StreamDecoder(
                 stage,
                 stems,
-                envelope=envelope if stage is stages[0] else None,
+                envelope=envelope if number == 0 else None,
                 share=share,
-                texture=texture,
+                # What a stage adds to the whole of what is lacking was made for the networks' audio.
+                texture=texture and "whole" not in model.residuals[number + 1 : num_stages],
                 segment_frames=frames * SEGMENT_FRAMES,
             )
-            for stage, frames in zip(stages, self._frames, strict=True)
+            for number, (stage, frames) in enumerate(zip(stages, self._frames, strict=True))
         ]
         rates = [stage.sample_rate for stage in stages]
         self._sincs = [StreamSinc(low, high, len(stems)) for low, high in itertools.pairwise(rates)]
