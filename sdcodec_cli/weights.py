@@ -81,9 +81,14 @@ def within(tensors: Mapping[str, NDArray[Any]], prefix: str) -> Weights:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def sha256(tensors: Mapping[str, NDArray[Any]]) -> bytes:
-    """SHA-256 of the names, types, shapes and values of weights, by which a `.sdc` names those it was made with."""
+def sha256(tensors: Mapping[str, NDArray[Any]], elsewhere: Mapping[str, bytes] | None = None) -> bytes:
+    """SHA-256 of the names, types, shapes and values of weights, by which a `.sdc` names those it was made with.
+
+    Of a model that refers to another one, `elsewhere` has the hash of that by how the names of its weights would begin.
+    """
     digest = hashlib.sha256()
+    for prefix, other in sorted((elsewhere or {}).items()):
+        digest.update(f"{prefix} {other.hex()}\n".encode())
     for name in sorted(tensors):
         tensor = np.asarray(tensors[name], order="C")
         digest.update(f"{name} {tensor.dtype.name} {list(tensor.shape)}\n".encode())

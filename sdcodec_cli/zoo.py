@@ -7,6 +7,8 @@ another can decode the files of that: the metadata of `weights.safetensors` list
 of other ones, `older/HASH/` has what decodes. The zoo is the folder `models/` of the repository, which a wheel carries
 inside the package.
 
+A model may refer to another one for its lowest codec: then that has the weights and graphs of it.
+
 Finding and listing need neither torch nor numpy, so that `sdc models list` and shell completion are quick.
 """
 
@@ -147,14 +149,14 @@ def in_zoo(text: str) -> bool:
     return os.sep not in text and os.path.isfile(zoo_folder() / text / RECIPE)
 
 
-def find(model: str | Path | None = None) -> ModelEntry:
+def find(model: str | Path | None = None, *, family: str | None = None) -> ModelEntry:
     """A model by name (of the zoo) or by folder; None is the default model.
 
     What the zoo has is meant by a bare name, whatever lies in the working directory: `./NAME` is the folder.
 
     Raises:
         ModelError: neither a name of the zoo nor a model folder
-        RecipeError: the folder's recipe does not parse
+        RecipeError: the folder's recipe does not parse, or is not of the `family` that is wanted
     """
     text = str(model or DEFAULT_MODEL)
     looks_like_path = not in_zoo(text) and (os.sep in text or os.path.isdir(text))
@@ -166,7 +168,7 @@ def find(model: str | Path | None = None) -> ModelEntry:
             )
         known = ", ".join(sorted(path.parent.name for path in zoo_folder().glob(f"*/{RECIPE}")))
         raise ModelError(f"{text}: no such model; the zoo has {known}, or give the path of a model folder")
-    return _entry(folder)
+    return _entry(folder, family)
 
 
 def find_recipe(text: str) -> Recipe:
@@ -178,9 +180,9 @@ def find_recipe(text: str) -> Recipe:
     return read_recipe(Path(text)) if os.path.isfile(text) else find(text).recipe
 
 
-def _entry(folder: Path) -> ModelEntry:
+def _entry(folder: Path, family: str | None = None) -> ModelEntry:
     path = folder / (DECODER if (folder / DECODER).is_file() else WEIGHTS)
-    recipe = read_recipe(folder / RECIPE)
+    recipe = read_recipe(folder / RECIPE, family=family)
     return ModelEntry(recipe.name, folder, recipe, path.stat().st_size if path.is_file() else None)
 
 
@@ -202,6 +204,16 @@ def weights_path(entry: ModelEntry, *, decoding: bool = False) -> Path:
     if entry.size_bytes is None:
         raise ModelError(f"{entry.name}: this recipe comes without weights; {how_to_get_weights(entry.recipe)}")
     return entry.folder / WEIGHTS
+
+
+def check_weights(entry: ModelEntry, weights_sha256: bytes, expected: str) -> None:
+    """Raise a `ModelError` unless a model that another refers to has the weights that are meant (hexadecimal)."""
+    if weights_sha256.hex() != expected:
+        raise ModelError(
+            f"{entry.folder}: has other weights ({weights_sha256.hex()[:8]}) than the model above it was made for "
+            f"({expected[:8]}); restore those, or train anew above these: --set branches.0.weights_sha256="
+            f"{weights_sha256.hex()}"
+        )
 
 
 def write_model(

@@ -67,6 +67,30 @@ def test_mixtures_have_as_many_domains_as_the_recipe_says_and_are_as_loud():
     assert all(any(example.active[n] for example in examples) for n in range(3))
 
 
+def test_domains_come_by_themselves_as_often_as_the_recipe_says_and_one_always_does():
+    fields = MixingFields(seconds=0.5, domain_probabilities=(0.9, 0.1, 0.5))
+    active = np.stack([draw(pool(), fields, seed=0, index=index).active for index in range(80)])
+    assert active.any(1).all()
+    np.testing.assert_allclose(active.mean(0), [0.9, 0.1, 0.5], atol=0.12)
+    never = MixingFields(domain_probabilities=(0.0, 0.0, 0.0))
+    assert draw(pool(), never, seed=0, index=0).active.tolist() == [True, False, False]
+
+
+def test_the_first_domain_is_as_much_louder_than_all_others_together_as_the_recipe_says():
+    fields = dataclasses.replace(FIXED, snr_range=(-5.0, 40.0))
+    plain = [draw(pool(), FIXED, seed=0, index=index) for index in range(30)]
+    ratios = []
+    for index, before in enumerate(plain):
+        example = draw(pool(), fields, seed=0, index=index)
+        assert np.array_equal(example.crops, before.crops)
+        stems = mixed(example, peak=0.0)
+        ratios.append(level(stems[0]) - level(stems[1] + stems[2]))
+        assert level(stems.sum(0)) == pytest.approx(example.mix_target, abs=0.2)
+        np.testing.assert_allclose(np.diff(example.targets[1:]), np.diff(before.targets[1:]), atol=1e-4)
+    assert -6 < min(ratios) < 5
+    assert 30 < max(ratios) < 41
+
+
 def test_layers_are_added_as_often_as_the_recipe_says_and_nothing_else_changes():
     source, layered = pool(), AugmentationFields(layering=(0.0, 0.3, 1.0))
     changed = np.zeros(3)

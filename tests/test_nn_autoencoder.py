@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sdcodec_cli.nn.autoencoder import ConvDecoder, ConvEncoder
-from sdcodec_cli.nn.layers import add_weight_norm, fold_weight_norm, pad_to_multiple
+from sdcodec_cli.nn.layers import add_weight_norm, fold_weights, pad_to_multiple
 
 STRIDES = [(2, 4, 5, 8), (3, 5, 7), (5,)]
 
@@ -67,10 +67,12 @@ def test_the_published_padding_of_sdcodec_is_eight_samples_late(upsampling, lag)
 
 
 @torch.no_grad()
-def test_no_sample_beyond_the_declared_context_reaches_a_frame():
+@pytest.mark.parametrize("causal", [False, True])
+def test_no_sample_beyond_the_declared_context_reaches_a_frame(causal):
     torch.manual_seed(0)
-    encoder = ConvEncoder(width=2, strides=(2, 4, 5, 8), latent_dim=3).double()
-    decoder = ConvDecoder(width=32, strides=(8, 5, 4, 2), latent_dim=3).double()
+    upsampling = "causal" if causal else "exact"
+    encoder = ConvEncoder(width=2, strides=(2, 4, 5, 8), latent_dim=3, causal=causal).double()
+    decoder = ConvDecoder(width=32, strides=(8, 5, 4, 2), latent_dim=3, upsampling=upsampling).double()
     frame, context = 30, encoder.context_frames
     wav = torch.randn(1, 1, 61 * 320, dtype=torch.float64)
     near, far = wav.clone(), wav.clone()
@@ -87,6 +89,21 @@ def test_no_sample_beyond_the_declared_context_reaches_a_frame():
     assert torch.equal(decoder(far)[..., span], decoder(latent)[..., span])
 
 
+def test_causal_networks_see_nothing_of_what_comes_after_a_frame():
+    hop, cut = 40, 12
+    encoder = ConvEncoder(width=4, strides=(2, 4, 5), latent_dim=8, causal=True).eval()
+    decoder = ConvDecoder(width=32, strides=(5, 4, 2), latent_dim=8, upsampling="causal").eval()
+    wav = torch.randn(1, 1, 20 * hop, generator=torch.Generator().manual_seed(0))
+    changed = torch.cat([wav[..., : cut * hop], torch.zeros(1, 1, 8 * hop)], dim=-1)
+    with torch.no_grad():
+        latent, other = encoder(wav), encoder(changed)
+        decoded, after = decoder(latent), decoder(other)
+    assert (latent.shape, decoded.shape) == ((1, 8, 20), (1, 1, 20 * hop))
+    for one, two, first in ((latent, other, cut), (decoded, after, cut * hop)):
+        assert torch.equal(one[..., :first], two[..., :first])
+        assert not torch.allclose(one[..., first : first + 1], two[..., first : first + 1])
+
+
 @torch.no_grad()
 def test_weight_norm_can_be_added_and_folded_without_changing_what_a_network_does():
     torch.manual_seed(0)
@@ -96,7 +113,7 @@ def test_weight_norm_can_be_added_and_folded_without_changing_what_a_network_doe
     add_weight_norm(encoder)
     assert any("original" in name for name in encoder.state_dict())
     torch.testing.assert_close(encoder(wav), plain)
-    fold_weight_norm(encoder)
+    fold_weights(encoder)
     assert set(encoder.state_dict()) == names
     torch.testing.assert_close(encoder(wav), plain)
 

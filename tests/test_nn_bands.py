@@ -60,7 +60,7 @@ def test_codes_decode_to_what_the_network_makes_at_once(rates, length):
 @torch.no_grad()
 def test_fewer_branches_have_the_same_codes():
     bands, wav = network(), torch.randn(1, 1, 6400)
-    (low,) = bands.encode(wav, count=1)
+    (low,) = bands.encode(wav, numbers=[0])
     assert torch.equal(low, bands.encode(wav)[0])
 
 

@@ -77,14 +77,14 @@ class Playback(nn.Module):
 
     hop_length = HOP
 
-    def quantizer(self, latent: Tensor, *, weights: Tensor) -> SimpleNamespace:
+    def quantize(self, latent: Tensor, *, weights: Tensor) -> SimpleNamespace:
         return SimpleNamespace(latents=latent[None] * weights.sum(), codes=latent.new_zeros(1, 1, 1, latent.shape[-1]))
 
     def decode(self, latent: Tensor) -> Tensor:
         return latent.transpose(1, 2).flatten(1)[:, None]
 
 
-Playback.quantizer.dequantize = lambda past: torch.zeros(1, HOP, past.shape[-1])  # type: ignore[attr-defined]
+Playback.quantizer = SimpleNamespace(dequantize=lambda past: torch.zeros(1, HOP, past.shape[-1]))
 
 
 def playback_distance(decoded: Tensor, wanted: Tensor, audible: Tensor | None = None) -> float:

@@ -50,10 +50,51 @@ def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
         ({"name": "x", "model": {"domains": ["mix"]}}, "model.domains: mix is reserved"),
         ({"name": "x", "quantizer": {"num_shared": 13}}, "quantizer.num_shared must be between 0 and num_codebooks"),
         ({"name": "x", "quantizer": {"num_shared": 12}}, "leaves nothing that tells domains apart"),
+        (
+            {
+                "name": "x",
+                "quantizer": {"projection": "hard"},
+                "model": {"domains": ["a"]},
+                "mixing": {"loudness": [-20.0], "track_probabilities": [1.0]},
+            },
+            "quantizer.projection: hard shares out the latent among domains; name two or more",
+        ),
+        (
+            {"name": "x", "training": {"orthogonality_weight": 1.0}},
+            "orthogonality_weight: is for soft projections only",
+        ),
+        ({"name": "x", "semantic": {"teacher": "hama"}}, "semantic.teacher and training.semantic_weight go together"),
+        (
+            {"name": "x", "training": {"semantic_weight": 1.0}},
+            "semantic.teacher and training.semantic_weight go together",
+        ),
+        ({"name": "x", "semantic": {"teacher": "folder"}}, "a folder as teacher needs folder and width"),
+        ({"name": "x", "semantic": {"teacher": "hama", "width": 3}}, "folder and width are for teacher"),
+        (
+            {
+                "name": "x",
+                "semantic": {"teacher": "hama"},
+                "training": {"semantic_weight": 1.0},
+                "model": {"sample_rate": 32000},
+            },
+            "semantic: hama hears 16000 Hz, not 32000; use a folder",
+        ),
+        (
+            {
+                "name": "x",
+                "semantic": {"teacher": "hama"},
+                "training": {"semantic_weight": 1.0},
+                "model": {"domains": ["a", "b", "c"]},
+            },
+            "semantic: there is no domain speech to be taught",
+        ),
+        ({"name": "x", "model": {"causal": True, "activity": True}}, "model.causal: the activity head looks ahead"),
+        ({"name": "x", "mixing": {"snr_range": [3.0, -3.0]}}, "mixing.snr_range must be two numbers, the lower first"),
+        ({"name": "x", "mixing": {"domain_probabilities": [0.5]}}, "domain_probabilities needs one per domain, 3"),
         ({"name": "x", "encoder": {"kind": "spectral", "depth": 2}}, "window_length must be positive"),
         (
-            {"name": "x", "mixing": {"domains": ["speech", "music", "noise"]}},
-            "only a model of a single domain can be trained on mixtures of others",
+            {"name": "x", "mixing": {"domains": ["speech", "noise", "rain"]}},
+            "mixing.domains: speech, noise, rain cannot be shared out among speech, music, sfx; name the",
         ),
         (
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch
 from sdcodec_cli import zoo
 from sdcodec_cli.families import build
 from sdcodec_cli.families.bands import BandsRecipe
+from sdcodec_cli.families.decodec import DeCodecRecipe
 from sdcodec_cli.families.sdcodec import SDCodecRecipe
 from sdcodec_cli.families.tdanet import SeparatorFields, TDANetRecipe
 from sdcodec_cli.recipe import (
@@ -24,6 +26,7 @@ from sdcodec_cli.recipe import (
     NetworkFields,
     QuantizerFields,
     Recipe,
+    SemanticFields,
     SeparatorModelFields,
     SeparatorTrainingFields,
 )
@@ -109,6 +112,45 @@ def tiny_bands(
             snr_weight=0.1,
             feature_weight=0.0,
             adversarial_weight=0.0,
+            codebook_renewal=True,
+        ),
+    )
+
+
+def tiny_decodec(projection: Literal["soft", "hard"] = "hard", *, teacher: bool = False) -> DeCodecRecipe:
+    """Speech and background, of some ten thousand weights; a teacher is the folder `said`, of four numbers a frame."""
+    codec = tiny_recipe()
+    assert isinstance(codec, SDCodecRecipe)
+    return DeCodecRecipe(
+        name="tiny-decodec",
+        model=dataclasses.replace(codec.model, domains=("speech", "background")),
+        encoder=codec.encoder,
+        decoder=codec.decoder,
+        quantizer=dataclasses.replace(codec.quantizer, num_codebooks=6, num_shared=0, projection=projection),
+        semantic=SemanticFields(teacher="folder", folder="said", width=4) if teacher else SemanticFields(),
+        mixing=MixingFields(
+            seconds=0.5,
+            domains=("speech", "music", "sfx"),
+            loudness=(-20.0, -24.0, -21.0),
+            domain_probabilities=(0.9, 0.5, 0.5),
+            snr_range=(-5.0, 40.0),
+        ),
+        training=CodecTrainingFields(
+            batch_size=2,
+            steps=6,
+            warmup_steps=1,
+            learning_rate=3e-3,
+            precision="float32",
+            average_decay=0.9,
+            mel_scales_per_step=2,
+            snr_weight=0.1,
+            feature_weight=0.0,
+            adversarial_weight=0.0,
+            orthogonality_weight=1.0 if projection == "soft" else 0.0,
+            semantic_weight=1.0 if teacher else 0.0,
+            swap_probability=1.0,
+            stem_probability=0.5,
+            quantizer_dropout=0.5,
             codebook_renewal=True,
         ),
     )

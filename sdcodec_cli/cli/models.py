@@ -107,6 +107,8 @@ class StageReport:
 
     name: str
     """By which files name it, see `sdc models export --stage`."""
+    refers: bool
+    """Whether that is another model, whose weights are not stored again."""
     sample_rate: int
     """In Hz."""
     frame_rate: float
@@ -164,7 +166,7 @@ def _report(entry: ModelEntry) -> ModelReport:
         num_codebooks=sum(stream.num_codebooks for stream in streams) if streams else None,
         codebook_size=stream.codebook_size if stream else None,
         bitrate=sum(stream.bitrate for stream in streams) if streams else None,
-        effort=getattr(recipe.model, "effort", None),
+        effort=getattr(next(iter(of(recipe).codecs(recipe).values())).model, "effort", None),
         size_bytes=entry.size_bytes,
         decodes=tuple(digest.hex() for digest in entry.decodes),
         keeps=tuple(digest.hex() for decoder in entry.decoders for digest in decoder.decodes),
@@ -176,11 +178,12 @@ def _stages(entry: ModelEntry) -> Iterator[StageReport]:
     from ..families import of
     from ..zoo import stage_name
 
-    codecs = of(entry.recipe).codecs(entry.recipe)
+    codecs, references = of(entry.recipe).codecs(entry.recipe), of(entry.recipe).references(entry.recipe)
     for prefix, recipe in codecs.items() if len(codecs) > 1 else ():
         stream = of(recipe).streams(recipe)[0]
         yield StageReport(
-            name=stage_name(entry.name, prefix),
+            name=recipe.name if prefix in references else stage_name(entry.name, prefix),
+            refers=prefix in references,
             sample_rate=recipe.model.sample_rate,
             frame_rate=stream.frame_rate,
             num_codebooks=stream.num_codebooks,
@@ -266,7 +269,7 @@ def show(
         for number, stage in enumerate(report.stages, 1):
             put(
                 f"  stage {number}  {stage.sample_rate} Hz, {stage.num_codebooks} x {stage.codebook_size}, up to "
-                f"{stage.bitrate:g} kbit/s"
+                f"{stage.bitrate:g} kbit/s{f', the model {stage.name}' if stage.refers else ''}"
             )
         put(f"  effort   {report.effort} by default")
     put(f"  weights  {size}")

@@ -234,7 +234,7 @@ Fine = Annotated[
         "--fine/--coarse",
         help="An envelope of more bands, and more often: about 1.9 kbit/s, for a sound closer to the original; or one "
         "of half a kbit/s. By default whichever sounds better at the bitrate: fine in the default model, from "
-        "5.2 kbit/s per domain on, beside 11 of its 12 codebooks if nothing else is asked for.",
+        "3.7 kbit/s per domain on, beside 11 of its 12 codebooks if nothing else is asked for.",
         show_default=False,
     ),
 ]

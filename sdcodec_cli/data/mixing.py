@@ -4,7 +4,7 @@ Every example is a pure function of (seed, index), so that any number of process
 resumed run continues it. Processes that read files draw the crops (`draw`); the device that trains levels and adds them
 (`mix`), a batch at a time.
 
-Legend: B batch, N domains, T samples, R rows.
+Legend: B batch, N domains, T samples, F frames, R rows, H numbers that a teacher says of a frame.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ from ..recipe import AugmentationFields, MixingFields
 from .augment import augment, change_speed, gain_db, layer, pause, speed_factor
 from .manifest import ACTIVE
 from .pool import TRIES, Clips, Pool, clip_length
+from .targets import Rows, Targets
 
 LAYERS = 2
 """Number of the first generator for second layers, of which each domain has one; 0 and 1 are taken, see `batches`."""
 
-PAUSES = 2**16
-"""The same for pauses."""
+PAUSES, RATIO = 2**16, 2**17
+"""The same for pauses, and of the generator for the ratio of the first domain to the others."""
 
 SHORT = 0.4
 """Seconds that a loudness measurement needs; shorter clips are used, in silence, and counted."""
@@ -65,6 +66,8 @@ class Example:
     trouble: Trouble
     problem: str | None
     """Why a domain that was drawn is missing."""
+    guide: Rows | None
+    """What a teacher says of the crop of its domain, `[F, H]`, zeros where it says nothing; None without one."""
 
 
 def draw(
@@ -79,48 +82,66 @@ def draw(
     rng = np.random.default_rng([seed, index])
     augmentation = augmentation or AugmentationFields()
     domains = list(pool.clips)
-    # The recipe's may be rounded more than numpy accepts.
-    probabilities = np.array(fields.track_probabilities) / sum(fields.track_probabilities)
-    count = 1 + int(rng.choice(len(probabilities), p=probabilities))
-    chosen = rng.permutation(len(domains))[:count]
+    chosen = _chosen(len(domains), fields, rng)
     crops = np.zeros((len(domains), round(fields.seconds * pool.sample_rate)), dtype=np.float32)
     active = np.zeros(len(domains), dtype=bool)
     targets = np.zeros(len(domains), dtype=np.float32)
     trouble, problem = Trouble(), None
+    # Nothing is said of an example without speech.
+    guide = next((each.nothing(crops.shape[1]) for each in pool.targets.values()), None)
     for domain in sorted(chosen):
         targets[domain] = fields.loudness[domain] + rng.uniform(-1, 1) * fields.loudness_range
         targets[domain] += gain_db(augmentation, rng)
-        crop, met, problem_here = _active_crop(pool, domains[domain], crops.shape[1], augmentation, rng)
+        crop, place, met, problem_here = _active_crop(pool, domains[domain], crops.shape[1], augmentation, rng)
         trouble, problem = trouble + met, problem_here or problem
+        if place and domains[domain] in pool.targets:
+            guide = place.asked(pool.targets[domains[domain]], crops.shape[1])
         if crop is not None and augmentation.layering:
             # A generator of its own, so that everything else is drawn as it is without layers.
             own = np.random.default_rng([seed, index, LAYERS + domain])
             if own.random() < augmentation.layering[domain]:
-                other, met, _ = _active_crop(pool, domains[domain], crops.shape[1], augmentation, own)
+                other, _, met, _ = _active_crop(pool, domains[domain], crops.shape[1], augmentation, own)
                 trouble += met
                 crop = crop if other is None else layer(crop, other, own)
+                if guide is not None and domains[domain] in pool.targets:
+                    guide[:] = 0  # two voices at once are nobody's
         if crop is not None and augmentation.pauses:
             own = np.random.default_rng([seed, index, PAUSES + domain])
             if own.random() < augmentation.pauses:
                 crop = pause(crop, pool.sample_rate, own)
         if crop is not None:
             crops[domain], active[domain] = crop, True
+    if fields.snr_range and active[0] and active[1:].any():
+        ratio = np.random.default_rng([seed, index, RATIO]).uniform(fields.snr_range[0], fields.snr_range[1])
+        others = 10 * math.log10(np.power(10.0, targets[1:][active[1:]] / 10).sum())
+        targets[1:] += targets[0] - ratio - others
     mix_target = fields.mix_loudness + rng.uniform(-1, 1) * fields.loudness_range
     if rng.random() < fields.quiet_probability:
         mix_target -= rng.uniform(0, fields.quiet_range)
-    return Example(crops, active, targets, mix_target, trouble, problem)
+    return Example(crops, active, targets, mix_target, trouble, problem, guide)
+
+
+def _chosen(count: int, fields: MixingFields, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which of so many domains an example has."""
+    if fields.domain_probabilities:
+        probabilities = np.array(fields.domain_probabilities)
+        chosen = np.flatnonzero(rng.random(count) < probabilities)
+        return chosen if len(chosen) else np.array([probabilities.argmax()])
+    # The recipe's may be rounded more than numpy accepts.
+    tracks = np.array(fields.track_probabilities) / sum(fields.track_probabilities)
+    return rng.permutation(count)[: 1 + int(rng.choice(len(tracks), p=tracks))]
 
 
 def _active_crop(
     pool: Pool, domain: str, length: int, augmentation: AugmentationFields, rng: np.random.Generator
-) -> tuple[Wav | None, Trouble, str | None]:
-    """A crop `[T]` that is active somewhere, or None; what was met on the way; and why there is none."""
+) -> tuple[Wav | None, _Place | None, Trouble, str | None]:
+    """A crop `[T]` that is active somewhere and its place, or None; what was met on the way; and why there is none."""
     trouble = Trouble()
     problem = f"{domain}: {TRIES} draws in a row were silent; check its audio files"
     for _ in range(TRIES):
         factor = speed_factor(augmentation, rng)
         try:
-            crop, short = _crop(pool, domain, round(length * factor), rng)
+            crop, place, short = _crop(pool, domain, round(length * factor), rng)
         except InputError as error:
             trouble, problem = trouble + Trouble(broken=1), str(error)
             continue
@@ -129,22 +150,38 @@ def _active_crop(
             crop = change_speed(crop, length)
         crop = augment(crop, pool.sample_rate, augmentation, rng)
         if _is_active(crop, pool.sample_rate):
-            return crop, trouble, None
+            return crop, place, trouble, None
         trouble += Trouble(silent=1)
-    return None, trouble, problem
+    return None, None, trouble, problem
 
 
-def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tuple[Wav, bool]:
+@dataclass(frozen=True)
+class _Place:
+    """Where a crop is from."""
+
+    clip: int
+    start: int
+    """In samples; below 0 if silence was put before the clip."""
+    length: int
+    """In samples of the clip; of the crop they are more or fewer where its speed was changed."""
+
+    def asked(self, targets: Targets, length: int) -> Rows:
+        """What a teacher says of it, `[F, H]`, once it is `length` samples long."""
+        return targets.at(self.clip, self.start, self.length / length, targets.num_frames(length))
+
+
+def _crop(pool: Pool, domain: str, length: int, rng: np.random.Generator) -> tuple[Wav, _Place, bool]:
     """A stretch of one clip; every second of the pool is equally likely, and short clips are placed in silence."""
     clips: Clips = pool.clips[domain]
     clip = int(np.searchsorted(clips.ends, rng.integers(clips.ends[-1]), side="right"))
     available = clip_length(clips, clip)
     if available >= length:
-        return clips.read(clip, int(rng.integers(available - length + 1)), length), False
+        start = int(rng.integers(available - length + 1))
+        return clips.read(clip, start, length), _Place(clip, start, length), False
     crop = np.zeros(length, dtype=np.float32)
     offset = int(rng.integers(length - available + 1))
     crop[offset : offset + available] = clips.read(clip, 0, available)
-    return crop, available < SHORT * pool.sample_rate
+    return crop, _Place(clip, -offset, length), available < SHORT * pool.sample_rate
 
 
 def _is_active(crop: Wav, sample_rate: int) -> bool:

@@ -10,9 +10,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import numpy as np
 import soundfile
@@ -25,6 +25,9 @@ from ..progress import Progress
 from .manifest import SHORTEST, Manifest
 from .parallel import exclusive
 from .scan import scan
+
+if TYPE_CHECKING:
+    from .targets import Targets
 
 MANIFEST = "manifest.parquet"
 """Name of the manifest of a data root."""
@@ -60,6 +63,8 @@ class Pool:
 
     sample_rate: int
     clips: dict[str, Clips]
+    targets: dict[str, Targets] = field(default_factory=dict)
+    """What a teacher says of the clips of a domain, where there is one."""
 
     def seconds(self, domain: str) -> float:
         """How much audio there is of a domain."""
@@ -293,7 +298,7 @@ def _all_decoded(
             progress(done, total)
 
     targets = {
-        domain: folder / f"{domain}-{_stamp(files, manifest, sample_rate)}.npy" for domain, files in found.items()
+        domain: folder / f"{domain}-{stamp(files, manifest, sample_rate)}.npy" for domain, files in found.items()
     }
     missing = [files for domain, files in found.items() if not targets[domain].exists()]
     what = f"{sum(len(files.rows) for files in missing)} files{f' of {split}' if split else ''}"
@@ -310,11 +315,11 @@ def _all_decoded(
     return clips
 
 
-def _stamp(files: FileClips, manifest: Manifest, sample_rate: int) -> str:
-    """A digest of the files as they are now and of the rate, for the name of the decoded file."""
+def stamp(files: FileClips, manifest: Manifest, sample_rate: int) -> str:
+    """A digest of the files as they are now and of the rate, for the name of what is made of them."""
     rows = manifest.table(files.rows).select(["path", "size", "mtime_ns", "frames", "sample_rate"])
-    stamp = json.dumps([sample_rate, str(manifest.root), rows.to_pydict()])
-    return hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    known = json.dumps([sample_rate, str(manifest.root), rows.to_pydict()])
+    return hashlib.sha256(known.encode()).hexdigest()[:16]
 
 
 def _decoded(

@@ -23,6 +23,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from ..data.pool import ArrayClips, FileClips, Pool, find_manifest, open_pool
 from ..errors import InputError
+from ..families import of
 from ..recipe import Recipe
 from .train.batches import Batch, Share, load_batches, make_batch
 from .train.distributed import Processes
@@ -123,7 +124,14 @@ def noise_batch(recipe: Recipe) -> Batch:
     samples = (rng.standard_normal(30 * rate) * 3000).astype(np.int16)
     clips = ArrayClips(samples, np.array([len(samples)]))
     pool = Pool(rate, dict.fromkeys(recipe.sources, clips))
-    return make_batch(pool, recipe, range(recipe.training.batch_size))
+    batch = make_batch(pool, recipe, range(recipe.training.batch_size))
+    teaching = of(recipe).teaching(recipe)
+    if teaching is None:
+        return batch
+    # What a teacher says is looked up, so anything will do.
+    frames = -(-batch.crops.shape[-1] // teaching.hop_length)
+    guide = torch.ones(len(batch.crops), frames, teaching.fields.target_width)
+    return dataclasses.replace(batch, choices=dataclasses.replace(batch.choices, guide=guide))
 
 
 def peak_memory(device: str) -> int:

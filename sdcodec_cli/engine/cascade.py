@@ -1,7 +1,7 @@
 """Encoding and decoding with codecs at rising rates, one after the other, as audio arrives and in constant memory.
 
 The first one codes the audio at its rate. Each further one codes what the sum of those before it, as it will be decoded
-and brought to its own rate, lacks of the audio; outputs add up.
+and brought to its own rate, lacks of the audio, or only what is above the band of the one before; outputs add up.
 
 Legend: T samples, F frames, S stems.
 """
@@ -30,7 +30,7 @@ class CascadeEncoder:
         num_codebooks: how many are stored, of each stage
         known: domains that the audio consists of, or None to find out; above the first stage they are active only
             where there is something to code
-        effort: steps of refinement
+        efforts: steps of refinement, of each stage
         envelope: whether segments have one, of the first stage
         fine: whether that is a fine one
     """
@@ -41,7 +41,7 @@ class CascadeEncoder:
         *,
         num_codebooks: Sequence[int],
         known: Sequence[str] | None,
-        effort: int,
+        efforts: Sequence[int],
         envelope: bool,
         fine: bool,
     ) -> None:
@@ -59,10 +59,10 @@ class CascadeEncoder:
                 pauses=stage is not model.stages[0],
                 segment_frames=frames * SEGMENT_FRAMES,
             )
-            for stage, count, frames in zip(model.stages, num_codebooks, model.frames, strict=True)
+            for stage, count, effort, frames in zip(model.stages, num_codebooks, efforts, model.frames, strict=True)
         ]
         self._model, self._first = model, encoders[0]
-        self._decoder = StreamDecoder(model.stages[0], ["mix"], segment_frames=model.frames[0] * SEGMENT_FRAMES)
+        self._decoder = _decoder(model, 0)
         self._upper = [_Stage(model, number, encoder) for number, encoder in enumerate(encoders) if number]
         self._waiting: list[list[CodedSegment]] = [[] for _ in model.stages]
 
@@ -82,11 +82,10 @@ class CascadeEncoder:
     def _next(self, segments: list[CodedSegment], wider: Sequence[Wav], *, last: bool) -> list[CodedSegment]:
         """What the stages above make of new segments of the first one, together with them."""
         self._waiting[0] += segments
-        sums = [wav for segment in segments for wav in self._decoder.push(segment.stored, segment.num_frames)]
-        sums += self._decoder.finish() if last else []
-        below = np.concatenate([self._silence, *(wav[0] for wav in sums)])
+        below = _decoded(self._decoder, segments, last=last)[0]
+        frames = sum(segment.num_frames for segment in segments) // self._model.frames[0]
         for number, (stage, wav) in enumerate(zip(self._upper, wider, strict=True), start=1):
-            found, below = stage.push(wav, below, last=last)
+            found, below = stage.push(wav, below, frames, last=last)
             self._waiting[number] += found
         complete = min(len(waiting) for waiting in self._waiting)
         together = zip(*(waiting[:complete] for waiting in self._waiting), strict=True)
@@ -107,44 +106,89 @@ def _joined(stages: Sequence[CodedSegment], frames: Sequence[int]) -> CodedSegme
     return CodedSegment(num_frames.pop(), codes, active, gains=stages[0].gains)
 
 
+def _decoder(model: CascadeModel, number: int) -> StreamDecoder | None:
+    """What decodes a stage while encoding, where what one above it is given depends on that."""
+    if "whole" not in model.residuals[number + 1 :]:
+        return None
+    frames = model.frames[number] * SEGMENT_FRAMES
+    return StreamDecoder(model.stages[number], ["mix"], texture=False, segment_frames=frames)
+
+
+def _decoded(decoder: StreamDecoder | None, segments: Sequence[CodedSegment], *, last: bool) -> Wav:
+    """The mix of segments as far as it is complete, `[1, T]`."""
+    pieces = [np.zeros((1, 0), dtype=np.float32)]
+    if decoder is not None:
+        pieces += [wav for segment in segments for wav in decoder.push(segment.stored, segment.num_frames)]
+        pieces += decoder.finish() if last else []
+    return np.concatenate(pieces, axis=-1)
+
+
+class _Resampler:
+    """Changes rates of a mono signal that arrives in blocks, from the first of several to the last."""
+
+    def __init__(self, *rates: int) -> None:
+        self._sincs = [StreamSinc(old, new, 1) for old, new in itertools.pairwise(rates)]
+
+    def push(self, wav: Wav, *, last: bool) -> Wav:
+        """Take `[T]`, give out what is ready, and with the last of it the rest."""
+        found: Wav = wav[None]
+        for sinc in self._sincs:
+            found = sinc.push(found)
+            found = np.concatenate([found, sinc.flush()], axis=-1) if last else found
+        mono: Wav = found[0]
+        return mono
+
+
 class _Stage:
-    """A stage above the first: codes what the sum of those before it lacks."""
+    """A stage above the first: codes what the sum of those before it lacks, or what the audio has above their band."""
 
     def __init__(self, model: CascadeModel, number: int, encoder: StreamEncoder) -> None:
         before, stage = model.stages[number - 1], model.stages[number]
-        self._encoder, self._is_last = encoder, number == len(model.stages) - 1
-        self._sinc = StreamSinc(before.sample_rate, stage.sample_rate, 1)
-        self._decoder = StreamDecoder(stage, ["mix"], segment_frames=model.frames[number] * SEGMENT_FRAMES)
-        self._length = SEGMENT_FRAMES * model.frames[number] * stage.hop_length
+        self._encoder = encoder
+        self._lift = _Resampler(before.sample_rate, stage.sample_rate)
+        self._lower: _Resampler | None = None  # takes the audio to the rate of the one before and back
+        if model.residuals[number] == "above":
+            self._lower = _Resampler(stage.sample_rate, before.sample_rate, stage.sample_rate)
+        self._decoder = _decoder(model, number)
+        self._frame = model.frames[number] * stage.hop_length  # samples
+        self._length = SEGMENT_FRAMES * self._frame
+        self._promised = 0  # samples that the frames of the first stage stand for, less those that were encoded
         self._window_length = 2 * stage.hop_length
         self._above = Above(before.sample_rate / 2, stage.sample_rate, sine_window(self._window_length))
         self._before = np.zeros(0, dtype=np.float32)  # the end of the segment that was looked at last
-        self._given = self._below = np.zeros(0, dtype=np.float32)  # of the segment that comes next
+        self._given = self._under = np.zeros(0, dtype=np.float32)  # of the segment that comes next
         self._sums = [np.zeros((1, 0), dtype=np.float32)] * 2  # what is below, and what is added to it
 
-    def push(self, wav: Wav, below: Wav, *, last: bool) -> tuple[list[CodedSegment], Wav]:
-        """Take audio at its rate `[T]` and the sum of the stages before at theirs; give out segments, and the sum."""
-        lifted = self._sinc.push(below[None])
-        lifted = np.concatenate([lifted, self._sinc.flush()], axis=-1) if last else lifted
-        self._given, self._below = np.concatenate([self._given, wav]), np.concatenate([self._below, lifted[0]])
+    def push(self, wav: Wav, below: Wav, frames: int, *, last: bool) -> tuple[list[CodedSegment], Wav]:
+        """Give out segments, and the sum with those before, where another stage wants that.
+
+        Args:
+            wav: audio at the stage's rate, `[T]`
+            below: the sum of the stages before, at the rate of the last of them
+            frames: of the whole model, that the first stage has come further
+            last: whether nothing follows
+        """
+        lifted = self._lift.push(below, last=last)
+        under = lifted if self._lower is None else self._lower.push(wav, last=last)
+        self._given, self._under = np.concatenate([self._given, wav]), np.concatenate([self._under, under])
+        self._promised += frames * self._frame
         heard = len(self._given)
         if last:  # nothing is lacking beyond the end
-            self._given = np.concatenate([self._given, self._below[len(self._given) :]])
+            self._under = np.pad(self._under, (0, max(0, self._promised - len(self._under))))[: self._promised]
+            self._given = np.concatenate([self._given, self._under[len(self._given) :]])
         segments = []
-        while min(len(self._given), len(self._below)) >= self._length or (last and len(self._below)):
-            given, under = self._given[: self._length], self._below[: self._length]
-            self._given, self._below = self._given[self._length :], self._below[self._length :]
+        while min(len(self._given), len(self._under)) >= self._length or (last and len(self._under)):
+            given, under = self._given[: self._length], self._under[: self._length]
+            self._given, self._under = self._given[self._length :], self._under[self._length :]
+            self._promised -= len(under)
             sounds = self._sounds(given[: max(0, heard)])
             heard -= self._length
             segments += self._encoder.push((given[: len(under)] - under) * np.float32(sounds))
         segments += self._encoder.finish() if last else []
-        if self._is_last:
-            return segments, self._below[:0]
-        pieces = [wav for segment in segments for wav in self._decoder.push(segment.stored, segment.num_frames)]
-        added = np.concatenate(
-            [np.zeros((1, 0), np.float32), *pieces, *(self._decoder.finish() if last else [])], axis=-1
-        )
-        total, self._sums = summed(self._sums, lifted, added)
+        if self._decoder is None:
+            return segments, self._under[:0]
+        added = _decoded(self._decoder, segments, last=last)
+        total, self._sums = summed(self._sums, lifted[None], added)
         return segments, total[0]
 
     def _sounds(self, wav: Wav) -> bool:
@@ -176,6 +220,7 @@ class CascadeDecoder:
         num_stages: how many are decoded, from the first on
         envelope: of the first, see `StreamDecoder`
         share: how much of that is applied
+        texture: whether stages get theirs, see `StreamDecoder`
     """
 
     def __init__(
@@ -186,6 +231,7 @@ class CascadeDecoder:
         num_stages: int,
         envelope: Bands | None = None,
         share: float = 0.0,
+        texture: bool = True,
     ) -> None:
         stages, self._frames = model.stages[:num_stages], model.frames[:num_stages]
         self.hop_length: int = stages[-1].hop_length * self._frames[-1]
@@ -194,11 +240,13 @@ class CascadeDecoder:
             StreamDecoder(
                 stage,
                 stems,
-                envelope=envelope if stage is stages[0] else None,
+                envelope=envelope if number == 0 else None,
                 share=share,
+                # What a stage adds to the whole of what is lacking was made for the networks' audio.
+                texture=texture and "whole" not in model.residuals[number + 1 : num_stages],
                 segment_frames=frames * SEGMENT_FRAMES,
             )
-            for stage, frames in zip(stages, self._frames, strict=True)
+            for number, (stage, frames) in enumerate(zip(stages, self._frames, strict=True))
         ]
         rates = [stage.sample_rate for stage in stages]
         self._sincs = [StreamSinc(low, high, len(stems)) for low, high in itertools.pairwise(rates)]

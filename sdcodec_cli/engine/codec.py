@@ -139,7 +139,7 @@ class Loaded(Generic[M]):
         return self.model.stems
 
 
-FEWEST = 6
+FEWEST = 3
 """Codebooks of a domain that have to be left before a fine envelope is better than an other, at the same bitrate."""
 
 
@@ -171,7 +171,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         load: Callable[..., Model] = load_model,
     ) -> None:
         super().__init__(model)
-        self._effort = model.effort
+        self._effort: int | None = None
         self._entry, self._load = entry, load
         self._older = () if entry is None else entry.decodes
         self._tables: dict[bytes | None, CodeTables | None] = {}
@@ -206,8 +206,16 @@ class Codec(Loaded[CodecModel | CascadeModel]):
 
     @property
     def effort(self) -> int:
-        """Steps of analysis by synthesis that encoding takes; 0 takes the encoder's own codes."""
-        return self._effort
+        """Steps of analysis by synthesis that encoding takes; 0 takes the encoder's own codes.
+
+        Of a cascade, those of its first stage.
+        """
+        return self._efforts[0]
+
+    @property
+    def _efforts(self) -> list[int]:
+        """Of each stage: its own unless it was said otherwise."""
+        return [stage.effort if self._effort is None else self._effort for stage in self.stages]
 
     def at_effort(self, effort: int) -> Codec:
         """The same codec with another `effort`.
@@ -282,7 +290,8 @@ class Codec(Loaded[CodecModel | CascadeModel]):
 
     def prepare(self, *, encode: bool = True, decode: bool = True, wait: bool = False) -> None:
         """Load what will be used, in the background unless told to wait; anything else is loaded on its first use."""
-        self.model.prepare(encode=encode, decode=decode, refine=encode and self.effort > 0, wait=wait)
+        refine = encode and any(effort > 0 for effort in self._efforts)
+        self.model.prepare(encode=encode, decode=decode, refine=refine, wait=wait)
 
     def allocate(self, bitrate: float | None = None, *, envelope: bool = True, fine: bool | None = None) -> Allocation:
         """What the bits of a file go to.
@@ -361,7 +370,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
                 self.model,
                 num_codebooks=[self.codebooks_of(stage, count) for stage in self.stages],
                 known=active,
-                effort=self.effort,
+                efforts=self._efforts,
                 envelope=envelope,
                 fine=fine,
             )
@@ -406,7 +415,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         bands = Bands(envelope, rate, hop) if envelope else None
         if isinstance(self.model, CascadeModel):
             count = len(self.stages) if num_stages is None else num_stages
-            return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share)
+            return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share, texture=texture)
         above = Treble(treble, rate, hop) if treble else None
         return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above, texture=texture)
 

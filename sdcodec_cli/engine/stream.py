@@ -140,7 +140,7 @@ class StreamDecoder:
         hop, start, context = self._model.hop_length, self._next, self._context
         buffer = joined(self._pieces)
         codes = buffer[..., : stop + context - self._start]
-        streams = (codes[:, 0] != NOTHING).astype(np.float32)
+        streams = (codes != NOTHING).any(1).astype(np.float32)
         active = np.stack([streams[picked].max(0) for picked in self._picked])
         wavs = np.zeros((len(self._picked), codes.shape[-1] * hop), dtype=np.float32)
         # Stems that are active nowhere in it are not worth decoding.

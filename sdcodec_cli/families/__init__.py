@@ -11,7 +11,7 @@ from .family import Family, Stream
 if TYPE_CHECKING:
     from torch import nn
 
-FAMILIES = ("sdcodec", "tdanet", "bands")
+FAMILIES = ("sdcodec", "tdanet", "bands", "decodec")
 """Names of the modules here, which recipes know them by."""
 
 __all__ = ["FAMILIES", "Family", "Stream", "build", "find", "of"]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from ..recipe import Recipe, StageFields
+from ..recipe import Recipe, ReferenceFields, Residual, SemanticFields, StageFields
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,8 @@ class Stream:
     codebook_size: int
     frame_rate: float
     """Frames per second."""
+    groups: tuple[int, ...] = ()
+    """Codebooks that files store together, those of the first group first; by default groups of four."""
 
     @property
     def codebook_bitrate(self) -> float:
@@ -51,11 +53,23 @@ class Stream:
         return self.num_codebooks * self.codebook_bitrate
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """That a teacher says what the codes of a domain should hold."""
+
+    fields: SemanticFields
+    domain: str
+    hop_length: int
+    """Samples of a frame about which it is asked."""
+
+
 class Family(ABC, Generic[R]):
     """One kind of model; an instance of each is called FAMILY in its module."""
 
     recipe: type[R]
     """Its recipes."""
+    adopts_domains: ClassVar[bool] = False
+    """Whether `adopt` takes weights of a model of several other domains."""
     weight_norm: ClassVar[bool] = False
     """Whether convolutions are trained in magnitude and direction (arXiv:1602.07868)."""
     parts: ClassVar[tuple[str, ...]]
@@ -71,6 +85,14 @@ class Family(ABC, Generic[R]):
         Each has a recipe by itself, of a family with `parts`.
         """
         return {"": recipe}
+
+    def references(self, recipe: R) -> dict[str, ReferenceFields]:
+        """Those of `codecs` that are models by themselves, with weights and graphs elsewhere; usually none."""
+        return {}
+
+    def residuals(self, recipe: R) -> tuple[Residual, ...]:
+        """What each of `codecs` codes, see `BranchFields.residual`."""
+        return tuple("whole" for _ in self.codecs(recipe))
 
     @abstractmethod
     def streams(self, recipe: R) -> tuple[Stream, ...]:
@@ -112,6 +134,10 @@ class Family(ABC, Generic[R]):
     @abstractmethod
     def objective(self, network: Any, recipe: R, stage: StageFields) -> Objective:
         """The network with the losses of a stage."""
+
+    def teaching(self, recipe: R) -> Teaching | None:
+        """What a teacher has to say in training, if the recipe has one."""
+        return None
 
     def critic(self, recipe: R) -> Critic | None:
         """Discriminators that are trained along, if the recipe has any."""

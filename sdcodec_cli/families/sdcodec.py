@@ -19,10 +19,12 @@ from ..recipe import (
     NetworkFields,
     QuantizerFields,
     Recipe,
+    SemanticFields,
     StageFields,
 )
 from ..recipe.checks import require
-from .family import Family, Stream
+from ..recipe.codec import TEACHER_RATE, TEACHER_WIDTHS
+from .family import Family, Stream, Teaching
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +33,13 @@ if TYPE_CHECKING:
     from ..nn.autoencoder import ConvDecoder, ConvEncoder
     from ..nn.objectives import Critic, Estimate, ParameterGroup
     from ..nn.objectives.sdcodec import CodecChoices, CodecObjective
+    from ..nn.projection import HardProjection, SoftProjection
     from ..nn.sdcodec import SDCodec
     from ..nn.spectral import SpectralDecoder, SpectralEncoder
     from ..nn.tracing import GraphPart
+
+SPEECH = "speech"
+"""The domain whose first codebook a teacher is for."""
 
 SCALE_RATE = 0.05
 """Learning rate of the blocks' scales, as a share of all others'. At the full one, those of blocks that are added to a
@@ -48,16 +54,19 @@ class SDCodecRecipe(Recipe):
     encoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=64, strides=(2, 4, 5, 8)))
     decoder: NetworkFields = field(default_factory=lambda: NetworkFields(width=1536, strides=(8, 5, 4, 2)))
     quantizer: QuantizerFields = field(default_factory=QuantizerFields)
+    semantic: SemanticFields = field(default_factory=SemanticFields)
     discriminator: DiscriminatorFields = field(default_factory=DiscriminatorFields)
     training: CodecTrainingFields = field(default_factory=CodecTrainingFields)
 
     is_published: ClassVar[bool] = True
     losses: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        **dict.fromkeys(("mel", "snr", "mask", "band_snr", "level"), ("encoder", "quantizer", "decoder")),
+        **dict.fromkeys(("mel", "snr", "mask", "band_snr", "level"), ("encoder", "projection", "quantizer", "decoder")),
         "codebook": ("quantizer",),
-        "commitment": ("encoder", "quantizer"),
+        "commitment": ("encoder", "projection", "quantizer"),
         "activity": ("encoder", "activity"),
-        **dict.fromkeys(("adversarial", "feature"), ("encoder", "quantizer", "decoder")),
+        "orthogonality": ("encoder", "projection"),
+        "semantic": ("encoder", "projection", "quantizer", "semantic"),
+        **dict.fromkeys(("adversarial", "feature"), ("encoder", "projection", "quantizer", "decoder")),
     }
 
     def __post_init__(self) -> None:
@@ -83,16 +92,44 @@ class SDCodecRecipe(Recipe):
                 self.decoder.width % (1 << len(self.decoder.strides)) == 0,
                 f"decoder.width must be divisible by 2^{len(self.decoder.strides)}, got {self.decoder.width}",
             )
+        if self.model.causal:
+            require(self.encoder.kind == self.decoder.kind == "conv", "model.causal: is for conv networks alone")
+            require(self.decoder.upsampling == "exact", "model.causal: leave decoder.upsampling out")
+            require(not self.model.activity, "model.causal: the activity head looks ahead; set model.activity to false")
         several = len(self.model.domains) > 1
         require(
             not (several and self.quantizer.num_shared == self.quantizer.num_codebooks),
             "quantizer.num_shared = num_codebooks leaves nothing that tells domains apart: name one domain",
         )
+        projection = self.quantizer.projection
+        require(
+            projection == "none" or 1 < len(self.model.domains) <= self.model.latent_dim,
+            f"quantizer.projection: {projection} shares out the latent among domains; name two or more, or none",
+        )
+        require(
+            projection == "soft" or self.training.orthogonality_weight == 0,
+            "training.orthogonality_weight: is for soft projections only; set it to 0",
+        )
+        taught = self.semantic.target_width > 0
+        require(
+            taught == (self.training.semantic_weight > 0),
+            "semantic.teacher and training.semantic_weight go together; set both, or neither",
+        )
+        require(not taught or SPEECH in self.model.domains, f"semantic: there is no domain {SPEECH} to be taught")
+        require(
+            self.semantic.teacher not in TEACHER_WIDTHS or self.model.sample_rate == TEACHER_RATE,
+            f"semantic: {self.semantic.teacher} hears {TEACHER_RATE} Hz, not {self.model.sample_rate}; use a folder",
+        )
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Parts of the network, which stages may name."""
-        return ("encoder", "quantizer", "decoder", *(["activity"] if self.model.activity else []))
+        has = {
+            "activity": self.model.activity,
+            "projection": self.quantizer.projection != "none",
+            "semantic": self.semantic.target_width > 0,
+        }
+        return ("encoder", "quantizer", "decoder", *(part for part, there in has.items() if there))
 
     @property
     def frame_rate(self) -> float:
@@ -104,13 +141,14 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     """See `Family`."""
 
     recipe = SDCodecRecipe
+    adopts_domains = True
     weight_norm = True
     parts = ("analyse", "quantize", "synthesize", "target", "refine", "distance")
     decoding = ("quantizer.", "decoder.")
     sizes = ("analysis_context", "synthesis_context")
 
     def streams(self, recipe: SDCodecRecipe) -> tuple[Stream, ...]:
-        """One stream per domain."""
+        """One stream per domain. What is said in speech, if the first codebook is taught that, is a layer group."""
         fields = recipe.quantizer
         return tuple(
             Stream(
@@ -120,6 +158,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
                 num_shared=fields.num_shared,
                 codebook_size=fields.codebook_size,
                 frame_rate=recipe.frame_rate,
+                groups=fields.taught_groups if recipe.semantic.target_width and domain == SPEECH else (),
             )
             for domain in recipe.model.domains
         )
@@ -137,6 +176,8 @@ class SDCodecFamily(Family[SDCodecRecipe]):
             activity=model.activity,
             encoder=_encoder(recipe.encoder, recipe.model),
             decoder=_decoder(recipe.decoder, recipe.model),
+            projection=_projection(recipe),
+            semantic_width=recipe.semantic.target_width,
             quantizer=MultiSourceRVQ(
                 num_domains=len(model.domains),
                 num_codebooks=quantizer.num_codebooks,
@@ -171,8 +212,9 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has,
         every domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one
         and share its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are
-        of little use for thousands of steps. An encoder's long windows do begin so, and an activity head begins anew
-        where the other has none.
+        of little use for thousands of steps. An encoder's long windows do begin so. Projection and heads begin anew
+        where the other has none. A domain that the other lacks starts as its last one, and fewer codebooks are the
+        first ones of its.
         """
         import torch
 
@@ -184,12 +226,21 @@ class SDCodecFamily(Family[SDCodecRecipe]):
                 codebooks = torch.cat([tensors[f"quantizer.own.{key}"], tensors[f"quantizer.shared.{key}"]], dim=1)
                 found[f"quantizer.own.{key}"] = codebooks[:, : own[1]].repeat(own[0], *[1] * (codebooks.dim() - 1))
                 found[f"quantizer.shared.{key}"] = codebooks[:, own[1] :]
+        elif given.model.domains != network.domains:
+            theirs = given.model.domains
+            rows = [theirs.index(domain) if domain in theirs else len(theirs) - 1 for domain in network.domains]
+            for key, value in tensors.items():
+                if key.startswith("quantizer.own."):
+                    found[key] = value[rows][:, : network.quantizer.own.codebook.shape[1]]
+                elif key.startswith("activity.project."):
+                    found[key] = value[rows]
         for part in ("encoder", "decoder"):
             found = _with_blocks(found, f"{part}.blocks.", _num_blocks(own_tensors, f"{part}.blocks."))
-        if network.activity is None:
-            found = {key: value for key, value in found.items() if not key.startswith("activity.")}
+        for part in ("activity", "projection", "semantic"):
+            if getattr(network, part) is None:
+                found = {key: value for key, value in found.items() if not key.startswith(f"{part}.")}
         for key, value in own_tensors.items():
-            if key not in found and key.startswith("activity."):
+            if key not in found and key.startswith(("activity.", "projection.", "semantic.")):
                 found[key] = value
             elif key not in found and key.endswith(".embed_context.weight"):
                 found[key] = torch.zeros_like(value)
@@ -206,6 +257,10 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         from ..nn.objectives.sdcodec import CodecObjective
 
         return CodecObjective(network, recipe.training, stage, recipe.model.sample_rate)
+
+    def teaching(self, recipe: SDCodecRecipe) -> Teaching | None:
+        """What the first codebook of speech is taught."""
+        return Teaching(recipe.semantic, SPEECH, recipe.model.hop_length) if recipe.semantic.target_width else None
 
     def critic(self, recipe: SDCodecRecipe) -> Critic | None:
         """The discriminators of a recipe, with random weights.
@@ -263,7 +318,7 @@ def _encoder(fields: NetworkFields, model: CodecModelFields) -> ConvEncoder | Sp
     from ..nn.spectral import SpectralEncoder
 
     if fields.kind == "conv":
-        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=model.latent_dim)
+        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=model.latent_dim, causal=model.causal)
     return SpectralEncoder(
         window_length=fields.window_length,
         context_window_length=fields.context_window_length,
@@ -280,7 +335,10 @@ def _decoder(fields: NetworkFields, model: CodecModelFields) -> ConvDecoder | Sp
 
     if fields.kind == "conv":
         return ConvDecoder(
-            width=fields.width, strides=fields.strides, latent_dim=model.latent_dim, upsampling=fields.upsampling
+            width=fields.width,
+            strides=fields.strides,
+            latent_dim=model.latent_dim,
+            upsampling="causal" if model.causal else fields.upsampling,
         )
     return SpectralDecoder(
         window_length=fields.window_length,
@@ -291,15 +349,26 @@ def _decoder(fields: NetworkFields, model: CodecModelFields) -> ConvDecoder | Sp
     )
 
 
+def _projection(recipe: SDCodecRecipe) -> SoftProjection | HardProjection | None:
+    from ..nn.projection import HardProjection, SoftProjection
+
+    if recipe.quantizer.projection == "none":
+        return None
+    kind = SoftProjection if recipe.quantizer.projection == "soft" else HardProjection
+    return kind(num_domains=len(recipe.model.domains), latent_dim=recipe.model.latent_dim)
+
+
 def _num_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """How many blocks of a spectral network tensors are of; 0 for a convolutional one."""
     return sum(key.startswith(prefix) and key.endswith(".scale") for key in tensors)
 
 
 def _with_blocks(tensors: Mapping[str, Tensor], prefix: str, count: int) -> dict[str, Tensor]:
-    """Tensors of a network of `count` blocks, if that is more than these have: some or all are there several times."""
+    """Tensors of a network of `count` blocks: of more than these have some or all are there several times, of fewer
+    some are missing.
+    """
     given = _num_blocks(tensors, prefix)
-    if count <= given or given == 0:
+    if count in (0, given) or given == 0:
         return dict(tensors)
     sources = [number * given // count for number in range(count)]
     more = {key: value for key, value in tensors.items() if not key.startswith(prefix)}

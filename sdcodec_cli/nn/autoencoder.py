@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import ResidualUnit, Snake
+from .layers import ResidualUnit, Snake, convolution
 
-Upsampling = Literal["exact", "dac", "sdcodec"]
+Upsampling = Literal["exact", "dac", "sdcodec", "causal"]
 """How a transposed convolution of stride s, whose raw output is s samples too long, is trimmed.
 
 ==========  =================  =================================  =========================
@@ -26,9 +26,11 @@ name        trimmed left       length for L input samples         comment
 `exact`     ceil(s / 2)        L·s                                mirrors the encoder: no lag
 `dac`       ceil(s / 2)        L·s, less one where s is odd       published DAC weights
 `sdcodec`   floor(s / 2)       L·s, one more where s is odd       published SD-Codec weights
+`causal`    nothing            L·s                                nothing of what comes later
 ==========  =================  =================================  =========================
 
-All agree for even strides. With strides 8, 5, 4, 2, `dac` ends 8 samples short and `sdcodec` 8 samples late.
+All but the last agree for even strides. With strides 8, 5, 4, 2, `dac` ends 8 samples short and `sdcodec` 8 samples
+late.
 """
 
 DILATIONS = (1, 3, 9)
@@ -40,11 +42,11 @@ class EncoderStage(nn.Module):
     Shape: `[B, C, T]` to `[B, 2 C, T / stride]`
     """
 
-    def __init__(self, channels: int, stride: int) -> None:
+    def __init__(self, channels: int, stride: int, *, causal: bool) -> None:
         super().__init__()
-        self.units = nn.Sequential(*(ResidualUnit(channels, dilation) for dilation in DILATIONS))
+        self.units = nn.Sequential(*(ResidualUnit(channels, dilation, causal=causal) for dilation in DILATIONS))
         self.snake = Snake(channels)
-        self.down = nn.Conv1d(channels, 2 * channels, 2 * stride, stride=stride, padding=math.ceil(stride / 2))
+        self.down = convolution(channels, 2 * channels, 2 * stride, stride=stride, causal=causal)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(self.snake(self.units(x)))
@@ -53,24 +55,28 @@ class EncoderStage(nn.Module):
 class DecoderStage(nn.Module):
     """A transposed convolution that halves the width, then three residual units.
 
-    Shape: `[B, C, L]` to `[B, C / 2, L * stride]`, exactly so with `upsampling="exact"`
+    Shape: `[B, C, L]` to `[B, C / 2, L * stride]`, exactly so with `upsampling` `exact` and `causal`
     """
 
     def __init__(self, channels: int, stride: int, upsampling: Upsampling) -> None:
         super().__init__()
         self.snake = Snake(channels)
+        self.stride, self.causal = stride, upsampling == "causal"
+        trimmed = {"sdcodec": stride // 2, "causal": 0}.get(upsampling, math.ceil(stride / 2))
         self.up = nn.ConvTranspose1d(
             channels,
             channels // 2,
             2 * stride,
             stride=stride,
-            padding=stride // 2 if upsampling == "sdcodec" else math.ceil(stride / 2),
+            padding=trimmed,
             output_padding=stride % 2 if upsampling == "exact" else 0,
         )
-        self.units = nn.Sequential(*(ResidualUnit(channels // 2, dilation) for dilation in DILATIONS))
+        units = (ResidualUnit(channels // 2, dilation, causal=self.causal) for dilation in DILATIONS)
+        self.units = nn.Sequential(*units)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.units(self.up(self.snake(x)))
+        raised = self.up(self.snake(x))
+        return self.units(raised[..., : x.shape[-1] * self.stride] if self.causal else raised)
 
 
 class ConvEncoder(nn.Module):
@@ -80,17 +86,19 @@ class ConvEncoder(nn.Module):
         width: channels after the first convolution; each stage doubles them
         strides: downsampling of each stage; their product is the hop length
         latent_dim: channels of the latent
+        causal: whether a frame depends on nothing that comes after its samples
 
     Shape: `[B, 1, T]`, T a multiple of the hop length, to `[B, D, T / hop_length]`
     """
 
-    def __init__(self, *, width: int, strides: Sequence[int], latent_dim: int) -> None:
+    def __init__(self, *, width: int, strides: Sequence[int], latent_dim: int, causal: bool = False) -> None:
         super().__init__()
-        self.strides = tuple(strides)
-        self.conv_in = nn.Conv1d(1, width, kernel_size=7, padding=3)
-        self.stages = nn.Sequential(*(EncoderStage(width << i, stride) for i, stride in enumerate(strides)))
+        self.strides, self.causal = tuple(strides), causal
+        self.conv_in = convolution(1, width, 7, causal=causal)
+        stages = (EncoderStage(width << i, stride, causal=causal) for i, stride in enumerate(strides))
+        self.stages = nn.Sequential(*stages)
         self.snake_out = Snake(width << len(strides))
-        self.conv_out = nn.Conv1d(width << len(strides), latent_dim, kernel_size=3, padding=1)
+        self.conv_out = convolution(width << len(strides), latent_dim, 3, causal=causal)
 
     def forward(self, wav: Tensor) -> Tensor:
         return self.conv_out(self.snake_out(self.stages(self.conv_in(wav))))
@@ -102,7 +110,8 @@ class ConvEncoder(nn.Module):
         for stride in self.strides:
             reach += step * (3 * sum(DILATIONS) + math.ceil(stride / 2))
             step *= stride
-        return math.ceil((reach + step) / step)
+        # What is not behind a sample is twice as far before it.
+        return math.ceil((reach + step) * (1 + self.causal) / step)
 
 
 class ConvDecoder(nn.Module):
@@ -121,12 +130,12 @@ class ConvDecoder(nn.Module):
         self, *, width: int, strides: Sequence[int], latent_dim: int, upsampling: Upsampling = "exact"
     ) -> None:
         super().__init__()
-        self.strides = tuple(strides)
+        self.strides, self.causal = tuple(strides), upsampling == "causal"
         self.hop_length = math.prod(strides)
-        self.conv_in = nn.Conv1d(latent_dim, width, kernel_size=7, padding=3)
+        self.conv_in = convolution(latent_dim, width, 7, causal=self.causal)
         self.stages = nn.Sequential(*(DecoderStage(width >> i, stride, upsampling) for i, stride in enumerate(strides)))
         self.snake_out = Snake(width >> len(strides))
-        self.conv_out = nn.Conv1d(width >> len(strides), 1, kernel_size=7, padding=3)
+        self.conv_out = convolution(width >> len(strides), 1, 7, causal=self.causal)
 
     def forward(self, latent: Tensor) -> Tensor:
         wav = torch.tanh(self.conv_out(self.snake_out(self.stages(self.conv_in(latent)))))
@@ -141,4 +150,4 @@ class ConvDecoder(nn.Module):
             samples += rate * 3 * sum(DILATIONS)
             rate *= stride
             samples += rate
-        return math.ceil((samples + 3 * rate) / rate)
+        return math.ceil((samples + 3 * rate) * (1 + self.causal) / rate)

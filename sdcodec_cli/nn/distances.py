@@ -31,21 +31,29 @@ LEVEL_FLOOR = 1e-9
 
 @functools.lru_cache
 @torch.inference_mode(False)
-def mel_bank(window_length: int, bands: int, sample_rate: int) -> Tensor:
-    """`audio.mel.mel_bank` as a tensor."""
-    return torch.from_numpy(mel.mel_bank(window_length, bands, sample_rate))
+def mel_bank(window_length: int, bands: int, sample_rate: int, lowest: float = 0.0) -> Tensor:
+    """`audio.mel.mel_bank` as a tensor, of the bands that peak above a frequency in Hz; of the last one always."""
+    peaks = mel.mel_edges(bands, sample_rate)[1:-1]
+    bank = mel.mel_bank(window_length, bands, sample_rate)
+    return torch.from_numpy(bank[:, peaks >= min(lowest, peaks[-1])])
 
 
 def mel_distance(
-    estimate: Tensor, target: Tensor, *, sample_rate: int, scales: Sequence[tuple[int, int]] = MEL_SCALES
+    estimate: Tensor,
+    target: Tensor,
+    *,
+    sample_rate: int,
+    scales: Sequence[tuple[int, int]] = MEL_SCALES,
+    lowest: float = 0.0,
 ) -> Tensor:
     """Mean absolute difference of log10 mel magnitudes, summed over scales, of each row: two `[B, T]` to `[B]`.
 
-    Fewer scales than `MEL_SCALES` are scaled up to the sum of all, of which they are then a sample.
+    Fewer scales than `MEL_SCALES` are scaled up to the sum of all, of which they are then a sample. Bands that peak
+    below `lowest`, in Hz, do not count.
     """
     total = estimate.new_zeros(len(estimate))
     for window_length, bands in scales:
-        bank = mel_bank(window_length, bands, sample_rate).to(estimate.device)
+        bank = mel_bank(window_length, bands, sample_rate, lowest).to(estimate.device)
         with torch.no_grad():
             wanted = log_mel(target, bank)
         total = total + (log_mel(estimate, bank) - wanted).abs().mean((1, 2))

@@ -33,16 +33,37 @@ class Snake(nn.Module):
         return x + (self.alpha + 1e-9).reciprocal() * torch.sin(self.alpha * x).square()
 
 
+class _CausalConv1d(nn.Conv1d):
+    """A convolution that sees nothing of what comes after a sample, or after the samples of one step of its stride."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        (width,), (stride,), (dilation,) = self.kernel_size, self.stride, self.dilation
+        return super().forward(F.pad(x, ((width - 1) * dilation + 1 - stride, 0)))
+
+
+def convolution(
+    channels_in: int, channels_out: int, width: int, *, dilation: int = 1, stride: int = 1, causal: bool = False
+) -> nn.Conv1d:
+    """A convolution that gives one sample for each step of its stride: `[B, C, T]` to `[B, C', T / stride]`.
+
+    Its width is odd, or twice the stride.
+    """
+    if causal:
+        return _CausalConv1d(channels_in, channels_out, width, stride=stride, dilation=dilation)
+    padding = width // 2 * dilation if stride == 1 else math.ceil(stride / 2)
+    return nn.Conv1d(channels_in, channels_out, width, stride=stride, dilation=dilation, padding=padding)
+
+
 class ResidualUnit(nn.Module):
     """Dilated convolution of width 7 and a pointwise one, around a skip connection (DAC, arXiv:2306.06546).
 
     Shape: `[B, C, T]` to `[B, C, T]`
     """
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, *, causal: bool = False) -> None:
         super().__init__()
         self.snake1 = Snake(channels)
-        self.conv1 = nn.Conv1d(channels, channels, kernel_size=7, dilation=dilation, padding=3 * dilation)
+        self.conv1 = convolution(channels, channels, 7, dilation=dilation, causal=causal)
         self.snake2 = Snake(channels)
         self.conv2 = nn.Conv1d(channels, channels, kernel_size=1)
 
@@ -142,8 +163,8 @@ def add_weight_norm(module: nn.Module) -> None:
             parametrize.register_parametrization(part, "weight", _WeightNorm(keep=1))
 
 
-def fold_weight_norm(module: nn.Module) -> None:
-    """Undo `add_weight_norm`: every weight is a plain tensor again, equal to what the parts multiplied to."""
+def fold_weights(module: nn.Module) -> None:
+    """Undo `add_weight_norm`, and `projection.keep_orthogonal`: weights are plain tensors again, of the same values."""
     for part in module.modules():
         if parametrize.is_parametrized(part):
             parametrize.remove_parametrizations(part, "weight")

@@ -124,7 +124,7 @@ class Distance(nn.Module):
         seconds: Tensor,
         *mels: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        quantized = self.codec.quantizer(latent[None], weights=levels)
+        quantized = self.codec.quantize(latent[None], weights=levels)
         mix = (quantized.latents * gates[:, None, None]).sum(0)
         before = self.codec.quantizer.dequantize(past).sum(0)[None]
         decoded = self.codec.decode(torch.cat([before, mix], dim=-1))[0, 0]

@@ -23,6 +23,8 @@ class Quantized:
 
     latents: Tensor
     """Quantized latent of each domain, `[N, B, D, F]`."""
+    first: Tensor
+    """What the first codebook of each domain adds to that, `[N, B, D, F]`."""
     codes: Tensor
     """Codes of each domain, int64 `[N, B, K, F]`."""
     commitment_loss: Tensor
@@ -103,7 +105,7 @@ Observer = Callable[[ParallelRVQ, int, Tensor, Tensor], None]
 
 
 class MultiSourceRVQ(nn.Module):
-    """One residual vector quantizer per domain, all fed the same latent; the last codebooks may be shared.
+    """One residual vector quantizer per domain; the last codebooks may be shared.
 
     From "Learning Source Disentanglement in Neural Audio Codec", arXiv:2409.11228. With `num_shared` equal to
     `num_codebooks` there is one quantizer for everything, and this is DAC.
@@ -160,18 +162,18 @@ class MultiSourceRVQ(nn.Module):
         """Quantize a latent for every domain.
 
         Args:
-            latent: `[B, D, F]`
+            latent: `[B, D, F]`, the same for all domains, or one for each, `[N, B, D, F]`
             weights: what each codebook adds to the latents is multiplied by this, `[K]`, or None for one
             keep: int64 `[N, B]`, how many codebooks each domain of each example uses (quantizer dropout); None is all
             observe: called for every codebook, for statistics on the codebooks
         """
-        batch, width, frames = latent.shape
+        batch, width, frames = latent.shape[-3:]
         domains, rows = self.num_domains, batch * frames
         # Quantizing in 32 bits whatever surrounds it: half precision would decide ties at random.
         with torch.autocast(latent.device.type, enabled=False):
-            flat = latent.float().transpose(1, 2).reshape(1, rows, width)
+            flat = latent.float().transpose(-2, -1).flatten(-3, -2)
             residual = flat.expand(domains, -1, -1)
-            total = torch.zeros_like(residual)
+            first = total = torch.zeros_like(residual)
             codes, commitment, codebook = [], [], []
             for index in range(self.num_codebooks):
                 rvq, number = self._codebook(index)
@@ -195,12 +197,14 @@ class MultiSourceRVQ(nn.Module):
                 quantized = rvq.project_out(number, entries).view(domains, rows, width)
                 if keep is not None:
                     quantized = quantized * (keep > index).repeat_interleave(frames, dim=1)[..., None]
+                first = quantized if index == 0 else first
                 total = total + (quantized if weights is None else quantized * weights[index])
                 # No gradient from codebook to codebook: over many (36 make 18 kbit/s) the product of all explodes.
                 residual = residual - quantized.detach()
         zero = latent.new_zeros(domains, batch, dtype=torch.float32)
         return Quantized(
             latents=total.view(domains, batch, frames, width).transpose(2, 3),
+            first=first.view(domains, batch, frames, width).transpose(2, 3),
             codes=torch.stack(codes, dim=2),
             commitment_loss=torch.stack(commitment).sum(0) if commitment else zero,
             codebook_loss=torch.stack(codebook).sum(0) if codebook else zero,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .activity import ActivityHead
 from .autoencoder import ConvDecoder, ConvEncoder
 from .layers import pad_to_multiple
+from .projection import HardProjection, SoftProjection
 from .quantize import MultiSourceRVQ, Observer, Quantized
 from .spectral import SpectralDecoder, SpectralEncoder
 
@@ -27,6 +28,8 @@ class SDCodec(nn.Module):
         quantizer: one residual quantizer per domain
         latent_dim: D
         activity: whether a head on the latent tells which domains are active (not in the paper)
+        projection: gives every quantizer a part of the latent of its own; without it all are fed the same
+        semantic_width: numbers that a head tells of each frame from the first codebook of a domain; 0 for no such head
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class SDCodec(nn.Module):
         decoder: ConvDecoder | SpectralDecoder,
         latent_dim: int,
         activity: bool,
+        projection: SoftProjection | HardProjection | None = None,
+        semantic_width: int = 0,
     ) -> None:
         super().__init__()
         self.domains = tuple(domains)
@@ -47,6 +52,8 @@ class SDCodec(nn.Module):
         self.quantizer = quantizer
         self.decoder = decoder
         self.activity = ActivityHead(latent_dim=latent_dim, num_domains=len(self.domains)) if activity else None
+        self.projection = projection
+        self.semantic = nn.Linear(latent_dim, semantic_width, bias=False) if semantic_width else None
 
     def encode(self, wav: Tensor) -> Tensor:
         """Waveform `[B, 1, T]` to latent `[B, D, ceil(T / hop_length)]`; the end is padded with zeros."""
@@ -61,10 +68,15 @@ class SDCodec(nn.Module):
         latent: Tensor,
         *,
         keep: Tensor | None = None,
+        weights: Tensor | None = None,
         observe: Observer | None = None,
     ) -> Quantized:
         """See `MultiSourceRVQ.forward`."""
-        return self.quantizer(latent, keep=keep, observe=observe)
+        return self.quantizer(self.project(latent), keep=keep, weights=weights, observe=observe)
+
+    def project(self, latent: Tensor) -> Tensor:
+        """What quantizers are fed: `[N, B, D, F]`, or the latent `[B, D, F]` itself where all are fed the same."""
+        return latent if self.projection is None else self.projection(latent)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent `[B, D, F]`, of one domain or a sum over domains, to waveform `[B, 1, F * hop_length]`."""

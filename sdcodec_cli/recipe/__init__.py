@@ -4,7 +4,7 @@ A recipe file names its family and has one table per dataclass. All recipes have
 and `[training]`, and may have `[[stages]]`; a family adds its own, see `families`. Fields left out keep the defaults.
 """
 
-from .bands import BandsModelFields, BandsTrainingFields, BranchFields
+from .bands import BandsModelFields, BandsTrainingFields, BranchFields, ReferenceFields, Residual
 from .codec import (
     MAX_EFFORT,
     CodecModelFields,
@@ -12,6 +12,7 @@ from .codec import (
     DiscriminatorFields,
     NetworkFields,
     QuantizerFields,
+    SemanticFields,
 )
 from .fields import (
     DEFAULT_FAMILY,
@@ -40,6 +41,9 @@ __all__ = [
     "NetworkFields",
     "QuantizerFields",
     "Recipe",
+    "ReferenceFields",
+    "Residual",
+    "SemanticFields",
     "SeparatorModelFields",
     "SeparatorTrainingFields",
     "StageFields",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ..bitstream.header import MAX_DOMAINS, MAX_HOP_LENGTH, MAX_RATE, check_domain_name
 from .checks import require, require_positive, require_range
@@ -20,11 +23,15 @@ class BandsModelFields(ModelFields):
     domains: tuple[str, ...] = ("audio",)
     """Names of the domains; every branch has a quantizer for each."""
     effort: int = 0
-    """Steps of analysis by synthesis that encoding takes in every branch unless told otherwise."""
+    """Steps of analysis by synthesis that encoding takes in every branch unless told otherwise; a branch that is
+    another model has its own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_range("model.effort", self.effort, 0, MAX_EFFORT)
+
+
+Residual = Literal["whole", "above"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,9 @@ class BranchFields:
     """Channels of the latent."""
     activity: bool = False
     """Whether a head on the latent tells which domains are active."""
+    residual: Residual = "whole"
+    """What it codes: the `whole` of what the sum of the branches before it lacks, or only what is `above` the band of
+    the one before, whatever is made of that."""
     encoder: NetworkFields
     decoder: NetworkFields
     quantizer: QuantizerFields
@@ -47,6 +57,26 @@ class BranchFields:
         require_range("branches.sample_rate", self.sample_rate, 1, MAX_RATE)
         require_range("branches.hop_length", self.hop_length, 1, MAX_HOP_LENGTH)
         require_positive("branches.latent_dim", self.latent_dim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceFields:
+    """A branch that is another model: it stays as it is, and where it is."""
+
+    model: str
+    """Its name in the zoo, or the absolute path of its folder."""
+    weights_sha256: str
+    """Hash of its weights, by which files name it, in hexadecimal digits."""
+
+    def __post_init__(self) -> None:
+        require(
+            os.path.isabs(self.model) or os.sep not in self.model,
+            f"branches.model must be a name of the zoo or an absolute path, got {self.model}",
+        )
+        require(
+            re.fullmatch("[0-9a-f]{64}", self.weights_sha256) is not None,
+            f"branches.weights_sha256 must be 64 hexadecimal digits in lower case, got {self.weights_sha256!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

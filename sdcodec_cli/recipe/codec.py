@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from ..bitstream.header import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_HOP_LENGTH
+from ..bitstream.header import GROUP_CODEBOOKS, MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_HOP_LENGTH
 from .checks import require, require_averages, require_not_negative, require_positive, require_range
 from .fields import ModelFields, TrainingFields
 
@@ -32,6 +32,8 @@ class CodecModelFields(ModelFields):
     texture: float = 0.0
     """Frequency in Hz from which on codes say levels only, so that decoding makes up the fine structure, see
     `engine.texture`; 0 for none."""
+    causal: bool = False
+    """Whether networks, which are convolutional then, see nothing of what comes after a frame: a delay of one frame."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,6 +111,9 @@ class QuantizerFields:
     """Entries of a codebook."""
     codebook_dim: int = 8
     """Width of an entry."""
+    projection: Literal["none", "soft", "hard"] = "none"
+    """What quantizers are fed. `none`: the latent. `soft`: a linear map of it for each domain (DeCodec). `hard`: its
+    projections on subspaces, one for each domain, that are orthogonal to each other (not in a paper)."""
 
     def __post_init__(self) -> None:
         require_range("quantizer.num_codebooks", self.num_codebooks, 1, MAX_CODEBOOKS)
@@ -118,6 +123,50 @@ class QuantizerFields:
             0 <= self.num_shared <= self.num_codebooks,
             f"quantizer.num_shared must be between 0 and num_codebooks, got {self.num_shared}",
         )
+
+    @property
+    def taught_groups(self) -> tuple[int, ...]:
+        """Layer groups of a domain whose first codebook is taught something, and so stands by itself."""
+        starts = range(1, self.num_codebooks, GROUP_CODEBOOKS)
+        return (1, *(min(GROUP_CODEBOOKS, self.num_codebooks - start) for start in starts))
+
+
+TEACHER_WIDTHS = {"hama": 190, "hubert": 768}
+"""Numbers that a teacher says of a frame."""
+
+TEACHER_RATE = 16_000
+"""Sample rate that these hear, in Hz."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SemanticFields:
+    """What the first codebook of the domain `speech` is taught to hold: what is said, and not who says it.
+
+    The teacher hears clean speech, the codec the mixture (DeCodec, arXiv:2509.09201; before it SpeechTokenizer,
+    arXiv:2308.16692).
+    """
+
+    teacher: Literal["none", "hama", "hubert", "folder"] = "none"
+    """`hama`: phonemes, of the network in the package of that name. `hubert`: layer 9 of HuBERT, as torchaudio has it.
+    `folder`: an array for each file, made by any other network."""
+    folder: str = ""
+    """folder: where the arrays are, `[frames, width]`, `speech/a.npy` for the file `speech/a.wav` of the corpus; may be
+    within that of the corpus."""
+    width: int = 0
+    """folder: numbers of a frame."""
+
+    @property
+    def target_width(self) -> int:
+        """Numbers that the teacher says of a frame; 0 without one."""
+        return TEACHER_WIDTHS.get(self.teacher, self.width)
+
+    def __post_init__(self) -> None:
+        if self.teacher == "folder":
+            require(self.folder != "" and self.width > 0, "semantic: a folder as teacher needs folder and width")
+        else:
+            require(
+                self.folder == "" and self.width == 0, 'semantic: folder and width are for teacher = "folder" alone'
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +204,10 @@ class DiscriminatorFields:
             require_positive(f"discriminator.{name}", getattr(self, name))
 
 
-LOSSES = ("mel", "feature", "adversarial", "snr", "mask", "band_snr", "level", "codebook", "commitment", "activity")
+LOSSES = (
+    *("mel", "feature", "adversarial", "snr", "mask", "band_snr", "level"),
+    *("codebook", "commitment", "activity", "orthogonality", "semantic"),
+)
 """Terms of the objective that have a weight."""
 
 
@@ -193,6 +245,13 @@ class CodecTrainingFields(TrainingFields):
     """Weight of the commitment loss."""
     activity_weight: float = 1.0
     """Weight of the activity head's cross entropy, where the model has the head."""
+    orthogonality_weight: float = 0.0
+    """Weight of the squared cosine between what the quantizers of two domains are fed, for `soft` projections."""
+    semantic_weight: float = 0.0
+    """Weight of the distance between the first codebook of speech and what a teacher says of the clean speech."""
+    stem_probability: float = 1.0
+    """How often the stems of a mixture are decoded by themselves and compared. With 0, only what is exchanged between
+    mixtures tells domains apart (DeCodec)."""
     silence_probability: float = 0.0
     """How often the output of an absent domain is decoded and taught to be silent (not in the paper)."""
     swap_probability: float = 0.5
@@ -204,8 +263,9 @@ class CodecTrainingFields(TrainingFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("silence_probability", "swap_probability", "quantizer_dropout", "envelope_probability"):
-            require_range(f"training.{name}", getattr(self, name), 0, 1)
+        for name in ("silence", "stem", "swap", "envelope"):
+            require_range(f"training.{name}_probability", getattr(self, f"{name}_probability"), 0, 1)
+        require_range("training.quantizer_dropout", self.quantizer_dropout, 0, 1)
         require_range("training.mel_scales_per_step", self.mel_scales_per_step, 1, 7)
         require(
             self.snr_weight > 0 or self.silence_probability == 0,

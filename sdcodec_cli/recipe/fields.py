@@ -46,12 +46,18 @@ class MixingFields:
     seconds: float = 2.0
     """Length of an example."""
     domains: tuple[str, ...] = ()
-    """Domains of the corpus that examples are mixed from, the model's if left empty; a model of one domain may have
-    several, of which it codes the sum."""
+    """Domains of the corpus that examples are mixed from, the model's if left empty. Those that the model has not by
+    their names are added up: into its only domain, or into the one that the corpus lacks, such as `background`."""
     min_sample_rate: int = 0
     """Files of a lower rate, in Hz, are left out, because they have nothing above half of it; 0 takes all."""
     track_probabilities: tuple[float, ...] = (0.6, 0.2, 0.2)
     """How often an example has one, two, three domains."""
+    domain_probabilities: tuple[float, ...] = ()
+    """How often each domain is in an example, each by itself, instead; of none the likeliest is. Left empty, all are
+    equally likely."""
+    snr_range: tuple[float, ...] = ()
+    """Loudness of the first domain less that of all others together, from and to, in LU; left empty, their own targets
+    count."""
     loudness: tuple[float, ...] = (-17.0, -24.0, -21.0)
     """Target of each domain before mixing, in LUFS."""
     mix_loudness: float = -27.0
@@ -75,6 +81,12 @@ class MixingFields:
             f"mixing.track_probabilities must be non-negative and add up to 1, got {list(self.track_probabilities)}",
         )
         require(len(set(self.domains)) == len(self.domains), "mixing.domains names a domain twice")
+        require_range("mixing.domain_probabilities", self.domain_probabilities, 0, 1)
+        require_range("mixing.snr_range", self.snr_range, -60, 60)
+        require(
+            len(self.snr_range) in (0, 2) and sorted(self.snr_range) == list(self.snr_range),
+            f"mixing.snr_range must be two numbers, the lower first, or none, got {list(self.snr_range)}",
+        )
         require_range("mixing.min_sample_rate", self.min_sample_rate, 0, MAX_RATE)
         require_range("mixing.loudness", self.loudness, *LOUDNESS_RANGE)
         require_range("mixing.mix_loudness", self.mix_loudness, *LOUDNESS_RANGE)
@@ -208,9 +220,11 @@ class Recipe:
         self._check_stages()
 
     def _check_mixing(self) -> None:
+        members = [number for group in self.groups for number in group]
         require(
-            len(self.model.domains) == 1 or self.sources == self.model.domains,
-            "mixing.domains: only a model of a single domain can be trained on mixtures of others",
+            sorted(members) == list(range(len(self.sources))) and all(self.groups),
+            f"mixing.domains: {', '.join(self.sources)} cannot be shared out among {', '.join(self.model.domains)}; "
+            "name the model's domains, all or all but one, which gets what else you name",
         )
         require(
             len(self.mixing.track_probabilities) <= len(self.sources),
@@ -224,6 +238,11 @@ class Recipe:
             len(self.augmentation.layering) in (0, len(self.sources)),
             f"augmentation.layering needs one probability per domain, {len(self.sources)}, or none at all",
         )
+        require(
+            len(self.mixing.domain_probabilities) in (0, len(self.sources)),
+            f"mixing.domain_probabilities needs one per domain, {len(self.sources)}, or none at all",
+        )
+        require(len(self.sources) > 1 or not self.mixing.snr_range, "mixing.snr_range needs two domains or more")
 
     def _check_names(self) -> None:
         """What `.sdc` files could not say of a model is found out before it is trained, not when it compresses."""
@@ -297,3 +316,12 @@ class Recipe:
     def sources(self) -> tuple[str, ...]:
         """Domains of the corpus that examples are mixed from."""
         return self.mixing.domains or self.model.domains
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the `sources` that each domain of the model is the sum of."""
+        names = self.model.domains
+        if len(names) == 1:
+            return (tuple(range(len(self.sources))),)
+        rest = tuple(number for number, source in enumerate(self.sources) if source not in names)
+        return tuple((self.sources.index(name),) if name in self.sources else rest for name in names)

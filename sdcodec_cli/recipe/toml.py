@@ -21,11 +21,15 @@ else:
     import tomli as tomllib
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, *, family: str | None = None) -> Recipe:
     """Read and check a recipe file.
 
+    Args:
+        path: of the file
+        family: the only one that is wanted; any by default
+
     Raises:
-        RecipeError: not TOML, an unknown field (the nearest name is suggested), or a value out of range
+        RecipeError: not TOML, an unknown field (the nearest name is suggested), a value out of range, or another family
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -33,6 +37,9 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"{path}: {error.strerror}; give the path of a recipe file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    found = tables.get("family", DEFAULT_FAMILY)
+    if family is not None and found != family:  # before anything of it is made: it could refer to whoever asks
+        raise RecipeError(f"{path}: is of the family {found}; give a model of the family {family}")
     return make_recipe(tables, where=str(path))
 
 
@@ -189,7 +196,13 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
             raise ValueError(f"{name} must have {len(kinds)} entries, got {len(value)}")
         return tuple(_convert(kind, entry, name) for kind, entry in zip(kinds, value, strict=True))
     if isinstance(hint, types.UnionType):
-        raise TypeError(f"{name}: unions are not supported in recipes")
+        tables = [kind for kind in typing.get_args(hint) if dataclasses.is_dataclass(kind)]
+        if len(tables) < len(typing.get_args(hint)):
+            raise TypeError(f"{name}: only tables may be of several kinds")
+        keys = set(value) if isinstance(value, Mapping) else set()
+        # The kind that a table has most fields of; the first one where that tells nothing.
+        known = [len(keys & {field.name for field in dataclasses.fields(kind)}) for kind in tables]
+        return _convert(tables[known.index(max(known))], value, name)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):

@@ -38,10 +38,13 @@ OPSET, IR_VERSION = 20, 10
 def make_graphs(recipe: Recipe, parts: Sequence[str] | None = None) -> dict[str, bytes]:
     """Files of the folder `graphs` for all models of a recipe; of some parts only, or of all by default.
 
-    Where a model is several codecs, each has a folder there, named as the part of the network that it is.
+    Where a model is several codecs, each has a folder there, named as the part of the network that it is; one that is
+    another model has its graphs with that.
     """
     files: dict[str, bytes] = {}
-    for prefix, codec in of(recipe).codecs(recipe).items():
+    family = of(recipe)
+    own = (each for each in family.codecs(recipe).items() if each[0] not in family.references(recipe))
+    for prefix, codec in own:
         folder = f"{prefix.removesuffix('.')}/" if prefix else ""
         files |= {f"{folder}{name}": data for name, data in _graphs_of(codec, parts).items()}
     return files

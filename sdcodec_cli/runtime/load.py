@@ -12,7 +12,8 @@ from .. import weights as weights_of
 from ..errors import DeviceError, MissingExtra
 from ..extras import command
 from ..families import of
-from ..zoo import ModelEntry, stage_name, weights_path
+from ..recipe import DEFAULT_FAMILY, ReferenceFields
+from ..zoo import ModelEntry, check_weights, find, stage_name, weights_path
 from .model import DECODING, CascadeModel, CodecModel, Model, SeparatorModel
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def load_model(
         decoding: take what can only decode, too
 
     Raises:
-        ModelError: no weights, unreadable ones, or ones of another recipe
+        ModelError: no weights, unreadable ones, ones of another recipe, or the same of a model that it refers to
         MissingExtra: torch is needed, for the device or because there are no graphs, and not installed
         DeviceError: no such device
         ValueError: no such runtime, or fewer than one thread
@@ -72,7 +73,13 @@ def load_model(
 
         return TorchRuntime(network_with(entry, recipe, own), recipe, parts, choose_device(device), threads)
 
-    digest = next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored))
+    references = family.references(entry.recipe)
+    others = {
+        prefix: _referred(reference, runtime="torch" if takes_torch else "onnx", device=device, threads=threads)
+        for prefix, reference in references.items()
+    }
+    elsewhere = {prefix: other.weights_sha256 for prefix, other in others.items()}
+    digest = next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored, elsewhere))
     streams = family.streams(entry.recipe)
     if not streams:
         return SeparatorModel(entry.name, entry.recipe, digest, made("", entry.recipe))
@@ -81,10 +88,22 @@ def load_model(
     each = len(streams) // len(codecs)
     stages = []
     for number, (prefix, recipe) in enumerate(codecs.items()):
+        if prefix in others:
+            stages.append(others[prefix])
+            continue
         own = weights_of.sha256(weights_of.within(stored, prefix))
         name = stage_name(entry.name, prefix)
         stages.append(CodecModel(name, recipe, own, made(prefix, recipe), streams[number * each : (number + 1) * each]))
-    return CascadeModel(entry.name, entry.recipe, digest, stages)
+    return CascadeModel(entry.name, entry.recipe, digest, stages, family.residuals(entry.recipe))
+
+
+def _referred(reference: ReferenceFields, *, runtime: RuntimeName, device: str, threads: int | None) -> CodecModel:
+    """A model that another one refers to."""
+    entry = find(reference.model, family=DEFAULT_FAMILY)
+    model = load_model(entry, runtime=runtime, device=device, threads=threads)
+    check_weights(entry, model.weights_sha256, reference.weights_sha256)
+    assert isinstance(model, CodecModel)
+    return model
 
 
 def _takes_torch(entry: ModelEntry, runtime: RuntimeName, device: str) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..families import Stream, of
-from ..recipe import CodecModelFields, CodecTrainingFields, Recipe, SeparatorModelFields
+from ..recipe import CodecModelFields, CodecTrainingFields, Recipe, Residual, SeparatorModelFields
 from .parts import Runtime
 
 if TYPE_CHECKING:
@@ -187,18 +187,26 @@ class CascadeModel(Model):
     Args:
         name, recipe, weights_sha256: of the whole
         stages: the codecs, that of the lowest rate first
+        residuals: what each codes, see `BranchFields.residual`
 
     Raises:
         ModelError: frames of a stage are not a fraction of the last one's
     """
 
-    def __init__(self, name: str, recipe: Recipe, weights_sha256: bytes, stages: Sequence[CodecModel]) -> None:
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        weights_sha256: bytes,
+        stages: Sequence[CodecModel],
+        residuals: Sequence[Residual],
+    ) -> None:
         super().__init__(name, recipe, weights_sha256, stages[0].runtime)
         first, last = stages[0], stages[-1]
-        self.stages = tuple(stages)
+        self.stages, self.residuals = tuple(stages), tuple(residuals)
         self.hop_length = last.hop_length
         """Samples per frame at `sample_rate`, both of the last stage."""
-        self.effort, self.num_codebooks = first.effort, first.num_codebooks
+        self.num_codebooks = first.num_codebooks
         self.codebook_bitrate, self.has_bitrates = first.codebook_bitrate, first.has_bitrates
         each = [divmod(stage.sample_rate * self.hop_length, stage.hop_length * self.sample_rate) for stage in stages]
         if any(rest or not count for count, rest in each):
@@ -214,8 +222,10 @@ class CascadeModel(Model):
 
     def prepare(self, *, encode: bool, decode: bool, refine: bool, wait: bool) -> None:
         """Get ready for what will be wanted, in the background or at once."""
-        for stage in self.stages:  # what an upper one encodes depends on what those below decode to
-            stage.prepare(encode=encode, decode=decode or encode, refine=refine, wait=wait)
+        for number, stage in enumerate(self.stages):
+            # What an upper one encodes may depend on what those below decode to; so does the first one's envelope.
+            decodes = decode or (encode and (number == 0 or "whole" in self.residuals[number + 1 :]))
+            stage.prepare(encode=encode, decode=decodes, refine=refine, wait=wait)
 
 
 class Refiner:

@@ -3,8 +3,8 @@
 Whatever is random belongs to an example or to a step, never to a process: the same examples make the same losses on
 any number of processes.
 
-Legend: B examples of one process, N domains of the model, C domains that are mixed (the same, unless the model has only
-one), T samples.
+Legend: B examples of one process, N domains of the model, C domains that are mixed (the same, unless one of the model's
+is a sum of several), T samples.
 """
 
 from __future__ import annotations
@@ -74,13 +74,17 @@ def make_batch(pool: Pool, recipe: Recipe, indices: range) -> Batch:
         draw(pool, recipe.mixing, augmentation=recipe.augmentation, seed=seed, index=index) for index in indices
     ]
     active = np.stack([example.active for example in examples])
+    choices = of(recipe).choose(_merged(active, recipe), recipe, indices)
+    guides = [example.guide for example in examples if example.guide is not None]
+    if guides:
+        choices = dataclasses.replace(choices, guide=torch.from_numpy(np.stack(guides)))
     empty = [example.problem for example in examples if not example.active.any()]
     return Batch(
         crops=torch.from_numpy(np.stack([example.crops for example in examples])),
         active=torch.from_numpy(active),
         targets=torch.from_numpy(np.stack([example.targets for example in examples])),
         mix_targets=torch.tensor([example.mix_target for example in examples], dtype=torch.float32),
-        choices=of(recipe).choose(_merged(active, recipe), recipe, indices),
+        choices=choices,
         trouble=sum((example.trouble for example in examples), Trouble()),
         problem=empty[0] if empty else None,
     )
@@ -96,12 +100,14 @@ def level(batch: Batch, recipe: Recipe) -> Tensor:
         sample_rate=recipe.model.sample_rate,
         peak=recipe.mixing.peak,
     )
-    return stems if recipe.sources == recipe.model.domains else stems.sum(1, keepdim=True)
+    if recipe.sources == recipe.model.domains:
+        return stems
+    return torch.stack([stems[:, list(group)].sum(1) for group in recipe.groups], dim=1)
 
 
 def _merged(active: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Of which of the model's domains there is something: `[B, C]` to `[B, N]`."""
-    return active if recipe.sources == recipe.model.domains else np.asarray(active.any(1, keepdims=True))
+    return np.stack([active[:, list(group)].any(1) for group in recipe.groups], axis=1)
 
 
 @dataclass(frozen=True)

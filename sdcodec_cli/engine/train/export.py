@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ... import weights, zoo
 from ...errors import ModelError
 from ...families import build, of
-from ...nn.layers import fold_weight_norm
+from ...nn.layers import fold_weights
 from ...recipe import Recipe, read_recipe
 from ...runtime.graphs import make_graphs
 from ...runtime.model import DECODING
@@ -66,7 +66,7 @@ def export(
     network = build(recipe)
     make_trainable(network, recipe)
     network.load_state_dict(state["average"])
-    fold_weight_norm(network)
+    fold_weights(network)
     kept = folder / zoo.CARD
     card = kept.read_text(encoding="utf-8") if kept.is_file() else ""
     if not card or TO_FILL_IN in card:
@@ -128,7 +128,7 @@ def export_stage(
         report: gets a line about what takes long
 
     Raises:
-        ValueError: the model has no such stage
+        ValueError: the model has no such stage, or it is another model
         ModelError: it has no weights
         OutputError: the folder exists and `overwrite` is off, or it cannot be written
     """
@@ -137,6 +137,8 @@ def export_stage(
         has = "is a single codec" if len(codecs) == 1 else f"has the stages 1 to {len(codecs)}"
         raise ValueError(f"{entry.name} {has}, so there is no stage {number} of it")
     prefix, recipe = codecs[number - 1]
+    if prefix in of(entry.recipe).references(entry.recipe):
+        raise ValueError(f"this stage of {entry.name} is the model {recipe.name}; use that")
     stored = weights.read(zoo.weights_path(entry))
     graphs = entry.folder / zoo.GRAPHS / prefix.removesuffix(".")
     if graphs.is_dir():

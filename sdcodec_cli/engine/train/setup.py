@@ -14,7 +14,9 @@ from ... import zoo
 from ...data.manifest import Manifest
 from ...data.parallel import num_cores, own_cores
 from ...data.pool import MANIFEST, Pool, find_manifest, open_pool
+from ...data.targets import with_targets
 from ...errors import InputError, ModelError, OutputError, RecipeError, SdcError
+from ...families import of
 from ...recipe import Recipe, write_recipe
 from . import checkpoint
 from .batches import Share
@@ -189,6 +191,20 @@ def _pools(
         return open_split(split=split, decoded=cache, report=report)
 
     pool = opened("train")
+    teaching = of(recipe).teaching(recipe)
+    if teaching:
+        pool = with_targets(
+            pool,
+            manifest,
+            teaching.fields,
+            domain=teaching.domain,
+            split="train",
+            min_sample_rate=lowest,
+            hop_length=teaching.hop_length,
+            folder=options.cache or run / "cache",
+            jobs=num_cores(),
+            report=report,
+        )
     has_valid = all(len(manifest.rows(domain, "valid", lowest)) for domain in domains)
     held_out = opened("valid") if has_valid else None
     for domain in domains:

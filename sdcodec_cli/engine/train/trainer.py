@@ -20,6 +20,7 @@ from ...errors import ModelError
 from ...families import build, of
 from ...nn.layers import add_weight_norm
 from ...nn.objectives import Objective, ParameterGroup
+from ...nn.projection import keep_orthogonal
 from ...nn.quantize import MultiSourceRVQ, Observer
 from ...recipe import Recipe, TrainingFields
 from .batches import Batch, level
@@ -40,12 +41,16 @@ def schedule(fields: TrainingFields, step: int, steps: int) -> float:
 
 
 def make_trainable(network: nn.Module, recipe: Recipe) -> None:
-    """Put weight norm on what any stage trains, where the family wants it; the rest stays as it is, bit for bit."""
+    """Put weight norm on what any stage trains, where the family wants it, and keep orthogonal what is to be so.
+
+    The rest stays as it is, bit for bit.
+    """
     if not of(recipe).weight_norm:
         return
     trained = {part for stage in recipe.plan for part in recipe.trained_in(stage)}
     for part in trained:
         add_weight_norm(network.get_submodule(part))
+        keep_orthogonal(network.get_submodule(part))
 
 
 class Trainer:
@@ -291,8 +296,9 @@ def _belongs(group: ParameterGroup, fields: TrainingFields) -> bool:
 
 
 def _quantizers(network: nn.Module) -> frozenset[str]:
-    """The part of the network that each quantizer is in, see `Objective.quantizers`."""
-    names = (name for name, part in network.named_modules() if isinstance(part, MultiSourceRVQ))
+    """The part of the network that each quantizer is in that could be trained, see `Objective.quantizers`."""
+    quantizers = ((name, part) for name, part in network.named_modules() if isinstance(part, MultiSourceRVQ))
+    names = (name for name, part in quantizers if any(True for _ in part.parameters()))
     return frozenset(name.removesuffix("quantizer").removesuffix(".") for name in names)
 
 
@@ -313,7 +319,8 @@ def start_from(network: nn.Module, recipe: Recipe, entry: zoo.ModelEntry) -> fro
     stored = weights.unpack(weights.read(zoo.weights_path(entry)))
     given, own = entry.recipe.model, recipe.model
     given_rates, own_rates = _sample_rates(entry.recipe), _sample_rates(recipe)
-    if own_rates[: len(given_rates)] != given_rates or (len(given.domains) > 1 and given.domains != own.domains):
+    others = len(given.domains) > 1 and given.domains != own.domains and not of(recipe).adopts_domains
+    if own_rates[: len(given_rates)] != given_rates or others:
         raise ModelError(
             f"{entry.name}: is for {', '.join(given.domains)} at {' and '.join(given_rates)} Hz, the recipe for "
             f"{', '.join(own.domains)} at {' and '.join(own_rates)} Hz; choose another --init"

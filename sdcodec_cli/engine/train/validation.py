@@ -54,7 +54,14 @@ class Validator:
 
     def __init__(self, pool: Pool, recipe: Recipe) -> None:
         tracks = (0.0,) * (len(recipe.sources) - 1) + (1.0,)
-        mixing = dataclasses.replace(recipe.mixing, seconds=SECONDS, track_probabilities=tracks, quiet_probability=0.0)
+        mixing = dataclasses.replace(
+            recipe.mixing,
+            seconds=SECONDS,
+            track_probabilities=tracks,
+            domain_probabilities=(),
+            snr_range=(),
+            quiet_probability=0.0,
+        )
         plain = dataclasses.replace(
             recipe,
             mixing=mixing,

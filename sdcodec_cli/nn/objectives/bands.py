@@ -6,7 +6,7 @@ Legend: B batch, N domains, T samples at the highest rate, t samples at the rate
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,8 @@ class BandsObjective(Objective):
     """Branches with their losses.
 
     Those that are not trained run without gradients, and none passes them: to a branch below it comes from one above
-    only where both are trained. Branches above the last one that is trained do not run.
+    only where both are trained. Branches that no trained one depends on do not run: those above the last one, and those
+    below one that codes only what is above them, which is compared with that alone.
 
     Args:
         network: the codec
@@ -80,8 +81,8 @@ class BandsObjective(Objective):
         # In a list of its own: their networks are those of `network`, and no part of this one.
         losses = StageFields(losses=stage.losses)
         self._codecs = [
-            CodecObjective(codec, fields, losses, rate)
-            for codec, rate in zip(network.codecs, network.sample_rates, strict=True)
+            CodecObjective(codec, fields, losses, rate, band_start=_band_start(network, number))
+            for number, (codec, rate) in enumerate(zip(network.codecs, network.sample_rates, strict=True))
         ]
 
     @property
@@ -104,39 +105,45 @@ class BandsObjective(Objective):
 
         - `stems`: at the rate of the branch, `[B, N, t]`
 
-        with the number of the branch and a dot before each name; `decoded` is the sum up to this branch, `[R, t]`.
+        with the number of the branch and a dot before each name; `decoded` is the sum up to this branch, `[R, t]`. Both
+        are of what is above alone where the branch codes only that.
         """
         outputs: dict[str, Tensor] = {}
         keeps = [choices.keep, *choices.keep_above]
         rows: Tensor | None = None
         mix: Tensor | None = None
         below = stems
-        for number in range(max(self.trained) + 1):
-            trains = number in self.trained
+        run = self.network.needed(self.trained)
+        for number in run:
+            trains, above = number in self.trained, self.network.residuals[number] == "above"
+            summed = self.network.sum_is_wanted(run, number)
             codec = self.network.codecs[number]
-            wanted = self.network.at_rate(stems, number)
-            length = wanted.shape[-1]
+            complete = self.network.at_rate(stems, number)
+            length = complete.shape[-1]
             with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+                wanted = self.network.above(complete, number) if above else complete
                 given = wanted.sum(1)
                 if rows is not None and mix is not None:
                     rows, mix = (self.network.lifted(wav, number, length) for wav in (rows, mix))
-                    narrow = self.network.lifted(below.sum(1), number, length)
-                    given = torch.where(choices.narrow[number - 1, :, None], narrow, given) - mix
+                    if not above:
+                        narrow = self.network.lifted(below.sum(1), number, length)
+                        given = torch.where(choices.narrow[number - 1, :, None], narrow, given) - mix
                 latent = codec.encode(given[:, None])
                 logits = codec.activity_logits(latent) if self.has("activity") and trains else None
                 quantized = codec.quantize(latent, keep=keeps[number], observe=observe)
                 latents = decoded_rows(quantized.latents, choices)
-                more = number < max(self.trained) and len(self.network.domains) > 1
+                more = summed and len(self.network.domains) > 1
                 # Of a single domain the rows are the mixtures; of several these are wanted in full for the next branch.
                 whole = (quantized.latents * choices.active.T[..., None, None]).sum(0) if more else latents[:0]
                 decoded = codec.decode(torch.cat([latents, whole])).squeeze(1).float()[..., :length]
                 own, own_mix = decoded[: len(latents)], decoded[len(latents) :] if more else decoded[: len(stems)]
-                rows, mix = (own, own_mix) if rows is None or mix is None else (rows + own, mix + own_mix)
-            below = wanted
+                total, total_mix = (own, own_mix) if rows is None or mix is None else (rows + own, mix + own_mix)
+            below = complete
+            rows, mix = (total, total_mix) if summed else (None, None)
             if trains:
                 found = {
                     "stems": wanted,
-                    "decoded": rows,
+                    "decoded": own if above else total,
                     "codebook": quantized.codebook_loss,
                     "commitment": quantized.commitment_loss,
                     **({} if logits is None else {"activity": logits.float()}),
@@ -167,7 +174,12 @@ class BandsObjective(Objective):
 
     def look_up(self, stems: Tensor, observe: Observer) -> None:
         """See `Objective.look_up`."""
-        self.network.encode(stems.sum(1)[:, None], count=max(self.trained) + 1, observe=observe)
+        self.network.encode(stems.sum(1)[:, None], numbers=self.trained, observe=observe)
+
+
+def _band_start(network: Bands, number: int) -> float:
+    """Where the band begins that a branch codes, in Hz."""
+    return network.sample_rates[number - 1] / 2 if network.residuals[number] == "above" else 0.0
 
 
 def _of_branch(outputs: dict[str, Tensor], number: int) -> dict[str, Tensor]:
@@ -180,23 +192,23 @@ class BandsCritic(Critic):
     """Discriminators of each branch.
 
     Args:
-        critics: of each
+        critics: of each that is ever trained, by its number
     """
 
-    def __init__(self, critics: Sequence[Critic]) -> None:
+    def __init__(self, critics: Mapping[int, Critic]) -> None:
         nn.Module.__init__(self)
-        self.branches = nn.ModuleList(critics)
-        first = critics[0]
+        self.branches = nn.ModuleDict({str(number): critic for number, critic in critics.items()})
+        first = next(iter(critics.values()))
         self.fields, self.weights, self.start, self.warmup = first.fields, first.weights, first.start, first.warmup
 
     def choose(self, parts: Sequence[str]) -> None:
         """See `Critic.choose`."""
-        for number, critic in enumerate(self.branches):
+        for number, critic in self.branches.items():
             critic.requires_grad_(f"branches.{number}" in parts)
 
     def forward(self, real: dict[int, Tensor], decoded: dict[int, Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
         """Losses of rows of every branch, of the codec's the mean over branches: see `Critic.forward`."""
-        each = [self.branches[number](real[number], decoded[number]) for number in real]
+        each = [self.branches[str(number)](real[number], decoded[number]) for number in real]
         joined = {name: torch.cat([losses[name] for losses in each]) for name in each[0]}
         return {name: rows if name == "discriminator" else rows / len(each) for name, rows in joined.items()}
 
@@ -204,14 +216,25 @@ class BandsCritic(Critic):
 def estimates(network: Bands, stems: Tensor) -> list[Estimate]:
     """Of every branch the mix and, if there are several domains, each stem out of it; stems are `[B, N, T]`.
 
-    Only those of the last branch are shown: the log has one rate.
+    These are sums up to the branch, or what it codes by itself where that is only what is above; nothing of one that is
+    another model. Only those of the last branch are shown: the log has one rate.
     """
     found = []
-    for number, sums in enumerate(network(stems.sum(1)[:, None])):
-        wanted = network.at_rate(stems, number)
+    own = [number for number, codec in enumerate(network.codecs) if codec in network.own]
+    summed = any(network.residuals[number] == "whole" for number in own)
+    sums = network(stems.sum(1)[:, None]) if summed else []
+    for number in own:
+        wanted, rate = network.at_rate(stems, number), f"at {network.sample_rates[number] / 1000:g} kHz"
+        if network.residuals[number] == "above":
+            wanted, rate = network.above(wanted, number), f"above {_band_start(network, number) / 1000:g} kHz"
+            decoded = {
+                name: wav[..., : wanted.shape[-1]]
+                for name, wav in network.codecs[number](wanted.sum(1)[:, None]).items()
+            }
+        else:
+            decoded = sums[number]
         shown = number == len(network.codecs) - 1
-        rate = f"at {network.sample_rates[number] / 1000:g} kHz"
-        found.append(Estimate(f"mix {rate}", sums["mix"][:, 0], wanted.sum(1), shown=shown))
+        found.append(Estimate(f"mix {rate}", decoded["mix"][:, 0], wanted.sum(1), shown=shown))
         for n, domain in enumerate(network.domains if len(network.domains) > 1 else ()):
-            found.append(Estimate(f"{domain} separated {rate}", sums[domain][:, 0], wanted[:, n], shown=shown))
+            found.append(Estimate(f"{domain} separated {rate}", decoded[domain][:, 0], wanted[:, n], shown=shown))
     return found

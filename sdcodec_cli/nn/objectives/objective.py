@@ -1,6 +1,6 @@
 """What training knows of a network: a forward pass, named losses, and what is chosen at random for its examples.
 
-Legend: B batch, N domains, T samples, R rows.
+Legend: B batch, N domains, T samples, F frames, R rows, H numbers that a teacher says of a frame.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ class Choices:
 
     active: Tensor
     """Which domains each example has, bool `[B, N]`."""
+    guide: Tensor | None = dataclasses.field(default=None, kw_only=True)
+    """What a teacher says of the clean speech of each example, `[B, F, H]`, zeros where it says nothing; None without
+    one."""
 
     def to(self: C, device: torch.device) -> C:
         """A copy on a device."""
@@ -34,7 +37,8 @@ class Choices:
         return self._each(Tensor.pin_memory)
 
     def _each(self: C, change: Callable[[Tensor], Tensor]) -> C:
-        return type(self)(*(change(getattr(self, field.name)) for field in dataclasses.fields(self)))
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return dataclasses.replace(self, **{name: change(each) for name, each in given.items() if each is not None})
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...audio import bands
+from ...audio.activity import ABOVE_LEVEL, LEVEL
 from ...recipe import CodecTrainingFields, StageFields
 from ..distances import band_negative_snr, level_distance, mel_distance, negative_snr
 from ..envelope import with_envelope
+from ..projection import overlap
 from ..quantize import MultiSourceRVQ, Observer
 from ..sdcodec import SDCodec
 from .objective import Choices, Estimate, Objective
-from .terms import activity_targets, draw, draw_scales, leakage, masked_negative_snr
+from .terms import activity_targets, draw, draw_scales, frame_activity, leakage, masked_negative_snr, teaching
 
 CHOICES = 1
 """Sub-sequence of an example's random numbers for what is chosen here; mixing uses the first."""
@@ -51,13 +53,15 @@ def choose(active: np.ndarray, fields: CodecTrainingFields, num_codebooks: int, 
     batch, domains = active.shape
     keep = np.full((domains, batch), num_codebooks)
     sources = np.tile(np.arange(batch), (domains, 1))
-    decode_silence = np.zeros_like(active)
+    decode_silence, decode_stems = np.zeros_like(active), active.copy()
     for row, index in enumerate(indices):
         rng = np.random.default_rng([fields.seed, index, CHOICES])
         dropped = rng.random(domains) < fields.quantizer_dropout
         keep[:, row] = np.where(dropped, rng.integers(1, num_codebooks + 1, domains), num_codebooks)
         decode_silence[row] = ~active[row] & (rng.random(domains) < fields.silence_probability)
         exchanged = (rng.random() < fields.swap_probability) & (rng.random(domains) < 0.5)
+        if active[row].sum() > 1:
+            decode_stems[row] &= rng.random() < fields.stem_probability
         if row % 2 == 0 and row + 1 < batch:
             sources[exchanged, row], sources[exchanged, row + 1] = row + 1, row
     several = np.take_along_axis(active.T, sources, axis=1).sum(0) > 1
@@ -65,7 +69,7 @@ def choose(active: np.ndarray, fields: CodecTrainingFields, num_codebooks: int, 
         active=torch.from_numpy(active),
         keep=torch.from_numpy(keep),
         sources=torch.from_numpy(sources),
-        stems=torch.from_numpy(np.stack(active.nonzero())),
+        stems=torch.from_numpy(np.stack(decode_stems.nonzero())),
         mixtures=torch.from_numpy(several.nonzero()[0]),
         silent=torch.from_numpy(np.stack(decode_silence.nonzero())),
     )
@@ -79,13 +83,22 @@ class CodecObjective(Objective):
         fields: weights of the losses
         stage: which of them count
         sample_rate: of the stems, in Hz
+        band_start: frequency in Hz below which they have nothing
     """
 
     network: SDCodec
 
-    def __init__(self, network: SDCodec, fields: CodecTrainingFields, stage: StageFields, sample_rate: int) -> None:
+    def __init__(
+        self,
+        network: SDCodec,
+        fields: CodecTrainingFields,
+        stage: StageFields,
+        sample_rate: int,
+        *,
+        band_start: float = 0.0,
+    ) -> None:
         super().__init__(network, stage.losses)
-        self.fields, self.sample_rate = fields, sample_rate
+        self.fields, self.sample_rate, self.band_start = fields, sample_rate, band_start
         self._decodes = self.named != {"activity"}
         self._quantizer_moves = not stage.parts or "quantizer" in stage.parts
 
@@ -110,13 +123,21 @@ class CodecObjective(Objective):
         - `decoded`: stems, mixtures and silent outputs in the order of `choices`, `[R, T]`
         - `codebook`, `commitment`: of each domain and example, `[N, B]`
         - `activity`: logits `[B, N, F]`, where the model has the head
+        - `orthogonality`: see `projection.overlap`, `[B]`, where it counts
+        - `semantic`: what the first codebook tells of speech, `[B, F, H]`, where a teacher counts
         """
         latent = self.network.encode(stems.sum(1)[:, None])
         logits = self.network.activity_logits(latent) if self.has("activity") else None
         outputs = {} if logits is None else {"activity": logits.float()}
         if not self._decodes:
             return outputs
-        quantized = self.network.quantize(latent, keep=choices.keep, observe=observe)
+        projected = self.network.project(latent)
+        if self.has("orthogonality", self.fields.orthogonality_weight):
+            outputs["orthogonality"] = overlap(projected)
+        quantized = self.network.quantizer(projected, keep=choices.keep, observe=observe)
+        if self.network.semantic is not None and self.has("semantic"):
+            speech = quantized.first[self.network.domains.index("speech")]
+            outputs["semantic"] = self.network.semantic(speech.transpose(1, 2)).float()
         decoded = self.network.decode(decoded_rows(quantized.latents, choices))
         return {
             "decoded": decoded.squeeze(1).float()[..., : stems.shape[-1]],
@@ -137,7 +158,7 @@ class CodecObjective(Objective):
         if "decoded" in outputs:
             wanted, audible = self.compared(outputs, stems, choices)
             silent = outputs["decoded"][len(wanted) :]
-            examples, domains = choices.stems
+            examples, _ = choices.stems
             if draw(fields.envelope_probability, seed=fields.seed, step=step):
                 hop = self.network.hop_length
                 unit = bands.frames_per_gain(self.sample_rate, hop) * hop
@@ -147,22 +168,34 @@ class CodecObjective(Objective):
                     audible, wanted, hop_length=hop, sample_rate=self.sample_rate, share=bands.SHARE
                 )
             scales = draw_scales(fields.mel_scales_per_step, seed=fields.seed, step=step)
-            losses["mel"] = mel_distance(audible, wanted, sample_rate=self.sample_rate, scales=scales).sum() / batch
+            distance = mel_distance(
+                audible, wanted, sample_rate=self.sample_rate, scales=scales, lowest=self.band_start
+            )
+            losses["mel"] = distance.sum() / batch
             losses["snr"] = negative_snr(audible, wanted).sum() / batch
-            losses["codebook"] = outputs["codebook"][domains, examples].sum() / batch
-            losses["commitment"] = outputs["commitment"][domains, examples].sum() / batch
+            for name in ("codebook", "commitment"):
+                losses[name] = (outputs[name] * choices.active.T).sum() / batch
             if self.has("band_snr", fields.band_snr_weight):
                 ratio = band_negative_snr(audible, wanted, sample_rate=self.sample_rate)
                 losses["band_snr"] = ratio.sum() / batch
             if self.has("level", fields.level_weight):
                 losses["level"] = level_distance(audible, wanted, sample_rate=self.sample_rate).sum() / batch
-            if self.has("mask", fields.mask_weight):
+            if self.has("mask", fields.mask_weight) and len(examples):
                 masked = masked_negative_snr(audible[: len(examples)], wanted[: len(examples)], examples, batch)
                 losses["mask"] = masked.sum() / batch
             mixtures = stems.sum(1).index_select(0, choices.silent[0])
             losses["leakage"] = leakage(silent, mixtures).sum() / batch
+        if "orthogonality" in outputs:
+            losses["orthogonality"] = outputs["orthogonality"].sum() / batch
+        if "semantic" in outputs:
+            assert choices.guide is not None
+            speech = stems[:, self.network.domains.index("speech")]
+            active = frame_activity(speech, self.network.hop_length)
+            losses["semantic"] = teaching(outputs["semantic"], choices.guide, active).sum() / batch
         if "activity" in outputs:
-            wanted_activity = activity_targets(stems, self.network.hop_length)
+            # What is above a band is quieter than what is below by some 30 dB.
+            level = ABOVE_LEVEL if self.band_start else LEVEL
+            wanted_activity = activity_targets(stems, self.network.hop_length, level=level)
             losses["activity"] = F.binary_cross_entropy_with_logits(outputs["activity"], wanted_activity)
         return losses
 

@@ -1,6 +1,6 @@
 """The terms of the training objective that are not distances between signals in general (`nn.distances`).
 
-Legend: B batch, T samples, N domains, F frames.
+Legend: B batch, T samples, N domains, F frames, H numbers that a teacher says of a frame.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...audio.activity import active_frames
+from ...audio.activity import LEVEL, active_frames
 from ...audio.masks import HOP_LENGTH, WINDOW_LENGTH
 from ..distances import MEL_SCALES, decibels, magnitudes, power, spectrum
 
@@ -53,21 +53,32 @@ def leakage(estimate: Tensor, mixture: Tensor, *, floor: float = -30.0) -> Tenso
     return decibels(estimate.square().sum(-1), mixture.square().sum(-1), floor)
 
 
-def activity_targets(stems: Tensor, hop_length: int) -> Tensor:
+def activity_targets(stems: Tensor, hop_length: int, *, level: float = LEVEL) -> Tensor:
     """Targets of the activity head: stems `[B, N, T]` to 0 or 1 in `[B, N, F]`.
 
     A domain counts as active up to ten frames before and after those of `frame_activity`.
     """
-    return F.max_pool1d(frame_activity(stems, hop_length).float(), kernel_size=21, stride=1, padding=10)
+    return F.max_pool1d(frame_activity(stems, hop_length, level=level).float(), kernel_size=21, stride=1, padding=10)
 
 
-def frame_activity(stems: Tensor, hop_length: int) -> Tensor:
+def frame_activity(stems: Tensor, hop_length: int, *, level: float = LEVEL) -> Tensor:
     """In which frames each domain is active, by `active_frames`: stems `[B, N, T]` to bool `[B, N, F]`.
 
     Zeros are added to make the last frame whole.
     """
     stems = F.pad(stems, (0, -stems.shape[-1] % hop_length))
-    return active_frames(stems.unfold(-1, hop_length, hop_length))
+    return active_frames(stems.unfold(-1, hop_length, hop_length), level=level)
+
+
+def teaching(told: Tensor, guide: Tensor, active: Tensor) -> Tensor:
+    """How far what a codebook tells is from what a teacher says: two `[B, F, H]` to `[B]`.
+
+    `-log sigmoid` of the cosine between the two (DeCodec, arXiv:2509.09201), averaged over the frames that count: those
+    that are `active`, bool `[B, F]`, and of which the teacher says something, which zeros are not.
+    """
+    counts = active & guide.any(-1)
+    distance = F.softplus(-F.cosine_similarity(told, guide.to(told.dtype), dim=-1))
+    return (distance * counts).sum(1) / counts.sum(1).clamp_min(1)
 
 
 def draw(probability: float, *, seed: int, step: int) -> bool:
