@@ -50,7 +50,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
             "duration": None,
             "share": 0.6,
             "below": None,
-        "texture": True,
+            "texture": True,
             "force_model": False,
             "overwrite": False,
         }
