@@ -50,6 +50,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
             "duration": None,
             "share": 0.6,
             "below": None,
+            "texture": True,
             "force_model": False,
             "overwrite": False,
         }
@@ -60,7 +61,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
 
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
     arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6.5 --start 1.5 --duration 2 --envelope 1"
-    more = "--below 8000 --model other --force-model --runtime torch --device cpu --threads 2 --force"
+    more = "--below 8000 --no-texture --model other --force-model --runtime torch --device cpu --threads 2 --force"
     assert sdc(*arguments.split(), *more.split()).exit_code == 0
     (call,) = engine.calls
     assert call == {
@@ -71,6 +72,7 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
         "duration": 2.0,
         "share": 1.0,
         "below": 8000.0,
+        "texture": False,
         "force_model": True,
         "overwrite": True,
     }

@@ -56,8 +56,8 @@ def compress(
         bool,
         typer.Option(
             "--envelope/--no-envelope",
-            help="Store the levels that decoded audio lacks in bands, too: half a kbit/s, for a brighter and clearer "
-            "sound. A file with some of the domains only has none.",
+            help="Store the levels that decoded audio lacks in bands, too: half a kbit/s or, --fine, 1.9, for a "
+            "brighter and clearer sound. A file with some of the domains only has none.",
         ),
     ] = True,
     fine: Fine = None,
