@@ -172,6 +172,16 @@ def test_a_branch_above_is_given_and_compared_with_what_is_above_alone(lower):
 
 
 @torch.no_grad()
+def test_what_has_nothing_above_loses_nothing_there(lower):
+    trainer = trained(lower)
+    noise = torch.randn(2, 3, 8000, generator=torch.Generator().manual_seed(0)) * 0.1 * torch.hann_window(8000)
+    choices = of(trainer.recipe).choose(np.ones((2, 3), dtype=bool), trainer.recipe, range(2))
+    for stems, something in ((noise, True), (resample(noise, 8000, 32_000), False)):
+        found = trainer.objective.losses(trainer.objective(stems, choices), stems, choices, step=0)
+        assert (float(found["mel"]) != 0, float(found["snr"]) != 0) == (something, something)
+
+
+@torch.no_grad()
 def test_bands_below_a_frequency_have_no_part_in_the_mel_distance():
     wanted = torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0)) * 0.1
     low = resample(resample(wanted, 32_000, 8000), 8000, 32_000, length=16_000)

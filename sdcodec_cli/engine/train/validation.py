@@ -6,6 +6,7 @@ Legend: B mixtures, N domains, T samples.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -90,5 +91,7 @@ class Validator:
 
 def _mean(estimate: Tensor, reference: Tensor) -> float:
     sounds = reference.square().sum(-1) > 0
+    if not sounds.any():
+        return math.nan
     pair = (wav[sounds].cpu().numpy() for wav in (estimate, reference))
     return float(si_sdr(*pair).mean())

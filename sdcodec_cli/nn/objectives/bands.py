@@ -20,6 +20,7 @@ from . import sdcodec
 from .adversarial import Critic
 from .objective import Estimate, Objective
 from .sdcodec import CodecChoices, CodecObjective, decoded_rows
+from .terms import has_anything
 
 CHOICES = 2
 """Sub-sequence of an example's random numbers for what is chosen here; mixing and `sdcodec` use those before."""
@@ -231,6 +232,8 @@ def estimates(network: Bands, stems: Tensor) -> list[Estimate]:
                 name: wav[..., : wanted.shape[-1]]
                 for name, wav in network.codecs[number](wanted.sum(1)[:, None]).items()
             }
+            # What has nothing there is left out of the scores, as silence is.
+            wanted = wanted * has_anything(wanted)[..., None]
         else:
             decoded = sums[number]
         shown = number == len(network.codecs) - 1

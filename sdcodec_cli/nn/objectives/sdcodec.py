@@ -22,7 +22,16 @@ from ..projection import overlap
 from ..quantize import MultiSourceRVQ, Observer
 from ..sdcodec import SDCodec
 from .objective import Choices, Estimate, Objective
-from .terms import activity_targets, draw, draw_scales, frame_activity, leakage, masked_negative_snr, teaching
+from .terms import (
+    activity_targets,
+    draw,
+    draw_scales,
+    frame_activity,
+    has_anything,
+    leakage,
+    masked_negative_snr,
+    teaching,
+)
 
 CHOICES = 1
 """Sub-sequence of an example's random numbers for what is chosen here; mixing uses the first."""
@@ -171,8 +180,8 @@ class CodecObjective(Objective):
             distance = mel_distance(
                 audible, wanted, sample_rate=self.sample_rate, scales=scales, lowest=self.band_start
             )
-            losses["mel"] = distance.sum() / batch
-            losses["snr"] = negative_snr(audible, wanted).sum() / batch
+            losses["mel"] = self._total_of_rows(distance, wanted) / batch
+            losses["snr"] = self._total_of_rows(negative_snr(audible, wanted), wanted) / batch
             for name in ("codebook", "commitment"):
                 losses[name] = (outputs[name] * choices.active.T).sum() / batch
             if self.has("band_snr", fields.band_snr_weight):
@@ -184,7 +193,7 @@ class CodecObjective(Objective):
                 masked = masked_negative_snr(audible[: len(examples)], wanted[: len(examples)], examples, batch)
                 losses["mask"] = masked.sum() / batch
             mixtures = stems.sum(1).index_select(0, choices.silent[0])
-            losses["leakage"] = leakage(silent, mixtures).sum() / batch
+            losses["leakage"] = self._total_of_rows(leakage(silent, mixtures), mixtures) / batch
         if "orthogonality" in outputs:
             losses["orthogonality"] = outputs["orthogonality"].sum() / batch
         if "semantic" in outputs:
@@ -215,6 +224,14 @@ class CodecObjective(Objective):
         mixtures = torch.stack([stems[:, n].index_select(0, taken[n]) for n in range(stems.shape[1])]).sum(0)
         wanted = torch.cat([stems[examples, domains], mixtures])
         return wanted, outputs["decoded"][: len(wanted)]
+
+    def _total_of_rows(self, losses: Tensor, references: Tensor) -> Tensor:
+        """Sum of losses `[R]`, without those of rows whose reference `[R, T]` has nothing, where that may be.
+
+        A file of a high rate may have nothing above a band. Nothing is coded there then, and a ratio to nothing has
+        gradients a thousand times as large as others.
+        """
+        return (losses * has_anything(references)).sum() if self.band_start else losses.sum()
 
     def look_up(self, stems: Tensor, observe: Observer) -> None:
         """See `Objective.look_up`."""

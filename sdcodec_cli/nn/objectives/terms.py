@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...audio.activity import LEVEL, active_frames
+from ...audio.activity import ABOVE_LEVEL, LEVEL, active_frames
 from ...audio.masks import HOP_LENGTH, WINDOW_LENGTH
 from ..distances import MEL_SCALES, decibels, magnitudes, power, spectrum
 
@@ -59,6 +59,11 @@ def activity_targets(stems: Tensor, hop_length: int, *, level: float = LEVEL) ->
     A domain counts as active up to ten frames before and after those of `frame_activity`.
     """
     return F.max_pool1d(frame_activity(stems, hop_length, level=level).float(), kernel_size=21, stride=1, padding=10)
+
+
+def has_anything(wavs: Tensor) -> Tensor:
+    """Which signals that have only what is above a band have anything: `[..., T]` to bool `[...]`."""
+    return wavs.square().mean(-1) > 10 ** (ABOVE_LEVEL / 10)
 
 
 def frame_activity(stems: Tensor, hop_length: int, *, level: float = LEVEL) -> Tensor:
