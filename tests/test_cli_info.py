@@ -75,7 +75,7 @@ def test_json_is_one_object_per_file() -> None:
         "codebook_size": 5,
         "num_bytes": 6,
         "raw_bytes": 6,
-            "bitrate": pytest.approx(0.2646),
+        "bitrate": pytest.approx(0.2646),
         "active": 0.5,
         "silent": 0.5,
         "removed": 0.0,
