@@ -22,6 +22,7 @@ from sdcodec_cli.engine.extend import extend_wav
 from sdcodec_cli.engine.other_codecs import in_time
 from sdcodec_cli.engine.separate import separate_wav
 from sdcodec_cli.errors import DeviceError, ModelError, SdcError
+from sdcodec_cli.recipe import override
 
 from tiny_models import tiny_recipe, tiny_separator, write_tiny
 
@@ -215,6 +216,13 @@ def test_a_model_may_do_without_an_envelope_or_without_applying_it(tiny):
     for system in (bare, unused):
         np.testing.assert_array_equal(system.resynthesize(wav, RATE).wav, expected)
     assert len({bare.identity, unused.identity, find_system(str(tiny), device="cpu").identity}) == 3
+
+
+def test_a_kind_of_envelope_that_is_left_open_is_measured_as_the_one_that_it_is(tmp_path):
+    recipe = override(tiny_recipe(), {"model.fine_codebooks": "3"})
+    codec = load_codec(write_tiny(tmp_path / "m", recipe))
+    open_, fine, coarse = (systems.ModelCodec(codec, fine=fine) for fine in (None, True, False))
+    assert open_.identity == fine.identity != coarse.identity
 
 
 def test_what_a_model_writes_is_a_stream_that_decodes_to_its_codes(tiny, tmp_path):

@@ -134,7 +134,7 @@ class ModelCodec:
     share: float | None = SHARE
     """Of the envelope that is applied; None for no envelope at all."""
     fine: bool | None = None
-    """Whether that is a fine one, see `Codec.encode`."""
+    """Whether that is a fine one, see `Codec.encode`; settled when the system is made."""
     treble: bool = True
     """Whether what lies above the model's band is kept, of audio at a higher rate than the model's."""
     texture: bool = True
@@ -143,10 +143,12 @@ class ModelCodec:
 
     def __post_init__(self) -> None:
         self.name = self.codec.name
+        # Left open it is what the model suggests, and measurements of either kind must not be taken for one another.
+        self.fine = self.codec.allocate(envelope=self.share is not None, fine=self.fine).fine
         tables = self.codec.tables()
         self.identity = (
             f"{self.codec.weights_sha256.hex()}, effort {self.codec.effort}, envelope {self.share}"
-            f"{' fine' * bool(self.fine)}{'' if self.treble else ', no treble'}"
+            f"{' fine' * self.fine}{'' if self.treble else ', no treble'}"
             f"{'' if self.texture else ', no texture'}"
             f"{'' if tables is None else f', tables {tables.sha256.hex()}'}"
         )
