@@ -265,7 +265,7 @@ def write_model(
     return _entry(folder)
 
 
-def weights_file(tensors: Mapping[str, Any], decodes: Sequence[bytes]) -> bytes:
+def weights_file(tensors: Mapping[str, Any], decodes: Sequence[bytes] = ()) -> bytes:
     """A file of weights, arrays of numpy or torch, that says what it decodes, see `ModelEntry.decodes`."""
     import numpy as np
     from safetensors.numpy import save
@@ -293,15 +293,16 @@ def replace_tables(folder: Path, tensors: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the folder cannot be written
     """
-    from safetensors.numpy import save
-
     try:
         for name, data in tables_to_keep(folder).items():
             (folder / OLDER).mkdir(exist_ok=True)
             (folder / OLDER / name).write_bytes(data)
         partial = folder / f".{TABLES}-partial"
-        partial.write_bytes(save(dict(tensors)))
-        partial.replace(folder / TABLES)
+        try:
+            partial.write_bytes(weights_file(tensors))
+            partial.replace(folder / TABLES)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror or error}; give a folder that can be written") from error
 

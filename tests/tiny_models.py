@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -60,6 +60,22 @@ def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple
     )
 
 
+SIX_STEPS: dict[str, Any] = {
+    "batch_size": 2,
+    "steps": 6,
+    "warmup_steps": 1,
+    "learning_rate": 3e-3,
+    "precision": "float32",
+    "average_decay": 0.9,
+    "mel_scales_per_step": 2,
+    "snr_weight": 0.1,
+    "feature_weight": 0.0,
+    "adversarial_weight": 0.0,
+    "codebook_renewal": True,
+}
+"""Of training, in which a loss falls within seconds."""
+
+
 def tiny_bands(
     kind: str = "spectral",
     *,
@@ -101,19 +117,7 @@ def tiny_bands(
             loudness=(-17.0, -24.0, -21.0)[: len(domains) if several else 3],
         ),
         discriminator=codec.discriminator,
-        training=BandsTrainingFields(
-            batch_size=2,
-            steps=6,
-            warmup_steps=1,
-            learning_rate=3e-3,
-            precision="float32",
-            average_decay=0.9,
-            mel_scales_per_step=2,
-            snr_weight=0.1,
-            feature_weight=0.0,
-            adversarial_weight=0.0,
-            codebook_renewal=True,
-        ),
+        training=BandsTrainingFields(**SIX_STEPS),
     )
 
 
@@ -136,22 +140,12 @@ def tiny_decodec(projection: Literal["soft", "hard"] = "hard", *, teacher: bool 
             snr_range=(-5.0, 40.0),
         ),
         training=CodecTrainingFields(
-            batch_size=2,
-            steps=6,
-            warmup_steps=1,
-            learning_rate=3e-3,
-            precision="float32",
-            average_decay=0.9,
-            mel_scales_per_step=2,
-            snr_weight=0.1,
-            feature_weight=0.0,
-            adversarial_weight=0.0,
+            **SIX_STEPS,
             orthogonality_weight=1.0 if projection == "soft" else 0.0,
             semantic_weight=1.0 if teacher else 0.0,
             swap_probability=1.0,
             stem_probability=0.5,
             quantizer_dropout=0.5,
-            codebook_renewal=True,
         ),
     )
 
