@@ -69,7 +69,9 @@ train(read_recipe(Path(sys.argv[5])), data_root=Path(sys.argv[3]), run=Path(sys.
 """
 
 
-@pytest.mark.parametrize("start", [COMMAND, FUNCTION], ids=["command", "function"])
+@pytest.mark.parametrize(
+    "start", [COMMAND, pytest.param(FUNCTION, marks=pytest.mark.slow)], ids=["command", "function"]
+)
 def test_a_user_without_a_name_or_a_home_can_train(tmp_path, start):
     write_recipe(short(steps=1), tmp_path / "r.toml")
     arguments = ["--data-root", str(make_corpus(tmp_path / "corpus")), "--recipe", str(tmp_path / "r.toml")]

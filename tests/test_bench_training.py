@@ -90,7 +90,7 @@ def test_the_loader_is_compared_to_decoding_alone(tmp_path):
     rng = np.random.default_rng(0)
     for domain in ("speech", "music", "sfx"):
         (tmp_path / domain).mkdir()
-        soundfile.write(tmp_path / domain / "a.flac", rng.standard_normal((48_000 * 4, 2)) * 0.1, 48_000)
+        soundfile.write(tmp_path / domain / "a.flac", rng.standard_normal((48_000 * 2, 2)) * 0.1, 48_000)
     result = sdc("bench", "--data-root", str(tmp_path), "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)

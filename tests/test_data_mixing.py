@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -24,6 +25,7 @@ DOMAINS = ("speech", "music", "sfx")
 FIXED = MixingFields(track_probabilities=(0.0, 0.0, 1.0), loudness_range=0.0)
 
 
+@functools.cache
 def pool(seconds: float = 30.0, count: int = 6) -> Pool:
     clips = {domain: noise_clips(seconds=seconds, count=count, seed=n) for n, domain in enumerate(DOMAINS)}
     return Pool(RATE, clips)

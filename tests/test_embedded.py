@@ -35,7 +35,7 @@ def test_the_card_is_that_of_these_weights(embedded):
 
 
 def test_more_codebooks_come_closer(embedded, coded, scene):
-    scores = [si_sdr(coded(embedded.effort, count)[1], scene) for count in (1, 3, 6, None)]
+    scores = [si_sdr(coded(embedded.effort, count)[1], scene) for count in (1, 6, None)]
     assert scores == sorted(scores)
     assert scores[-1] > scores[0] + 2
 

@@ -132,6 +132,7 @@ def test_memory_does_not_grow_with_length():
     assert peak(60) < 1.1 * peak(6)
 
 
+@pytest.mark.slow
 def test_both_runtimes_give_the_same_stems_and_bear_silence(tmp_path):
     """The exporter leaves out what it takes for adding nothing, and the logarithm of zero would be no number."""
     recipe = tiny_separator()
