@@ -2,28 +2,97 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+import functools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from ..progress import Progress
 from .console import Console, duration, num_bytes, source_name, speed, target_name, wrong
 from .options import (
     AudioInputs,
     Bitrate,
+    Device,
     DeviceOption,
     Effort,
     Fine,
     Force,
+    Jobs,
     Json,
     Model,
     Quiet,
+    Runtime,
     RuntimeOption,
+    ShardOption,
+    SkipExisting,
     StreamOutput,
     Threads,
     Track,
     check_bitrate,
+    count_processes,
     say_runtime,
+    select,
 )
+
+if TYPE_CHECKING:
+    from ..engine.batch import Say
+    from ..engine.codec import Codec
+    from ..engine.compress import CompressResult
+    from ..engine.files import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compress:
+    """What is done with one input; each process loads the model once."""
+
+    model: str | None
+    runtime: Runtime
+    device: Device
+    threads: int | None
+    effort: int | None
+    bitrate: float | None
+    domains: Literal["auto", "all"] | list[str]
+    channels: Literal["mono", "keep"]
+    envelope: bool
+    fine: bool | None
+    treble: bool
+    whole: bool
+    """Whether all domains are stored; else there are no envelope and no treble."""
+    track: int
+    force: bool
+
+    @functools.cached_property
+    def codec(self) -> Codec:
+        """The model, which can say what it is."""
+        from ..engine.codec import open_codec
+
+        return open_codec(
+            self.model, runtime=self.runtime, device=self.device, threads=self.threads, effort=self.effort
+        )
+
+    @functools.cached_property
+    def _prepared(self) -> Codec:
+        self.codec.prepare(decode=(self.envelope or self.treble) and self.whole)
+        return self.codec
+
+    def __call__(self, job: Job, say: Say, progress: Progress | None) -> CompressResult:
+        from ..engine.compress import compress
+
+        return compress(
+            job.source,
+            job.targets["sdc"],
+            codec=self._prepared,
+            bitrate=self.bitrate,
+            domains=self.domains,
+            channels=self.channels,
+            envelope=self.envelope,
+            fine=self.fine,
+            treble=self.treble,
+            track=self.track,
+            overwrite=self.force,
+            progress=progress,
+        )
 
 
 def parse_domains(text: str) -> str:
@@ -74,6 +143,9 @@ def compress(
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
     threads: Threads = None,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -84,6 +156,7 @@ def compress(
 
     Example: sdc compress talk.wav -o talk.sdc
     """
+    from ..engine.batch import threads_for
     from ..engine.files import plan_compress
     from ..zoo import find
 
@@ -99,37 +172,38 @@ def compress(
     if fine is not None and not (envelope and whole):
         option = "--fine" if fine else "--coarse"
         wrong(f"{option} is about the envelope; leave it out, or {'--domains' if envelope else '--no-envelope'}")
-    jobs = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known))
-    if jobs:
-        from ..engine.codec import open_codec
-        from ..engine.compress import compress as run
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    todo = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known, only=only))
 
-        codec = open_codec(model, runtime=runtime, device=device, threads=threads, effort=effort)
-        say_runtime(console, codec, runtime)
-        check_bitrate(codec, bitrate, envelope=envelope and whole, fine=fine)
-        codec.prepare(decode=(envelope or treble) and whole)
-        for job in jobs:
-            with console.catching(), job.folders():
-                with console.progress(job.source) as progress:
-                    result = run(
-                        job.source,
-                        job.targets["sdc"],
-                        codec=codec,
-                        bitrate=bitrate,
-                        domains=selection,
-                        channels=channels,
-                        envelope=envelope,
-                        fine=fine,
-                        treble=treble,
-                        track=track,
-                        overwrite=force,
-                        progress=progress,
-                    )
-                for note in filter(None, (result.channels_note, *result.notes)):
-                    console.say(f"{source_name(result.input)}: {note}")
-                console.say(
-                    f"{target_name(result.output)}: {duration(result.seconds)}, {num_bytes(result.bytes)}, "
-                    f"{result.bitrate:.1f} kbit/s, {speed(result.times_real_time, result.device)}"
-                )
-                console.result(result)
+    def show(result: CompressResult) -> None:
+        for note in filter(None, (result.channels_note, *result.notes)):
+            console.say(f"{source_name(result.input)}: {note}")
+        console.say(
+            f"{target_name(result.output)}: {duration(result.seconds)}, {num_bytes(result.bytes)}, "
+            f"{result.bitrate:.1f} kbit/s, {speed(result.times_real_time, result.device)}"
+        )
+        console.result(result)
+
+    if todo:
+        processes = count_processes(jobs, todo)
+        work = _Compress(
+            model=model,
+            runtime=runtime,
+            device=device,
+            threads=threads_for(threads, processes),
+            effort=effort,
+            bitrate=bitrate,
+            domains=selection,
+            channels=channels,
+            envelope=envelope,
+            fine=fine,
+            treble=treble,
+            whole=whole,
+            track=track,
+            force=force,
+        )
+        say_runtime(console.say, work.codec, runtime)
+        check_bitrate(work.codec, bitrate, envelope=envelope and whole, fine=fine)
+        # For other processes one that has not loaded anything.
+        console.work(work if processes == 1 else replace(work), todo, processes=processes, show=show)
     console.finish()

@@ -21,6 +21,7 @@ from ..errors import OutputError, SdcError
 from ..progress import Progress
 
 if TYPE_CHECKING:
+    from ..engine.batch import Result, Work
     from ..engine.files import Job, Plan, StemsResult
     from ..engine.train.log import TrainingProgress
 
@@ -36,6 +37,10 @@ class Console:
         self.json = json
         self._failed = False
         self._print: Callable[[str], None] = _to_stderr
+        self._began = time.monotonic()
+        self._counts = {"done": 0, "there already": 0, "failed": 0}
+        """Inputs of a command that makes files of them."""
+        self._worked = False
 
     def say(self, line: str) -> None:
         """A line for people, unless they asked for quiet."""
@@ -63,7 +68,26 @@ class Console:
             self.say(note)
         for failure in settled.failures:
             self.fail(failure)
+        self._counts["there already"] += len(settled.skipped)
+        self._counts["failed"] += len(settled.failures)
         return settled.jobs
+
+    def work(self, work: Work[Result], jobs: Sequence[Job], *, processes: int, show: Callable[[Result], None]) -> None:
+        """Do the work on all inputs, and show each result; a line for each that fails."""
+        from ..engine.batch import outcomes
+
+        self._worked = self._worked or bool(jobs)
+        found = outcomes(work, jobs, processes=processes, say=self.say, watch=self.progress)
+        with contextlib.closing(found):
+            for outcome in found:
+                if outcome.error is not None:
+                    self.fail(outcome.error)
+                    self._counts["failed"] += 1
+                    continue
+                assert outcome.result is not None
+                with self.catching():
+                    show(outcome.result)
+                self._counts["done"] += 1
 
     @contextlib.contextmanager
     def catching(self) -> Iterator[None]:
@@ -85,7 +109,10 @@ class Console:
         known = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} {unit}, {remaining} left"
         unknown = "{desc}: {n:.0f} {unit}, {elapsed}"
         # Closed and redrawn in place, so that nothing of it stays behind.
-        with tqdm(desc=label, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown) as bar:
+        with (
+            tqdm(desc=label, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown) as bar,
+            self._above(tqdm),
+        ):
 
             def update(done: float, total: float | None) -> None:
                 if total is not None and bar.total is None:
@@ -94,6 +121,15 @@ class Console:
                 bar.update(done - bar.n)
 
             yield update
+
+    @contextlib.contextmanager
+    def _above(self, bar: Any) -> Iterator[None]:
+        """Print above the bars of a class while the block runs."""
+        before, self._print = self._print, functools.partial(bar.write, file=sys.stderr)
+        try:
+            yield
+        finally:
+            self._print = before
 
     @contextlib.contextmanager
     def training(self, label: str) -> Iterator[Callable[[TrainingProgress], None] | None]:
@@ -108,7 +144,10 @@ class Console:
             monitor_interval = 0
 
         starting = "{desc}: starting"
-        with Bar(desc=label, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=starting) as bar:
+        with (
+            Bar(desc=label, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=starting) as bar,
+            self._above(Bar),
+        ):
             drawn = -math.inf
 
             def update(progress: TrainingProgress) -> None:
@@ -122,8 +161,6 @@ class Console:
                 bar.bar_format = "{l_bar}{bar}| " + training_facts(progress, room)
                 bar.refresh()
 
-            # Without a bar, as after the block, this prints as usual.
-            self._print = functools.partial(Bar.write, file=sys.stderr)
             yield update
 
     def result(self, value: Any) -> None:
@@ -132,7 +169,12 @@ class Console:
             put(as_json(value))
 
     def finish(self) -> None:
-        """End the command, with exit code 1 if anything failed."""
+        """End the command, after a summary if there were several inputs, with exit code 1 if anything failed."""
+        total, there = sum(self._counts.values()), self._counts["there already"]
+        if there or (self._worked and total > 1):
+            counts = ", ".join(f"{count} {what}" for what, count in self._counts.items() if count)
+            took = duration(time.monotonic() - self._began)
+            self.say(f"{total} input{'s' * (total > 1)}: {counts}; {took}")
         if self._failed:
             raise typer.Exit(1)
 

@@ -4,37 +4,104 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import ModelError
+from ..progress import Progress
 from .console import Console, say_audio, source_name, wrong
 from .options import (
     DEFAULT_SHARE,
     AudioOutput,
+    Device,
     DeviceOption,
     Force,
     Gain,
+    Jobs,
     Json,
     Quiet,
+    Runtime,
     RuntimeOption,
+    ShardOption,
+    SkipExisting,
     StreamInputs,
     TextureOption,
     Threads,
     complete_model,
+    count_processes,
     parse_gain,
     parse_positive,
     parse_share,
     parse_start,
     say_runtime,
+    select,
 )
 
 if TYPE_CHECKING:
     from ..bitstream import Header
+    from ..engine.batch import Say
     from ..engine.codec import Codec
     from ..engine.decode import DecodeResult
+    from ..engine.files import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Decode:
+    """What is done with one input; each process loads each model once."""
+
+    model: str | None
+    runtime: Runtime
+    device: Device
+    threads: int | None
+    stems: list[str]
+    gains: Mapping[str, float]
+    start: float
+    duration: float | None
+    share: float
+    below: float | None
+    texture: bool
+    force_model: bool
+    force: bool
+
+    @functools.cached_property
+    def _load(self) -> Callable[..., Codec]:
+        from ..engine.codec import open_codec
+
+        return functools.cache(
+            functools.partial(open_codec, runtime=self.runtime, device=self.device, threads=self.threads)
+        )
+
+    def __call__(self, job: Job, say: Say, progress: Progress | None) -> DecodeResult:
+        from ..engine.decode import decode
+        from ..engine.files import check_stems
+
+        def codec(header: Header) -> Codec:
+            # Standard input shows only now what it holds.
+            check_stems(job.source, header.stems, self.stems, self.gains)
+            if self.model:
+                found = self._load(self.model, made_with=header.weights_sha256)
+            else:
+                found = _named_model(say, job.source, header, self._load)
+            say_runtime(say, found, self.runtime)
+            return found
+
+        return decode(
+            job.source,
+            job.targets,
+            codec=codec,
+            gains=self.gains,
+            start=self.start,
+            duration=self.duration,
+            share=self.share,
+            below=self.below,
+            texture=self.texture,
+            force_model=self.force_model,
+            overwrite=self.force,
+            progress=progress,
+        )
 
 
 def decode(
@@ -108,6 +175,9 @@ def decode(
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
     threads: Threads = None,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -119,7 +189,8 @@ def decode(
 
     Example: sdc decode talk.sdc --stem speech -o voice.wav
     """
-    from ..engine.files import check_stems, plan_decode
+    from ..engine.batch import threads_for
+    from ..engine.files import plan_decode
 
     console = Console(quiet=quiet, json=json)
     gains = {entry.stem: entry.db for entry in gain}
@@ -128,46 +199,36 @@ def decode(
     for name in gains:
         if name not in stem and (name == "mix" or not {"mix", "all"} & set(stem)):
             wrong(f"--gain {name}: nothing that is decoded has it; decode it with --stem {name}, or leave it out")
-    jobs = console.settle(lambda: plan_decode(inputs, output, stem, gains, overwrite=force))
-    if jobs:
-        from ..engine.codec import open_codec
-        from ..engine.decode import decode as run
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    todo = console.settle(lambda: plan_decode(inputs, output, stem, gains, overwrite=force, only=only))
 
-        load = functools.cache(functools.partial(open_codec, runtime=runtime, device=device, threads=threads))
-        for job in jobs:
+    def show(result: DecodeResult) -> None:
+        if envelope is not None and result.envelope is None:
+            console.say(f"{source_name(result.input)}: has no envelope, so --envelope changes nothing")
+        if result.older_weights is not None:
+            console.say(f"{source_name(result.input)}: {_decoded_with(result.older_weights, result)}")
+        say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
+        for problem in result.problems:
+            console.fail(f"{source_name(result.input)}: {problem}")
+        console.result(result)
 
-            def codec(header: Header, source: str = job.source) -> Codec:
-                # Standard input shows only now what it holds.
-                check_stems(source, header.stems, stem, gains)
-                made_with = header.weights_sha256
-                found = load(model, made_with=made_with) if model else _named_model(console, source, header, load)
-                say_runtime(console, found, runtime)
-                return found
-
-            with console.catching(), job.folders():
-                with console.progress(job.source) as progress:
-                    result = run(
-                        job.source,
-                        job.targets,
-                        codec=codec,
-                        gains=gains,
-                        start=start,
-                        duration=length,
-                        share=DEFAULT_SHARE if envelope is None else envelope,
-                        below=below,
-                        texture=texture,
-                        force_model=force_model,
-                        overwrite=force,
-                        progress=progress,
-                    )
-                if envelope is not None and result.envelope is None:
-                    console.say(f"{source_name(result.input)}: has no envelope, so --envelope changes nothing")
-                if result.older_weights is not None:
-                    console.say(f"{source_name(result.input)}: {_decoded_with(result.older_weights, result)}")
-                say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
-                for problem in result.problems:
-                    console.fail(f"{source_name(result.input)}: {problem}")
-                console.result(result)
+    processes = count_processes(jobs, todo)
+    work = _Decode(
+        model=model,
+        runtime=runtime,
+        device=device,
+        threads=threads_for(threads, processes),
+        stems=stem,
+        gains=gains,
+        start=start,
+        duration=length,
+        share=DEFAULT_SHARE if envelope is None else envelope,
+        below=below,
+        texture=texture,
+        force_model=force_model,
+        force=force,
+    )
+    console.work(work, todo, processes=processes, show=show)
     console.finish()
 
 
@@ -177,7 +238,7 @@ def _decoded_with(older: str, result: DecodeResult) -> str:
     return f"was made with older weights {older[:8]}...; decoded with {how}"
 
 
-def _named_model(console: Console, source: str, header: Header, load: Callable[..., Codec]) -> Codec:
+def _named_model(say: Say, source: str, header: Header, load: Callable[..., Codec]) -> Codec:
     """The model that a file names, or else that of as many of its stages as there is one for."""
     try:
         return load(header.model, made_with=header.weights_sha256)
@@ -186,7 +247,7 @@ def _named_model(console: Console, source: str, header: Header, load: Callable[.
             with contextlib.suppress(ModelError):
                 found = load(lower.model, made_with=lower.weights_sha256)
                 if found.weights_sha256 == lower.weights_sha256:
-                    console.say(
+                    say(
                         f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); decoded "
                         f"up to {lower.sample_rate / 2:g} Hz, with {found.name}"
                     )

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import Progress
 from .console import Console, duration, source_name, speed, target_name
-from .options import AudioInputs, AudioOutput, Json, Quiet, Track
+from .options import (
+    AudioInputs,
+    AudioOutput,
+    Jobs,
+    Json,
+    Quiet,
+    ShardOption,
+    SkipExisting,
+    Track,
+    count_processes,
+    select,
+)
+
+if TYPE_CHECKING:
+    from ..engine.batch import Say
+    from ..engine.extend import ExtendResult
+    from ..engine.files import Job
+
+
+@dataclass(frozen=True)
+class _Extend:
+    """What is done with one input."""
+
+    track: int
+    force: bool
+
+    def __call__(self, job: Job, say: Say, progress: Progress | None) -> ExtendResult:
+        from ..engine.extend import extend
+
+        return extend(
+            job.source,
+            job.targets["extended"],
+            track=self.track,
+            replace=self.force,
+            overwrite=self.force,
+            progress=progress,
+        )
 
 
 def extend(
@@ -23,6 +61,9 @@ def extend(
             "existing outputs.",
         ),
     ] = False,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -38,31 +79,22 @@ def extend(
     from ..engine.files import plan_extend
 
     console = Console(quiet=quiet, json=json)
-    jobs = console.settle(lambda: plan_extend(inputs, output, overwrite=force))
-    if jobs:
-        from ..engine.extend import extend as run
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    todo = console.settle(lambda: plan_extend(inputs, output, overwrite=force, only=only))
 
-        for job in jobs:
-            with console.catching(), job.folders(keep_empty=False):
-                with console.progress(job.source) as progress:
-                    result = run(
-                        job.source,
-                        job.targets["extended"],
-                        track=track,
-                        replace=force,
-                        overwrite=force,
-                        progress=progress,
-                    )
-                name = source_name(result.input)
-                for note in result.notes:
-                    console.say(f"{name}: {note}")
-                if result.output is None:
-                    console.say(f"{name}: has something above 8 kHz already and is left alone; --force replaces that")
-                else:
-                    target = target_name(result.output)
-                    fast = speed(result.times_real_time, "cpu")
-                    console.say(f"{target}: {duration(result.seconds)} at {result.output_rate / 1000:g} kHz, {fast}")
-                    if result.clipped:
-                        console.say(f"{target}: {result.clipped} samples beyond full scale were limited to it")
-                console.result(result)
+    def show(result: ExtendResult) -> None:
+        name = source_name(result.input)
+        for note in result.notes:
+            console.say(f"{name}: {note}")
+        if result.output is None:
+            console.say(f"{name}: has something above 8 kHz already and is left alone; --force replaces that")
+        else:
+            target = target_name(result.output)
+            fast = speed(result.times_real_time, "cpu")
+            console.say(f"{target}: {duration(result.seconds)} at {result.output_rate / 1000:g} kHz, {fast}")
+            if result.clipped:
+                console.say(f"{target}: {result.clipped} samples beyond full scale were limited to it")
+        console.result(result)
+
+    console.work(_Extend(track, force), todo, processes=count_processes(jobs, todo), show=show)
     console.finish()

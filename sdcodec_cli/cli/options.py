@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from .console import Console, wrong
+from .console import wrong
 
 if TYPE_CHECKING:
+    from ..engine.batch import Say
     from ..engine.codec import Codec
+    from ..engine.files import Job, Selection
     from ..engine.separator import Separator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -21,10 +23,33 @@ LARGEST = 1e9
 """Largest number that an option takes: as seconds some thirty years, and a float still tells samples apart there."""
 
 
-def say_runtime(console: Console, codec: Codec | Separator, asked: Runtime) -> None:
+def say_runtime(say: Say, codec: Codec | Separator, asked: Runtime) -> None:
     """Say that a model runs in torch because it has no graphs, where nobody asked for torch."""
     if asked == "auto" and codec.runtime == "torch" and codec.device == "cpu":
-        console.say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
+        say(f"{codec.name}: has no graphs and runs in torch, which starts slowly; sdc models export makes them")
+
+
+def select(*, skip_existing: bool, force: bool, shard: str | None) -> Selection:
+    """Which inputs `--skip-existing` and `--shard` leave to this command; wrong values end it."""
+    from ..engine.batch import parse_shard
+    from ..engine.files import Selection
+
+    if skip_existing and force:
+        wrong("--skip-existing keeps what --force would replace; leave one of them out")
+    try:
+        return Selection(skip_existing=skip_existing, shard=None if shard is None else parse_shard(shard))
+    except ValueError as error:
+        wrong(f"--shard {error}")
+
+
+def count_processes(wanted: int, jobs: tuple[Job, ...]) -> int:
+    """In how many processes inputs are worked on; standard input and output are those of this one."""
+    from ..engine.batch import processes_for
+
+    processes = processes_for(wanted, jobs)
+    if processes > 1 and any("-" in (job.source, *job.targets.values()) for job in jobs):
+        wrong(f"--jobs {wanted}: standard input and output cannot be shared by processes; leave --jobs out")
+    return processes
 
 
 def check_bitrate(codec: Codec, bitrate: float | None, *, envelope: bool, fine: bool | None) -> None:
@@ -237,6 +262,31 @@ Fine = Annotated[
         "3.7 kbit/s per domain on, beside 11 of its 12 codebooks if nothing else is asked for.",
         show_default=False,
     ),
+]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        min=0,
+        max=1024,
+        help="Processes, each of which works on one input at a time and, unless --threads says otherwise, with its "
+        "share of the cores; 0 is one for each core.",
+    ),
+]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="I/N|auto",
+        help="Work on one of N parts of the inputs only, 1/N to N/N, as on several machines; auto is what torchrun, or "
+        "a SLURM array, says.",
+        show_default=False,
+    ),
+]
+SkipExisting = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Leave out inputs whose outputs are all there, as after an interruption."),
 ]
 Force = Annotated[bool, typer.Option("--force", "-f", help="Overwrite existing outputs.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]

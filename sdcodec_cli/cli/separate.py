@@ -2,25 +2,80 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import functools
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..progress import Progress
 from .console import Console, say_audio, source_name, wrong
 from .options import (
     AudioInputs,
     AudioOutput,
+    Device,
     DeviceOption,
     Force,
+    Jobs,
     Json,
     Model,
     Quiet,
+    Runtime,
     RuntimeOption,
+    ShardOption,
+    SkipExisting,
     Threads,
     Track,
     Views,
+    count_processes,
     say_runtime,
+    select,
 )
+
+if TYPE_CHECKING:
+    from ..engine.batch import Say
+    from ..engine.codec import Codec
+    from ..engine.files import Job
+    from ..engine.separate import SeparateResult
+    from ..engine.separator import Separator
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Separate:
+    """What is done with one input; each process loads the model once."""
+
+    model: str | None
+    runtime: Runtime
+    device: Device
+    threads: int | None
+    views: int | None
+    track: int
+    force: bool
+
+    @functools.cached_property
+    def codec(self) -> Codec | Separator:
+        """The model, which can say what it is."""
+        from ..engine.separator import open_separator
+
+        return open_separator(self.model, runtime=self.runtime, device=self.device, threads=self.threads)
+
+    @functools.cached_property
+    def _prepared(self) -> Codec | Separator:
+        self.codec.prepare()
+        return self.codec
+
+    def __call__(self, job: Job, say: Say, progress: Progress | None) -> SeparateResult:
+        from ..engine.separate import separate
+
+        return separate(
+            job.source,
+            job.targets,
+            codec=self._prepared,
+            views=self.views,
+            track=self.track,
+            overwrite=self.force,
+            progress=progress,
+        )
 
 
 def separate(
@@ -39,6 +94,9 @@ def separate(
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
     threads: Threads = None,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -53,6 +111,7 @@ def separate(
 
     Example: sdc separate film.wav -o stems/
     """
+    from ..engine.batch import threads_for
     from ..engine.files import plan_separate
     from ..families import of
     from ..zoo import find
@@ -66,28 +125,27 @@ def separate(
         if name not in (*domains, "all"):
             wrong(f"--stem {name}: the model has no such domain; choose from {', '.join(domains)}, all")
     stems = [name for given in stem for name in (domains if given == "all" else (given,))]
-    jobs = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains))
-    if jobs:
-        from ..engine.separate import separate as run
-        from ..engine.separator import open_separator
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    todo = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains, only=only))
 
-        codec = open_separator(model, runtime=runtime, device=device, threads=threads)
-        say_runtime(console, codec, runtime)
-        codec.prepare()
-        for job in jobs:
-            with console.catching(), job.folders():
-                with console.progress(job.source) as progress:
-                    result = run(
-                        job.source,
-                        job.targets,
-                        codec=codec,
-                        views=views,
-                        track=track,
-                        overwrite=force,
-                        progress=progress,
-                    )
-                for note in result.notes:
-                    console.say(f"{source_name(result.input)}: {note}")
-                say_audio(console, result)
-                console.result(result)
+    def show(result: SeparateResult) -> None:
+        for note in result.notes:
+            console.say(f"{source_name(result.input)}: {note}")
+        say_audio(console, result)
+        console.result(result)
+
+    if todo:
+        processes = count_processes(jobs, todo)
+        work = _Separate(
+            model=model,
+            runtime=runtime,
+            device=device,
+            threads=threads_for(threads, processes),
+            views=views,
+            track=track,
+            force=force,
+        )
+        say_runtime(console.say, work.codec, runtime)
+        # For other processes one that has not loaded anything.
+        console.work(work if processes == 1 else replace(work), todo, processes=processes, show=show)
     console.finish()

@@ -9,19 +9,23 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import IO, Any, Generic, TypeVar
 
 from ..errors import InputError, OutputError, SdcError
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
+
+PATIENCE = 10.0
+"""Seconds that the workers of a lasting pool have to clean up when it is stopped."""
 
 
 def in_processes(work: Callable[[Task], Answer], tasks: Iterable[Task], jobs: int) -> Iterator[Answer]:
@@ -50,39 +54,52 @@ class ProcessPool(Generic[Task, Answer]):
 
     On a normal exit what was submitted is finished; on an exception, Ctrl-C among them, it is dropped. Either way no
     process is left, and if this one is killed, the workers end after the task they are at.
+
+    Args:
+        work: what is called, picklable
+        jobs: number of processes
+        lasting: a worker that is killed fails the task that it had and no other, and another one takes its place; and
+            workers that are stopped may clean up, for which they have `PATIENCE`
     """
 
-    def __init__(self, work: Callable[[Task], Answer], jobs: int) -> None:
+    def __init__(self, work: Callable[[Task], Answer], jobs: int, *, lasting: bool = False) -> None:
         if jobs < 1:
             raise ValueError(f"jobs must be at least 1, got {jobs}")
-        self._work, self._jobs = work, jobs
+        self._work, self._jobs, self._lasting = work, jobs, lasting
         # Bounded, so that whoever submits waits while everybody has enough to do.
         self._queue: queue.Queue[tuple[Future[Answer], Task] | None] = queue.Queue(2 * jobs)
         self._failure: SdcError | None = None
         self._workers: list[Any] = []
         self._threads: list[threading.Thread] = []
+        self._starting = threading.Lock()
 
     def __enter__(self) -> ProcessPool[Task, Answer]:
-        # Not forked: a copy of a process with threads (pyarrow's, torch's) may hang.
-        context = multiprocessing.get_context("spawn")
         try:
             if sys.platform != "win32":
                 # Started by the first worker otherwise, which would let go of Ctrl-C.
                 resource_tracker.ensure_running()
             with ctrl_c_held():
                 for _ in range(self._jobs):
-                    ours, theirs = context.Pipe()
-                    worker = context.Process(target=_serve, args=(self._work, theirs), daemon=True)
-                    worker.start()
-                    self._workers.append(worker)
-                    theirs.close()
-                    thread = threading.Thread(target=self._drive, args=(ours,), daemon=True)
+                    thread = threading.Thread(target=self._drive, args=(self._start(),), daemon=True)
                     thread.start()
                     self._threads.append(thread)
         except BaseException as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise
         return self
+
+    def _start(self) -> Connection:
+        """Another worker; `_failure` if there is to be none any more."""
+        # Not forked: a copy of a process with threads (pyarrow's, torch's) may hang.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        with self._starting, theirs, ctrl_c_held():
+            if self._failure is not None:
+                raise self._failure
+            worker = context.Process(target=_serve, args=(self._work, theirs), daemon=True)
+            worker.start()
+            self._workers.append(worker)
+        return ours
 
     def submit(self, task: Task) -> Future[Answer]:
         """What `work` returns or raises, later; waits while enough is waiting already.
@@ -103,7 +120,10 @@ class ProcessPool(Generic[Task, Answer]):
     ) -> None:
         try:
             if kind is not None:
-                self._failure = self._failure or SdcError("stopped before it was done; run it again")
+                with self._starting:
+                    self._failure = self._failure or SdcError("stopped before it was done; run it again")
+                if self._lasting:
+                    self._stop()
                 self._kill()
             for _ in self._threads:
                 self._queue.put(None)
@@ -111,6 +131,14 @@ class ProcessPool(Generic[Task, Answer]):
                 thread.join()
         finally:
             self._kill()
+
+    def _stop(self) -> None:
+        """Ask the workers to end, and wait for those that have something to clean up."""
+        for worker in self._workers:
+            worker.terminate()
+        deadline = time.monotonic() + PATIENCE
+        for worker in self._workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
 
     def _kill(self) -> None:
         for worker in self._workers:
@@ -120,27 +148,32 @@ class ProcessPool(Generic[Task, Answer]):
 
     def _drive(self, worker: Connection) -> None:
         """Hand tasks to one worker, and its answers to those who wait; once a worker is dead, nothing but errors."""
-        with worker:
-            while (item := self._queue.get()) is not None:
-                future, task = item
-                if not future.set_running_or_notify_cancel():
-                    continue
-                try:
-                    if self._failure is not None:
-                        raise self._failure
-                    future.set_result(self._ask(worker, task))
-                except Exception as error:
-                    future.set_exception(error)
+        while (item := self._queue.get()) is not None:
+            future, task = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                if self._failure is not None:
+                    raise self._failure
+                if worker.closed:
+                    worker = self._start()
+                future.set_result(self._ask(worker, task))
+            except Exception as error:
+                future.set_exception(error)
+        worker.close()
 
     def _ask(self, worker: Connection, task: Task) -> Answer:
         try:
             worker.send(task)
             answer, error, trace = worker.recv()
         except (EOFError, OSError) as end:
-            self._failure = self._failure or InputError(
+            worker.close()
+            killed = InputError(
                 "a worker process was killed, perhaps for want of memory; run it again with fewer --jobs"
             )
-            raise self._failure from end
+            if not self._lasting:
+                self._failure = self._failure or killed
+            raise self._failure or killed from end
         if error is not None:
             raise error from RuntimeError(trace)
         found: Answer = answer
@@ -150,6 +183,9 @@ class ProcessPool(Generic[Task, Answer]):
 def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
     """Work on tasks that arrive, and send the answers, until the process that gives them is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever gives the tasks ends this when Ctrl-C is pressed
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _end)
     # Before numpy is loaded: there are as many workers as cores, and none needs threads of its own.
     os.environ.update(NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1")
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
@@ -161,6 +197,11 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
             except Exception as error:
                 answer = (None, error, traceback.format_exc())
             connection.send(answer)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """End through an exception, so that half-written files are removed."""
+    raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager

@@ -8,10 +8,14 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..audio import READ_SUFFIXES, audio_format, check_name, check_target, is_special, refuse_terminal
 from ..bitstream import Reader
 from ..errors import InputError, OutputError, SdcError
+
+if TYPE_CHECKING:
+    from .batch import Shard
 
 STREAM_SUFFIXES = frozenset({".sdc"})
 AUDIO_SUFFIXES = READ_SUFFIXES
@@ -90,6 +94,21 @@ class Plan:
     failures: tuple[SdcError, ...]
     notes: tuple[str, ...] = ()
     """What was left out, for people."""
+    skipped: tuple[str, ...] = ()
+    """Inputs all of whose outputs are there, where that was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which inputs are worked on, if not all of them."""
+
+    skip_existing: bool = False
+    """Leave out those all of whose outputs are there."""
+    shard: Shard | None = None
+    """Only those of one part; inputs that would have the same output are in the same."""
+
+
+ALL = Selection()
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,14 @@ def find_inputs(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[
     return [source.name for source in sources], failures
 
 
-def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool, domains: Collection[str] = ()) -> Plan:
+def plan_compress(
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    overwrite: bool,
+    domains: Collection[str] = (),
+    only: Selection = ALL,
+) -> Plan:
     """`a.wav` becomes `a.sdc` beside it, unless `output` names a file, a folder or `-`.
 
     In a folder that is searched, what `sdc` made of the files beside it is left out: `a.decoded.wav`,
@@ -132,12 +158,19 @@ def plan_compress(inputs: Sequence[str], output: str | None, *, overwrite: bool,
         name=lambda base, stem: f"{base}.sdc",
         check=check,
         overwrite=overwrite,
+        only=only,
         made={"decoded", "extended", *domains},
     )
 
 
 def plan_decode(
-    inputs: Sequence[str], output: str | None, stems: Sequence[str], gains: Collection[str] = (), *, overwrite: bool
+    inputs: Sequence[str],
+    output: str | None,
+    stems: Sequence[str],
+    gains: Collection[str] = (),
+    *,
+    overwrite: bool,
+    only: Selection = ALL,
 ) -> Plan:
     """`a.sdc` becomes `a.decoded.wav` beside it, or `a.speech.wav` for a stem.
 
@@ -165,6 +198,7 @@ def plan_decode(
         name=lambda base, stem: f"{base}.{'decoded' if stem == 'mix' else stem}.wav",
         check=lambda target: audio_format(target) and None,
         overwrite=overwrite,
+        only=only,
     )
 
 
@@ -175,6 +209,7 @@ def plan_separate(
     *,
     overwrite: bool,
     domains: Collection[str] = (),
+    only: Selection = ALL,
 ) -> Plan:
     """`a.wav` becomes `a.speech.wav` and so on, beside it or in the folder `output`.
 
@@ -194,12 +229,13 @@ def plan_separate(
         name=lambda base, stem: f"{base}.{stem}.wav",
         check=lambda target: audio_format(target) and None,
         overwrite=overwrite,
+        only=only,
         into_folder=not (one and output is not None and (Path(output).suffix or is_special(Path(output)))),
         made={"decoded", "extended", *domains},
     )
 
 
-def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool) -> Plan:
+def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool, only: Selection = ALL) -> Plan:
     """`a.wav` becomes `a.extended.wav` beside it, unless `output` names a file, a folder or `-`.
 
     In a folder that is searched, only what this made of the files beside it is left out.
@@ -215,6 +251,7 @@ def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool) -
         name=lambda base, stem: f"{base}.{stem}.wav",
         check=lambda target: audio_format(target) and None,
         overwrite=overwrite,
+        only=only,
         made={"extended"},
     )
 
@@ -251,25 +288,36 @@ def _plan(
     name: Callable[[str, str], str],
     check: Callable[[str], None],
     overwrite: bool,
+    only: Selection,
     into_folder: bool = False,
     made: Collection[str] = (),
 ) -> Plan:
     if output == "":
         raise ValueError("-o is empty; name a file, a folder, or - for standard output")
     sources, failures, notes = _find(inputs, suffixes, made)
+    folder = output is not None and output != "-" and (into_folder or output.endswith("/") or os.path.isdir(output))
+
+    def place_of(source: _Source) -> Path:
+        """What the outputs of an input are named after: where they go, and its name without the suffix."""
+        parent = Path(source.name).parent if output is None else Path(output) / source.inside
+        return parent / _base(source.name, suffixes)
+
+    places_here = None if only.shard is None else only.shard.of({str(place_of(source)) for source in sources})
     wanted: list[tuple[_Source, Sequence[str]]] = []
     for source in sources:
+        if places_here is not None and str(place_of(source)) not in places_here:
+            continue
         try:
             wanted.append((source, stems(source.name)))
         except SdcError as error:
             failures.append(error)
 
     several = sum(len(keys) for _, keys in wanted) > 1 or len(sources) > 1 or len(inputs) > 1
-    folder = output is not None and output != "-" and (into_folder or output.endswith("/") or os.path.isdir(output))
     if several and output is not None and not folder:
         raise ValueError(f"-o {output}: one file cannot hold several outputs; name a folder, such as -o out/")
 
     jobs: list[Job] = []
+    skipped: list[str] = []
     inputs_taken = {os.path.realpath(source.name): source.name for source in sources if source.name != "-"}
     outputs_taken: dict[str, str] = {}
     for source, keys in wanted:
@@ -283,36 +331,40 @@ def _plan(
             elif source.name == "-" and output is None:
                 targets[key] = "-"
             else:
-                default = name(_base(source.name, suffixes), key)
-                parent = Path(source.name).parent if output is None else Path(output) / source.inside
-                targets[key] = str(parent / default)
+                place = place_of(source)
+                targets[key] = str(place.parent / name(place.name, key))
         if len(keys) > 1 and "-" in targets.values():
             raise ValueError("standard output cannot hold several stems; name a folder, such as -o out/")
-        places: dict[str, str] = {}
+        there = only.skip_existing and all(os.path.isfile(target) for target in targets.values())
+        files: dict[str, str] = {}
         try:
             for target in targets.values():
                 if target == "-":
                     refuse_terminal()
                     continue
-                place = os.path.realpath(target)
-                if place in inputs_taken:
+                file = os.path.realpath(target)
+                if file in inputs_taken:
                     raise OutputError(f"{target}: is an input; choose another output with -o")
-                if place in outputs_taken:
+                if file in outputs_taken:
                     raise OutputError(
-                        f"{source.name}: would write {target}, as {outputs_taken[place]} does; "
+                        f"{source.name}: would write {target}, as {outputs_taken[file]} does; "
                         "give it another name, or its own output with -o"
                     )
-                if place in places:
-                    raise OutputError(f"{target}: is the same file as {places[place]}; remove the link")
-                places[place] = target
+                if file in files:
+                    raise OutputError(f"{target}: is the same file as {files[file]}; remove the link")
+                files[file] = target
                 check(target)
-                _check_place(target, overwrite=overwrite, create=folder)
+                if not there:
+                    _check_place(target, overwrite=overwrite, create=folder)
         except SdcError as error:
             failures.append(error)
             continue
-        outputs_taken.update(dict.fromkeys(places, source.name))
-        jobs.append(Job(source.name, targets))
-    return Plan(tuple(jobs), tuple(failures), tuple(notes))
+        outputs_taken.update(dict.fromkeys(files, source.name))
+        if there:
+            skipped.append(source.name)
+        else:
+            jobs.append(Job(source.name, targets))
+    return Plan(tuple(jobs), tuple(failures), tuple(notes), tuple(skipped))
 
 
 def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
