@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Literal
 
@@ -20,17 +21,18 @@ def command(extra: Literal["train", "eval"]) -> str:
     return f"pip install 'sdcodec-cli[{extra}]'"
 
 
-def require(extra: Literal["train", "eval"], what: str) -> None:
+def require(extra: Literal["train", "eval"], what: str, *, of_it: Sequence[str] | None = None) -> None:
     """Raise an error unless an extra is installed. Nothing is imported for that.
 
     Args:
         extra: its name in pyproject.toml
         what: what needs it, such as a command
+        of_it: the modules that are needed; all that it brings by default
 
     Raises:
         MissingExtra: something of it is not installed
     """
-    missing = [name for name in MODULES[extra] if find_spec(name) is None]
+    missing = [name for name in of_it or MODULES[extra] if find_spec(name) is None]
     if missing:
         raise MissingExtra(
             f"{what}: needs {', '.join(missing)}; {command(extra)}, or in a clone pip install '.[{extra}]'"

@@ -7,7 +7,7 @@ import itertools
 import re
 import unicodedata
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -335,6 +335,16 @@ class StoredHeader:
     header: Header
     version: tuple[int, int]
     num_bytes: int
+
+
+def first_of(groups: Sequence[int], count: int) -> tuple[int, ...]:
+    """Layer groups of the first `count` codebooks.
+
+    >>> first_of((4, 4, 4), 6)
+    (4, 2)
+    """
+    ends = [min(count, end) for end in itertools.accumulate(groups)]
+    return tuple(stop - start for start, stop in itertools.pairwise([0, *ends]) if stop > start)
 
 
 def treble_fits(edges: tuple[int, ...], sample_rate: int, hop_length: int) -> bool:

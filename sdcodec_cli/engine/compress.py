@@ -5,7 +5,6 @@ Legend: C channels, T samples, N domains, K codebooks, F frames.
 
 from __future__ import annotations
 
-import itertools
 import time
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from ..audio import (
     loudness_weights,
 )
 from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, Writer
-from ..bitstream.header import MAX_RATE
+from ..bitstream.header import MAX_RATE, first_of
 from ..errors import InputError
 from ..progress import Progress
 from .cascade import Encoder
@@ -283,14 +282,8 @@ def _entries(codec: Codec, num_codebooks: int, stored: Sequence[str]) -> Iterato
                     num_codebooks=count,
                     codebook_size=stream.codebook_size,
                     num_shared=max(0, stream.num_shared - (stream.num_codebooks - count)),
-                    groups=_first_of(stream.groups, count),
+                    groups=first_of(stream.groups, count),
                 )
-
-
-def _first_of(groups: Sequence[int], count: int) -> tuple[int, ...]:
-    """Layer groups of the first `count` codebooks."""
-    ends = [min(count, end) for end in itertools.accumulate(groups)]
-    return tuple(stop - start for start, stop in itertools.pairwise([0, *ends]) if stop > start)
 
 
 def _tags(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STREAM_SUFFIXES = frozenset({".sdc"})
 AUDIO_SUFFIXES = READ_SUFFIXES
+TOKENS_SUFFIXES = frozenset({".npz", ".safetensors", ".parquet", ".jsonl"})
 _UNREAD_SUFFIXES = frozenset(
     {".m4p", ".aa", ".aax", ".ra", ".rm", ".rmvb", ".mpc", ".mp+", ".spx", ".tak", ".shn", ".ofr", ".dsf", ".dff"}
     | {".gsm", ".awb", ".qcp", ".sd2", ".thd", ".mlp", ".dtshd", ".mid", ".midi", ".mod", ".xm", ".it", ".s3m"}
@@ -58,7 +59,8 @@ class Job:
     source: str
     """A path, or `-` for standard input."""
     targets: dict[str, str]
-    """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, or `extended`."""
+    """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, `extended`, or
+    `tokens`."""
 
     @contextlib.contextmanager
     def folders(self, *, keep_empty: bool = True) -> Iterator[None]:
@@ -119,7 +121,7 @@ class _Source:
     """Its folder, relative to the one that was searched."""
 
 
-def find_inputs(inputs: Sequence[str], suffixes: Collection[str]) -> tuple[list[str], list[SdcError]]:
+def find_inputs(inputs: Sequence[str], suffixes: frozenset[str]) -> tuple[list[str], list[SdcError]]:
     """Files named, files with one of `suffixes` in folders named (searched recursively), and `-`; each once.
 
     Raises:
@@ -235,6 +237,52 @@ def plan_separate(
     )
 
 
+def plan_tokens(
+    inputs: Sequence[str],
+    output: str | None,
+    suffix: str,
+    *,
+    overwrite: bool,
+    domains: Collection[str] = (),
+    only: Selection = ALL,
+) -> Plan:
+    """`a.sdc` or `a.wav` becomes `a.npz` beside it for the suffix `.npz`; for `.sdc` `a.npz` becomes `a.sdc`.
+
+    Of folders that are searched the same is left out as in `plan_compress`, and audio whose `.sdc` is there.
+
+    Raises:
+        ValueError: the arguments contradict each other, such as two inputs for one output file.
+    """
+    back = suffix in STREAM_SUFFIXES
+
+    def stems_of(source: str) -> Sequence[str]:
+        has_tokens = Path(source).suffix.lower() in TOKENS_SUFFIXES
+        if back and not has_tokens:
+            raise InputError(
+                f"{source}: is no file of tokens, whose names end in {', '.join(sorted(TOKENS_SUFFIXES))}; for others "
+                "choose another --format or -o"
+            )
+        if has_tokens and not back:
+            raise InputError(f"{source}: holds tokens already; --format sdc makes a .sdc file of it")
+        return ("tokens",)
+
+    def check(target: str) -> None:
+        if Path(target).suffix.lower() != suffix and not is_special(Path(target)):
+            raise OutputError(f"{target}: would hold {suffix[1:]}; name it {Path(target).with_suffix(suffix).name}")
+
+    return _plan(
+        inputs,
+        output,
+        suffixes=TOKENS_SUFFIXES if back else STREAM_SUFFIXES | AUDIO_SUFFIXES,
+        stems=stems_of,
+        name=lambda base, stem: f"{base}{suffix}",
+        check=check,
+        overwrite=overwrite,
+        only=only,
+        made={"decoded", "extended", *domains},
+    )
+
+
 def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool, only: Selection = ALL) -> Plan:
     """`a.wav` becomes `a.extended.wav` beside it, unless `output` names a file, a folder or `-`.
 
@@ -283,7 +331,7 @@ def _plan(
     inputs: Sequence[str],
     output: str | None,
     *,
-    suffixes: Collection[str],
+    suffixes: frozenset[str],
     stems: Callable[[str], Sequence[str]],
     name: Callable[[str, str], str],
     check: Callable[[str], None],
@@ -382,7 +430,7 @@ def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
 
 
 def _find(
-    inputs: Sequence[str], suffixes: Collection[str], made: Collection[str] = ()
+    inputs: Sequence[str], suffixes: frozenset[str], made: Collection[str] = ()
 ) -> tuple[list[_Source], list[SdcError], list[str]]:
     if "" in inputs:
         raise ValueError("the name of an input is empty; name a file, a folder, or - for standard input")
@@ -402,7 +450,7 @@ def _find(
             unread: list[Path] = []
             everything = list(_search(Path(given), suffixes, unreadable, unread))
             failures += unreadable
-            if unread and suffixes == AUDIO_SUFFIXES:
+            if unread and suffixes >= AUDIO_SUFFIXES:
                 notes.append(
                     f"{given}: left out what sdc does not read there, {len(unread)} in all, such as {unread[0].name}; "
                     "name a file to try it, or convert it first"
@@ -414,6 +462,14 @@ def _find(
                     f"{given}: left out what sdc made of others there, {len(everything) - len(found)} in all, such as "
                     f"{example}; name a file to take it along"
                 )
+            if suffixes > AUDIO_SUFFIXES:
+                coded = [path for path in found if _is_coded(path)]
+                found = [path for path in found if path not in coded]
+                if coded:
+                    notes.append(
+                        f"{given}: left out audio whose .sdc file lies beside it, {len(coded)} in all, such as "
+                        f"{coded[0].name}; name a file to take it along"
+                    )
             if not everything and not unreadable:
                 failures.append(InputError(f"{given}: no {_names(suffixes)} in this folder; name a file"))
             sources += (_Source(str(path), path.parent.relative_to(given)) for path in found)
@@ -430,7 +486,7 @@ def _find(
     return unique, failures, notes
 
 
-def _search(folder: Path, suffixes: Collection[str], unreadable: list[SdcError], unread: list[Path]) -> Iterator[Path]:
+def _search(folder: Path, suffixes: frozenset[str], unreadable: list[SdcError], unread: list[Path]) -> Iterator[Path]:
     """Files below a folder in the order of their names; hidden ones (`._a.wav` of macOS) are left out.
 
     Folders that cannot be looked into are added to `unreadable`, and files that only look like audio to `unread`.
@@ -463,15 +519,22 @@ def _made_of_another(path: Path, made: Collection[str]) -> bool:
     )
 
 
-def _base(source: str, suffixes: Collection[str]) -> str:
+def _is_coded(path: Path) -> bool:
+    """Whether a file is audio and its `.sdc` file lies beside it."""
+    return path.suffix.lower() not in STREAM_SUFFIXES and path.with_suffix(".sdc").is_file()
+
+
+def _base(source: str, suffixes: frozenset[str]) -> str:
     if source == "-":
         return "stdin"
     path = Path(source)
     return path.stem if path.suffix.lower() in suffixes else path.name
 
 
-def _names(suffixes: Collection[str]) -> str:
-    return ".sdc files" if suffixes == STREAM_SUFFIXES else "audio files"
+def _names(suffixes: frozenset[str]) -> str:
+    if suffixes > AUDIO_SUFFIXES:
+        return "audio or .sdc files"
+    return {STREAM_SUFFIXES: ".sdc files", TOKENS_SUFFIXES: "files of tokens"}.get(frozenset(suffixes), "audio files")
 
 
 def _each_once(stems: Iterator[str] | Sequence[str]) -> tuple[str, ...]:

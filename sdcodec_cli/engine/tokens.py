@@ -1,0 +1,406 @@
+"""Codes for others: `.sdc` files and audio to files of tokens, and those back to `.sdc`. No network, unless for audio.
+
+What is stored goes there and back: codes, which of them are there, band gains, segments, header. So a whole `.sdc` file
+comes back byte for byte, as long as the tables are at hand that its codes are range-coded with.
+
+Legend: C channels, K codebooks, n frames of a segment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import atomic_output
+from ..bitstream import DomainEntry, GainLayout, Header, Reader, Segment, StreamKey, Writer
+from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
+from ..bitstream.header import MAGIC, first_of
+from ..data.tokens import (
+    DAMAGED,
+    PRESENT,
+    REMOVED,
+    SILENT,
+    Format,
+    GainTokens,
+    StreamTokens,
+    Tokens,
+    read_tokens,
+    to_bytes,
+)
+from ..errors import CorruptStream, InputError, ModelError
+from ..prediction import CodeTables
+from ..progress import Progress
+from ..zoo import find
+from .files import STREAM_SUFFIXES
+
+if TYPE_CHECKING:
+    from .codec import Codec
+
+MOST_LOST_FRAMES = 180_000
+"""Most frames that are lost at once and still stand in a file of tokens, as damaged: an hour at 50 frames/s."""
+
+TOGETHER = 16
+"""Segments that are range-coded at once."""
+
+
+@dataclass(frozen=True)
+class TokensResult:
+    """What became of one input."""
+
+    input: str
+    output: str
+    seconds: float
+    bytes: int
+    num_frames: int
+    """Of the model; of one with stages, of its last one."""
+    frame_rate: float
+    """Frames per second."""
+    streams: dict[str, int]
+    """Codebooks of each stream."""
+    model: str
+    notes: tuple[str, ...]
+    """Anything else worth saying."""
+    problems: tuple[str, ...]
+    """What is damaged and what is lost by it, a line each."""
+
+
+def to_tokens(
+    source: str | Path,
+    target: str | Path,
+    *,
+    kind: Format,
+    model: str | Path | None = None,
+    codec: Callable[[], Codec] | None = None,
+    domains: Sequence[str] | None = None,
+    num_codebooks: int | None = None,
+    track: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> TokensResult:
+    """Write the codes of a `.sdc` file, or of audio, which is compressed first, as a file of tokens.
+
+    Args:
+        source: a file, or `-` for standard input; by its content it is one or the other
+        target: where the tokens go, or `-` for standard output
+        kind: the format
+        model: that has the tables of range-coded codes; by default the one that the file names
+        codec: gives the model for audio
+        domains: to keep; by default all. Envelope and treble are of the mix of all, and are left out with any of them
+        num_codebooks: to keep of each stream, the first ones; by default all
+        track: which audio track of a film, from 1
+        overwrite: replace an existing target
+        progress: called while audio is coded
+
+    Raises:
+        StreamError, InputError: not a usable stream or audio, or there is no such domain
+        ModelError: there is no such model
+        MissingExtra: the format needs pyarrow, which is not installed
+        OutputError: see `audio`
+        ValueError: `num_codebooks` below 1
+    """
+    if num_codebooks is not None and num_codebooks < 1:
+        raise ValueError(f"num_codebooks must be at least 1, got {num_codebooks}")
+    notes: list[str] = []
+    with contextlib.ExitStack() as stack:
+        name = "stdin" if str(source) == "-" else str(source)
+        file = stack.enter_context(_opened(source))
+        if codec is not None and Path(name).suffix.lower() not in STREAM_SUFFIXES and not _is_stream(file):
+            from .compress import compress
+
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdc-tokens-")))
+            made = compress(source, folder / "a.sdc", codec=codec(), track=track, progress=progress)
+            notes += filter(None, (made.channels_note, *made.notes))
+            file = stack.enter_context(open(folder / "a.sdc", "rb"))
+        reader = Reader(file, name)
+        reader.tables = _tables(reader.header, model)
+        tokens = _kept(name, _read(reader, name), domains, num_codebooks)
+        if domains is not None and (reader.header.envelope or reader.header.treble) and not tokens.header.envelope:
+            notes.append("envelope and treble are those of the mix of all domains, and are left out")
+    data = to_bytes(tokens, kind)
+    with atomic_output(target, overwrite=overwrite) as output:
+        output.write(data)
+    problems = tuple(problem.message for problem in reader.problems)
+    return _result(source, target, tokens, len(data), tuple(notes), problems)
+
+
+def from_tokens(
+    source: str | Path, target: str | Path, *, model: str | Path | None = None, overwrite: bool = False
+) -> TokensResult:
+    """Write a `.sdc` file from a file of tokens.
+
+    Codes are range-coded if the model has the tables that the tokens name, else raw.
+
+    Args:
+        source: a file of tokens with one stream
+        target: where the `.sdc` goes, or `-` for standard output
+        model: that has the tables; by default the one that the tokens name
+        overwrite: replace an existing target
+
+    Raises:
+        InputError: it cannot be read, or something in it is missing or does not fit
+        MissingExtra: it is a Parquet file, and pyarrow is not installed
+        ModelError: there is no such model
+        OutputError: see `audio`
+    """
+    rows = read_tokens(source)
+    if len(rows) != 1:
+        raise InputError(f"{source}: has {len(rows)} rows, and a .sdc file holds one; write each row into its own file")
+    (tokens,) = rows
+    header, tables, notes = tokens.header, _tables(tokens.header, model), []
+    if header.tables_sha256 is not None and tables is None:
+        notes.append(f"the tables of {header.model} are not here, so its codes are stored raw")
+        header = replace(header, tables_sha256=None)
+    if any((stream.state == DAMAGED).any() for stream in tokens.streams.values()):
+        notes.append("what is damaged in it is stored as removed")
+    with atomic_output(target, overwrite=overwrite) as file:
+        try:
+            num_bytes = _write(file, replace(tokens, header=header), tables)
+        except ValueError as error:  # tags that no header holds
+            raise InputError(f"{source}: {error}; write it again with sdc tokens") from error
+    return _result(source, target, tokens, num_bytes, tuple(notes), ())
+
+
+def _tables(header: Header, model: str | Path | None) -> CodeTables | None:
+    """What the codes of a stream are range-coded with, if its model, or the one given, is there and has it."""
+    if header.tables_sha256 is None:
+        return None
+    try:
+        return find(model or header.model).tables(header.tables_sha256)
+    except ModelError:
+        if model is not None:
+            raise
+        return None
+
+
+def _result(
+    source: str | Path,
+    target: str | Path,
+    tokens: Tokens,
+    num_bytes: int,
+    notes: tuple[str, ...],
+    problems: tuple[str, ...],
+) -> TokensResult:
+    header = tokens.header
+    return TokensResult(
+        input=str(source),
+        output=str(target),
+        seconds=tokens.seconds,
+        bytes=num_bytes,
+        num_frames=tokens.num_frames,
+        frame_rate=header.frame_rate,
+        streams={entry.name: entry.num_codebooks for entry in header.domains},
+        model=header.model,
+        notes=notes,
+        problems=problems,
+    )
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path) -> Iterator[BinaryIO]:
+    if str(source) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = open(source, "rb")  # noqa: SIM115 (closed below; only the opening may raise an InputError)
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read: {error.strerror}; check its permissions") from error
+    with file:
+        yield file
+
+
+def _is_stream(file: BinaryIO) -> bool:
+    """Whether a `.sdc` stream begins here, of which nothing is taken."""
+    if file.seekable():
+        place = file.tell()
+        start = file.read(4)
+        file.seek(place)
+    else:
+        start = cast(io.BufferedReader, file).peek(4)
+    # What was changed by a transfer in text mode is still meant to be one, and its reader says so.
+    return start[1:4] == MAGIC[1:4]
+
+
+# --- .sdc to tokens
+
+
+def _read(reader: Reader, name: str) -> Tokens:
+    """All of a stream; what is lost of it is damaged.
+
+    Raises:
+        CorruptStream: more is lost at once than `MOST_LOST_FRAMES`
+    """
+    header, position = reader.header, 0
+    segments: list[Segment] = []
+
+    def lose(until: int) -> None:
+        nonlocal position
+        if until - position > MOST_LOST_FRAMES:
+            raise CorruptStream(
+                f"{name}: {until - position} frames are lost at once, more than {MOST_LOST_FRAMES}; "
+                "decode what is left of it with sdc decode"
+            )
+        while position < until:
+            frames = min(header.segment_frames, until - position)
+            segments.append(Segment(0, position, frames, {}, frozenset(), frozenset()))
+            position += frames
+
+    for segment in reader.segments():
+        lose(segment.start_frame)
+        segments.append(segment)
+        position += segment.num_frames
+    if reader.end is not None:
+        lose(reader.end.total_frames)
+    whole = position * header.hop_length * header.original_rate // header.sample_rate
+    announced = whole if header.original_samples is None else min(whole, header.original_samples)
+    return Tokens(
+        header=header,
+        num_samples=announced if reader.end is None else reader.end.original_samples,
+        segments=np.array([segment.num_frames for segment in segments], dtype=np.uint16),
+        streams={entry.name: _stream(segments, header, entry) for entry in header.domains},
+        envelope=_gains([each.gains for each in segments], segments, header, header.envelope, ENVELOPE_GAINS),
+        treble=_gains([each.treble for each in segments], segments, header, header.treble, TREBLE_GAINS),
+    )
+
+
+def _stream(segments: Sequence[Segment], header: Header, entry: DomainEntry) -> StreamTokens:
+    """Codes of one stream in all segments, and where there are any."""
+    frames = [header.frames_in(entry, segment.num_frames) for segment in segments]
+    shape = header.coded_channels, sum(frames)
+    codes = np.zeros((shape[0], entry.num_codebooks, shape[1]), dtype=np.uint16)
+    state, num_codebooks = np.zeros(shape, dtype=np.uint8), np.zeros(shape, dtype=np.uint8)
+    for channel in range(header.coded_channels):
+        key, stop = (channel, entry.name), 0
+        for segment, length in zip(segments, frames, strict=True):
+            start, stop = stop, stop + length
+            found = segment.codes.get(key)
+            if found is not None:
+                codes[channel, : len(found), start:stop] = found
+                num_codebooks[channel, start:stop] = len(found)
+            elif key in segment.silent:
+                state[channel, start:stop] = SILENT
+            else:
+                state[channel, start:stop] = REMOVED if key in segment.removed else DAMAGED
+    return StreamTokens(*(_without_axis(each) for each in (codes, state, num_codebooks)))
+
+
+def _gains(
+    of_segments: Sequence[Mapping[int, NDArray[np.int64]]],
+    segments: Sequence[Segment],
+    header: Header,
+    layout: GainLayout | None,
+    kind: GainKind,
+) -> GainTokens | None:
+    """Band gains of all segments, and which of them have any."""
+    if layout is None:
+        return None
+    columns = [layout.num_columns(segment.num_frames) for segment in segments]
+    gains = np.full((header.coded_channels, layout.num_bands, sum(columns)), kind.absent, dtype=np.int8)
+    present = np.zeros((header.coded_channels, len(segments)), dtype=np.uint8)
+    stop = 0
+    for number, (found, length) in enumerate(zip(of_segments, columns, strict=True)):
+        start, stop = stop, stop + length
+        for channel, steps in found.items():
+            gains[channel, :, start:stop] = steps
+            present[channel, number] = 1
+    return GainTokens(_without_axis(gains), _without_axis(present))
+
+
+def _without_axis(array: NDArray[Any]) -> NDArray[Any]:
+    """Without the axis of channels, where there is one channel."""
+    return array[0] if len(array) == 1 else array
+
+
+def _kept(name: str, tokens: Tokens, domains: Sequence[str] | None, num_codebooks: int | None) -> Tokens:
+    """Some of the domains, and the first codebooks of each stream."""
+    header = tokens.header
+    if domains is None and num_codebooks is None:
+        return tokens
+    for domain in domains or ():
+        if domain not in header.stems:
+            raise InputError(f"{name}: has no {domain}; choose from {', '.join(header.stems)}")
+    entries, streams = [], {}
+    for entry in header.domains:
+        if domains is not None and entry.stem not in domains:
+            continue
+        count, stream = min(num_codebooks or entry.num_codebooks, entry.num_codebooks), tokens.streams[entry.name]
+        left_out = entry.num_codebooks - count
+        entries.append(
+            replace(
+                entry,
+                num_codebooks=count,
+                num_shared=max(0, entry.num_shared - left_out),
+                groups=first_of(entry.groups, count),
+            )
+        )
+        streams[entry.name] = replace(
+            stream,
+            codes=stream.codes[..., :count, :],
+            num_codebooks=np.minimum(stream.num_codebooks, count).astype(np.uint8),
+        )
+    some = len({entry.stem for entry in entries}) < len(header.stems)
+    return replace(
+        tokens,
+        header=replace(
+            header,
+            domains=tuple(entries),
+            envelope=None if some else header.envelope,
+            treble=None if some else header.treble,
+        ),
+        streams=streams,
+        envelope=None if some else tokens.envelope,
+        treble=None if some else tokens.treble,
+    )
+
+
+# --- and back
+
+
+def _write(file: BinaryIO, tokens: Tokens, tables: CodeTables | None) -> int:
+    """Write a stream; its size in bytes."""
+    header = tokens.header
+    writer = Writer(file, header, tables=tables, together=TOGETHER)
+    start = 0
+    columns = {"envelope": 0, "treble": 0}
+    for number, length in enumerate(map(int, tokens.segments)):
+        codes: dict[StreamKey, NDArray[np.uint16] | None] = {}
+        for entry in header.domains:
+            stream, frames = tokens.streams[entry.name], header.frames_in(entry, 1)
+            first = start * frames
+            for channel in range(header.coded_channels):
+                state = _of_channel(stream.state, channel, header)[first]
+                count = _of_channel(stream.num_codebooks, channel, header)[first]
+                if state == PRESENT:
+                    whole = _of_channel(stream.codes, channel, header)
+                    codes[channel, entry.name] = whole[:count, first : first + length * frames]
+                elif state == SILENT:
+                    codes[channel, entry.name] = None
+        gains: dict[str, dict[int, NDArray[np.int64]]] = {"envelope": {}, "treble": {}}
+        for name, layout, found in (
+            ("envelope", header.envelope, tokens.envelope),
+            ("treble", header.treble, tokens.treble),
+        ):
+            if layout is None or found is None:
+                continue
+            first, columns[name] = columns[name], columns[name] + layout.num_columns(length)
+            for channel in range(header.coded_channels):
+                if _of_channel(found.present, channel, header)[number]:
+                    steps = _of_channel(found.gains, channel, header)[:, first : columns[name]]
+                    gains[name][channel] = steps.astype(np.int64)
+        writer.write(codes, length, gains=gains["envelope"], treble=gains["treble"])
+        start += length
+    writer.close(tokens.num_samples)
+    return writer.bytes_written
+
+
+def _of_channel(array: NDArray[Any], channel: int, header: Header) -> NDArray[Any]:
+    """That of one channel, of an array that has an axis of channels where there are several."""
+    return array if header.coded_channels == 1 else array[channel]
