@@ -134,7 +134,7 @@ def _check(tokens: Tokens) -> None:
         each = lengths.astype(np.int64) * frames
         starts = np.cumsum(each) - each
         for name, values in (("state", stream.state), ("num_codebooks", stream.num_codebooks)):
-            changed = (values != values[..., starts].repeat(each, axis=-1)).reshape(-1, shape[-1]).any(axis=0)
+            changed = np.atleast_2d(values != values[..., starts].repeat(each, axis=-1)).any(axis=0)
             if changed.any():
                 frame = int(changed.argmax())
                 raise ValueError(f"{name}.{entry.name} must be the same within a segment, but changes at frame {frame}")
@@ -379,14 +379,17 @@ def _rows(path: str | Path, names: Collection[str] | None) -> list[tuple[Mapping
     if read is None:
         raise InputError(f"{path}: is no file of tokens; their names end in {', '.join(sorted(SUFFIXES))}")
     try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}; check the name and its permissions") from error
+    try:
         rows = read(path, names)
         for facts, _ in rows:
             if not isinstance(facts, Mapping):
                 raise ValueError("its header is no object")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InputError(f"{path}: cannot be read: {reason}; check the name and its permissions") from error
-    except (ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, RecursionError) as error:
+    # Whatever damage leads to; pyarrow has an OSError for it.
+    except (ValueError, KeyError, TypeError, EOFError, MemoryError, OverflowError, RecursionError, OSError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: is no {kind} file of tokens ({reason}); write it again with sdc tokens") from error
     return rows
@@ -547,6 +550,8 @@ class TokensDataset:
             if name not in known:
                 raise ValueError(f"there is no stream {name}; choose from {', '.join(known)}")
         self._entries = [known[name] for name in self.streams]
+        self.num_values: dict[str, int] = {entry.name: entry.codebook_size + 1 for entry in self._entries}
+        """How many values codes of each stream have here; the last one is nothing."""
 
     def __len__(self) -> int:
         """How many examples there are."""
