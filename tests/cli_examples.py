@@ -75,7 +75,8 @@ class Engine:
 
     def compress(self, source: str, target: str, *, progress: Any, **options: Any) -> CompressResult:
         self.calls.append({"source": source, "target": target, **options})
-        with AudioReader(source) as reader, atomic_output(target, overwrite=options["overwrite"]) as file:
+        overwrite = options.get("overwrite", False)
+        with AudioReader(source) as reader, atomic_output(target, overwrite=overwrite) as file:
             for _ in reader.blocks():
                 if progress:
                     progress(1.0, None)

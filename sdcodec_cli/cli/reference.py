@@ -28,13 +28,15 @@ sdc decode talk.sdc --stem speech          # talk.speech.wav
 sdc separate film.wav -o stems/            # stems/film.speech.wav, ...
 sdc extend talk.wav                        # talk.extended.wav
 sdc info talk.sdc                          # what is in it
+sdc tokens talk.sdc                        # talk.npz: its codes, for other programs
 ```
 
 ## What all commands have in common
 
 **Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`,
-`extend`) or `.sdc` files (`decode`, `info`), subfolders included, hidden files left out, and so is what `sdc` made of
-other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`; `extend` leaves out only the last of these). Audio
+`extend`), `.sdc` files (`decode`, `info`) or both (`tokens`), subfolders included, hidden files left out, and so is what
+`sdc` made of other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`; `extend` leaves out only the last of
+these; `tokens` also audio whose `.sdc` file lies beside it). Audio
 is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever FFmpeg reads: MP3, AAC, the sound of films
 (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless `--track` says otherwise. A track that starts
 late begins with silence. What a file is, is decided by its content. Files that are cut short, damaged or encrypted are
@@ -64,6 +66,14 @@ progress bar if that is a terminal, one line per file when it is done, notes and
 work on files, leaves the errors.
 
 Bytes of a file's name that are not UTF-8 appear as `\\xNN`, in JSON as well.
+
+**Many inputs** are done one after the other, or with `--jobs N` in as many processes, which share the cores (0: one
+process for each core); lines then come in the order in which inputs are done. A process that is killed fails the input
+that it had, and the others go on. `--shard 3/16` does the third of sixteen parts, which depend on nothing but the names
+of the inputs: `1/16` to `16/16` on sixteen machines do all of them. `--shard auto` takes what torchrun (`RANK`,
+`WORLD_SIZE`) or a SLURM array (`SLURM_ARRAY_TASK_ID`, `_MIN`, `_STEP`, `_COUNT`) says. `--skip-existing` leaves out
+inputs whose outputs are all there: outputs appear whole, so that goes on where something stopped. Several inputs end
+with a summary.
 
 **Errors** are one line each, `sdc: <file>: <what>; <what to do>`. With several inputs, the others go on. A damaged
 `.sdc` file is decoded as far as possible, and each problem is a line. An error that was not foreseen keeps its
@@ -98,6 +108,7 @@ SCHEMAS = [
     ("`sdc decode --json`", "sdcodec_cli.engine.decode", "DecodeResult"),
     ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
     ("`sdc extend --json`", "sdcodec_cli.engine.extend", "ExtendResult"),
+    ("`sdc tokens --json`", "sdcodec_cli.engine.tokens", "TokensResult"),
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
     ("Each of `lower`", "sdcodec_cli.engine.inspect", "LowerModelReport"),

@@ -1,0 +1,187 @@
+"""`.sdc` files and audio to tokens, and those back to `.sdc`."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sdcodec_cli import Codec
+from sdcodec_cli.bitstream import Reader
+from sdcodec_cli.data.tokens import DAMAGED, FORMATS, PRESENT, REMOVED, SILENT, Format, Tokens, read_tokens
+from sdcodec_cli.engine import tokens as engine
+from sdcodec_cli.engine.compress import compress
+from sdcodec_cli.engine.decode import decode
+from sdcodec_cli.engine.tokens import TokensResult, from_tokens, to_tokens
+from sdcodec_cli.errors import CorruptStream, InputError, ModelError, NotAStream, UnsupportedStream
+
+from bitstream_examples import (
+    ENVELOPES,
+    Example,
+    example_header,
+    long_example,
+    random_codes,
+    random_gains,
+    range_coded_example,
+    range_coded_tables,
+    read_all,
+    small_example,
+    write_example,
+)
+
+DATA = Path(__file__).resolve().parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def tokens_of(data: bytes, **options: object) -> tuple[Tokens, TokensResult]:
+    Path("a.sdc").write_bytes(data)
+    result = to_tokens("a.sdc", "a.npz", kind="npz", overwrite=True, **options)  # type: ignore[arg-type]
+    return read_tokens("a.npz")[0], result
+
+
+def back() -> bytes:
+    from_tokens("a.npz", "b.sdc", overwrite=True)
+    return Path("b.sdc").read_bytes()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble"])
+def test_a_whole_file_comes_back_byte_for_byte(name: str, kind: Format) -> None:
+    source, there = DATA / f"{name}.sdc", f"a.{kind}"
+    result = to_tokens(source, there, kind=kind)
+    assert (result.problems, result.notes, result.bytes) == ((), (), Path(there).stat().st_size)
+    result = from_tokens(there, "b.sdc")
+    assert Path("b.sdc").read_bytes() == source.read_bytes()
+    assert (result.bytes, result.model) == (source.stat().st_size, Reader(io.BytesIO(source.read_bytes())).header.model)
+
+
+def test_silent_and_removed_streams_and_missing_groups_stay_what_they_are() -> None:
+    example = long_example()
+    found, _ = tokens_of(example.data)
+    states = {name: stream.state[::7].tolist() for name, stream in found.streams.items()}
+    assert states["sfx"] == [PRESENT, SILENT, PRESENT, PRESENT, SILENT, PRESENT, PRESENT]
+    assert states["speech"] == [PRESENT, PRESENT, REMOVED, PRESENT, PRESENT, REMOVED, PRESENT]
+    assert (found.streams["sfx"].codes[:, 7:14] == 0).all()
+    assert back() == example.data
+    header = example_header()
+    short = write_example(header, [{key: codes[:2] for key, codes in random_codes(header, 7).items()}], [7])
+    found, _ = tokens_of(short.data)
+    assert found.streams["speech"].num_codebooks.tolist() == [2] * 7
+    assert back() == short.data
+
+
+def test_what_is_damaged_or_lost_is_told_and_comes_back_as_removed() -> None:
+    example = small_example()
+    data = bytearray(example.data)
+    data[example.starts[1] - 1] ^= 1  # the last chunk of the first segment, of the upper group of sfx
+    _, result = tokens_of(bytes(data))
+    assert len(result.problems) == 1
+    data = bytearray(long_example().data)
+    data[long_example().starts[1] + 6] ^= 1  # a head
+    found, result = tokens_of(bytes(data))
+    assert "all streams are lost in frames 7-13" in result.problems[0]
+    assert found.num_frames == 44
+    assert all((stream.state[7:14] == DAMAGED).all() for stream in found.streams.values())
+    assert from_tokens("a.npz", "b.sdc").notes == ("what is damaged in it is stored as removed",)
+    _, segments = read_all(io.BytesIO(Path("b.sdc").read_bytes()))
+    assert segments[1].removed == {(0, "speech"), (0, "sfx")}
+
+
+def test_a_file_that_was_cut_off_comes_back_as_long_as_it_is() -> None:
+    example = long_example()
+    found, result = tokens_of(example.data[: example.starts[2]])
+    assert "before its end" in result.problems[0]
+    assert (found.num_frames, found.num_samples) == (14, 14 * 320 * 44_100 // 16_000)
+    reader, segments = read_all(io.BytesIO(back()))
+    assert [segment.num_frames for segment in segments] == [7, 7]
+    assert not reader.problems
+
+
+def test_more_than_can_be_believed_to_be_lost_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "MOST_LOST_FRAMES", 6)
+    data = bytearray(long_example().data)
+    data[long_example().starts[1] + 6] ^= 1
+    with pytest.raises(CorruptStream, match=r"^a.sdc: 7 frames are lost at once, more than 6; decode what is left"):
+        tokens_of(bytes(data))
+    assert not Path("a.npz").exists()
+
+
+def example_with_envelope() -> Example:
+    header = ENVELOPES.header()
+    return write_example(
+        header, [random_codes(header, 7)], [7], samples=6000, gains=[{0: random_gains(ENVELOPES, 7, seed=1)}]
+    )
+
+
+def test_some_domains_and_codebooks_make_a_smaller_file() -> None:
+    example = example_with_envelope()
+    found, result = tokens_of(example.data, domains=["speech"], num_codebooks=1)
+    assert result.notes == ("envelope and treble are those of the mix of all domains, and are left out",)
+    assert result.streams == {"speech": 1}
+    assert found.streams["speech"].codes.shape == (1, 7)
+    _, (segment,) = read_all(io.BytesIO(back()))
+    assert np.array_equal(segment.codes[0, "speech"], example.segments[0][0, "speech"][:1])
+    found, result = tokens_of(example.data, domains=["sfx", "speech"], num_codebooks=2)
+    assert (result.streams, result.notes, found.envelope is None) == ({"speech": 2, "sfx": 2}, (), False)
+    assert back()
+    with pytest.raises(InputError, match=r"^a.sdc: has no voice; choose from speech, sfx$"):
+        tokens_of(example.data, domains=["voice"])
+    with pytest.raises(ValueError, match="num_codebooks must be at least 1, got 0"):
+        tokens_of(example.data, num_codebooks=0)
+
+
+def test_range_coded_codes_need_the_tables_one_way_and_are_raw_without_them_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    example = range_coded_example()
+    with pytest.raises(UnsupportedStream, match=r"^a.sdc: its codes need the tables .* \(--model DIR\)$"):
+        tokens_of(example.data)
+    with pytest.raises(ModelError, match="no such model"):
+        tokens_of(example.data, model="none")
+
+    class Entry:
+        def tables(self, sha256: bytes) -> object:
+            return range_coded_tables()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "find", lambda name: Entry())
+        found, _ = tokens_of(example.data)
+        assert back() == example.data
+    assert from_tokens("a.npz", "c.sdc").notes == ("the tables of toy are not here, so its codes are stored raw",)
+    _, segments = read_all(io.BytesIO(Path("c.sdc").read_bytes()))
+    assert np.array_equal(segments[0].codes[0, "speech"], found.streams["speech"].codes[:, :20])
+
+
+def test_what_cannot_be_read_is_an_error_in_a_line() -> None:
+    for name, data in (("none.sdc", None), ("text.sdc", b"hello world")):
+        if data is not None:
+            Path(name).write_bytes(data)
+        with pytest.raises((InputError, NotAStream), match=rf"^{name}: "):
+            to_tokens(name, "a.npz", kind="npz")
+    to_tokens(DATA / "v1_envelope.sdc", "a.jsonl", kind="jsonl")
+    Path("two.jsonl").write_text(2 * Path("a.jsonl").read_text())
+    with pytest.raises(InputError, match=r"^two.jsonl: has 2 rows, and a .sdc file holds one; write each row into its"):
+        from_tokens("two.jsonl", "b.sdc")
+    assert not Path("b.sdc").exists()
+
+
+def test_audio_gets_the_codes_of_compress_and_decodes_to_the_same_samples(embedded: Codec) -> None:
+    wav = np.random.default_rng(0).standard_normal(8000) * 0.1
+    soundfile.write("a.wav", wav, 16_000)
+    codec = embedded.at_effort(0)
+    compress("a.wav", "a.sdc", codec=codec)
+    result = to_tokens("a.wav", "a.safetensors", kind="safetensors", codec=lambda: codec)
+    assert (result.input, result.num_frames, result.frame_rate) == ("a.wav", 25, 50.0)
+    from_tokens("a.safetensors", "b.sdc")
+    assert Path("b.sdc").read_bytes() == Path("a.sdc").read_bytes()
+    for name in "ab":
+        decode(f"{name}.sdc", {"mix": f"{name}.decoded.wav"}, codec=codec)
+    assert Path("a.decoded.wav").read_bytes() == Path("b.decoded.wav").read_bytes()
