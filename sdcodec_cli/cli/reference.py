@@ -34,9 +34,9 @@ sdc tokens talk.sdc                        # talk.npz: its codes, for other prog
 ## What all commands have in common
 
 **Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`,
-`extend`), `.sdc` files (`decode`, `info`) or both (`tokens`), subfolders included, hidden files left out, and so is what
-`sdc` made of other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`; `extend` leaves out only the last of
-these; `tokens` also audio whose `.sdc` file lies beside it). Audio
+`extend`), `.sdc` files (`decode`, `info`) or both (`tokens`), subfolders included, hidden files left out, and so is
+what `sdc` made of other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`; `extend` leaves out only the
+last of these; `tokens` also audio whose `.sdc` file lies beside it). Audio
 is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever FFmpeg reads: MP3, AAC, the sound of films
 (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless `--track` says otherwise. A track that starts
 late begins with silence. What a file is, is decided by its content. Files that are cut short, damaged or encrypted are

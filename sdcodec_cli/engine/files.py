@@ -336,7 +336,7 @@ def _plan(
     name: Callable[[str, str], str],
     check: Callable[[str], None],
     overwrite: bool,
-    only: Selection,
+    only: Selection = ALL,
     into_folder: bool = False,
     made: Collection[str] = (),
 ) -> Plan:
