@@ -73,6 +73,7 @@ def test_a_second_is_compressed_decoded_separated_and_looked_at(folder: Path) ->
     for command in (
         "compress scene.flac -o a.sdc --json",
         "info a.sdc --json",
+        "tokens a.sdc -o a.safetensors --json",
         "decode a.sdc -o mix.wav",
         "decode a.sdc --stem speech --start 0.25 --duration 0.5 -o voice.wav",
         "separate scene.flac -o stems/",

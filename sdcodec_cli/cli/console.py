@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import io
 import json
 import math
@@ -125,7 +124,7 @@ class Console:
     @contextlib.contextmanager
     def _above(self, bar: Any) -> Iterator[None]:
         """Print above the bars of a class while the block runs."""
-        before, self._print = self._print, functools.partial(bar.write, file=sys.stderr)
+        before, self._print = self._print, lambda line: bar.write(readable(line), file=sys.stderr)
         try:
             yield
         finally:
