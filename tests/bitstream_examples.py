@@ -348,6 +348,8 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
     else:
         header["tables_sha256"] = reader.header.tables_sha256.hex()
     header["domains"] = [{**entry, "groups": list(entry["groups"])} for entry in header["domains"]]
+    if not header["parts"]:  # likewise
+        del header["parts"]
     if not header["lower"]:  # one stage, likewise
         del header["lower"]
         for entry in header["domains"]:

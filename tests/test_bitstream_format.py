@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Writer, header, segment
+from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Writer, header
 from sdcodec_cli.prediction import CodeTables
 
 from bitstream_examples import as_json, pipe, read_all, stream_name
@@ -371,7 +371,7 @@ def test_the_document_has_the_limits_of_the_code() -> None:
         "layer groups of a domain": header.MAX_GROUPS,
         "layer groups of all domains × coded channels": header.MAX_CHUNKS,
         "frames of a segment": header.MAX_SEGMENT_FRAMES,
-        "frames of a stream": segment.MAX_FRAMES,
+        "frames of a stream": header.MAX_FRAMES,
         "bands of an envelope, or of treble": header.MAX_BANDS,
         "frames of a gain": header.MAX_GAIN_FRAMES,
         "samples per channel": header.MAX_SAMPLES,

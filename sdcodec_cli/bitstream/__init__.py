@@ -4,9 +4,9 @@
 is a file, an index at its end makes seeking fast. Damage stays where it is and is always reported.
 """
 
-from .header import DomainEntry, GainLayout, Header, LowerModel, StreamKey
+from .header import DomainEntry, GainLayout, Header, LowerModel, Part, StreamKey
 from .reader import Problem, Reader, Segment
-from .segment import End
+from .segment import End, StoredChunk
 from .writer import Writer
 
 __all__ = [
@@ -15,9 +15,11 @@ __all__ = [
     "GainLayout",
     "Header",
     "LowerModel",
+    "Part",
     "Problem",
     "Reader",
     "Segment",
+    "StoredChunk",
     "StreamKey",
     "Writer",
 ]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 RAW = 0
 RANGE = 1
 """Numbers of codings, of gains and of codes."""
+LOST = 15
+"""Number of no coding, of gains and of codes: they were damaged where they were copied from, and have no bytes here."""
 
 PRECISION = 12
 """Bits of the frequencies in a table; those of a context add up to `2 ** PRECISION`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import re
 import unicodedata
 import zlib
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,16 +24,18 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89SDC\r\n\x1a\n"
 VERSION_MAJOR = 1
-ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR, TABLES_MINOR = 1, 2, 2, 3
-"""Minor versions of streams with an envelope, with treble, of several stages, and with range-coded codes; others are of
-version 1.0."""
+ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR, TABLES_MINOR, PARTS_MINOR = 1, 2, 2, 3, 4
+"""Minor versions of streams with an envelope, with treble, of several stages, with range-coded codes, and of parts;
+others are of version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
 RANGE_CODED = 1 << 1
 """Bit of the required features: codes may be range-coded, with tables that the header names."""
 STAGES = 1 << 2
 """Bit of the required features: there are streams of several stages."""
-KNOWN_FEATURES = MULTICHANNEL | RANGE_CODED | STAGES
+PARTS = 1 << 3
+"""Bit of the required features: the stream consists of parts, which decode each by itself."""
+KNOWN_FEATURES = MULTICHANNEL | RANGE_CODED | STAGES | PARTS
 
 MAX_BODY_BYTES = 65_536
 MAX_RATE = 1_000_000
@@ -46,6 +50,9 @@ MAX_SEGMENT_FRAMES = 500
 MAX_CHUNKS = 4096
 """Chunks in a segment; keeps the head of a segment below 64 KiB."""
 MAX_SAMPLES = 2**62
+MAX_FRAMES = 2**40
+"""Of a whole stream; 700 years at 50 frames per second."""
+MAX_PARTS = 2048
 MAX_STAGES = 8
 MAX_BANDS = 64
 MAX_GAIN_FRAMES = 255
@@ -70,6 +77,7 @@ DOMAINS = 19
 SEGMENT_FRAMES = 21
 TABLES_SHA256 = 23
 STAGE_TABLE = 25
+PART_TABLE = 27
 ORIGINAL_SAMPLES = 2
 ENCODER = 4
 TAG = 6
@@ -82,8 +90,11 @@ KNOWN_FIELDS = {
     TREBLE,
     TABLES_SHA256,
     STAGE_TABLE,
+    PART_TABLE,
 }
-OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, TABLES_SHA256, STAGE_TABLE}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, TABLES_SHA256, STAGE_TABLE, PART_TABLE}
+PART_FIELDS = {GAIN, DOMAINS, STAGE_TABLE, ENVELOPE, TREBLE}
+"""Those that a part may have of its own, with the meaning that they have in the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +197,25 @@ class GainLayout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """Segments of one file in a stream of several, or that are not all of it; they decode without those around them."""
+
+    num_frames: int
+    """Of the stream, behind those of the parts before."""
+    origin: int = 0
+    """Which frame of that file the first one was."""
+    first_sample: int = 0
+    """Which sample of that file is the first one to be played, at the original rate; frames before it are context."""
+    num_samples: int
+    """To be played, per channel, at the original rate; frames behind them are context, too."""
+    gain_db: float
+    """See `Header`, as for the other fields."""
+    domains: tuple[DomainEntry, ...]
+    envelope: GainLayout | None = None
+    treble: GainLayout | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Header:
     """Everything a decoder must know before the first segment."""
 
@@ -225,6 +255,9 @@ class Header:
     the first, and treble there is none then."""
     tables_sha256: bytes | None = None
     """32 bytes: SHA-256 of the tables that codes may be range-coded with; None where all are raw."""
+    parts: tuple[Part, ...] = ()
+    """What the stream consists of; none where it is all of one file. Gain, domains, envelope and treble above are those
+    of the first part."""
 
     def __post_init__(self) -> None:
         _check_range("number of stages", len(self.stages), 1, MAX_STAGES)  # of which each checks itself
@@ -259,6 +292,75 @@ class Header:
             if not re.fullmatch(r"[ -<>-~]{1,64}", key):
                 raise ValueError(f"the key of a tag must be 1 to 64 printable ASCII characters without =, got {key!r}")
             _check_text(f"tag {key}", value, max_bytes=MAX_BODY_BYTES, min_bytes=0, allowed="\n\t")
+        if self.parts:
+            self._check_parts()
+
+    def _check_parts(self) -> None:
+        _check_range("number of parts", len(self.parts), 1, MAX_PARTS)
+        for part in self.parts:
+            _check_range("frames of a part", part.num_frames, 1, MAX_FRAMES)
+            _check_range("origin of a part", part.origin, 0, MAX_FRAMES - part.num_frames)
+            _check_range("samples of a part", part.num_samples, 1, MAX_SAMPLES)
+            _check_range("first sample of a part", part.first_sample, 0, MAX_SAMPLES - part.num_samples)
+            begin, end = part.first_sample, part.first_sample + part.num_samples
+            stop = part.origin + part.num_frames
+            start = self.first_sample_from(part.origin) * self.original_rate
+            # One frame may be missing at the end, for the rounding of resamplers.
+            last = (stop + 1) * self.hop_length * self.original_rate
+            if begin * self.sample_rate < start or end * self.sample_rate > last:
+                raise ValueError(f"samples {begin}-{end - 1} of a part are not in its frames {part.origin}-{stop - 1}")
+        _check_range("frames of all parts", sum(part.num_frames for part in self.parts), 1, MAX_FRAMES)
+        num_samples = sum(part.num_samples for part in self.parts)
+        _check_range("samples of all parts", num_samples, 1, MAX_SAMPLES)
+        if self.original_samples != num_samples:
+            raise ValueError(f"its parts have {num_samples} samples, not {self.original_samples}")
+        first = self.parts[0]
+        if (first.gain_db, first.domains, first.envelope, first.treble) != (
+            *(self.gain_db, self.domains, self.envelope, self.treble),
+        ):
+            raise ValueError("gain, domains, envelope or treble of the header are not those of its first part")
+        assert self.of_parts  # each checks itself
+
+    def first_sample_from(self, frame: int) -> int:
+        """The first sample of the model, from a frame on, at whose time there is one at every other rate, too."""
+        rates = [self.original_rate, *(stage.sample_rate for stage in self.stages)]
+        step = self.sample_rate // math.gcd(*rates)
+        return -(-frame * self.hop_length // step) * step
+
+    @functools.cached_property
+    def of_parts(self) -> tuple[Header, ...]:
+        """What the header of each part would be by itself; where there are no parts, this one."""
+        return tuple(
+            replace(
+                self,
+                parts=(),
+                original_samples=part.num_samples,
+                gain_db=part.gain_db,
+                domains=part.domains,
+                envelope=part.envelope,
+                treble=part.treble,
+            )
+            for part in self.parts
+        ) or (self,)
+
+    @functools.cached_property
+    def part_starts(self) -> tuple[int, ...]:
+        """First frame of each part in the stream, and behind the last one; only the first where there are no parts."""
+        return tuple(itertools.accumulate((part.num_frames for part in self.parts), initial=0))
+
+    def part_at(self, frame: int) -> int:
+        """Number of the part that has a frame of the stream; `ValueError` if none has."""
+        if not self.parts:
+            return 0
+        if not 0 <= frame < self.part_starts[-1]:
+            raise ValueError(f"a stream of {self.part_starts[-1]} frames has no frame {frame}")
+        return bisect_right(self.part_starts, frame) - 1
+
+    def frames_left(self, frame: int) -> int:
+        """How many frames there may be in a segment that starts at one: to the end of its part, if that is near."""
+        if not self.parts:
+            return self.segment_frames
+        return min(self.segment_frames, self.part_starts[self.part_at(frame) + 1] - frame)
 
     @property
     def frame_rate(self) -> float:
@@ -280,6 +382,10 @@ class Header:
     def up_to(self, stage: int) -> Header:
         """What it would be without the stages above one."""
         last = self.stages[stage]
+
+        def below(entries: tuple[DomainEntry, ...]) -> tuple[DomainEntry, ...]:
+            return tuple(entry for entry in entries if entry.stage <= stage)
+
         return replace(
             self,
             model=last.model,
@@ -287,20 +393,25 @@ class Header:
             sample_rate=last.sample_rate,
             hop_length=last.hop_length,
             context_frames=last.context_frames,
-            domains=tuple(entry for entry in self.domains if entry.stage <= stage),
+            domains=below(self.domains),
             lower=self.lower[:stage],
+            parts=tuple(replace(part, domains=below(part.domains)) for part in self.parts),
         )
 
     @property
     def by_lower_models(self) -> list[Header]:
         """What it would be for models that have only the lower stages, most of them first.
 
-        Those with more frames than the whole are left out: segments count its frames.
+        Those with more frames than the whole are left out: segments count its frames. So are those without streams.
         """
         return [
             self.up_to(stage)
             for stage in reversed(range(len(self.lower)))
-            if all(self.frames_in(entry, 1) == 1 for entry in self.domains if entry.stage <= stage)
+            if all(
+                (frames := [part.frames_in(entry, 1) for entry in part.domains if entry.stage <= stage])
+                and max(frames) == 1
+                for part in self.of_parts
+            )
         ]
 
     def frames_in(self, entry: DomainEntry, num_frames: int) -> int:
@@ -316,7 +427,7 @@ class Header:
     @property
     def stems(self) -> tuple[str, ...]:
         """The domains whose audio there is, each once however many stages it has."""
-        return tuple(dict.fromkeys(entry.stem for entry in self.domains))
+        return tuple(dict.fromkeys(entry.stem for part in self.of_parts for entry in part.domains))
 
     @property
     def streams(self) -> list[StreamKey]:
@@ -378,7 +489,7 @@ def encode_header(header: Header) -> bytes:
         (ORIGINAL_RATE, _uint(header.original_rate)),
         (ORIGINAL_CHANNELS, _uint(header.original_channels)),
         (CODED_CHANNELS, _uint(header.coded_channels)),
-        (GAIN, int(header.gain_db * 256).to_bytes(2, "little", signed=True)),
+        (GAIN, _encode_gain(header.gain_db)),
         (DOMAINS, _encode_domains(header.domains)),
         (SEGMENT_FRAMES, _uint(header.segment_frames)),
     ]
@@ -394,12 +505,15 @@ def encode_header(header: Header) -> bytes:
         fields.append((TABLES_SHA256, header.tables_sha256))
     if header.lower:
         fields.append((STAGE_TABLE, _encode_stages(header)))
-    body = b"".join(varint(tag) + varint(len(value)) + value for tag, value in fields)
+    if header.parts:
+        fields.append((PART_TABLE, _encode_parts(header)))
+    body = _encode_fields(fields)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"the header takes {len(body)} bytes, at most {MAX_BODY_BYTES} are allowed; shorten the tags")
-    required = MULTICHANNEL * (header.coded_channels > 1) | STAGES * bool(header.lower)
+    required = MULTICHANNEL * (header.coded_channels > 1) | STAGES * bool(header.lower) | PARTS * bool(header.parts)
     required |= RANGE_CODED * (header.tables_sha256 is not None)
     minors = (
+        (PARTS_MINOR, header.parts),
         (TABLES_MINOR, header.tables_sha256),
         (STAGES_MINOR, header.lower),
         (TREBLE_MINOR, header.treble),
@@ -445,13 +559,15 @@ def read_header(source: Source, name: str) -> StoredHeader:
     if required & ~KNOWN_FEATURES:
         raise UnsupportedStream(f"{name}: needs a feature that this version lacks (bits {required:#06x}); update sdc")
     try:
-        header = _parse_fields(_fields(data[18:-4], name))
+        header = _parse_fields(_fields(data[18:-4], name), name)
         if bool(required & MULTICHANNEL) != (header.coded_channels > 1):
             raise ValueError("the feature bits do not match the coded channels")
         if bool(required & STAGES) != bool(header.lower):
             raise ValueError("the feature bits do not match the stages")
         if bool(required & RANGE_CODED) != (header.tables_sha256 is not None):
             raise ValueError("the feature bits do not match the tables")
+        if bool(required & PARTS) != bool(header.parts):
+            raise ValueError("the feature bits do not match the parts")
     except ValueError as error:
         raise CorruptStream(f"{name}: the header makes no sense: {error}") from None
     return StoredHeader(header, version, num_bytes)
@@ -471,20 +587,16 @@ def _fields(body: bytes, name: str) -> dict[int, list[bytes]]:
     return fields
 
 
-def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
+def _parse_fields(fields: Mapping[int, list[bytes]], name: str) -> Header:
     for tag in KNOWN_FIELDS - OPTIONAL_FIELDS:
         if tag not in fields:
             raise ValueError(f"field {tag} is missing")
-    for tag, values in fields.items():
-        if tag != TAG and len(values) > 1:
-            raise ValueError(f"field {tag} comes {len(values)} times")
+    _check_once(fields)
 
     def number(tag: int) -> int:
         _check_range(f"length of field {tag}", len(fields[tag][0]), 1, 8)
         return int.from_bytes(fields[tag][0], "little")
 
-    if len(fields[GAIN][0]) != 2:
-        raise ValueError("the gain does not have 2 bytes")
     tags = {}
     for text in (value.decode() for value in fields.get(TAG, [])):
         key, equals, value = text.partition("=")
@@ -495,7 +607,7 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
     lower: tuple[LowerModel, ...] = ()
     if STAGE_TABLE in fields:
         domains, lower = _parse_stages(Cursor(fields[STAGE_TABLE][0]), domains)
-    return Header(
+    header = Header(
         model=fields[MODEL][0].decode(),
         weights_sha256=fields[WEIGHTS_SHA256][0],
         sample_rate=number(SAMPLE_RATE),
@@ -505,7 +617,7 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
         original_channels=number(ORIGINAL_CHANNELS),
         coded_channels=number(CODED_CHANNELS),
         original_samples=number(ORIGINAL_SAMPLES) if ORIGINAL_SAMPLES in fields else None,
-        gain_db=int.from_bytes(fields[GAIN][0], "little", signed=True) / 256,
+        gain_db=_parse_gain(fields[GAIN][0]),
         domains=domains,
         segment_frames=number(SEGMENT_FRAMES),
         encoder=fields[ENCODER][0].decode(),
@@ -515,6 +627,85 @@ def _parse_fields(fields: Mapping[int, list[bytes]]) -> Header:
         lower=lower,
         tables_sha256=fields[TABLES_SHA256][0] if TABLES_SHA256 in fields else None,
     )
+    if PART_TABLE not in fields:
+        return header
+    return replace(header, parts=tuple(_parse_parts(Cursor(fields[PART_TABLE][0]), header, name)))
+
+
+def _check_once(fields: Mapping[int, list[bytes]]) -> None:
+    for tag, values in fields.items():
+        if tag != TAG and len(values) > 1:
+            raise ValueError(f"field {tag} comes {len(values)} times")
+
+
+def _parse_gain(value: bytes) -> float:
+    if len(value) != 2:
+        raise ValueError("the gain does not have 2 bytes")
+    return int.from_bytes(value, "little", signed=True) / 256
+
+
+def _encode_parts(header: Header) -> bytes:
+    out = bytearray()
+    for part, own in zip(header.parts, header.of_parts, strict=True):
+        fields = []
+        if part.gain_db != header.gain_db:
+            fields.append((GAIN, _encode_gain(part.gain_db)))
+        if part.domains != header.domains:
+            fields.append((DOMAINS, _encode_domains(part.domains)))
+            if header.lower:
+                fields.append((STAGE_TABLE, _encode_stages(own)))
+        for tag, layout, usual in (
+            (ENVELOPE, part.envelope, header.envelope),
+            (TREBLE, part.treble, header.treble),
+        ):
+            if layout != usual:
+                fields.append((tag, _encode_layout(layout) if layout else b""))
+        body = _encode_fields(fields)
+        for number in (part.num_frames, part.origin, part.first_sample, part.num_samples, len(body)):
+            out += varint(number)
+        out += body
+    return bytes(out)
+
+
+def _parse_parts(cursor: Cursor, header: Header, name: str) -> Iterator[Part]:
+    """Parts of a stream, whose header this is but for them."""
+
+    def layout(tag: int, usual: GainLayout | None) -> GainLayout | None:
+        if tag not in fields:
+            return usual
+        return _parse_layout(Cursor(fields[tag][0])) if fields[tag][0] else None
+
+    for number in itertools.count():
+        if cursor.at_end and number:
+            return
+        num_frames, origin, first_sample, num_samples = (cursor.varint() for _ in range(4))
+        fields = _fields(cursor.take(cursor.varint()), name)
+        _check_once(fields)
+        if not fields.keys() <= PART_FIELDS or (STAGE_TABLE in fields) != (DOMAINS in fields and bool(header.lower)):
+            raise ValueError("a part has fields that it cannot have")
+        domains = _parse_domains(Cursor(fields[DOMAINS][0])) if DOMAINS in fields else header.domains
+        if STAGE_TABLE in fields:
+            domains, lower = _parse_stages(Cursor(fields[STAGE_TABLE][0]), domains)
+            if lower != header.lower:
+                raise ValueError("a part has other stages than the stream")
+        yield Part(
+            num_frames=num_frames,
+            origin=origin,
+            first_sample=first_sample,
+            num_samples=num_samples,
+            gain_db=_parse_gain(fields[GAIN][0]) if GAIN in fields else header.gain_db,
+            domains=domains,
+            envelope=layout(ENVELOPE, header.envelope),
+            treble=layout(TREBLE, header.treble),
+        )
+
+
+def _encode_fields(fields: Sequence[tuple[int, bytes]]) -> bytes:
+    return b"".join(varint(tag) + varint(len(value)) + value for tag, value in fields)
+
+
+def _encode_gain(gain_db: float) -> bytes:
+    return int(gain_db * 256).to_bytes(2, "little", signed=True)
 
 
 def _encode_layout(layout: GainLayout) -> bytes:

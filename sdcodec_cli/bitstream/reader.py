@@ -15,10 +15,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from ..errors import UnsupportedStream
-from .codings import CODINGS, ENVELOPE_GAINS, RANGE, TREBLE_GAINS, GainKind
+from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, TREBLE_GAINS, GainKind
 from .header import GainLayout, Header, StreamKey, read_header
 from .scanner import Scanner, SegmentAt, UnitAt
-from .segment import END_BYTES, ENVELOPE, INDEX, TREBLE, Chunk, End, EndUnit, Index, SegmentHead, parse_gains
+from .segment import (
+    END_BYTES,
+    ENVELOPE,
+    INDEX,
+    TREBLE,
+    Chunk,
+    End,
+    EndUnit,
+    GainsUnit,
+    Index,
+    SegmentHead,
+    StoredChunk,
+    parse_gains,
+)
 from .source import Source
 from .wire import MAX_VARINT_BYTES
 
@@ -79,6 +92,12 @@ class Segment:
     """Of channels that have something above the model's band here: `[B, n]` in steps, see `Header.treble`."""
     treble_bytes: int = 0
     """Bytes that they take in the stream."""
+    chunks: Mapping[StreamKey, tuple[StoredChunk, ...]] = field(default_factory=dict)
+    """The same codes as they are stored, by layer group, for `Writer.copy`: unopened, so that those behind a right
+    checksum may yet turn out to be none. A damaged one has the coding `LOST` and no bytes; the groups above it are not
+    there."""
+    units: Mapping[bytes, tuple[GainsUnit, ...]] = field(default_factory=dict)
+    """The same of gains, by type of unit."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +105,8 @@ class _Undecoded:
     """A segment, without its codes."""
 
     head: SegmentHead
+    header: Header
+    """Of its part of the stream."""
     segment: Segment
     chunks: Mapping[int, list[tuple[Chunk, bytes]]]
     """By stream: those that are intact as bytes, from the base up."""
@@ -122,6 +143,7 @@ class _Gains:
     of: dict[bytes, dict[int, NDArray[np.int64]]] = field(default_factory=lambda: {ENVELOPE: {}, TREBLE: {}})
     """By type of unit and channel, `[B, n]`."""
     num_bytes: dict[bytes, int] = field(default_factory=lambda: {ENVELOPE: 0, TREBLE: 0})
+    units: dict[bytes, list[GainsUnit]] = field(default_factory=lambda: {ENVELOPE: [], TREBLE: []})
 
 
 _GAINS: Mapping[bytes, tuple[GainKind, ProblemKind, tuple[str, str]]] = {
@@ -184,23 +206,23 @@ class Reader:
                     f"{self._name}: its codes need the tables {needed.hex()[:8]}... of {self.header.model}, which are "
                     "not here; name the model that it was made with (--model DIR)"
                 )
-        names = [entry.name for entry in self.header.domains]
+        names = dict.fromkeys(entry.name for part in self.header.of_parts for entry in part.domains)
         for name in domains or ():
             if name not in names:
                 raise ValueError(f"no domain {name} in this stream; it has {', '.join(names)}")
         if self._source.oldest > self._first_unit:
             raise ValueError("the input cannot seek, so its segments can be read only once")
-        wanted = [stream for stream, (_, name) in enumerate(self.header.streams) if domains is None or name in domains]
-        found = self._segments(_Range(start_frame, stop_frame), wanted)
+        found = self._segments(_Range(start_frame, stop_frame), names if domains is None else domains)
         return self._decoded(found) if decode else (each.segment for each in found)
 
     def _decoded(self, found: Iterator[_Undecoded]) -> Iterator[Segment]:
         """Segments with their codes; those of range-coded streams several at once."""
         together = 1 if self.header.tables_sha256 is None or self._source.size is None else TOGETHER
-        while block := list(itertools.islice(found, together)):
-            yield from self._with_codes(block)
+        for _, of_part in itertools.groupby(found, lambda each: self.header.part_at(each.head.start_frame)):
+            while block := list(itertools.islice(of_part, together)):
+                yield from self._with_codes(block)
 
-    def _segments(self, frames: _Range, wanted: list[int]) -> Iterator[_Undecoded]:
+    def _segments(self, frames: _Range, wanted: Collection[str]) -> Iterator[_Undecoded]:
         place = self._seek(frames.start)
         intact = place.offset  # A search after damage starts here: everything before is known to be intact.
         damage: tuple[int, int] | None = None
@@ -266,17 +288,25 @@ class Reader:
 
     # --- codes
 
-    def _segment(self, found: SegmentAt, wanted: list[int], gains: _Gains) -> _Undecoded:
-        head, header = found.head, self.header
+    def _part(self, head: SegmentHead) -> Header:
+        """The header of the part that a segment is of."""
+        return self.header.of_parts[self.header.part_at(head.start_frame)]
+
+    def _segment(self, found: SegmentAt, names: Collection[str], gains: _Gains) -> _Undecoded:
+        head, header = found.head, self._part(found.head)
         keys = header.streams
+        wanted = [stream for stream, (_, name) in enumerate(keys) if name in names]
         chunks: dict[int, list[tuple[Chunk, bytes]]] = {stream: [] for stream in wanted}
+        copies: dict[StreamKey, tuple[StoredChunk, ...]] = {}
         damaged: set[int] = set()
         offset = found.payload
         for chunk in head.chunks:
             if chunk.stream in chunks and chunk.stream not in damaged:
                 data = self._source.read(offset, chunk.num_bytes)
                 whole = len(data) == chunk.num_bytes and zlib.crc32(data) == chunk.crc32
-                if whole and self._knows(chunk):
+                key = keys[chunk.stream]
+                copies[key] = (*copies.get(key, ()), StoredChunk(chunk.coding, data) if whole else StoredChunk(LOST))
+                if whole and self._knows(chunk, header):
                     chunks[chunk.stream].append((chunk, data))
                 else:
                     damaged.add(chunk.stream)
@@ -293,36 +323,37 @@ class Reader:
             gains_bytes=gains.num_bytes[ENVELOPE],
             treble=gains.of[TREBLE],
             treble_bytes=gains.num_bytes[TREBLE],
+            chunks=copies,
+            units={kind: tuple(units) for kind, units in gains.units.items()},
         )
-        return _Undecoded(head, self._counted(segment, head, chunks), chunks, damaged)
+        return _Undecoded(head, header, self._counted(segment, header, chunks), chunks, damaged)
 
-    def _knows(self, chunk: Chunk) -> bool:
+    def _knows(self, chunk: Chunk, header: Header) -> bool:
         """Whether the coding of a chunk is one that this version has, for such codes."""
         if chunk.coding != RANGE:
             return chunk.coding in CODINGS
-        entry = self.header.domain_of(chunk.stream)
+        entry = header.domain_of(chunk.stream)
         sizes = entry.name, entry.num_codebooks, entry.codebook_size
         return self.header.tables_sha256 is not None and (self.tables is None or self.tables.fits(*sizes))
 
     def _counted(
-        self, segment: Segment, head: SegmentHead, chunks: Mapping[int, Sequence[tuple[Chunk, bytes]]]
+        self, segment: Segment, header: Header, chunks: Mapping[int, Sequence[tuple[Chunk, bytes]]]
     ) -> Segment:
         """A segment with the numbers of what is intact in it."""
         num_codebooks, num_bytes, raw_bytes = Counter[StreamKey](), Counter[StreamKey](), Counter[StreamKey]()
         for stream, of_stream in chunks.items():
-            key, entry = self.header.streams[stream], self.header.domain_of(stream)
+            key, entry = header.streams[stream], header.domain_of(stream)
             for chunk, data in of_stream:
                 num_codebooks[key] += entry.groups[chunk.group]
                 num_bytes[key] += len(data)
-                raw_bytes[key] += entry.chunk_bytes(chunk.group, self.header.frames_in(entry, head.num_frames))
+                raw_bytes[key] += entry.chunk_bytes(chunk.group, header.frames_in(entry, segment.num_frames))
         return replace(segment, num_codebooks=num_codebooks, num_bytes=num_bytes, raw_bytes=raw_bytes)
 
     def _with_codes(self, block: Sequence[_Undecoded]) -> Iterator[Segment]:
         import numpy as np
 
-        keys = self.header.streams
         for found, of_chunks in zip(block, self._codes(block), strict=True):
-            codes, intact = {}, {}
+            keys, codes, intact = found.header.streams, {}, {}
             for stream, chunks in found.chunks.items():
                 groups = []
                 for chunk, _ in chunks:
@@ -336,18 +367,19 @@ class Reader:
                     codes[keys[stream]] = np.concatenate(groups)
             for stream in sorted(found.damaged):
                 self._report_chunk(found.head, stream, len(codes.get(keys[stream], ())))
-            yield replace(self._counted(found.segment, found.head, intact), codes=codes)
+            yield replace(self._counted(found.segment, found.header, intact), codes=codes)
 
     def _codes(self, block: Sequence[_Undecoded]) -> list[dict[tuple[int, int], NDArray[np.int64] | None]]:
-        """Codes `[K, n]` of the chunks of segments, by stream and layer group; None for those that are damaged."""
+        """Codes `[K, n]` of the chunks of segments of a part, by stream and layer group; None for damaged ones."""
+        header = block[0].header
         codes: list[dict[tuple[int, int], NDArray[np.int64] | None]] = [{} for _ in block]
         # Chunks of one channel of a segment, as far as they have one number of frames.
         of_channels: dict[tuple[int, int, int], dict[tuple[str, int], bytes | NDArray[np.int64]]] = {}
         for number, found in enumerate(block):
             for stream, chunks in found.chunks.items():
-                channel, name = self.header.streams[stream]
-                entry = self.header.domain_of(stream)
-                num_frames = self.header.frames_in(entry, found.head.num_frames)
+                channel, name = header.streams[stream]
+                entry = header.domain_of(stream)
+                num_frames = header.frames_in(entry, found.head.num_frames)
                 coded = of_channels.setdefault((number, channel, num_frames), {})
                 has_coded = any(chunk.coding == RANGE for chunk, _ in chunks)
                 for chunk, data in chunks:
@@ -364,9 +396,9 @@ class Reader:
             from ..prediction import Coded
 
             assert self.tables is not None  # or `segments` has raised an error
-            groups = {entry.name: entry.groups for entry in self.header.domains}
+            groups = {entry.name: entry.groups for entry in header.domains}
             given = [Coded(num_frames, coded) for (_, _, num_frames), coded in of_channels.items()]
-            numbers = {key: stream for stream, key in enumerate(self.header.streams)}
+            numbers = {key: stream for stream, key in enumerate(header.streams)}
             for (number, channel, _), decoded in zip(of_channels, self.tables.decode(given, groups), strict=True):
                 for (name, group), values in decoded.items():
                     codes[number][numbers[channel, name], group] = values
@@ -377,44 +409,54 @@ class Reader:
 
         Nothing is looked for, and a pipe not waited for, in a stream that says it has none.
         """
-        layouts = {ENVELOPE: self.header.envelope, TREBLE: self.header.treble}
+        header = self._part(found.head)
+        layouts = {ENVELOPE: header.envelope, TREBLE: header.treble}
         gains = _Gains(found.stop)
-        for _ in range(self.header.coded_channels * sum(layout is not None for layout in layouts.values())):
+        for _ in range(header.coded_channels * sum(layout is not None for layout in layouts.values())):
             unit = self._scanner.unit_at(gains.stop)
             layout = layouts.get(unit.kind) if isinstance(unit, UnitAt) else None
             if not isinstance(unit, UnitAt) or layout is None:
                 break
             kind, name, loss = _GAINS[unit.kind]
-            values = self._values(unit, found.head, layout, kind)
+            stored = self._stored_gains(unit, found.head, layout)
+            values = None if stored is None else self._values(stored, found.head, layout, kind)
+            of_kind = gains.units[unit.kind]
+            if stored is None:
+                # Of which channel it was nobody knows; the one that comes next is as good as any.
+                last = of_kind[-1].channel if of_kind else -1
+                stored = GainsUnit(found.head.sequence, min(last + 1, header.coded_channels - 1), LOST, b"")
+            of_kind.append(stored)
             if values is None:
                 where = self._where(found.head)
                 self._report(name, f"{loss[0]} is damaged in {where}: {loss[1]}", found.head.start_frame)
             else:
-                channel, steps, num_bytes = values
-                gains.of[unit.kind][channel] = steps
-                gains.num_bytes[unit.kind] += num_bytes
+                gains.of[unit.kind][stored.channel] = values
+                gains.num_bytes[unit.kind] += len(stored.data)
             gains.stop = unit.stop
         return gains
 
-    def _values(
-        self, unit: UnitAt, head: SegmentHead, layout: GainLayout, kind: GainKind
-    ) -> tuple[int, NDArray[np.int64], int] | None:
-        """Channel, gains `[B, n]` and their bytes; None if they are damaged, or in a coding that this version lacks."""
-        shape = layout.num_bands, layout.num_columns(head.num_frames)
+    def _stored_gains(self, unit: UnitAt, head: SegmentHead, layout: GainLayout) -> GainsUnit | None:
+        """Gains of a segment as they are stored; None if they are damaged, or those of another one."""
         # More bytes than raw gains take cannot be right, and are not asked for.
-        if unit.num_bytes > 2 * MAX_VARINT_BYTES + 1 + shape[0] * shape[1]:
+        if unit.num_bytes > 2 * MAX_VARINT_BYTES + 1 + layout.num_bands * layout.num_columns(head.num_frames):
             return None
         body = self._scanner.body_of(unit)
         if body is None:
             return None
         try:
             gains = parse_gains(body)
-            if gains.sequence != head.sequence or gains.channel >= self.header.coded_channels:
-                return None
-            values = kind.codings[gains.coding].decode(gains.data, shape, kind.count)
+        except ValueError:
+            return None
+        return gains if gains.sequence == head.sequence and gains.channel < self.header.coded_channels else None
+
+    @staticmethod
+    def _values(gains: GainsUnit, head: SegmentHead, layout: GainLayout, kind: GainKind) -> NDArray[np.int64] | None:
+        """Gains `[B, n]`; None if they are damaged, or in a coding that this version lacks."""
+        shape = layout.num_bands, layout.num_columns(head.num_frames)
+        try:
+            return kind.codings[gains.coding].decode(gains.data, shape, kind.count) + kind.lowest
         except (KeyError, ValueError):
             return None
-        return gains.channel, values + kind.lowest, len(gains.data)
 
     # --- problems
 
@@ -447,7 +489,7 @@ class Reader:
             self._report("block", f"{who} is unknown to this version and skipped", None)
 
     def _report_chunk(self, head: SegmentHead, stream: int, num_intact: int) -> None:
-        channel, name = self.header.streams[stream]
+        channel, name = self._part(head).streams[stream]
         who = name if self.header.coded_channels == 1 else f"{name} of channel {channel + 1}"
         result = f"only its first {num_intact} codebooks are used" if num_intact else "it is lost there"
         self._report("chunk", f"{who} is damaged in {self._where(head)}: {result}", head.start_frame)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .codings import RAW
-from .header import MAX_SAMPLES, Header
+from .header import MAX_FRAMES, MAX_SAMPLES, Header
 from .wire import Cursor, varint
 
 SYNC = b"\xf5SDs"
@@ -16,9 +16,9 @@ INDEX = b"SIDX"
 END = b"SDCE"
 ENVELOPE = b"senv"
 TREBLE = b"strb"
+RESERVED = {b"ster": "stereo parameters", b"covr": "a cover"}
+"""Types of units that are set aside for what a later version will have."""
 MIN_SEGMENT_BYTES = 14
-MAX_FRAMES = 2**40
-"""Of a whole stream; 700 years at 50 frames per second."""
 END_BYTES = 45
 
 
@@ -31,6 +31,14 @@ class Chunk:
     coding: int
     num_bytes: int
     crc32: int
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """The bytes of a chunk, and what they are to be decoded with."""
+
+    coding: int
+    data: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -82,15 +90,17 @@ class Index:
 
 def max_head_bytes(header: Header) -> int:
     """Most bytes that the fields of a segment's head can take."""
-    num_streams = len(header.streams)
-    num_chunks = header.coded_channels * sum(len(entry.groups) for entry in header.domains)
+    num_streams = max(len(part.streams) for part in header.of_parts)
+    num_chunks = header.coded_channels * max(
+        sum(len(entry.groups) for entry in part.domains) for part in header.of_parts
+    )
     # Sequence and first frame 9, length 2, number of chunks 2; a chunk: stream 2, group 1, length 3, checksum 4.
     return 9 + 9 + 2 + (num_streams + 7) // 8 + 2 + 10 * num_chunks
 
 
 def encode_segment(head: SegmentHead, header: Header) -> bytes:
     """The head of a segment, from its sync word to its checksum."""
-    num_streams = len(header.streams)
+    num_streams = len(header.of_parts[header.part_at(head.start_frame)].streams)
     mask = sum(1 << stream for stream in head.silent)
     fields = bytearray(varint(head.sequence) + varint(head.start_frame) + varint(head.num_frames))
     fields += mask.to_bytes((num_streams + 7) // 8, "little")
@@ -105,13 +115,14 @@ def encode_segment(head: SegmentHead, header: Header) -> bytes:
 
 def parse_segment(fields: bytes, header: Header) -> SegmentHead:
     """A segment's head from its fields, without sync word, length and checksum. `ValueError` if they make no sense."""
-    num_streams = len(header.streams)
     cursor = Cursor(fields)
     sequence, start_frame, num_frames = cursor.varint(), cursor.varint(), cursor.varint()
-    if not 1 <= num_frames <= header.segment_frames:
-        raise ValueError(f"a segment of {num_frames} frames")
     if start_frame + num_frames > MAX_FRAMES:
         raise ValueError(f"a segment at frame {start_frame}")
+    if not 1 <= num_frames <= header.frames_left(start_frame):
+        raise ValueError(f"a segment of {num_frames} frames")
+    header = header.of_parts[header.part_at(start_frame)]
+    num_streams = len(header.streams)
     mask = cursor.uint((num_streams + 7) // 8)
     if mask >> num_streams:
         raise ValueError("a stream that does not exist is silent")
@@ -221,6 +232,11 @@ def parse_end(body: bytes, header: Header) -> EndUnit:
 
 
 def samples_fit(end: End, header: Header) -> bool:
-    """Whether so many frames can hold so many samples; one frame may be missing, for the rounding of resamplers."""
+    """Whether so many frames can hold so many samples; one frame may be missing, for the rounding of resamplers.
+
+    Of a stream of parts the header says how many of each there are.
+    """
+    if header.parts:
+        return (end.total_frames, end.original_samples) == (header.part_starts[-1], header.original_samples)
     available = (end.total_frames + 1) * header.hop_length * header.original_rate
     return end.original_samples <= MAX_SAMPLES and end.original_samples * header.sample_rate <= available

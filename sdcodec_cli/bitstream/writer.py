@@ -6,23 +6,23 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .codings import CODINGS, ENVELOPE_GAINS, RANGE, RAW, TREBLE_GAINS, GainKind
-from .header import DomainEntry, GainLayout, Header, StreamKey, encode_header
+from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, RAW, TREBLE_GAINS, GainKind
+from .header import MAX_FRAMES, DomainEntry, GainLayout, Header, StreamKey, encode_header
 from .segment import (
     END,
     ENVELOPE,
     INDEX,
-    MAX_FRAMES,
     TREBLE,
     Chunk,
     End,
     EndUnit,
     GainsUnit,
     SegmentHead,
+    StoredChunk,
     encode_end,
     encode_gains,
     encode_index,
@@ -36,22 +36,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..prediction import CodeTables
+    from .reader import Segment
 
 
 @dataclass(frozen=True)
 class _Waiting:
     """A segment that is not written yet, with the gains that follow it."""
 
+    header: Header
+    """Of its part of the stream."""
     num_frames: int
     silent: frozenset[int]
     codes: Mapping[int, NDArray[np.integer[Any]]]
     """By stream, `[K, n]`."""
+    copied: Mapping[int, Sequence[StoredChunk]]
+    """Of a segment that has no codes but their bytes, by stream."""
     envelopes: Sequence[GainsUnit]
     trebles: Sequence[GainsUnit]
 
 
 class Writer:
-    """Writes the header at once, then one segment per `write`, then index and end with `close`.
+    """Writes the header at once, then one segment per `write` or `copy`, then index and end with `close`.
 
     `fo` is only written to, and not closed. Memory grows by 10 bytes per segment, for the index.
 
@@ -60,20 +65,28 @@ class Writer:
         header: of the stream
         tables: what codes are range-coded with where that takes fewer bytes, if the header names any
         together: segments that are coded at once, which is quicker; up to so many wait before they are written
+        copies: whether segments are only copied, which needs no tables
 
     Raises:
         ValueError: these are not the tables that the header names
     """
 
-    def __init__(self, fo: BinaryIO, header: Header, *, tables: CodeTables | None = None, together: int = 1) -> None:
-        if header.tables_sha256 != (tables.sha256 if tables else None):
+    def __init__(
+        self,
+        fo: BinaryIO,
+        header: Header,
+        *,
+        tables: CodeTables | None = None,
+        together: int = 1,
+        copies: bool = False,
+    ) -> None:
+        if not copies and header.tables_sha256 != (tables.sha256 if tables else None):
             raise ValueError("the tables are not those that the header names")
         self._fo = fo
         self._header = header
         self._tables, self._together = tables, together
         self._waiting: list[_Waiting] = []
         self._num_segments = 0
-        self._streams = {key: number for number, key in enumerate(header.streams)}
         self._offsets = array("Q")
         self._frames = array("H")
         self._starts = 0  # frame of the first segment that waits
@@ -115,21 +128,52 @@ class Writer:
         """
         import numpy as np
 
+        header = self._part()
+        numbers = _numbers(header, codes)
+        arrays = {numbers[key]: np.asarray(value) for key, value in codes.items() if value is not None}
+        num_frames = self._num_frames(header, arrays, num_frames)
+        silent = frozenset(numbers[key] for key, value in codes.items() if value is None)
+        for stream, array_ in arrays.items():
+            _check_codes(array_, header.domain_of(stream))
+        envelopes = self._units(gains, num_frames, header.envelope, ENVELOPE_GAINS, "an envelope")
+        trebles = self._units(treble, num_frames, header.treble, TREBLE_GAINS, "treble")
+        self._append(_Waiting(header, num_frames, silent, arrays, {}, envelopes, trebles))
+
+    def copy(self, segment: Segment) -> None:
+        """Write a segment of another stream as it is stored there: nothing is opened, or coded again.
+
+        Only its number of frames, `silent`, `chunks` and `units` matter. What is damaged there is damaged here.
+        """
+        header = self._part()
+        numbers = _numbers(header, [*segment.silent, *segment.chunks])
+        num_frames = self._num_frames(header, {}, segment.num_frames)
+        for key, chunks in segment.chunks.items():
+            entry = header.domain_of(numbers[key])
+            sizes = [entry.chunk_bytes(group, header.frames_in(entry, num_frames)) for group in range(len(chunks))]
+            if any(len(chunk.data) > size for chunk, size in zip(chunks, sizes, strict=True)):
+                raise ValueError(f"chunks of {entry.name} that have more bytes than raw ones")
+        envelopes, trebles = (
+            [replace(unit, sequence=self._num_segments) for unit in segment.units.get(kind, ())]
+            for kind in (ENVELOPE, TREBLE)
+        )
+        if (envelopes and header.envelope is None) or (trebles and header.treble is None):
+            raise ValueError("gains in a stream whose header has none")
+        silent = frozenset(numbers[key] for key in segment.silent)
+        copied = {numbers[key]: chunks for key, chunks in segment.chunks.items()}
+        self._append(_Waiting(header, num_frames, silent, {}, copied, envelopes, trebles))
+
+    def _part(self) -> Header:
+        """The header of the part that the next segment is of."""
         if self._closed:
             raise ValueError("the stream is closed; nothing can be written after its end")
-        unknown = [key for key in codes if key not in self._streams]
-        if unknown:
-            raise ValueError(f"no such stream in the header: {unknown[0]}")
-        arrays = {self._streams[key]: np.asarray(value) for key, value in codes.items() if value is not None}
-        num_frames = self._num_frames(arrays, num_frames)
-        silent = frozenset(self._streams[key] for key, value in codes.items() if value is None)
-        for stream, array_ in arrays.items():
-            _check_codes(array_, self._header.domain_of(stream))
-        envelopes = self._units(gains, num_frames, self._header.envelope, ENVELOPE_GAINS, "an envelope")
-        trebles = self._units(treble, num_frames, self._header.treble, TREBLE_GAINS, "treble")
-        self._waiting.append(_Waiting(num_frames, silent, arrays, envelopes, trebles))
+        return self._header.of_parts[self._header.part_at(self._next_frame)]
+
+    def _append(self, segment: _Waiting) -> None:
+        if self._waiting and self._waiting[0].header is not segment.header:
+            self._flush()  # tables are for one part at a time
+        self._waiting.append(segment)
         self._num_segments += 1
-        self._next_frame += num_frames
+        self._next_frame += segment.num_frames
         if len(self._waiting) >= self._together:
             self._flush()
 
@@ -137,9 +181,17 @@ class Writer:
         """Write the segments that wait."""
         coded = self._range_coded()
         for number, segment in enumerate(self._waiting):
+            header = segment.header
             payload: dict[tuple[int, int], tuple[int, bytes]] = {}
+            for stream, copied in segment.copied.items():
+                entry = header.domain_of(stream)
+                for group, chunk in enumerate(copied):
+                    payload[group, stream] = chunk.coding, chunk.data
+                    if chunk.coding != LOST:
+                        raw_bytes = entry.chunk_bytes(group, header.frames_in(entry, segment.num_frames))
+                        self.saved_bytes += raw_bytes - len(chunk.data)
             for stream, codes in segment.codes.items():
-                for group, raw in enumerate(_pack_groups(codes, self._header.domain_of(stream))):
+                for group, raw in enumerate(_pack_groups(codes, header.domain_of(stream))):
                     data = coded.get((number, stream, group), raw)
                     payload[group, stream] = (RANGE, data) if len(data) < len(raw) else (RAW, raw)
                     self.saved_bytes += len(raw) - len(payload[group, stream][1])
@@ -175,18 +227,20 @@ class Writer:
 
         from ..prediction import Coded
 
-        if self._tables is None:
+        if self._tables is None or not self._waiting:
             return {}
-        streams, numbers = self._header.streams, self._streams
+        header = self._waiting[0].header
+        streams = header.streams
         of_channels: dict[tuple[int, int, int], dict[str, NDArray[np.int64]]] = {}
         for number, segment in enumerate(self._waiting):
             for stream, codes in segment.codes.items():
-                entry = self._header.domain_of(stream)
+                entry = header.domain_of(stream)
                 if self._tables.fits(entry.name, entry.num_codebooks, entry.codebook_size):
                     place = number, streams[stream][0], codes.shape[1]
                     of_channels.setdefault(place, {})[entry.name] = codes.astype(np.int64)
         given = [Coded(place[2], codes) for place, codes in of_channels.items()]
-        groups = {entry.name: entry.groups for entry in self._header.domains}
+        groups = {entry.name: entry.groups for entry in header.domains}
+        numbers = {key: stream for stream, key in enumerate(streams)}
         found = self._tables.encode(given, groups)
         again = self._tables.decode(
             [Coded(each.num_frames, data) for each, data in zip(given, found, strict=True)], groups
@@ -214,18 +268,19 @@ class Writer:
         self._write(encode_unit(INDEX, encode_index(self._offsets, self._frames)))
         self._write(encode_unit(END, encode_end(EndUnit(end, index_offset, self.bytes_written))))
 
-    def _num_frames(self, arrays: Mapping[int, NDArray[Any]], num_frames: int | None) -> int:
+    def _num_frames(self, header: Header, arrays: Mapping[int, NDArray[Any]], num_frames: int | None) -> int:
         for stream, codes in arrays.items():
             if codes.ndim != 2:
-                raise ValueError(f"codes must be [K, n], got shape {codes.shape} for {self._header.streams[stream]}")
-            each = self._header.frames_in(self._header.domain_of(stream), 1)
+                raise ValueError(f"codes must be [K, n], got shape {codes.shape} for {header.streams[stream]}")
+            each = header.frames_in(header.domain_of(stream), 1)
             num_frames = codes.shape[1] // each if num_frames is None else num_frames
             if codes.shape[1] != each * num_frames:
                 raise ValueError(f"streams of {each * num_frames} and {codes.shape[1]} frames in one segment")
         if num_frames is None:
             raise ValueError("num_frames must be given for a segment without codes")
-        if not 1 <= num_frames <= self._header.segment_frames:
-            raise ValueError(f"a segment must have 1 to {self._header.segment_frames} frames, got {num_frames}")
+        longest = self._header.frames_left(self._next_frame)
+        if not 1 <= num_frames <= longest:
+            raise ValueError(f"a segment must have 1 to {longest} frames, got {num_frames}")
         if self._next_frame + num_frames > MAX_FRAMES:
             raise ValueError(f"a stream must not have more than {MAX_FRAMES} frames")
         return num_frames
@@ -262,6 +317,15 @@ class Writer:
         while rest:  # A raw pipe may take only some of the bytes at a time.
             rest = rest[self._fo.write(rest) :]
         self.bytes_written += len(data)
+
+
+def _numbers(header: Header, keys: Collection[StreamKey]) -> dict[StreamKey, int]:
+    """Numbers of streams; `ValueError` if the header has not all of `keys`."""
+    numbers = {key: number for number, key in enumerate(header.streams)}
+    unknown = [key for key in keys if key not in numbers]
+    if unknown:
+        raise ValueError(f"no such stream in the header: {unknown[0]}")
+    return numbers
 
 
 def _check_codes(codes: NDArray[Any], entry: DomainEntry) -> None:

@@ -6,6 +6,7 @@ Legend: S stems, C channels, T samples, K codebooks, F frames.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import sys
 import time
@@ -114,7 +115,8 @@ def decode(
         if header.tables_sha256 is not None:
             reader.tables = model.tables(header.tables_sha256)
         header = _as_far_as(header, model)
-        _check_shape(name, header, model)
+        for part in header.of_parts:
+            _check_shape(name, part, model)
         if not force_model:
             _check_weights(name, header, model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.
@@ -122,10 +124,9 @@ def decode(
         decoded = list(domains) if remix else [stem for stem in targets if stem != "mix"]
         decoded = [*decoded, "mix"] if "mix" in targets and not remix else decoded
         wanted = domains if "mix" in targets else decoded
-        excerpt = _Excerpt.of(
-            header, reader.end.original_samples if reader.end else header.original_samples, start, duration
-        )
-        if excerpt.num_samples == 0:
+        length = reader.end.original_samples if reader.end else header.original_samples
+        excerpts = _excerpts(header, length, start, duration)
+        if not excerpts:
             raise InputError(f"{name}: ends before {start:g} s; give an earlier --start")
         writers = {
             stem: AudioWriter(
@@ -133,30 +134,50 @@ def decode(
                 header.original_rate,
                 header.coded_channels,
                 overwrite=overwrite,
-                num_samples=excerpt.num_samples,
+                num_samples=_total(excerpts),
                 channel_mask=parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels),
             )
             for stem, target in targets.items()
         }
         stack.enter_context(written_together(list(writers.values())))
         num_stages = _stages_below(name, header, below)
-        layout = header.treble if below is None else None
-        rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
-        stems = _decoded_stems(reader, header, model, decoded, wanted, excerpt, share, layout, texture, num_stages)
-        written = 0
-        cut = _at_original_rate(stems, rate, header, excerpt, len(decoded))
-        for wavs in cut if reader.end else _to_the_end(cut, reader, round(start * header.original_rate)):
-            by_stem = dict(zip(decoded, wavs, strict=True))
-            for stem, writer in writers.items():
-                if stem == "mix" and remix:
-                    wav = sum((by_stem[domain] * _factor(gains, domain) for domain in domains), np.zeros_like(wavs[0]))
-                else:
-                    wav = by_stem[stem]
-                writer.write(wav * _factor(gains, stem))
-            written += wavs.shape[-1]
-            if progress:
-                total = excerpt.num_samples
-                progress(written / header.original_rate, None if total is None else total / header.original_rate)
+        written, rates = 0, []
+        contexts = [_context(model, excerpt.header, texture) for excerpt in excerpts]
+        begin, stop = excerpts[0].span(contexts[0])[0], excerpts[-1].span(contexts[-1])[1]
+        streams = {
+            entry.name
+            for part in header.of_parts
+            for entry in part.domains
+            if entry.stem in wanted and entry.stage < num_stages
+        }
+        by_part = _by_part(reader.segments(begin, stop, streams), header, excerpts)
+        for (excerpt, segments), context in zip(by_part, contexts, strict=True):
+            if _breaks_off(reader):
+                break
+            part = excerpt.header
+            layout = part.treble if below is None else None
+            rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
+            rates.append(rate)
+            stems = _decoded_stems(
+                reader, segments, model, decoded, excerpt, context, share, layout, texture, num_stages, rate
+            )
+            cut = _at_original_rate(stems, rate, excerpt, len(decoded))
+            if reader.end is None and not header.parts:
+                cut = _to_the_end(cut, reader, round(start * header.original_rate))
+            for wavs in cut:
+                by_stem = dict(zip(decoded, wavs, strict=True))
+                for stem, writer in writers.items():
+                    if stem == "mix" and remix:
+                        wav = sum(
+                            (by_stem[domain] * _factor(gains, domain) for domain in domains), np.zeros_like(wavs[0])
+                        )
+                    else:
+                        wav = by_stem[stem]
+                    writer.write(wav * _factor(gains, stem))
+                written += wavs.shape[-1]
+                if progress:
+                    total = _total(excerpts)
+                    progress(written / header.original_rate, None if total is None else total / header.original_rate)
         if written == 0:
             raise InputError(f"{name}: has no audio from {start:g} s on; give an earlier --start")
         problems = tuple(problem.message for problem in reader.problems)
@@ -169,8 +190,8 @@ def decode(
         model=model.name,
         device=model.device,
         clipped={stem: writer.clipped for stem, writer in writers.items()},
-        envelope=share if header.envelope else None,
-        band=min(rate, header.original_rate) / 2,
+        envelope=share if any(part.envelope for part in header.of_parts) else None,
+        band=min(max(rates), header.original_rate) / 2,
         older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
         decoder_weights=model.weights_sha256.hex(),
         problems=problems,
@@ -244,61 +265,132 @@ def _check_shape(source: str, header: Header, codec: Codec) -> None:
 
 @dataclass(frozen=True)
 class _Excerpt:
-    """Which part of a stream is wanted, and where decoding begins for it."""
+    """What is wanted of one part of a stream, and where decoding begins for it; frames are those of its own file."""
 
+    header: Header
+    """Of the part."""
+    shift: int
+    """What brings a frame to its place in the stream."""
+    origin: int
+    """The first frame that there is."""
+    stop: int | None
+    """The one behind the last; None while it is unknown."""
     first_frame: int
     """Where decoding begins."""
+    lead: int
+    """Samples of the model between that and what is resampled, which begins at a whole sample at every rate."""
     skip_samples: int
     """Samples at the original rate between that and the start of the excerpt."""
     num_samples: int | None
     """Length at the original rate; None while it is unknown."""
 
     @classmethod
-    def of(cls, header: Header, length: int | None, start: float, duration: float | None) -> _Excerpt:
-        begin = round(start * header.original_rate)
-        stop = None if duration is None else begin + max(1, round(duration * header.original_rate))
+    def of(
+        cls, header: Header, begin: int, num_samples: int | None, *, shift: int, origin: int, stop: int | None
+    ) -> _Excerpt:
+        # Whole seconds are whole samples at every rate.
+        lead = max(0, begin // header.original_rate - LEAD_SECONDS) * header.sample_rate
+        resampled = max(lead, header.first_sample_from(origin))
+        first_frame, lead = divmod(resampled, header.hop_length)
+        skip = begin - resampled * header.original_rate // header.sample_rate
+        return cls(header, shift, origin, stop, first_frame, lead, skip, num_samples)
+
+    def span(self, context: int) -> tuple[int, int | None]:
+        """First frame in the stream, and that behind the last one, that are decoded with so much context."""
+        begin, stop = max(self.origin, self.first_frame - context), self.stop
+        if self.num_samples is not None:
+            seconds = (self.skip_samples + self.num_samples) / self.header.original_rate + LEAD_SECONDS
+            wanted = self.first_frame + math.ceil(seconds * self.header.frame_rate) + context
+            stop = wanted if stop is None else min(wanted, stop)
+        return begin + self.shift, None if stop is None else stop + self.shift
+
+
+def _context(codec: Codec, header: Header, texture: bool) -> int:
+    """Frames on each side of an excerpt that its audio depends on."""
+    context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None or header.treble is not None)
+    return context + texturing.CONTEXT_FRAMES * texture
+
+
+def _excerpts(header: Header, length: int | None, start: float, duration: float | None) -> list[_Excerpt]:
+    """What is wanted of each part, as far as anything is."""
+    begin = round(start * header.original_rate)
+    stop = None if duration is None else begin + max(1, round(duration * header.original_rate))
+    if not header.parts:
         if length is not None:
             stop = length if stop is None else min(stop, length)
-        # Whole seconds are whole samples at both rates; this many of them are whole frames, too.
-        unit = header.hop_length // math.gcd(header.hop_length, header.sample_rate)
-        lead = max(0, math.floor(start) - LEAD_SECONDS) // unit * unit
-        return cls(
-            first_frame=lead * header.sample_rate // header.hop_length,
-            skip_samples=begin - lead * header.original_rate,
-            num_samples=None if stop is None else max(0, stop - begin),
-        )
+        num_samples = None if stop is None else stop - begin
+        if num_samples is not None and num_samples <= 0:
+            return []
+        return [_Excerpt.of(header, begin, num_samples, shift=0, origin=0, stop=None)]
+    excerpts, before = [], 0  # samples of the parts before
+    for part, own, place in zip(header.parts, header.of_parts, header.part_starts, strict=False):
+        first = max(begin - before, 0)
+        last = part.num_samples if stop is None else min(stop - before, part.num_samples)
+        if first < last:
+            excerpts.append(
+                _Excerpt.of(
+                    own,
+                    part.first_sample + first,
+                    last - first,
+                    shift=place - part.origin,
+                    origin=part.origin,
+                    stop=part.origin + part.num_frames,
+                )
+            )
+        before += part.num_samples
+    return excerpts
+
+
+def _total(excerpts: Sequence[_Excerpt]) -> int | None:
+    """Samples of all of them; None while that is unknown."""
+    lengths = [excerpt.num_samples for excerpt in excerpts]
+    return None if None in lengths else sum(length for length in lengths if length is not None)
+
+
+def _by_part(
+    segments: Iterator[Segment], header: Header, excerpts: Sequence[_Excerpt]
+) -> Iterator[tuple[_Excerpt, Iterator[Segment]]]:
+    """Each excerpt with the segments of its part, which come one part after the other, or not at all."""
+    groups = itertools.groupby(segments, lambda segment: header.part_at(segment.start_frame))
+    found = next(groups, None)
+    for excerpt in excerpts:
+        if found is not None and header.part_at(excerpt.origin + excerpt.shift) == found[0]:
+            yield excerpt, found[1]
+            found = next(groups, None)
+        else:
+            yield excerpt, iter(())
+
+
+def _breaks_off(reader: Reader) -> bool:
+    return any(problem.kind == "truncated" for problem in reader.problems)
 
 
 def _decoded_stems(
     reader: Reader,
-    header: Header,
+    segments: Iterator[Segment],
     codec: Codec,
     stems: Sequence[str],
-    domains: Sequence[str],
     excerpt: _Excerpt,
+    context: int,
     share: float,
     treble: GainLayout | None,
     texture: bool,
     num_stages: int,
+    rate: int,
 ) -> Iterator[Wav]:
-    """Audio at the model's rate, or twice that, and the original level, from the excerpt's first frame: `[S, C, T]`."""
+    """Audio at the model's rate, or twice that, and the original level, from where resampling begins: `[S, C, T]`."""
+    header = excerpt.header
     decoders = [
         codec.stream_decoder(
             stems, envelope=header.envelope, share=share, treble=treble, texture=texture, num_stages=num_stages
         )
         for _ in range(header.coded_channels)
     ]
-    context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None or treble is not None)
-    context += texturing.CONTEXT_FRAMES * texture
-    begin = max(0, excerpt.first_frame - context)
-    stop = None
-    if excerpt.num_samples is not None:
-        seconds = (excerpt.skip_samples + excerpt.num_samples) / header.original_rate + LEAD_SECONDS
-        stop = excerpt.first_frame + math.ceil(seconds * header.frame_rate) + context
+    begin, stop = excerpt.span(context)
     level = np.float32(db_to_amplitude(-header.gain_db))
-    trim = (excerpt.first_frame - begin) * decoders[0].hop_length
-    streams = [entry.name for entry in header.domains if entry.stem in domains and entry.stage < num_stages]
-    for wav in _run_decoders(reader, header, decoders, streams, begin, stop):
+    trim = (excerpt.first_frame + excerpt.shift - begin) * decoders[0].hop_length
+    trim += excerpt.lead * rate // header.sample_rate
+    for wav in _run_decoders(reader, segments, header, decoders, begin, stop):
         if wav.shape[-1] > trim:
             yield wav[..., trim:] * level
         trim = max(0, trim - wav.shape[-1])
@@ -306,13 +398,13 @@ def _decoded_stems(
 
 def _run_decoders(
     reader: Reader,
+    segments: Iterator[Segment],
     header: Header,
     decoders: Sequence[Decoder],
-    streams: Sequence[str],
     begin: int,
     stop: int | None,
 ) -> Iterator[Wav]:
-    """Audio of frames `begin` to `stop` of all channels, `[S, C, T]`; lost segments are silent."""
+    """Audio of frames `begin` to `stop` of a part, of all channels, `[S, C, T]`; lost segments are silent."""
 
     def together(pieces: list[list[Wav]]) -> Iterator[Wav]:
         for channels in zip(*pieces, strict=True):
@@ -328,7 +420,11 @@ def _run_decoders(
             position += frames
 
     frames_of = {entry.name: header.frames_in(entry, 1) for entry in header.domains}
-    for segment in reader.segments(begin, stop, streams):
+    for segment in segments:
+        if segment.start_frame + segment.num_frames <= begin:
+            continue
+        if stop is not None and segment.start_frame >= stop:
+            break
         if reader.end is None and segment.start_frame - position > MAX_GAP_FRAMES:
             break  # A forged start would fill the disk with silence; nothing says that the stream is this long.
         yield from silence(segment.start_frame)
@@ -346,7 +442,9 @@ def _run_decoders(
             ]
         )
         position += frames
-    if reader.end is not None:
+    if reader.header.parts and stop is not None and not _breaks_off(reader):
+        yield from silence(stop)
+    elif reader.end is not None:
         length = reader.end.total_frames
         yield from silence(length if stop is None else min(stop, length))
     yield from together([decoder.finish() for decoder in decoders])
@@ -368,10 +466,9 @@ def _per_frame(layout: GainLayout | None, segment: Segment, gains: Gains | None,
     return layout.per_frame(gains, segment.num_frames)[:, span]
 
 
-def _at_original_rate(
-    stems: Iterator[Wav], rate: int, header: Header, excerpt: _Excerpt, num_stems: int
-) -> Iterator[Wav]:
+def _at_original_rate(stems: Iterator[Wav], rate: int, excerpt: _Excerpt, num_stems: int) -> Iterator[Wav]:
     """Resample `[S, C, T]` from `rate` to the original rate and cut out the excerpt."""
+    header = excerpt.header
     resampler = StreamResampler(rate, header.original_rate, num_stems * header.coded_channels)
     skip, left = excerpt.skip_samples, excerpt.num_samples
 
