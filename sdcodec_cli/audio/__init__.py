@@ -3,7 +3,7 @@
 Everything here works on numpy arrays and needs no torch.
 """
 
-from .channels import downmix, layout_name, loudness_weights, parse_mask
+from .channels import MASK_TAG, downmix, layout_name, loudness_weights, parse_mask
 from .decibels import db_to_amplitude, db_to_power
 from .libsndfile import UNKNOWN_FRAMES, SequentialFile
 from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, k_weighting
@@ -16,6 +16,7 @@ from .writer import AudioWriter, audio_format, written_together
 __all__ = [
     "LIBSNDFILE_SUFFIXES",
     "LUFS_OFFSET",
+    "MASK_TAG",
     "READ_SUFFIXES",
     "SILENCE",
     "UNKNOWN_FRAMES",

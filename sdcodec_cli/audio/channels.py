@@ -51,6 +51,10 @@ def checked_mask(mask: int, channels: int) -> int | None:
     return mask if 0 < mask < 1 << len(ROLES) and mask.bit_count() == channels else None
 
 
+MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
+"""Tag that says what each of more than two coded channels is for; FLAC files have it, too."""
+
+
 def parse_mask(text: str, channels: int) -> int | None:
     """A mask as tags have it, such as `0x3f`; None if it is none of this number of channels.
 

@@ -170,6 +170,8 @@ class Reader:
         """What codes are decoded with that are range-coded; to be set before these are asked for."""
         self.problems: list[Problem] = []
         """In the order in which they were found, each once."""
+        self.unknown: set[bytes] = set()
+        """Types of intact units that this version does not know and skips."""
         self._first_unit = stored.num_bytes
         self._scanner = Scanner(self._source, self.header, stored.num_bytes)
         self._last_unit = self._scanner.last_end()
@@ -213,7 +215,7 @@ class Reader:
         if self._source.oldest > self._first_unit:
             raise ValueError("the input cannot seek, so its segments can be read only once")
         found = self._segments(_Range(start_frame, stop_frame), names if domains is None else domains)
-        return self._decoded(found) if decode else (each.segment for each in found)
+        return self._decoded(found) if decode else self._undecoded(found)
 
     def _decoded(self, found: Iterator[_Undecoded]) -> Iterator[Segment]:
         """Segments with their codes; those of range-coded streams several at once."""
@@ -221,6 +223,13 @@ class Reader:
         for _, of_part in itertools.groupby(found, lambda each: self.header.part_at(each.head.start_frame)):
             while block := list(itertools.islice(of_part, together)):
                 yield from self._with_codes(block)
+
+    def _undecoded(self, found: Iterator[_Undecoded]) -> Iterator[Segment]:
+        for each in found:
+            keys = each.header.streams
+            for stream in sorted(each.damaged):
+                self._report_chunk(each.head, stream, each.segment.num_codebooks.get(keys[stream], 0))
+            yield each.segment
 
     def _segments(self, frames: _Range, wanted: Collection[str]) -> Iterator[_Undecoded]:
         place = self._seek(frames.start)
@@ -483,6 +492,8 @@ class Reader:
 
     def _report_unit(self, unit: UnitAt, whole: bool) -> None:
         who = f"block {unit.kind.decode()} at byte {unit.body}"
+        if whole and unit.kind not in (INDEX, ENVELOPE, TREBLE):
+            self.unknown.add(unit.kind)
         if not whole:
             self._report("block", f"{who} is damaged; it holds no codes", None)
         elif unit.kind[:1].isupper() and unit.kind != INDEX:

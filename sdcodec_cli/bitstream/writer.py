@@ -105,6 +105,11 @@ class Writer:
         self._write(encode_header(header))
 
     @property
+    def num_frames(self) -> int:
+        """Frames so far."""
+        return self._next_frame
+
+    @property
     def saved_percent(self) -> float:
         """The same, in percent of what raw codes would have taken."""
         codes_bytes = self.payload_bytes - self.gains_bytes - self.treble_bytes + self.saved_bytes

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..account import name_user
 from ..errors import SdcError
-from . import bench, compress, data, decode, eval, extend, info, models, separate, tokens, train
+from . import bench, compress, cut, data, decode, eval, extend, info, join, models, separate, strip, tokens, train
 from .console import report
 
 
@@ -64,6 +64,9 @@ app.command()(decode.decode)
 app.command()(separate.separate)
 app.command()(extend.extend)
 app.command()(info.info)
+app.command()(strip.strip)
+app.command()(cut.cut)
+app.command()(join.join)
 app.command()(tokens.tokens)
 app.command()(train.train)
 app.command("eval")(eval.eval_)

@@ -21,6 +21,7 @@ from ..progress import Progress
 
 if TYPE_CHECKING:
     from ..engine.batch import Result, Work
+    from ..engine.edit import EditResult
     from ..engine.files import Job, Plan, StemsResult
     from ..engine.train.log import TrainingProgress
 
@@ -294,6 +295,18 @@ def say_audio(console: Console, result: StemsResult, *, softer: str = "") -> Non
         if count:
             name = target_name(result.outputs[stem])
             console.say(f"{name}: {count} samples beyond full scale were limited to it{softer.format(stem=stem)}")
+
+
+def say_edit(console: Console, result: EditResult) -> None:
+    """A summary line for a `.sdc` file made of others, its notes, and what is damaged in it."""
+    parts = f", {result.parts} parts" if result.parts > 1 else ""
+    size = f"{num_bytes(result.bytes)} of {num_bytes(result.input_bytes)}"
+    console.say(f"{target_name(result.output)}: {duration(result.seconds)}{parts}, {size}")
+    for note in result.notes:
+        console.say(f"{target_name(result.output)}: {note}")
+    for problem in result.problems:
+        console.fail(problem)
+    console.result(result)
 
 
 def num_bytes(count: int) -> str:

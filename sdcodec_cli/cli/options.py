@@ -155,6 +155,21 @@ StreamOutput = Annotated[
         show_default=False,
     ),
 ]
+StreamInput = Annotated[
+    str,
+    typer.Argument(metavar="INPUT", help="File made by sdc compress, or - for standard input.", show_default=False),
+]
+EditOutput = Annotated[
+    str,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|DIR/|-",
+        help="File for the output, folder (existing, or ending in a slash) for one named after the input, or - for "
+        "standard output.",
+        show_default=False,
+    ),
+]
 AudioOutput = Annotated[
     str | None,
     typer.Option(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..audio import (
+    MASK_TAG,
     SILENCE,
     AudioInfo,
     AudioReader,
@@ -44,9 +45,6 @@ MAX_TAG_BYTES = 2**15
 
 TOGETHER = 16
 """Segments of a file that are range-coded at once."""
-
-MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
-"""Tag that says what each of more than two coded channels is for; FLAC files have it, too."""
 
 CANCELLED_DB = 20.0
 """A down-mix so far below its channels has lost them: one of two alone is 3 dB below, the worst of 7.1 is 10."""

@@ -8,17 +8,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
+from ..audio import MASK_TAG, AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
 from ..audio.bands import SHARE
 from ..bitstream import GainLayout, Header, Reader, Segment
 from ..errors import InputError, ModelError
@@ -26,9 +24,8 @@ from ..progress import Progress
 from . import texture as texturing
 from .cascade import Decoder
 from .codec import Codec
-from .compress import MASK_TAG
 from .envelope import Gains
-from .files import StemsResult, check_targets
+from .files import StemsResult, check_targets, opened_stream
 from .shaper import CONTEXT_FRAMES
 from .stream import SEGMENT_FRAMES
 from .treble import FACTOR
@@ -105,7 +102,7 @@ def decode(
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         name = "stdin" if str(source) == "-" else str(source)
-        reader = Reader(stack.enter_context(_opened(source)), name)
+        reader = Reader(stack.enter_context(opened_stream(source)), name)
         header = reader.header
         domains = header.stems
         for stem in [*targets, *gains]:
@@ -200,21 +197,6 @@ def decode(
 
 def _factor(gains: Mapping[str, float], stem: str) -> np.float32:
     return np.float32(db_to_amplitude(gains.get(stem, 0.0)))
-
-
-@contextlib.contextmanager
-def _opened(source: str | Path) -> Iterator[BinaryIO]:
-    if str(source) == "-":
-        yield cast(BinaryIO, sys.stdin.buffer)
-        return
-    try:
-        file = open(source, "rb")  # noqa: SIM115 (closed below; only the opening may raise an InputError)
-    except IsADirectoryError as error:
-        raise InputError(f"{source}: is a folder; give a .sdc file") from error
-    except OSError as error:
-        raise InputError(f"{source}: {error.strerror}; give a .sdc file") from error
-    with file:
-        yield file
 
 
 def _as_far_as(header: Header, codec: Codec) -> Header:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from ..audio import READ_SUFFIXES, audio_format, check_name, check_target, is_special, refuse_terminal
 from ..bitstream import Reader
@@ -302,6 +302,61 @@ def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool, o
         only=only,
         made={"extended"},
     )
+
+
+def plan_edit(inputs: Sequence[str], output: str, *, overwrite: bool) -> Plan:
+    """One or more `.sdc` files become one, `output`, or one named after the first input in the folder `output`.
+
+    Inputs are files or `-`, in their order, and may come twice. Nothing is to be done unless all of them are there.
+
+    Raises:
+        ValueError: the arguments contradict each other, or an input is a folder.
+    """
+    for given in inputs:
+        if os.path.isdir(given):
+            raise ValueError(f"{given}: is a folder; name a file in it")
+    if inputs.count("-") > 1:
+        raise ValueError("standard input can be read only once; name - once")
+
+    def check(target: str) -> None:
+        if Path(target).suffix.lower() in AUDIO_SUFFIXES:
+            raise OutputError(f"{target}: would hold a .sdc stream; name it {Path(target).with_suffix('.sdc').name}")
+        for given in inputs[1:]:
+            if given != "-" and os.path.realpath(given) == os.path.realpath(target):
+                raise OutputError(f"{target}: is an input; choose another output with -o")
+
+    _, failures, _ = _find(inputs, STREAM_SUFFIXES)
+    if failures:
+        return Plan((), tuple(failures))
+    return _plan(
+        inputs[:1],
+        output,
+        suffixes=STREAM_SUFFIXES,
+        stems=lambda source: ("sdc",),
+        name=lambda base, stem: f"{base}.sdc",
+        check=check,
+        overwrite=overwrite,
+    )
+
+
+@contextlib.contextmanager
+def opened_stream(source: str | Path) -> Iterator[BinaryIO]:
+    """A `.sdc` file for reading, or standard input.
+
+    Raises:
+        InputError: it cannot be opened
+    """
+    if str(source) == "-":
+        yield cast(BinaryIO, sys.stdin.buffer)
+        return
+    try:
+        file = open(source, "rb")  # noqa: SIM115 (closed below; only the opening may raise an InputError)
+    except IsADirectoryError as error:
+        raise InputError(f"{source}: is a folder; give a .sdc file") from error
+    except OSError as error:
+        raise InputError(f"{source}: {error.strerror}; give a .sdc file") from error
+    with file:
+        yield file
 
 
 def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gains: Collection[str]) -> None:

@@ -1,0 +1,668 @@
+"""Takes domains, codebooks or time out of `.sdc` streams, and joins streams. Bytes move; no model is needed.
+
+Chunks and gains are copied as they are stored, behind heads that are new. What was damaged is said, and marked in the
+output, where it would look as if it had been removed on purpose otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from ..audio import MASK_TAG, atomic_output, parse_mask
+from ..bitstream import DomainEntry, GainLayout, Header, Part, Reader, Segment, StoredChunk, Writer
+from ..bitstream.codings import LOST
+from ..bitstream.header import MAX_PARTS, encode_header
+from ..bitstream.segment import ENVELOPE, RESERVED, TREBLE, GainsUnit
+from ..errors import InputError
+from ..progress import Progress
+from .files import opened_stream
+from .shaper import CONTEXT_FRAMES as SHAPER_FRAMES
+from .texture import CONTEXT_FRAMES as TEXTURE_FRAMES
+
+LEAD_SECONDS = 1
+"""Kept around an excerpt beside the frames that its audio depends on, for the filter of the resampler."""
+
+MAX_LOST_FRAMES = 180_000
+"""Most frames that a stream without an end is taken to have lost behind its last one: an hour at 50 frames/s."""
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """What became of one or more streams."""
+
+    inputs: tuple[str, ...]
+    output: str
+    seconds: float
+    """That it plays."""
+    bytes: int
+    input_bytes: int
+    """Of all inputs, as far as they were read."""
+    parts: int
+    """Of the output, that decode each by itself; 1 where it is all of one file."""
+    notes: tuple[str, ...]
+    """What was left out, and what it is that stays, for people."""
+    problems: tuple[str, ...]
+    """What is damaged, and so is in the output, a line each."""
+
+
+def strip(
+    source: str | Path,
+    target: str | Path,
+    *,
+    domains: Sequence[str] | None = None,
+    num_codebooks: int | None = None,
+    below: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EditResult:
+    """Leave domains, upper codebooks or what is above a frequency out of a stream.
+
+    What stays decodes to the same samples as before, with the same gains of envelope and treble, which are of the mix.
+
+    Args:
+        source: the `.sdc` file, or `-` for standard input
+        target: where the new one goes, or `-` for standard output
+        domains: those that stay; the others are removed, which is not the same as silent
+        num_codebooks: how many of each stream stay; streams that have fewer keep what they have
+        below: leave out what lies above this frequency in Hz: half the rate of a stage of the model
+        overwrite: replace an existing target
+        progress: called after every segment
+
+    Raises:
+        StreamError: not a stream, a newer one, or one damaged beyond use
+        InputError: it is missing, lacks a domain, cannot be cut off at `below`, or has no layer group that ends with
+            this number of codebooks
+        ValueError: nothing was asked for
+        OutputError: see `audio`
+    """
+    if domains is None and num_codebooks is None and below is None:
+        raise ValueError("nothing to leave out; give domains, a number of codebooks or a frequency")
+    stream = _Input(str(source))
+    with stream.opened() as reader:
+        notes: list[str] = []
+        whole = reader.header
+        header, scale = (whole, 1) if below is None else _below(stream.name, whole, below, notes)
+        kept = _kept(stream.name, header, domains, notes)
+        if num_codebooks is not None:
+            header = _with_codebooks(stream.name, header, kept, num_codebooks)
+        num_groups = [{entry.name: len(entry.groups) for entry in part.domains} for part in header.of_parts]
+
+        def smaller(segment: Segment) -> Segment:
+            groups = num_groups[whole.part_at(segment.start_frame)]
+            treble = header.of_parts[whole.part_at(segment.start_frame)].treble
+            return replace(
+                segment,
+                num_frames=segment.num_frames * scale,
+                silent=frozenset(key for key in segment.silent if key[1] in groups),
+                chunks={
+                    key: chunks[: groups[key[1]]]
+                    for key, chunks in segment.chunks.items()
+                    if key[1] in groups and key[1] in kept
+                },
+                units=segment.units if treble else {**segment.units, TREBLE: ()},
+            )
+
+        with atomic_output(target, overwrite=overwrite) as file:
+            writer = Writer(file, header, copies=True)
+            copied = _copied(reader, 0, None)
+            for segment in copied:
+                writer.copy(smaller(segment))
+                if progress:
+                    progress((segment.start_frame + segment.num_frames) / whole.frame_rate, None)
+            num_samples = _length(reader, writer.num_frames // scale)
+            writer.close(num_samples)
+    return _result([stream], target, writer, header, num_samples, notes)
+
+
+def cut(
+    source: str | Path,
+    target: str | Path,
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EditResult:
+    """Cut an excerpt out of a stream, exact to the sample.
+
+    It has all segments that the excerpt's audio depends on, and says which samples of them are to be played: those that
+    decoding the excerpt out of the whole gives.
+
+    Args:
+        source: the `.sdc` file, or `-` for standard input, which is copied to a temporary file first
+        target: where the new one goes, or `-` for standard output
+        start: in seconds
+        duration: in seconds; to the end by default
+        overwrite: replace an existing target
+        progress: called after every segment
+
+    Raises:
+        StreamError: not a stream, a newer one, or one damaged beyond use
+        InputError: it is missing, or ends before `start`
+        ValueError: a time before the beginning or of no length
+        OutputError: see `audio`
+    """
+    if not (start >= 0 and (duration is None or duration > 0)):
+        raise ValueError(f"start must be 0 or more and duration more than 0, got {start:g} and {duration}")
+    with contextlib.closing(_Input(str(source), twice=True)) as stream:
+        pieces = list(_excerpt(stream, _pieces(stream), start, duration))
+        if not pieces:
+            raise InputError(f"{stream.name}: ends before {start:g} s; give an earlier --start")
+        header = _joined(stream.header, pieces)
+        return _write([stream], target, header, pieces, [], overwrite=overwrite, progress=progress)
+
+
+def join(
+    sources: Sequence[str | Path],
+    target: str | Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> EditResult:
+    """Put streams of one model one behind the other; each decodes as it did alone, sample for sample.
+
+    Gain, layer groups, envelope and treble may differ. Where one goes on exactly where the one before ends, as two
+    excerpts of one file do, they become one again, without a seam.
+
+    Args:
+        sources: `.sdc` files in their order, the same ones more than once if need be; one of them may be `-` for
+            standard input, which is copied to a temporary file first
+        target: where the new one goes, or `-` for standard output
+        overwrite: replace an existing target
+        progress: called after every segment
+
+    Raises:
+        StreamError: not a stream, a newer one, or one damaged beyond use
+        InputError: one is missing or empty, or was made with another model, at another rate or of other channels than
+            the first one, or with other tables
+        ValueError: no sources
+        OutputError: see `audio`
+    """
+    if not sources:
+        raise ValueError("sources must name at least one file")
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(contextlib.closing(_Input(str(source), twice=True))) for source in sources]
+        for stream in streams[1:]:
+            _check_same(streams[0], stream)
+        pieces: list[_Piece] = []
+        for stream in streams:
+            found = _pieces(stream)
+            if not found:
+                raise InputError(f"{stream.name}: holds no audio; leave it out")
+            for piece in found:
+                merged = _merged(pieces[-1], piece) if pieces else None
+                pieces[-1:] = [*pieces[-1:], piece] if merged is None else [merged]
+        if len(pieces) > MAX_PARTS:
+            raise InputError(f"{streams[-1].name}: makes more than {MAX_PARTS} parts; join fewer files")
+        notes = []
+        if any(stream.header.tags != streams[0].header.tags for stream in streams):
+            notes.append(f"its tags are those of {streams[0].name}")
+        tables = [stream.header.tables_sha256 for stream in streams if stream.header.tables_sha256 is not None]
+        first = replace(
+            streams[0].header,
+            segment_frames=max(stream.header.segment_frames for stream in streams),
+            tables_sha256=tables[0] if tables else None,
+        )
+        header = _joined(first, pieces)
+        return _write(streams, target, header, pieces, notes, overwrite=overwrite, progress=progress)
+
+
+class _Input:
+    """A stream that may be read more than once, and what is found to be damaged in it.
+
+    Args:
+        given: as the user named it
+        twice: whether it is; what cannot seek is copied to a temporary file then
+    """
+
+    def __init__(self, given: str, *, twice: bool = False) -> None:
+        self.given, self.name = given, "stdin" if given == "-" else given
+        self.problems: dict[str, None] = {}
+        self.unknown: set[bytes] = set()
+        self.num_bytes = 0
+        self._copy: BinaryIO | None = None
+        if twice and not Path(given).is_file():
+            with opened_stream(given) as file:
+                self._copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (`close` closes it)
+                shutil.copyfileobj(file, self._copy, 1 << 20)
+        if twice:
+            with self.opened() as reader:
+                self.header = reader.header
+
+    def close(self) -> None:
+        """Remove the temporary copy, if there is one."""
+        if self._copy is not None:
+            self._copy.close()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Reader]:
+        """A reader at the start of the stream."""
+        with contextlib.ExitStack() as stack:
+            file = self._copy or stack.enter_context(opened_stream(self.given))
+            if self._copy:
+                file.seek(0)
+            reader = Reader(file, self.name)
+            yield reader
+            self.problems.update(dict.fromkeys(problem.message for problem in reader.problems))
+            self.unknown |= reader.unknown
+            self.num_bytes = max(self.num_bytes, reader.bytes_read)
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Frames of an input, from one segment's first to another's last."""
+
+    stream: _Input
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What becomes a part of the output; see `Part`."""
+
+    header: Header
+    """Of the part that it is of."""
+    origin: int
+    first_sample: int
+    num_samples: int
+    ranges: tuple[_Range, ...]
+
+    @property
+    def stop(self) -> int:
+        """Which frame of its file is the one behind its last."""
+        return self.origin + sum(each.stop - each.start for each in self.ranges)
+
+    @property
+    def part(self) -> Part:
+        return Part(
+            num_frames=self.stop - self.origin,
+            origin=self.origin,
+            first_sample=self.first_sample,
+            num_samples=self.num_samples,
+            gain_db=self.header.gain_db,
+            domains=self.header.domains,
+            envelope=self.header.envelope,
+            treble=self.header.treble,
+        )
+
+    def between(self, start: int, stop: int) -> Iterator[Segment]:
+        """The segments that have frames from `start` to `stop` of its file, with first frames that count from there."""
+        place = self.origin
+        for each in self.ranges:
+            first, last = max(start, place), min(stop, place + each.stop - each.start)
+            if first < last:
+                with each.stream.opened() as reader:
+                    shift = place - each.start
+                    for segment in _copied(reader, first - shift, last - shift):
+                        yield replace(segment, start_frame=segment.start_frame + shift)
+            place += each.stop - each.start
+
+
+def _pieces(stream: _Input) -> list[_Piece]:
+    """The parts of a stream, or all of it; none if it is empty."""
+    header = stream.header
+    if header.parts:
+        return [
+            _Piece(own, part.origin, part.first_sample, part.num_samples, (_Range(stream, start, stop),))
+            for part, own, (start, stop) in zip(
+                header.parts, header.of_parts, itertools.pairwise(header.part_starts), strict=True
+            )
+        ]
+    with stream.opened() as reader:
+        if reader.end is None:  # it is looked for
+            num_frames = 0
+            for segment in _copied(reader, 0, None):
+                num_frames = segment.start_frame + segment.num_frames
+        else:
+            num_frames = reader.end.total_frames
+        num_samples = _length(reader, num_frames)
+    if not num_frames or not num_samples:
+        return []
+    return [_Piece(header, 0, 0, num_samples, (_Range(stream, 0, num_frames),))]
+
+
+def _length(reader: Reader, num_frames: int) -> int:
+    """Samples of a stream of one file with so many frames, per channel."""
+    header = reader.header
+    if header.parts and header.original_samples is not None:
+        return header.original_samples
+    if reader.end is not None:
+        return reader.end.original_samples
+    most = num_frames * header.hop_length * header.original_rate // header.sample_rate
+    return most if header.original_samples is None else min(most, header.original_samples)
+
+
+def _copied(reader: Reader, start: int, stop: int | None) -> Iterator[Segment]:
+    """The segments from one frame to another, or to the end, without a hole: where they are lost stand damaged ones."""
+    header, position = reader.header, start
+    known = len(reader.problems)
+    before: Segment | None = None
+    for segment in itertools.chain(reader.segments(start, stop, decode=False), (None,)):
+        if before is not None:
+            # Bytes that hold no segment were damaged behind it: gains, if it should have some.
+            damaged = any(problem.kind == "damage" for problem in reader.problems[known:])
+            yield _without_gains(before, header) if damaged else before
+        known, before = len(reader.problems), segment
+        if segment is not None:
+            yield from _lost(header, position, segment.start_frame)
+            position = segment.start_frame + segment.num_frames
+    if stop is None:
+        stop = position + _missing(reader, position)
+    yield from _lost(header, position, stop)
+
+
+def _missing(reader: Reader, position: int) -> int:
+    """How many frames are lost behind the last segment of a stream."""
+    if reader.end is not None:
+        return max(0, reader.end.total_frames - position)
+    header = reader.header
+    if header.parts:
+        return header.part_starts[-1] - position
+    announced = header.original_samples or 0
+    frames = -(-announced * header.sample_rate // (header.original_rate * header.hop_length)) - position
+    # Whatever it was: that something is lost shall be seen.
+    return frames if 0 < frames <= MAX_LOST_FRAMES else 1
+
+
+def _lost(header: Header, start: int, stop: int) -> Iterator[Segment]:
+    """Segments in the place of those that are lost."""
+    while start < stop:
+        num_frames = min(header.frames_left(start), stop - start)
+        lost = {key: (StoredChunk(LOST),) for key in header.of_parts[header.part_at(start)].streams}
+        yield Segment(-1, start, num_frames, codes={}, silent=frozenset(), removed=frozenset(), chunks=lost)
+        start += num_frames
+
+
+def _without_gains(segment: Segment, header: Header) -> Segment:
+    """A segment of which gains are marked as damaged where it has none."""
+    own = header.of_parts[header.part_at(segment.start_frame)]
+    units: dict[bytes, tuple[GainsUnit, ...]] = {}
+    for kind, layout in ((ENVELOPE, own.envelope), (TREBLE, own.treble)):
+        found = {unit.channel: unit for unit in segment.units.get(kind, ())}
+        if layout is not None:
+            lost = {channel: GainsUnit(0, channel, LOST, b"") for channel in range(own.coded_channels)}
+            units[kind] = tuple((lost | found).values())
+    return replace(segment, units=units)
+
+
+def _below(name: str, header: Header, below: float, notes: list[str]) -> tuple[Header, int]:
+    """The header of a stream without what lies above a frequency, and how many of its frames are one of the stream."""
+    splits = [stage.sample_rate / 2 for stage in header.stages]
+    if below not in splits:
+        known = " or ".join(f"{split:g}" for split in splits)
+        raise InputError(f"{name}: can be cut off at {known} Hz only, not at {below:g}; give --below {splits[0]:g}")
+    stage = splits.index(below)
+    upper = list(dict.fromkeys(each.name for part in header.of_parts for each in part.domains if each.stage > stage))
+    treble = any(part.treble for part in header.of_parts)
+    last = header.stages[stage]
+    scale, rest = divmod(last.sample_rate * header.hop_length, last.hop_length * header.sample_rate)
+
+    def scaled(layout: GainLayout | None) -> GainLayout | None:
+        return None if layout is None else replace(layout, frames=layout.frames * scale)
+
+    try:
+        if rest:
+            raise ValueError("a frame is not a whole number of frames of what is below")
+        lower = replace(header, parts=()).up_to(stage)
+        lower = replace(
+            lower,
+            segment_frames=lower.segment_frames * scale,
+            envelope=scaled(lower.envelope),
+            treble=None,
+            parts=tuple(
+                replace(
+                    part,
+                    num_frames=part.num_frames * scale,
+                    origin=part.origin * scale,
+                    envelope=scaled(part.envelope),
+                    treble=None,
+                    domains=tuple(entry for entry in part.domains if entry.stage <= stage),
+                )
+                for part in header.parts
+            ),
+        )
+    except ValueError as error:
+        raise InputError(f"{name}: cannot be cut off at {below:g} Hz: {error}; choose another with --below") from None
+    gone = [*(["the treble"] if treble else []), *upper]
+    notes.append(f"left out above {below:g} Hz: {', '.join(gone)}" if gone else f"has nothing above {below:g} Hz")
+    return lower, scale
+
+
+def _kept(name: str, header: Header, domains: Sequence[str] | None, notes: list[str]) -> set[str]:
+    """Names of the streams that stay."""
+    stems = header.stems
+    for domain in domains or ():
+        if domain not in stems:
+            raise InputError(f"{name}: has no {domain}; choose from {', '.join(stems)}")
+    removed = [stem for stem in stems if domains is not None and stem not in domains]
+    if removed:
+        notes.append(f"removed: {', '.join(removed)}")
+        if any(part.envelope or part.treble for part in header.of_parts):
+            notes.append(
+                "gains of bands are those of the mix of all domains and stay, so that the others sound as before"
+            )
+    return {entry.name for part in header.of_parts for entry in part.domains if entry.stem not in removed}
+
+
+def _with_codebooks(name: str, header: Header, kept: set[str], num_codebooks: int) -> Header:
+    """A header of streams with so many codebooks; those that are not kept stay as they are."""
+    entries = [entry for part in header.of_parts for entry in part.domains if entry.name in kept]
+    ends = [{entry.num_codebooks, *itertools.accumulate(entry.groups)} for entry in entries]
+    most = max(entry.num_codebooks for entry in entries)
+    possible = [count for count in range(1, most + 1) if all(count in end or count > max(end) for end in ends)]
+    if num_codebooks not in possible:
+        known = ", ".join(map(str, possible))
+        raise InputError(
+            f"{name}: its layer groups do not end with {num_codebooks} codebooks; choose --codebooks from {known}"
+        )
+
+    def fewer(entry: DomainEntry) -> DomainEntry:
+        lost = entry.num_codebooks - num_codebooks
+        if entry.name not in kept or lost <= 0:
+            return entry
+        count = [*itertools.accumulate(entry.groups)].index(num_codebooks) + 1
+        return replace(
+            entry,
+            num_codebooks=num_codebooks,
+            num_shared=max(0, entry.num_shared - lost),
+            groups=entry.groups[:count],
+        )
+
+    return replace(
+        header,
+        domains=tuple(map(fewer, header.domains)),
+        parts=tuple(replace(part, domains=tuple(map(fewer, part.domains))) for part in header.parts),
+    )
+
+
+def _excerpt(stream: _Input, pieces: Sequence[_Piece], start: float, duration: float | None) -> Iterator[_Piece]:
+    """What is wanted of each part, with the segments around it that its audio depends on."""
+    header = stream.header
+    begin = round(start * header.original_rate)
+    end = None if duration is None else begin + max(1, round(duration * header.original_rate))
+    frame = header.hop_length * header.original_rate  # lasts so many units, of which a sample has header.sample_rate
+    around = _context(header)
+    before = 0  # samples of the parts before
+    for piece in pieces:
+        first = piece.first_sample + max(begin - before, 0)
+        last = piece.first_sample + (piece.num_samples if end is None else min(end - before, piece.num_samples))
+        before += piece.num_samples
+        if first >= last:
+            continue
+        wanted = first * header.sample_rate // frame - around, -(-last * header.sample_rate // frame) + around
+        origin, stop = max(piece.origin, wanted[0]), min(piece.stop, wanted[1])
+        origin, stop = _ends(piece.between(origin, stop))
+        (given,) = piece.ranges
+        shift = given.start - piece.origin
+        yield replace(
+            piece,
+            origin=origin,
+            first_sample=first,
+            num_samples=last - first,
+            ranges=(replace(given, start=origin + shift, stop=stop + shift),),
+        )
+
+
+def _ends(segments: Iterator[Segment]) -> tuple[int, int]:
+    """The first frame of the first of segments, and that behind the last one."""
+    first = next(segments)
+    stop = first.start_frame + first.num_frames
+    for segment in segments:
+        stop = segment.start_frame + segment.num_frames
+    return first.start_frame, stop
+
+
+def _context(header: Header) -> int:
+    """Frames around an excerpt whose codes have a part in its audio, however it is decoded."""
+    seconds = -(-LEAD_SECONDS * header.sample_rate // header.hop_length)
+    return header.context_frames + SHAPER_FRAMES + TEXTURE_FRAMES + seconds
+
+
+def _check_same(first: _Input, other: _Input) -> None:
+    """Raise an InputError unless two streams can be joined."""
+    ours, theirs = first.header, other.header
+
+    def models(header: Header) -> list[bytes]:
+        return [stage.weights_sha256 for stage in header.stages]
+
+    def shape(header: Header) -> list[tuple[int, int, int]]:
+        return [(stage.sample_rate, stage.hop_length, stage.context_frames) for stage in header.stages]
+
+    if models(ours) != models(theirs) or shape(ours) != shape(theirs):
+        raise InputError(
+            f"{other.name}: was made with {theirs.model} (weights {theirs.weights_sha256.hex()[:8]}), but {first.name} "
+            f"with {ours.model} (weights {ours.weights_sha256.hex()[:8]}); only files of one model can be joined"
+        )
+    if ours.original_rate != theirs.original_rate:
+        raise InputError(
+            f"{other.name}: is of {theirs.original_rate} Hz, but {first.name} of {ours.original_rate} Hz; "
+            "compress it again from audio at that rate"
+        )
+    masks = [parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels) for header in (ours, theirs)]
+    if ours.coded_channels != theirs.coded_channels or masks[0] != masks[1]:
+        raise InputError(
+            f"{other.name}: its channels ({theirs.coded_channels}) are not those of {first.name} "
+            f"({ours.coded_channels}); compress both with the same --channels"
+        )
+    if ours.tables_sha256 and theirs.tables_sha256 and ours.tables_sha256 != theirs.tables_sha256:
+        raise InputError(
+            f"{other.name}: its codes need the tables {theirs.tables_sha256.hex()[:8]}..., those of {first.name} "
+            f"{ours.tables_sha256.hex()[:8]}...; decode and compress it again"
+        )
+
+
+def _merged(before: _Piece, after: _Piece) -> _Piece | None:
+    """Two excerpts of one file as one; None unless the second goes on exactly where the first ends.
+
+    What both have around the seam must be as much as decoding looks at, and the same: then each sample is decoded from
+    what it was decoded from.
+    """
+    header, seam = before.header, after.first_sample
+    same = ("gain_db", "domains", "envelope", "treble", "tables_sha256")
+    if seam != before.first_sample + before.num_samples or any(
+        getattr(header, name) != getattr(after.header, name) for name in same
+    ):
+        return None
+    frame, around = header.hop_length * header.original_rate, _context(header)
+    first, last = seam * header.sample_rate // frame - around, -(-seam * header.sample_rate // frame) + around
+    if not before.origin <= after.origin <= max(first, before.origin):
+        return None
+    if not min(last, after.stop) <= before.stop <= after.stop:
+        return None
+    pairs = itertools.zip_longest(
+        *(map(_stored, piece.between(after.origin, before.stop)) for piece in (before, after))
+    )
+    if any(one != other for one, other in pairs):
+        return None
+    ranges, skip = list(before.ranges), before.stop - after.origin
+    for each in after.ranges:
+        left = max(0, skip - (each.stop - each.start))
+        if each.start + skip < each.stop:
+            ranges.append(replace(each, start=each.start + skip))
+        skip = left
+    return replace(before, num_samples=before.num_samples + after.num_samples, ranges=tuple(ranges))
+
+
+def _stored(segment: Segment) -> object:
+    """All that a segment holds, for comparison."""
+    units = {
+        kind: [(unit.channel, unit.coding, unit.data) for unit in units]
+        for kind, units in segment.units.items()
+        if units
+    }
+    return segment.start_frame, segment.num_frames, segment.silent, segment.chunks, units
+
+
+def _joined(first: Header, pieces: Sequence[_Piece]) -> Header:
+    """The header of a stream of these pieces; `first` says what they have in common."""
+    piece = pieces[0]
+    is_whole = len(pieces) == 1 and piece.origin == 0 and piece.first_sample == 0
+    return replace(
+        first,
+        original_samples=sum(each.num_samples for each in pieces),
+        gain_db=piece.header.gain_db,
+        domains=piece.header.domains,
+        envelope=piece.header.envelope,
+        treble=piece.header.treble,
+        parts=() if is_whole else tuple(each.part for each in pieces),
+    )
+
+
+def _write(
+    streams: Sequence[_Input],
+    target: str | Path,
+    header: Header,
+    pieces: Sequence[_Piece],
+    notes: list[str],
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> EditResult:
+    """Write pieces one behind the other."""
+    try:
+        encode_header(header)
+    except ValueError as error:
+        raise InputError(f"{streams[0].name}: {error}, or join fewer files") from None
+    total = sum(piece.stop - piece.origin for piece in pieces)
+    with atomic_output(target, overwrite=overwrite) as file:
+        writer = Writer(file, header, copies=True)
+        for piece in pieces:
+            for segment in piece.between(piece.origin, piece.stop):
+                writer.copy(segment)
+                if progress:
+                    progress(writer.num_frames / header.frame_rate, total / header.frame_rate)
+        writer.close(sum(piece.num_samples for piece in pieces))
+    return _result(streams, target, writer, header, sum(piece.num_samples for piece in pieces), notes)
+
+
+def _result(
+    streams: Sequence[_Input],
+    target: str | Path,
+    writer: Writer,
+    header: Header,
+    num_samples: int,
+    notes: Sequence[str],
+) -> EditResult:
+    unknown = []
+    for stream in streams:
+        for kind in sorted(kind for kind in stream.unknown if kind[:1].islower()):
+            what = RESERVED.get(kind, "something")
+            unknown.append(f"left out {what} of a later version of the format (type {kind.decode()})")
+    return EditResult(
+        inputs=tuple(stream.given for stream in streams),
+        output=str(target),
+        seconds=num_samples / header.original_rate,
+        bytes=writer.bytes_written,
+        input_bytes=sum(stream.num_bytes for stream in streams),
+        parts=max(1, len(header.parts)),
+        notes=tuple(dict.fromkeys([*notes, *unknown])),
+        problems=tuple(dict.fromkeys(f"{stream.name}: {problem}" for stream in streams for problem in stream.problems)),
+    )
