@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .engine.codes import Codes
     from .engine.compress import CompressResult, compress
     from .engine.decode import DecodeResult, decode
+    from .engine.edit import EditResult, cut, join, strip
     from .engine.extend import ExtendResult, extend
     from .engine.inspect import FileReport, inspect
     from .engine.separate import SeparateResult, separate
@@ -30,6 +31,10 @@ _HOME = {
     "compress": "engine.compress",
     "DecodeResult": "engine.decode",
     "decode": "engine.decode",
+    "EditResult": "engine.edit",
+    "cut": "engine.edit",
+    "join": "engine.edit",
+    "strip": "engine.edit",
     "ExtendResult": "engine.extend",
     "extend": "engine.extend",
     "FileReport": "engine.inspect",
@@ -46,6 +51,7 @@ __all__ = [
     "Codes",
     "CompressResult",
     "DecodeResult",
+    "EditResult",
     "ExtendResult",
     "FileReport",
     "SdcError",
@@ -53,12 +59,15 @@ __all__ = [
     "Separator",
     "__version__",
     "compress",
+    "cut",
     "decode",
     "extend",
     "inspect",
+    "join",
     "load_codec",
     "load_system",
     "separate",
+    "strip",
 ]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Segment, StreamKey, Writer
+from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Part, Reader, Segment, StreamKey, Writer
 from sdcodec_cli.bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from sdcodec_cli.bitstream.segment import ENVELOPE, TREBLE
 from sdcodec_cli.prediction import CodeTables
@@ -243,8 +244,59 @@ def range_coded_example() -> Example:
     return write_example(header, segments, [20, 19, 18, 5], samples=50_000, tables=tables)
 
 
+def parts_example() -> Example:
+    """The golden file v1_parts: an excerpt, a file of one domain with fewer codebooks and no envelope, the first again.
+
+    Gains, layer groups and envelopes differ, a stream is silent, and one was removed.
+    """
+    header = ENVELOPES.header()
+    frame = 882  # samples of 44,100 Hz
+    first = part_of(header, num_frames=10, origin=7, first_sample=8 * frame + 5, num_samples=5000)
+    few = (DomainEntry(name="speech", num_codebooks=2, codebook_size=1024, groups=(2,)),)
+    second = Part(num_frames=5, num_samples=5 * frame, gain_db=2.25, domains=few)
+    header = replace(header, parts=(first, second, first), original_samples=10_000 + 5 * frame)
+    lengths = [7, 3, 5, 7, 3]
+    codes: list[Any] = [random_codes(header, length, seed=number) for number, length in enumerate(lengths)]
+    codes[1][0, "sfx"] = None
+    codes[2] = {(0, "speech"): codes[2][0, "speech"][:2]}
+    del codes[3][0, "sfx"]
+    gains = [{0: random_gains(ENVELOPES, length, seed=length)} if length != 5 else {} for length in lengths]
+    return write_example(header, codes, lengths, samples=10_000 + 5 * frame, gains=gains)
+
+
+def part_of(header: Header, **fields: Any) -> Part:
+    """A part that has what a header says."""
+    common = {name: getattr(header, name) for name in ("gain_db", "domains", "envelope", "treble")}
+    return Part(**{**common, **fields})
+
+
+def damaged_gains_example() -> bytes:
+    """Two segments with envelopes: of the first, a layer group and the envelope are damaged, of the second nothing."""
+    header = ENVELOPES.header()
+    lengths = [7, 3]
+    segments = [random_codes(header, length, seed=length) for length in lengths]
+    gains = [{0: random_gains(ENVELOPES, length, seed=length)} for length in lengths]
+    example = write_example(header, segments, lengths, samples=8000, gains=gains)
+    data = bytearray(example.data)
+    unit = data.index(b"senv")
+    data[unit - 1] ^= 1  # the last chunk, which is group 1 of sfx
+    data[unit + 12] ^= 1
+    return bytes(data)
+
+
+def copied(data: bytes) -> bytes:
+    """A stream whose segments were copied, and nothing else."""
+    reader, out = Reader(io.BytesIO(data)), io.BytesIO()
+    writer = Writer(out, reader.header, copies=True)
+    for segment in reader.segments(decode=False):
+        writer.copy(segment)
+    assert reader.end is not None
+    writer.close(reader.end.original_samples)
+    return out.getvalue()
+
+
 def write_golden(folder: Path) -> None:
-    """Make v1_range_coded anew, which is right only as long as no version of this package was released with it.
+    """Make v1_range_coded, v1_parts and v1_lost anew: right only as long as no version was released with them.
 
     PYTHONPATH=.:tests python -c "import bitstream_examples as b; b.write_golden(b.Path('tests/data'))"
     """
@@ -253,6 +305,10 @@ def write_golden(folder: Path) -> None:
     save_file(frequencies() | random_tensors("speech"), folder / "v1_range_coded.safetensors")
     content = as_json(*read_all(io.BytesIO(example.data), range_coded_tables()))
     (folder / "v1_range_coded.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for name, data in (("v1_parts", parts_example().data), ("v1_lost", copied(damaged_gains_example()))):
+        (folder / f"{name}.sdc").write_bytes(data)
+        content = as_json(*read_all(io.BytesIO(data)))
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def long_example(num_segments: int = 6) -> Example:
@@ -347,13 +403,15 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
         del header["tables_sha256"]
     else:
         header["tables_sha256"] = reader.header.tables_sha256.hex()
-    header["domains"] = [{**entry, "groups": list(entry["groups"])} for entry in header["domains"]]
-    if not header["parts"]:  # likewise
-        del header["parts"]
+    entries = [header["domains"], *(part["domains"] for part in header["parts"])]
     if not header["lower"]:  # one stage, likewise
         del header["lower"]
-        for entry in header["domains"]:
+        for entry in itertools.chain(*entries):
             del entry["stem"], entry["stage"]
+    header["domains"] = json.loads(json.dumps(header["domains"]))
+    header["parts"] = json.loads(json.dumps(header["parts"]))
+    if not header["parts"]:  # likewise
+        del header["parts"]
     return {
         "header": header,
         "segments": [

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Reader, Writer, header
+from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Part, Reader, Writer, header
 from sdcodec_cli.prediction import CodeTables
 
 from bitstream_examples import as_json, pipe, read_all, stream_name
@@ -24,8 +24,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 DATA = ROOT / "tests" / "data"
 TABLES = {name: ROOT / "sdcodec_cli" / "bitstream" / f"{name}_gains.csv" for name in ("band", "treble")}
-WRITTEN = ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble", "v1_range_coded"]
-GOLDEN = [*WRITTEN, "v1_future_minor", "v1_damaged"]
+WRITTEN = ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble", "v1_range_coded", "v1_parts"]
+GOLDEN = [*WRITTEN, "v1_future_minor", "v1_damaged", "v1_lost"]
 
 
 def fenced(language: str, number: int = 0) -> str:
@@ -77,7 +77,8 @@ class Slow:
 
     def decode(self) -> dict[str, Any]:
         fields = self.header()
-        segments = []
+        segments: list[dict[str, Any]] = []
+        self.problems: list[list[Any]] = []
         self.lengths: list[tuple[int, int]] = []
         while True:
             start = self.at
@@ -100,9 +101,9 @@ class Slow:
                 total, samples = self.uint(8), self.uint(8)
                 assert (self.uint(8), self.uint(8)) == (index, start)
             elif kind == b"senv":
-                self.gains(segments[-1], body + size, "gains", self.envelope, 4, -3, 8)
+                self.gains(segments[-1], body + size, "gains", "envelope", 4, -3, 8)
             elif kind == b"strb":
-                self.gains(segments[-1], body + size, "treble", self.treble, 5, -12, 18)
+                self.gains(segments[-1], body + size, "treble", "treble", 5, -12, 18)
             else:
                 assert kind[:1].islower()
                 self.raw(size)
@@ -111,7 +112,7 @@ class Slow:
             if kind == b"SDCE":
                 assert self.at == len(self.data)
                 end = {"total_frames": total, "original_samples": samples}
-                return {"header": fields, "segments": segments, "end": end, "problems": []}
+                return {"header": fields, "segments": segments, "end": end, "problems": sorted(self.problems)}
 
     def header(self) -> dict[str, Any]:
         assert self.raw(8).hex() == "89534443" + "0d0a1a0a"
@@ -127,14 +128,12 @@ class Slow:
                 fields[name] = self.raw(size).decode()
             elif name == "weights_sha256":
                 fields[name] = self.raw(size).hex()
-            elif name == "gain_db":
-                fields[name] = ((self.uint(2) + 0x8000) % 0x10000 - 0x8000) / 256
-            elif name == "domains":
-                fields[name] = [self.domain() for _ in range(self.uint(1))]
-            elif name in ("envelope", "treble"):
-                frames, step, num_bands = self.uint(1), self.uint(1), self.uint(1)
-                edges = [self.varint() for _ in range(num_bands + 1)]
-                fields[name] = {"frames": frames, "step_db": step / 16, "edges": edges}
+            elif name in ("gain_db", "domains", "envelope", "treble"):
+                fields[name] = self.of_part(name, size)
+            elif name == "parts":
+                fields[name] = []
+                while self.at < start + size:
+                    fields[name].append(self.part(names))
             elif name == "tags":
                 key, _, value = self.raw(size).decode().partition("=")
                 fields[name][key] = value
@@ -145,10 +144,36 @@ class Slow:
                 self.raw(size)
             assert self.at == start + size
         self.crc(0)
-        self.domains = fields["domains"]
-        self.channels = fields["coded_channels"]
-        self.envelope, self.treble = fields.get("envelope"), fields.get("treble")
+        self.channels, self.fields = fields["coded_channels"], fields
+        own = ("gain_db", "domains", "envelope", "treble")
+        self.parts: list[tuple[int, dict[str, Any]]] = []
+        for part in fields.get("parts", [{"num_frames": 2**40}]):
+            part.update({name: fields.get(name) for name in own if name not in part})
+            self.parts += [(part["num_frames"] + sum(frames for frames, _ in self.parts[-1:]), part)]
         return fields
+
+    def of_part(self, name: str, size: int) -> Any:
+        """A field that parts may have of their own."""
+        if name == "gain_db":
+            return ((self.uint(2) + 0x8000) % 0x10000 - 0x8000) / 256
+        if name == "domains":
+            return [self.domain() for _ in range(self.uint(1))]
+        if size == 0:
+            return None
+        frames, step, num_bands = self.uint(1), self.uint(1), self.uint(1)
+        edges = [self.varint() for _ in range(num_bands + 1)]
+        return {"frames": frames, "step_db": step / 16, "edges": edges}
+
+    def part(self, names: dict[str, str]) -> dict[str, Any]:
+        part: dict[str, Any] = {name: self.varint() for name in ("num_frames", "origin", "first_sample", "num_samples")}
+        stop = self.varint() + self.at
+        while self.at < stop:
+            tag, size = self.varint(), self.varint()
+            part[names[str(tag)]] = self.of_part(names[str(tag)], size)
+        return part
+
+    def part_at(self, frame: int) -> dict[str, Any]:
+        return next(part for stop, part in self.parts if frame < stop)
 
     def domain(self) -> dict[str, Any]:
         return {
@@ -162,24 +187,25 @@ class Slow:
     def segment(self, start: int) -> dict[str, Any]:
         stop = self.varint() + self.at
         sequence, start_frame, num_frames = self.varint(), self.varint(), self.varint()
-        num_streams = self.channels * len(self.domains)
+        domains = self.part_at(start_frame)["domains"]
+        num_streams = self.channels * len(domains)
         mask = self.uint(-(-num_streams // 8))
         chunks = []
         for _ in range(self.varint()):
             stream, place, size, crc = self.varint(), self.uint(1), self.varint(), self.uint(4)
+            if place % 16 == 15:  # lost, and so all above it
+                self.problems.append(["chunk", start_frame])
+                continue
             assert place % 16 == 0
             chunks.append((stream, place // 16, size, crc))
         assert self.at == stop
         self.crc(start)
-        names = [
-            f"{stream // len(self.domains)} {self.domains[stream % len(self.domains)]['name']}"
-            for stream in range(num_streams)
-        ]
+        names = [f"{stream // len(domains)} {domains[stream % len(domains)]['name']}" for stream in range(num_streams)]
         codes: dict[str, list[list[int]]] = {}
         for stream, group, size, crc in chunks:
             data = self.raw(size)
             assert zlib.crc32(data) == crc
-            domain = self.domains[stream % len(self.domains)]
+            domain = domains[stream % len(domains)]
             bits = len(f"{domain['codebook_size'] - 1:b}")
             number = int.from_bytes(data, "little")
             for _ in range(domain["groups"][group]):
@@ -195,15 +221,17 @@ class Slow:
             "codes": codes,
             "silent": sorted(silent),
             "removed": sorted(set(names) - set(silent) - set(codes)),
-            **({"gains": {}} if self.envelope else {}),
-            **({"treble": {}} if self.treble else {}),
+            **({"gains": {}} if "envelope" in self.fields else {}),
+            **({"treble": {}} if "treble" in self.fields else {}),
         }
 
-    def gains(
-        self, segment: dict[str, Any], stop: int, key: str, layout: dict[str, Any], bits: int, lowest: int, most: int
-    ) -> None:
+    def gains(self, segment: dict[str, Any], stop: int, key: str, name: str, bits: int, lowest: int, most: int) -> None:
         assert self.varint() == segment["sequence"]
         channel, coding = self.varint(), self.uint(1)
+        if coding == 15:
+            self.problems.append([name, segment["start_frame"]])
+            return
+        layout = self.part_at(segment["start_frame"])[name]
         num_bands, num_columns = len(layout["edges"]) - 1, -(-segment["num_frames"] // layout["frames"])
         data = self.raw(stop - self.at)
         if coding == 0:
@@ -298,9 +326,13 @@ def tables_of(name: str) -> CodeTables | None:
     return CodeTables(load_file(path)) if path.is_file() else None
 
 
-@pytest.mark.parametrize("name", ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_envelope", "v1_treble"])
+@pytest.mark.parametrize(
+    "name",
+    ["v1_three_domains", "v1_two_channels", "v1_future_minor", "v1_envelope", "v1_treble", "v1_parts", "v1_lost"],
+)
 def test_golden_files_decode_the_same_with_a_decoder_written_from_the_document(name: str) -> None:
     expected = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))
+    expected["problems"].sort()  # found in another order
     assert Slow((DATA / f"{name}.sdc").read_bytes()).decode() == expected
 
 
@@ -330,6 +362,8 @@ def rewrite(content: dict[str, Any], tables: CodeTables | None = None) -> bytes:
         fields["tables_sha256"] = bytes.fromhex(fields["tables_sha256"])
     for name in {"envelope", "treble"} & fields.keys():
         fields[name] = GainLayout(**{**fields[name], "edges": tuple(fields[name]["edges"])})
+    if "parts" in fields:
+        fields["parts"] = tuple(part_of_json(part) for part in fields["parts"])
     fo = io.BytesIO()
     writer = Writer(fo, Header(**fields), tables=tables)
     keys = {stream_name(key): key for key in writer_streams(fields)}
@@ -343,6 +377,17 @@ def rewrite(content: dict[str, Any], tables: CodeTables | None = None) -> bytes:
         writer.write(codes | silent, num_frames=part["num_frames"], gains=gains, treble=treble)
     writer.close(content["end"]["original_samples"])
     return fo.getvalue()
+
+
+def part_of_json(fields: dict[str, Any]) -> Part:
+    layout = fields["envelope"]
+    return Part(
+        **{
+            **fields,
+            "domains": tuple(DomainEntry(**{**entry, "groups": tuple(entry["groups"])}) for entry in fields["domains"]),
+            "envelope": layout and GainLayout(**{**layout, "edges": tuple(layout["edges"])}),
+        }
+    )
 
 
 def writer_streams(fields: dict[str, Any]) -> list[tuple[int, str]]:
@@ -375,6 +420,7 @@ def test_the_document_has_the_limits_of_the_code() -> None:
         "bands of an envelope, or of treble": header.MAX_BANDS,
         "frames of a gain": header.MAX_GAIN_FRAMES,
         "samples per channel": header.MAX_SAMPLES,
+        "parts": header.MAX_PARTS,
     }
 
 

@@ -321,6 +321,16 @@ class Header:
             raise ValueError("gain, domains, envelope or treble of the header are not those of its first part")
         assert self.of_parts  # each checks itself
 
+    def seconds_at(self, frame: int) -> float:
+        """When a frame of the stream is played; where it is only context of a part, the nearest time of that."""
+        if not self.parts:
+            return frame / self.frame_rate
+        total = 0.0
+        for part, start in zip(self.parts, self.part_starts, strict=False):
+            before = (frame - start + part.origin) / self.frame_rate - part.first_sample / self.original_rate
+            total += min(max(before, 0.0), part.num_samples / self.original_rate)
+        return total
+
     def first_sample_from(self, frame: int) -> int:
         """The first sample of the model, from a frame on, at whose time there is one at every other rate, too."""
         rates = [self.original_rate, *(stage.sample_rate for stage in self.stages)]

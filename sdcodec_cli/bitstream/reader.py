@@ -530,4 +530,4 @@ class Reader:
         return f"frames {start}-{stop - 1}, {self._seconds(start):.2f}-{self._seconds(stop):.2f} s"
 
     def _seconds(self, frame: int) -> float:
-        return frame / self.header.frame_rate
+        return self.header.seconds_at(frame)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .console import Console, duration, num_bytes, put, source_name, table, wrong
 from .options import Json, StreamInputs
 
 if TYPE_CHECKING:
-    from ..engine.inspect import FileReport, GainsReport, LowerModelReport, StreamReport
+    from ..engine.inspect import FileReport, GainsReport, LowerModelReport, PartReport, StreamReport
+
+
+SHOWN_PARTS = 6
+"""Parts whose length is shown."""
 
 
 def info(inputs: StreamInputs, json: Json = False) -> None:
@@ -56,7 +61,8 @@ def _show_one(report: FileReport) -> None:
         ("payload", f"{num_bytes(report.payload_bytes)}, {report.bitrate:.2f} kbit/s"),
         *((("codes", _saved(report)),) if report.saved is not None else ()),
         *((name, _gains(found)) for name, found in gains if found),
-        ("gain", f"{report.gain_db:+.1f} dB before coding"),
+        ("gain", _gain_range(report)),
+        *((("parts", _parts(report.parts)),) if report.parts else ()),
         ("segments", f"{report.num_segments} of up to {report.segment_frames / report.frame_rate:g} s"),
         ("format", f"{report.format_version}, written by {report.encoder}"),
         *report.tags.items(),
@@ -76,7 +82,7 @@ def _show_one(report: FileReport) -> None:
             (
                 *((str(stream.channel + 1),) if several else ()),
                 _name(stream, report),
-                f"{100 * stream.active:.0f} %",
+                "removed" if stream.removed and not stream.active else f"{100 * stream.active:.0f} %",
                 f"{stream.bitrate:.2f}",
                 num_bytes(stream.num_bytes),
                 f"{stream.num_codebooks} x {stream.codebook_size}",
@@ -97,6 +103,23 @@ def _lower(report: LowerModelReport) -> str:
     return (
         f"{report.model} decodes what is below {report.sample_rate / 2000:g} kHz, weights {report.weights_sha256[:8]}"
     )
+
+
+def _gain_range(report: FileReport) -> str:
+    gains = sorted({part.gain_db for part in report.parts} or {report.gain_db})
+    last = f" to {gains[-1]:+.1f}" if len(gains) > 1 else ""
+    return f"{gains[0]:+.1f}{last} dB before coding"
+
+
+def _parts(parts: Sequence[PartReport]) -> str:
+    """How long parts are, and how much context there is beside them."""
+    context = sum(part.before + part.behind for part in parts)
+    around = f"{duration(context)} of context around {'them' if len(parts) > 1 else 'it'}"
+    if len(parts) == 1:
+        return f"an excerpt, {around}"
+    lengths = [duration(part.seconds) for part in parts[:SHOWN_PARTS]]
+    more = ", …" if len(parts) > SHOWN_PARTS else ""
+    return f"{len(parts)}, of {', '.join(lengths)}{more}; {around}"
 
 
 def _saved(report: FileReport) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from ..bitstream import GainLayout, Header, Problem, Reader, StreamKey
+from ..bitstream import DomainEntry, GainLayout, Header, Part, Problem, Reader, StreamKey
 from ..errors import InputError, SdcError
 from ..prediction import CodeTables
 from ..zoo import find
@@ -72,6 +72,19 @@ class LowerModelReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartReport:
+    """Segments of one file in a stream that consists of several, or that is an excerpt."""
+
+    seconds: float
+    """That it plays."""
+    before: float
+    """Seconds in front of what it plays, which are there as context."""
+    behind: float
+    """Likewise, behind."""
+    gain_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileReport:
     """Everything about a stream; `dataclasses.asdict` makes it JSON."""
 
@@ -97,6 +110,7 @@ class FileReport:
     original_samples: int | None
     """Per channel, at the original rate; None if the stream does not say."""
     gain_db: float
+    """Of the first part, if there are several."""
     segment_frames: int
     num_segments: int
     """Segments that were found."""
@@ -125,6 +139,8 @@ class FileReport:
     """What the decoded mix lacks in bands; None if the stream does not have that."""
     treble: GainsReport | None
     """What lies above the model's band; None likewise."""
+    parts: tuple[PartReport, ...]
+    """Of which each decodes by itself; none where the stream is all of one file."""
     problems: tuple[Problem, ...]
     """What is damaged, in the order in which it was found; none if the stream is whole."""
 
@@ -158,7 +174,7 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
     raw: Counter[StreamKey] = Counter()
     reader.tables = _tables_for(header)
     can_decode = header.tables_sha256 is None or reader.tables is not None
-    states = {key: Counter[str]() for key in header.streams}
+    states = {key: Counter[str]() for part in header.of_parts for key in part.streams}
     for segment in reader.segments(decode=can_decode):
         num_segments += 1
         num_frames = segment.start_frame + segment.num_frames
@@ -166,12 +182,13 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         raw.update(segment.raw_bytes)
         gains.update(units=len(segment.gains), num_bytes=segment.gains_bytes)
         treble.update(units=len(segment.treble), num_bytes=segment.treble_bytes)
+        stored_here = header.of_parts[header.part_at(segment.start_frame)].streams
         for key, counts in states.items():
             if key in segment.num_codebooks:
                 counts["active"] += 1
             elif key in segment.silent:
                 counts["silent"] += 1
-            elif key in segment.removed:
+            elif key in segment.removed or key not in stored_here:
                 counts["removed"] += 1
             else:
                 counts["damaged"] += 1
@@ -181,7 +198,7 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         num_frames = max(num_frames, reader.end.total_frames)
         original_samples = reader.end.original_samples
     if original_samples is None or not reader.end:
-        duration = num_frames / header.frame_rate
+        duration = header.seconds_at(num_frames)
     else:
         duration = original_samples / header.original_rate
     payload_bytes = stored.total() + gains["num_bytes"] + treble["num_bytes"]
@@ -236,10 +253,18 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         codes_checked=can_decode,
         saved=None if header.tables_sha256 is None else 100 * (1 - stored.total() / max(1, raw.total())),
         streams=tuple(_streams(header, stored, raw, states, num_segments, duration)),
-        envelope=gains_report(header.envelope, gains),
-        treble=gains_report(header.treble, treble),
+        envelope=gains_report(next((part.envelope for part in header.of_parts if part.envelope), None), gains),
+        treble=gains_report(next((part.treble for part in header.of_parts if part.treble), None), treble),
+        parts=tuple(_part(part, header) for part in header.parts),
         problems=tuple(reader.problems),
     )
+
+
+def _part(part: Part, header: Header) -> PartReport:
+    before = part.first_sample / header.original_rate - part.origin / header.frame_rate
+    seconds = part.num_samples / header.original_rate
+    behind = max(0.0, part.num_frames / header.frame_rate - before - seconds)
+    return PartReport(seconds=seconds, before=before, behind=behind, gain_db=part.gain_db)
 
 
 def _tables_for(header: Header) -> CodeTables | None:
@@ -261,8 +286,13 @@ def _streams(
     duration: float,
 ) -> list[StreamReport]:
     reports = []
-    for number, (channel, domain) in enumerate(header.streams):
-        entry = header.domain_of(number)
+    entries: dict[str, DomainEntry] = {}
+    for part in header.of_parts:
+        for entry in part.domains:  # parts may have fewer codebooks than others
+            most = entries.setdefault(entry.name, entry)
+            entries[entry.name] = max(most, entry, key=lambda each: each.num_codebooks)
+    for channel, domain in sorted(states, key=lambda key: (key[0], list(entries).index(key[1]))):
+        entry = entries[domain]
         counts = states[channel, domain]
         reports.append(
             StreamReport(
