@@ -280,6 +280,22 @@ def test_without_a_model_no_runtime_is_loaded(tmp_path: Path, monkeypatch: pytes
         assert "onnxruntime" not in modules_loaded_by(*arguments)
 
 
+def test_streams_are_edited_without_a_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.sdc").write_bytes(small_example().data)
+    code = (
+        "import sys\n"
+        "from sdcodec_cli.cli.app import app\n"
+        "for command in ('strip a.sdc --domains speech', 'cut a.sdc --start 0.1', 'join a.sdc a.sdc'):\n"
+        "    app([*command.split(), '-q', '-o', command[:3] + '.sdc'], standalone_mode=False)\n"
+        "print(*sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert not {*HEAVY, *NOT_FOR_CODING, "onnxruntime", "sdcodec_cli.runtime"} & set(loaded.stdout.split())
+    assert len(list(tmp_path.iterdir())) == 4
+
+
 def test_the_shell_completes_names_of_models_without_torch() -> None:
     loaded = modules_loaded_by(_SDC_COMPLETE="complete_bash", COMP_WORDS="sdc compress --model sdcodec", COMP_CWORD="3")
     assert not {*HEAVY, "numpy"} & loaded

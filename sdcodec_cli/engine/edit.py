@@ -20,6 +20,7 @@ from ..bitstream import DomainEntry, GainLayout, Header, Part, Reader, Segment, 
 from ..bitstream.codings import LOST
 from ..bitstream.header import MAX_PARTS, encode_header
 from ..bitstream.segment import ENVELOPE, RESERVED, TREBLE, GainsUnit
+from ..bitstream.source import PIECE
 from ..errors import InputError
 from ..progress import Progress
 from .files import opened_stream
@@ -151,7 +152,7 @@ def cut(
     """
     if not (start >= 0 and (duration is None or duration > 0)):
         raise ValueError(f"start must be 0 or more and duration more than 0, got {start:g} and {duration}")
-    with contextlib.closing(_Input(str(source), twice=True)) as stream:
+    with _Input(str(source)) as stream:
         pieces = list(_excerpt(stream, _pieces(stream), start, duration))
         if not pieces:
             raise InputError(f"{stream.name}: ends before {start:g} s; give an earlier --start")
@@ -188,7 +189,7 @@ def join(
     if not sources:
         raise ValueError("sources must name at least one file")
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(contextlib.closing(_Input(str(source), twice=True))) for source in sources]
+        streams = [stack.enter_context(_Input(str(source))) for source in sources]
         for stream in streams[1:]:
             _check_same(streams[0], stream)
         pieces: list[_Piece] = []
@@ -215,29 +216,44 @@ def join(
 
 
 class _Input:
-    """A stream that may be read more than once, and what is found to be damaged in it.
+    """A stream, and what is found to be damaged in it.
 
-    Args:
-        given: as the user named it
-        twice: whether it is; what cannot seek is copied to a temporary file then
+    Inside of `with`, its header is at hand, and it may be read more than once: what cannot seek is copied to a
+    temporary file.
     """
 
-    def __init__(self, given: str, *, twice: bool = False) -> None:
+    header: Header
+
+    def __init__(self, given: str) -> None:
         self.given, self.name = given, "stdin" if given == "-" else given
         self.problems: dict[str, None] = {}
         self.unknown: set[bytes] = set()
         self.num_bytes = 0
         self._copy: BinaryIO | None = None
-        if twice and not Path(given).is_file():
-            with opened_stream(given) as file:
-                self._copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (`close` closes it)
-                shutil.copyfileobj(file, self._copy, 1 << 20)
-        if twice:
+
+    def __enter__(self) -> _Input:
+        try:
+            if not Path(self.given).is_file():
+                with opened_stream(self.given) as source:
+                    self._copied(source)
             with self.opened() as reader:
                 self.header = reader.header
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
 
-    def close(self) -> None:
-        """Remove the temporary copy, if there is one."""
+    def _copied(self, source: BinaryIO) -> None:
+        try:
+            self._copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
+            shutil.copyfileobj(source, self._copy, PIECE)
+        except OSError as error:
+            raise InputError(
+                f"{self.name}: cannot be copied to a temporary file: {error.strerror}; free some space there, or name "
+                "another folder with TMPDIR"
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
         if self._copy is not None:
             self._copy.close()
 
