@@ -29,6 +29,7 @@ sdc separate film.wav -o stems/            # stems/film.speech.wav, ...
 sdc extend talk.wav                        # talk.extended.wav
 sdc info talk.sdc                          # what is in it
 sdc tokens talk.sdc                        # talk.npz: its codes, for other programs
+sdc cut talk.sdc --start 3 --duration 8 -o excerpt.sdc
 ```
 
 ## What all commands have in common
@@ -36,7 +37,7 @@ sdc tokens talk.sdc                        # talk.npz: its codes, for other prog
 **Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`,
 `extend`), `.sdc` files (`decode`, `info`) or both (`tokens`), subfolders included, hidden files left out, and so is
 what `sdc` made of other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`; `extend` leaves out only the
-last of these; `tokens` also audio whose `.sdc` file lies beside it). Audio
+last of these; `tokens` also audio whose `.sdc` file lies beside it). `strip`, `cut` and `join` take files only. Audio
 is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever FFmpeg reads: MP3, AAC, the sound of films
 (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless `--track` says otherwise. A track that starts
 late begins with silence. What a file is, is decided by its content. Files that are cut short, damaged or encrypted are
@@ -46,7 +47,7 @@ refused, and so are samples that are not numbers.
 the file says what they are for, as to stereo (ITU-R BS.775: centre and surrounds at −3 dB, no LFE) and from there to
 one; others to their mean. Where channels are kept, what each of them is for is kept, too.
 
-**Outputs** lie beside their inputs, unless `-o` says otherwise:
+**Outputs** lie beside their inputs, unless `-o` says otherwise (`strip`, `cut` and `join` always need it):
 
 | `-o` | means |
 |---|---|
@@ -98,9 +99,9 @@ traceback.
 JSON_INTRODUCTION = """\
 ## JSON
 
-`--json` prints one object per line: one line per input (per model for `sdc models`, one in all for `train`, `eval`,
-`bench` and `data scan`). Numbers are not rounded; what JSON cannot express, such as infinity, is `null`. Inputs that
-fail have a line on standard error and none here.
+`--json` prints one object per line: one line per input (per model for `sdc models`, one in all for `join`, `train`,
+`eval`, `bench` and `data scan`). Numbers are not rounded; what JSON cannot express, such as infinity, is `null`. Inputs
+that fail have a line on standard error and none here.
 """
 
 SCHEMAS = [
@@ -109,10 +110,12 @@ SCHEMAS = [
     ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
     ("`sdc extend --json`", "sdcodec_cli.engine.extend", "ExtendResult"),
     ("`sdc tokens --json`", "sdcodec_cli.engine.tokens", "TokensResult"),
+    ("`--json` of `sdc strip`, `cut` and `join`", "sdcodec_cli.engine.edit", "EditResult"),
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
     ("Each of `lower`", "sdcodec_cli.engine.inspect", "LowerModelReport"),
     ("`envelope` and `treble`", "sdcodec_cli.engine.inspect", "GainsReport"),
+    ("Each of `parts`", "sdcodec_cli.engine.inspect", "PartReport"),
     ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),
     ("`sdc train --json`", "sdcodec_cli.engine.train.loop", "TrainResult"),
     ("`sdc eval --json`", "sdcodec_cli.engine.evaluate.score", "EvalResult"),
@@ -171,7 +174,6 @@ _MEANINGS = {
     "original_rate": "Of the audio that was compressed, in Hz.",
     "original_channels": "Of the audio that was compressed.",
     "coded_channels": "1 where channels were mixed down.",
-    "gain_db": "Applied before coding and undone by decoding.",
     "segment_frames": "Frames of the longest segment.",
     "streams": "One per channel, stage and domain.",
     "domain": "Its name.",

@@ -39,6 +39,7 @@ class EditResult:
     """What became of one or more streams."""
 
     inputs: tuple[str, ...]
+    """As given; `-` for standard input."""
     output: str
     seconds: float
     """That it plays."""

@@ -82,6 +82,7 @@ class PartReport:
     behind: float
     """Likewise, behind."""
     gain_db: float
+    """Applied before coding and undone by decoding, in dB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ class FileReport:
     original_samples: int | None
     """Per channel, at the original rate; None if the stream does not say."""
     gain_db: float
-    """Of the first part, if there are several."""
+    """Applied before coding and undone by decoding, in dB; that of the first part, if there are several."""
     segment_frames: int
     num_segments: int
     """Segments that were found."""
