@@ -201,7 +201,7 @@ def test_range_coded_parts_have_their_own_layer_groups() -> None:
 
 def test_flipped_bits_are_harmless_or_noticed() -> None:
     example = parts_example()
-    for bit in range(len(example.head) * 8, len(example.data) * 8, 23):
+    for bit in range(len(example.head) * 8, len(example.data) * 8, 59):
         data = bytearray(example.data)
         data[bit // 8] ^= 1 << bit % 8
         reader, segments = read_all(io.BytesIO(bytes(data)))
@@ -218,7 +218,7 @@ def test_mutated_headers_of_parts_never_break_the_reader() -> None:
     body = example.head[18:-4]
     place = body.rindex(b"\x1b")
     refused = 0
-    for _ in range(300):
+    for _ in range(120):
         out = bytearray(body)
         for _ in range(chance.choice([1, 1, 2, 5])):
             out[chance.randrange(place, len(out))] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
@@ -227,7 +227,7 @@ def test_mutated_headers_of_parts_never_break_the_reader() -> None:
             list(Reader(io.BytesIO(head + example.data[len(example.head) :])).segments())
         except StreamError:
             refused += 1
-    assert 100 < refused < 300
+    assert 40 < refused < 120
 
 
 def examples() -> Iterator[Example]:

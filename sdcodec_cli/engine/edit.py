@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from ..audio import MASK_TAG, atomic_output, parse_mask
-from ..bitstream import DomainEntry, GainLayout, Header, Part, Reader, Segment, StoredChunk, Writer
-from ..bitstream.codings import LOST
+from ..bitstream import DomainEntry, GainLayout, Header, Segment, Writer
 from ..bitstream.header import MAX_PARTS, encode_header
-from ..bitstream.segment import ENVELOPE, RESERVED, TREBLE, GainsUnit
-from ..bitstream.source import PIECE
+from ..bitstream.segment import RESERVED, TREBLE
 from ..errors import InputError
 from ..progress import Progress
-from .files import opened_stream
+from .pieces import Input, Piece, length_of, pieces_of, segments_of
 from .shaper import CONTEXT_FRAMES as SHAPER_FRAMES
 from .texture import CONTEXT_FRAMES as TEXTURE_FRAMES
 
 LEAD_SECONDS = 1
 """Kept around an excerpt beside the frames that its audio depends on, for the filter of the resampler."""
-
-MAX_LOST_FRAMES = 180_000
-"""Most frames that a stream without an end is taken to have lost behind its last one: an hour at 50 frames/s."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ def strip(
     """
     if domains is None and num_codebooks is None and below is None:
         raise ValueError("nothing to leave out; give domains, a number of codebooks or a frequency")
-    stream = _Input(str(source))
+    stream = Input(str(source))
     with stream.opened() as reader:
         notes: list[str] = []
         whole = reader.header
@@ -113,12 +105,12 @@ def strip(
 
         with atomic_output(target, overwrite=overwrite) as file:
             writer = Writer(file, header, copies=True)
-            copied = _copied(reader, 0, None)
+            copied = segments_of(reader, 0, None)
             for segment in copied:
                 writer.copy(smaller(segment))
                 if progress:
                     progress((segment.start_frame + segment.num_frames) / whole.frame_rate, None)
-            num_samples = _length(reader, writer.num_frames // scale)
+            num_samples = length_of(reader, writer.num_frames // scale)
             writer.close(num_samples)
     return _result([stream], target, writer, header, num_samples, notes)
 
@@ -153,8 +145,8 @@ def cut(
     """
     if not (start >= 0 and (duration is None or duration > 0)):
         raise ValueError(f"start must be 0 or more and duration more than 0, got {start:g} and {duration}")
-    with _Input(str(source)) as stream:
-        pieces = list(_excerpt(stream, _pieces(stream), start, duration))
+    with Input(str(source)) as stream:
+        pieces = list(_excerpt(stream, pieces_of(stream), start, duration))
         if not pieces:
             raise InputError(f"{stream.name}: ends before {start:g} s; give an earlier --start")
         header = _joined(stream.header, pieces)
@@ -190,12 +182,12 @@ def join(
     if not sources:
         raise ValueError("sources must name at least one file")
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(_Input(str(source))) for source in sources]
+        streams = [stack.enter_context(Input(str(source))) for source in sources]
         for stream in streams[1:]:
             _check_same(streams[0], stream)
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         for stream in streams:
-            found = _pieces(stream)
+            found = pieces_of(stream)
             if not found:
                 raise InputError(f"{stream.name}: holds no audio; leave it out")
             for piece in found:
@@ -214,200 +206,6 @@ def join(
         )
         header = _joined(first, pieces)
         return _write(streams, target, header, pieces, notes, overwrite=overwrite, progress=progress)
-
-
-class _Input:
-    """A stream, and what is found to be damaged in it.
-
-    Inside of `with`, its header is at hand, and it may be read more than once: what cannot seek is copied to a
-    temporary file.
-    """
-
-    header: Header
-
-    def __init__(self, given: str) -> None:
-        self.given, self.name = given, "stdin" if given == "-" else given
-        self.problems: dict[str, None] = {}
-        self.unknown: set[bytes] = set()
-        self.num_bytes = 0
-        self._copy: BinaryIO | None = None
-
-    def __enter__(self) -> _Input:
-        try:
-            if not Path(self.given).is_file():
-                with opened_stream(self.given) as source:
-                    self._copied(source)
-            with self.opened() as reader:
-                self.header = reader.header
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def _copied(self, source: BinaryIO) -> None:
-        try:
-            self._copy = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
-            shutil.copyfileobj(source, self._copy, PIECE)
-        except OSError as error:
-            raise InputError(
-                f"{self.name}: cannot be copied to a temporary file: {error.strerror}; free some space there, or name "
-                "another folder with TMPDIR"
-            ) from error
-
-    def __exit__(self, *_: object) -> None:
-        if self._copy is not None:
-            self._copy.close()
-
-    @contextlib.contextmanager
-    def opened(self) -> Iterator[Reader]:
-        """A reader at the start of the stream."""
-        with contextlib.ExitStack() as stack:
-            file = self._copy or stack.enter_context(opened_stream(self.given))
-            if self._copy:
-                file.seek(0)
-            reader = Reader(file, self.name)
-            yield reader
-            self.problems.update(dict.fromkeys(problem.message for problem in reader.problems))
-            self.unknown |= reader.unknown
-            self.num_bytes = max(self.num_bytes, reader.bytes_read)
-
-
-@dataclass(frozen=True)
-class _Range:
-    """Frames of an input, from one segment's first to another's last."""
-
-    stream: _Input
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """What becomes a part of the output; see `Part`."""
-
-    header: Header
-    """Of the part that it is of."""
-    origin: int
-    first_sample: int
-    num_samples: int
-    ranges: tuple[_Range, ...]
-
-    @property
-    def stop(self) -> int:
-        """Which frame of its file is the one behind its last."""
-        return self.origin + sum(each.stop - each.start for each in self.ranges)
-
-    @property
-    def part(self) -> Part:
-        return Part(
-            num_frames=self.stop - self.origin,
-            origin=self.origin,
-            first_sample=self.first_sample,
-            num_samples=self.num_samples,
-            gain_db=self.header.gain_db,
-            domains=self.header.domains,
-            envelope=self.header.envelope,
-            treble=self.header.treble,
-        )
-
-    def between(self, start: int, stop: int) -> Iterator[Segment]:
-        """The segments that have frames from `start` to `stop` of its file, with first frames that count from there."""
-        place = self.origin
-        for each in self.ranges:
-            first, last = max(start, place), min(stop, place + each.stop - each.start)
-            if first < last:
-                with each.stream.opened() as reader:
-                    shift = place - each.start
-                    for segment in _copied(reader, first - shift, last - shift):
-                        yield replace(segment, start_frame=segment.start_frame + shift)
-            place += each.stop - each.start
-
-
-def _pieces(stream: _Input) -> list[_Piece]:
-    """The parts of a stream, or all of it; none if it is empty."""
-    header = stream.header
-    if header.parts:
-        return [
-            _Piece(own, part.origin, part.first_sample, part.num_samples, (_Range(stream, start, stop),))
-            for part, own, (start, stop) in zip(
-                header.parts, header.of_parts, itertools.pairwise(header.part_starts), strict=True
-            )
-        ]
-    with stream.opened() as reader:
-        if reader.end is None:  # it is looked for
-            num_frames = 0
-            for segment in _copied(reader, 0, None):
-                num_frames = segment.start_frame + segment.num_frames
-        else:
-            num_frames = reader.end.total_frames
-        num_samples = _length(reader, num_frames)
-    if not num_frames or not num_samples:
-        return []
-    return [_Piece(header, 0, 0, num_samples, (_Range(stream, 0, num_frames),))]
-
-
-def _length(reader: Reader, num_frames: int) -> int:
-    """Samples of a stream of one file with so many frames, per channel."""
-    header = reader.header
-    if header.parts and header.original_samples is not None:
-        return header.original_samples
-    if reader.end is not None:
-        return reader.end.original_samples
-    most = num_frames * header.hop_length * header.original_rate // header.sample_rate
-    return most if header.original_samples is None else min(most, header.original_samples)
-
-
-def _copied(reader: Reader, start: int, stop: int | None) -> Iterator[Segment]:
-    """The segments from one frame to another, or to the end, without a hole: where they are lost stand damaged ones."""
-    header, position = reader.header, start
-    known = len(reader.problems)
-    before: Segment | None = None
-    for segment in itertools.chain(reader.segments(start, stop, decode=False), (None,)):
-        if before is not None:
-            # Bytes that hold no segment were damaged behind it: gains, if it should have some.
-            damaged = any(problem.kind == "damage" for problem in reader.problems[known:])
-            yield _without_gains(before, header) if damaged else before
-        known, before = len(reader.problems), segment
-        if segment is not None:
-            yield from _lost(header, position, segment.start_frame)
-            position = segment.start_frame + segment.num_frames
-    if stop is None:
-        stop = position + _missing(reader, position)
-    yield from _lost(header, position, stop)
-
-
-def _missing(reader: Reader, position: int) -> int:
-    """How many frames are lost behind the last segment of a stream."""
-    if reader.end is not None:
-        return max(0, reader.end.total_frames - position)
-    header = reader.header
-    if header.parts:
-        return header.part_starts[-1] - position
-    announced = header.original_samples or 0
-    frames = -(-announced * header.sample_rate // (header.original_rate * header.hop_length)) - position
-    # Whatever it was: that something is lost shall be seen.
-    return frames if 0 < frames <= MAX_LOST_FRAMES else 1
-
-
-def _lost(header: Header, start: int, stop: int) -> Iterator[Segment]:
-    """Segments in the place of those that are lost."""
-    while start < stop:
-        num_frames = min(header.frames_left(start), stop - start)
-        lost = {key: (StoredChunk(LOST),) for key in header.of_parts[header.part_at(start)].streams}
-        yield Segment(-1, start, num_frames, codes={}, silent=frozenset(), removed=frozenset(), chunks=lost)
-        start += num_frames
-
-
-def _without_gains(segment: Segment, header: Header) -> Segment:
-    """A segment of which gains are marked as damaged where it has none."""
-    own = header.of_parts[header.part_at(segment.start_frame)]
-    units: dict[bytes, tuple[GainsUnit, ...]] = {}
-    for kind, layout in ((ENVELOPE, own.envelope), (TREBLE, own.treble)):
-        found = {unit.channel: unit for unit in segment.units.get(kind, ())}
-        if layout is not None:
-            lost = {channel: GainsUnit(0, channel, LOST, b"") for channel in range(own.coded_channels)}
-            units[kind] = tuple((lost | found).values())
-    return replace(segment, units=units)
 
 
 def _below(name: str, header: Header, below: float, notes: list[str]) -> tuple[Header, int]:
@@ -500,7 +298,7 @@ def _with_codebooks(name: str, header: Header, kept: set[str], num_codebooks: in
     )
 
 
-def _excerpt(stream: _Input, pieces: Sequence[_Piece], start: float, duration: float | None) -> Iterator[_Piece]:
+def _excerpt(stream: Input, pieces: Sequence[Piece], start: float, duration: float | None) -> Iterator[Piece]:
     """What is wanted of each part, with the segments around it that its audio depends on."""
     header = stream.header
     begin = round(start * header.original_rate)
@@ -543,7 +341,7 @@ def _context(header: Header) -> int:
     return header.context_frames + SHAPER_FRAMES + TEXTURE_FRAMES + seconds
 
 
-def _check_same(first: _Input, other: _Input) -> None:
+def _check_same(first: Input, other: Input) -> None:
     """Raise an InputError unless two streams can be joined."""
     ours, theirs = first.header, other.header
 
@@ -576,7 +374,7 @@ def _check_same(first: _Input, other: _Input) -> None:
         )
 
 
-def _merged(before: _Piece, after: _Piece) -> _Piece | None:
+def _merged(before: Piece, after: Piece) -> Piece | None:
     """Two excerpts of one file as one; None unless the second goes on exactly where the first ends.
 
     What both have around the seam must be as much as decoding looks at, and the same: then each sample is decoded from
@@ -618,7 +416,7 @@ def _stored(segment: Segment) -> object:
     return segment.start_frame, segment.num_frames, segment.silent, segment.chunks, units
 
 
-def _joined(first: Header, pieces: Sequence[_Piece]) -> Header:
+def _joined(first: Header, pieces: Sequence[Piece]) -> Header:
     """The header of a stream of these pieces; `first` says what they have in common."""
     piece = pieces[0]
     is_whole = len(pieces) == 1 and piece.origin == 0 and piece.first_sample == 0
@@ -634,10 +432,10 @@ def _joined(first: Header, pieces: Sequence[_Piece]) -> Header:
 
 
 def _write(
-    streams: Sequence[_Input],
+    streams: Sequence[Input],
     target: str | Path,
     header: Header,
-    pieces: Sequence[_Piece],
+    pieces: Sequence[Piece],
     notes: list[str],
     *,
     overwrite: bool,
@@ -661,7 +459,7 @@ def _write(
 
 
 def _result(
-    streams: Sequence[_Input],
+    streams: Sequence[Input],
     target: str | Path,
     writer: Writer,
     header: Header,
