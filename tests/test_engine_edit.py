@@ -205,6 +205,9 @@ def test_what_cannot_be_stripped_is_named() -> None:
         strip("a.sdc", "b.sdc", below=7000)
     with pytest.raises(ValueError, match="nothing to leave out"):
         strip("a.sdc", "b.sdc")
+    for wrong in ([], "speech"):
+        with pytest.raises(ValueError, match="domains must be a list of at least one domain"):
+            strip("a.sdc", "b.sdc", domains=wrong)
     with pytest.raises(OutputError, match="a.sdc exists; pass --force to overwrite it"):
         strip("a.sdc", "a.sdc", below=8000)
 

@@ -57,8 +57,8 @@ def strip(
 ) -> None:
     """Leave domains, upper codebooks or what is above a frequency out of a .sdc file.
 
-    No model is needed, and nothing is coded again: what stays decodes to the same samples as before. A removed domain
-    decodes to silence, and sdc info says that it was removed.
+    No model is needed, and nothing is coded again: with all their codebooks, domains that stay decode to the same
+    samples as before. A removed domain decodes to silence, and sdc info says that it was removed.
 
     Example: sdc strip talk.sdc --domains speech --codebooks 8 -o voice.sdc
     """

@@ -58,7 +58,8 @@ def strip(
 ) -> EditResult:
     """Leave domains, upper codebooks or what is above a frequency out of a stream.
 
-    What stays decodes to the same samples as before, with the same gains of envelope and treble, which are of the mix.
+    Domains that stay decode to the same samples as before, unless they lose codebooks; they keep the gains of envelope
+    and treble, which are of the mix of all.
 
     Args:
         source: the `.sdc` file, or `-` for standard input
@@ -73,11 +74,13 @@ def strip(
         StreamError: not a stream, a newer one, or one damaged beyond use
         InputError: it is missing, lacks a domain, cannot be cut off at `below`, or has no layer group that ends with
             this number of codebooks
-        ValueError: nothing was asked for
+        ValueError: nothing was asked for, or no domain would stay
         OutputError: see `audio`
     """
     if domains is None and num_codebooks is None and below is None:
         raise ValueError("nothing to leave out; give domains, a number of codebooks or a frequency")
+    if domains is not None and (isinstance(domains, str) or not domains):
+        raise ValueError(f"domains must be a list of at least one domain, got {domains!r}")
     stream = Input(str(source))
     with stream.opened() as reader:
         notes: list[str] = []
