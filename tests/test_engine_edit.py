@@ -17,6 +17,7 @@ from sdcodec_cli.bitstream import DomainEntry, Header, LowerModel, Reader, Segme
 from sdcodec_cli.bitstream.codings import LOST
 from sdcodec_cli.bitstream.segment import ENVELOPE, TREBLE, SegmentHead, encode_segment
 from sdcodec_cli.engine.edit import EditResult, cut, join, strip
+from sdcodec_cli.engine.tokens import to_tokens
 from sdcodec_cli.errors import InputError, OutputError
 
 from bitstream_examples import (
@@ -364,6 +365,14 @@ def test_too_many_parts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdcodec_cli.engine.edit.MAX_PARTS", 2)
     with pytest.raises(InputError, match="a.sdc: makes more than 2 parts; join fewer files"):
         join(["a.sdc"] * 3, "b.sdc")
+
+
+def test_excerpts_and_joined_files_are_no_tokens() -> None:
+    write("a.sdc")
+    join(["a.sdc", "a.sdc"], "b.sdc")
+    with pytest.raises(InputError, match="b.sdc: is an excerpt, or several files in one, which tokens cannot say"):
+        to_tokens("b.sdc", "b.npz", kind="npz")
+    assert not Path("b.npz").exists()
 
 
 # damage

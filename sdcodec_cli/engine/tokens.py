@@ -121,6 +121,11 @@ def to_tokens(
             notes += filter(None, (made.channels_note, *made.notes))
             file = stack.enter_context(open(folder / "a.sdc", "rb"))
         reader = Reader(file, name)
+        if reader.header.parts:
+            raise InputError(
+                f"{name}: is an excerpt, or several files in one, which tokens cannot say; take the files that it was made "
+                "of, or decode it and compress that"
+            )
         reader.tables = _tables(reader.header, model)
         tokens = _kept(name, _read(reader, name), domains, num_codebooks)
         if domains is not None and (reader.header.envelope or reader.header.treble) and not tokens.header.envelope:
