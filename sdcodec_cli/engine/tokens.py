@@ -123,8 +123,8 @@ def to_tokens(
         reader = Reader(file, name)
         if reader.header.parts:
             raise InputError(
-                f"{name}: is an excerpt, or several files in one, which tokens cannot say; take the files that it was made "
-                "of, or decode it and compress that"
+                f"{name}: is an excerpt, or several files in one, which tokens cannot say; take the files that it was "
+                "made of, or decode it and compress that"
             )
         reader.tables = _tables(reader.header, model)
         tokens = _kept(name, _read(reader, name), domains, num_codebooks)
