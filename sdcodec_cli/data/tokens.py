@@ -222,6 +222,7 @@ def _facts_of(tokens: Tokens) -> dict[str, Any]:
         **_plain(tokens.header),
     }
     facts["streams"] = facts.pop("domains")
+    del facts["parts"]  # tokens are of whole files
     return facts
 
 
@@ -241,7 +242,8 @@ def _header_of(facts: Mapping[str, Any]) -> Header:
     if version != VERSION:
         raise ValueError(f"its header is of version {version}, this is for {VERSION}")
     try:
-        header: Header = _built(Header, {**facts, "domains": facts.get("streams")})
+        fields = {name: value for name, value in facts.items() if name != "parts"}
+        header: Header = _built(Header, {**fields, "domains": facts.get("streams")})
     except ValueError as error:
         raise ValueError(f"its header makes no sense: {error}") from None
     return header
