@@ -110,13 +110,7 @@ def decode(
         for stem in [*targets, *gains]:
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
-        model = (codec(header) if callable(codec) else codec).decoder_for(header.weights_sha256)
-        if header.tables_sha256 is not None:
-            reader.tables = model.tables(header.tables_sha256)
-        header = _as_far_as(header, model)
-        _check_shape(name, header, model)
-        if not force_model:
-            _check_weights(name, header, model)
+        model, header = fitted(reader, name, codec(header) if callable(codec) else codec, force_model=force_model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.
         remix = "mix" in targets and any(gains.get(domain) for domain in domains)
         decoded = list(domains) if remix else [stem for stem in targets if stem != "mix"]
@@ -194,6 +188,36 @@ def _opened(source: str | Path) -> Iterator[BinaryIO]:
         raise InputError(f"{source}: {error.strerror}; give a .sdc file") from error
     with file:
         yield file
+
+
+def fitted(reader: Reader, name: str, codec: Codec, *, force_model: bool = False) -> tuple[Codec, Header]:
+    """What decodes a file, and its header as far as that does; gives the reader the tables that it needs.
+
+    Raises:
+        ModelError: the codec's shape or its weights are not those of the file
+    """
+    model = codec.decoder_for(reader.header.weights_sha256)
+    if reader.header.tables_sha256 is not None:
+        reader.tables = model.tables(reader.header.tables_sha256)
+    header = _as_far_as(reader.header, model)
+    _check_shape(name, header, model)
+    if not force_model:
+        _check_weights(name, header, model)
+    return model, header
+
+
+def sum_of(
+    domains: Sequence[str], reader: Reader, header: Header, codec: Codec, *, share: float = SHARE
+) -> Iterator[Wav]:
+    """Audio of the sum of some domains of a file that can be sought in, at its original rate and level: `[C, T]`."""
+    length = reader.end.original_samples if reader.end else header.original_samples
+    excerpt = _Excerpt.of(header, length, 0.0, None)
+    stages = len(header.stages)
+    decoded = _decoded_stems(reader, header, codec, ["mix"], domains, excerpt, share, header.treble, True, stages)
+    rate = header.sample_rate * (FACTOR if header.treble else 1)
+    wavs = _at_original_rate(decoded, rate, header, excerpt, 1)
+    for wav in wavs if reader.end else _to_the_end(wavs, reader, 0):
+        yield wav[0]
 
 
 def _as_far_as(header: Header, codec: Codec) -> Header:

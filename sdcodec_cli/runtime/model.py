@@ -119,8 +119,11 @@ class CodecModel(Model):
         weights_sha256: bytes,
         runtime: Runtime,
         streams: Sequence[Stream] | None = None,
+        semantic_codebook: NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__(name, recipe, weights_sha256, runtime)
+        self.semantic_codebook = semantic_codebook
+        """Entries of the codebook that holds what is said, `[V, d]`; None for a model that has none."""
         self.streams = self.streams if streams is None else tuple(streams)
         model, training = recipe.model, recipe.training
         assert isinstance(model, CodecModelFields)
