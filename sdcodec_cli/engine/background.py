@@ -1,7 +1,8 @@
 """Speech without its background, with it louder or softer, or with that of another recording.
 
-Speech keeps its codes. As audio, speech and background are decoded apart and added up; in a `.sdc` codes of the
-background are left out, stay as they are, or are made anew of what was decoded, because they have no level of their own.
+Speech keeps its codes. As audio, speech and background are decoded apart and added up. In a `.sdc` codes of the
+background are left out, stay as they are, or are made anew of what they decode to, because codes have no gain of their
+own.
 
 Legend: C channels, T samples, K codebooks, F frames.
 """
@@ -9,26 +10,37 @@ Legend: C channels, T samples, K codebooks, F frames.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import math
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
-from ..audio import AudioWriter, StreamResampler, Wav, atomic_output, db_to_amplitude, parse_mask
-from ..bitstream import Header, Reader, StreamKey, Writer
+from ..audio import StreamResampler, Wav, atomic_output, db_to_amplitude
+from ..audio.bands import SHARE
+from ..bitstream import Reader, StreamKey
 from ..errors import InputError
 from ..progress import Progress
-from .coded import Coded, CodecFor, check_domains, check_speech, opened, phase, tell
-from .compress import MASK_TAG, TOGETHER, Coder, stream_header
-from .decode import MAX_GAP_FRAMES
+from .coded import (
+    SPEECH,
+    Channels,
+    CodecFor,
+    Coded,
+    Part,
+    SpeechResult,
+    check_speech,
+    is_stream,
+    opened,
+    phase,
+)
+from .compress import Coder, stream_header
+from .levels import layouts_for, with_levels
 from .stream import CodedSegment
 
 FADE_SECONDS = 0.1
@@ -47,28 +59,6 @@ LOWEST_SNR, HIGHEST_SNR = -40.0, 100.0
 """Of speech to background that make sense, in dB."""
 
 
-@dataclass(frozen=True)
-class SpeechResult:
-    """What became of one input whose speech was kept, or changed."""
-
-    input: str
-    output: str
-    seconds: float
-    times_real_time: float
-    model: str
-    device: str
-    speech_loudness: float | None
-    """Of the speech that was put out, in LUFS; null where it was not measured."""
-    background_loudness: float | None
-    """Of the background that was put out, in LUFS; null where it was not measured."""
-    clipped: int
-    """Samples beyond full scale, limited to it."""
-    notes: tuple[str, ...]
-    """Anything else worth saying."""
-    problems: tuple[str, ...]
-    """What is damaged and what is lost by it, a line each."""
-
-
 def enhance(
     source: str | Path,
     target: str | Path,
@@ -76,7 +66,7 @@ def enhance(
     codec: CodecFor,
     background: float | None = None,
     sdc: bool | None = None,
-    channels: Literal["mono", "keep"] = "keep",
+    channels: Channels = "keep",
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -106,19 +96,18 @@ def enhance(
     with _opened(source, codec, channels, track, progress) as (scene, then):
         own = scene.background if background is not None else ()
         if not is_stream(target, sdc):
-            gain = np.float32(db_to_amplitude(background or 0.0))
-            with contextlib.ExitStack() as stack:
-                writer = stack.enter_context(_writer(target, scene, overwrite))
-                behind = scene.audio(own) if own else None
-                _add(scene, writer, behind, gain, then)
-            return _result(scene, source, target, began, clipped=writer.clipped)
+            behind = scene.audio(own) if own else None
+            clipped = _write_audio(scene, target, behind, background or 0.0, overwrite=overwrite, progress=then)
+            return scene.result(source, target, began, clipped=clipped)
         if own and background:
-            wanted = _Wanted(scene, own, lambda: scene.audio(own), background)
-            return _recoded(wanted, source, target, began, overwrite, then)
-        with scene.reader() as reader:
-            kept = scene.streams_of((*scene.speech, *own))
-            _copy(scene, reader, kept, target, overwrite=overwrite, progress=then)
-        return _result(scene, source, target, began)
+            level = scene.loudness(scene.audio(own)) + background
+            new = _NewBackground(scene, _known(scene, scene), lambda: scene.audio(own, share=1), background)
+            return new.write(source, target, began, level=level, overwrite=overwrite, progress=then)
+        kept = (*scene.speech, *own)
+        streams = scene.streams_of(kept)
+        header = scene.with_streams_of(kept)
+        scene.write(target, header, lambda it: scene.parts(it, streams), overwrite=overwrite, progress=then)
+        return scene.result(source, target, began)
 
 
 def exchange(
@@ -129,7 +118,7 @@ def exchange(
     codec: CodecFor,
     snr: float | None = None,
     sdc: bool | None = None,
-    channels: Literal["mono", "keep"] = "keep",
+    channels: Channels = "keep",
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -169,105 +158,74 @@ def exchange(
         )
         if not theirs.background:
             raise InputError(f"{theirs.name}: has no background; it has {', '.join(theirs.header.stems)}")
-        before = scene.loudness(scene.background, phase(then, 0, 4)) if scene.background else -math.inf
-        speech = scene.loudness(scene.speech, phase(then, 1, 4))
-        if snr is None and before == -math.inf:
-            raise InputError(
-                f"{scene.name}: has no background, so there is no level to take over; say how much louder the speech "
-                "is to be than the new one, such as --snr 15"
-            )
-        if snr is not None and speech == -math.inf:
-            raise InputError(f"{scene.name}: nobody speaks in it, so --snr means nothing; leave it out")
-        level = before if snr is None else speech - snr
-        given = _loudness_of(scene, _cut(_repeated(theirs, scene), scene), phase(then, 2, 4))
+        speech = scene.loudness(scene.audio(scene.speech), phase(then, 0, 4))
+        level = _level(scene, speech, snr, phase(then, 1, 4))
+        given = scene.loudness(_cut(_repeated(theirs, scene), scene), phase(then, 2, 4))
         if given == -math.inf:
             raise InputError(f"{theirs.name}: its background is silent; take another recording for it")
-        gain = level - given
+        last = phase(then, 3, 4)
         if is_stream(target, sdc):
-            wanted = _Wanted(scene, _active(theirs, scene), lambda: _repeated(theirs, scene), gain)
-            result = _recoded(wanted, source, target, began, overwrite, phase(then, 3, 4), level=level)
+            whole = functools.partial(_repeated, theirs, scene, share=1)
+            new = _NewBackground(scene, _known(theirs, scene), whole, level - given)
+            result = new.write(source, target, began, level=level, overwrite=overwrite, progress=last)
         else:
-            with _writer(target, scene, overwrite) as writer:
-                behind = _repeated(theirs, scene)
-                _add(scene, writer, behind, np.float32(db_to_amplitude(gain)), phase(then, 3, 4))
-            result = _result(scene, source, target, began, clipped=writer.clipped)
-            result = replace(result, background_loudness=level)
-    both = [f"{theirs.name}: {problem}" for problem in theirs.problems]
-    notes = [f"{theirs.name}: {note}" for note in theirs.notes]
-    return replace(
-        result,
-        speech_loudness=speech,
-        problems=(*result.problems, *both),
-        notes=(*result.notes, *notes),
-    )
+            behind = _repeated(theirs, scene)
+            clipped = _write_audio(scene, target, behind, level - given, overwrite=overwrite, progress=last)
+            result = scene.result(source, target, began, background_loudness=level, clipped=clipped)
+        return replace(
+            result,
+            speech_loudness=speech,
+            notes=(*result.notes, *(f"{theirs.name}: {note}" for note in theirs.notes)),
+            problems=(*result.problems, *(f"{theirs.name}: {problem}" for problem in theirs.problems)),
+        )
 
 
-def is_stream(target: str | Path, sdc: bool | None) -> bool:
-    """Whether an output is a `.sdc` and not audio."""
-    return Path(target).suffix.lower() == ".sdc" if sdc is None else sdc
+def _level(scene: Coded, speech: float, snr: float | None, progress: Progress | None) -> float:
+    """Loudness that a new background is to have, in LUFS, from that of the speech."""
+    if snr is not None:
+        if speech == -math.inf:
+            raise InputError(f"{scene.name}: nobody speaks in it, so --snr means nothing; leave it out")
+        return speech - snr
+    before = scene.loudness(scene.audio(scene.background), progress) if scene.background else -math.inf
+    if before == -math.inf:
+        raise InputError(
+            f"{scene.name}: has no background whose level could be taken over; say how much louder the speech is to be "
+            "than the new one, such as --snr 15"
+        )
+    return before
 
 
 @contextlib.contextmanager
 def _opened(
-    source: str | Path, codec: CodecFor, channels: Literal["mono", "keep"], track: int, progress: Progress | None
+    source: str | Path, codec: CodecFor, channels: Channels, track: int, progress: Progress | None
 ) -> Iterator[tuple[Coded, Progress | None]]:
     """An input that has speech, and the progress of what follows its coding."""
     with opened(source, codec, channels=channels, track=track, progress=phase(progress, 0, 2)) as scene:
-        check_domains(scene.codec)
         check_speech(scene)
         yield scene, phase(progress, 1, 2)
-
-
-def _result(
-    scene: Coded,
-    source: str | Path,
-    target: str | Path,
-    began: float,
-    *,
-    clipped: int = 0,
-    notes: Sequence[str] = (),
-) -> SpeechResult:
-    seconds = (scene.num_samples or 0) / scene.header.original_rate
-    return SpeechResult(
-        input=str(source),
-        output=str(target),
-        seconds=seconds,
-        times_real_time=seconds / (time.monotonic() - began),
-        model=scene.codec.name,
-        device=scene.codec.device,
-        speech_loudness=None,
-        background_loudness=None,
-        clipped=clipped,
-        notes=(*scene.notes, *notes),
-        problems=scene.problems,
-    )
 
 
 # --- audio
 
 
-def _writer(target: str | Path, scene: Coded, overwrite: bool) -> AudioWriter:
-    header = scene.header
-    return AudioWriter(
-        target,
-        header.original_rate,
-        header.coded_channels,
-        overwrite=overwrite,
-        num_samples=scene.num_samples,
-        channel_mask=parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels),
-    )
-
-
-def _add(
-    scene: Coded, writer: AudioWriter, behind: Iterator[Wav] | None, gain: np.float32, progress: Progress | None
-) -> None:
-    """Write the speech with something behind it, which may be longer."""
-    done = 0
-    rest = None if behind is None else _Pieces(behind)
-    for wav in scene.audio(scene.speech):
-        done += wav.shape[-1]
-        writer.write(wav if rest is None else wav + gain * rest.take(wav.shape[-1]))
-        tell(progress, done, scene)
+def _write_audio(
+    scene: Coded,
+    target: str | Path,
+    behind: Iterator[Wav] | None,
+    gain_db: float,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> int:
+    """Write the speech with something behind it, which may be longer; how many samples clip."""
+    rest, done = None if behind is None else _Pieces(behind), 0
+    gain = np.float32(db_to_amplitude(gain_db))
+    with scene.audio_writer(target, overwrite=overwrite) as writer:
+        for wav in scene.audio(scene.speech):
+            writer.write(wav if rest is None else wav + gain * rest.take(wav.shape[-1]))
+            done += wav.shape[-1]
+            scene.tell(progress, done)
+    return writer.clipped
 
 
 class _Pieces:
@@ -291,31 +249,18 @@ class _Pieces:
 def _cut(wavs: Iterator[Wav], scene: Coded) -> Iterator[Wav]:
     """Audio, which may be longer, in as many samples as the speech has."""
     pieces = _Pieces(wavs)
-    if scene.num_samples is None:
-        yield from (pieces.take(wav.shape[-1]) for wav in scene.audio(scene.speech))
-        return
     block = 10 * scene.header.original_rate
     for start in range(0, scene.num_samples, block):
         yield pieces.take(min(block, scene.num_samples - start))
 
 
-def _loudness_of(scene: Coded, wavs: Iterator[Wav], progress: Progress | None = None) -> float:
-    """Of audio with the rate and channels of a scene, in LUFS."""
-    meter, done = scene.meter(), 0
-    for wav in wavs:
-        meter.push(wav)
-        done += wav.shape[-1]
-        tell(progress, done, scene)
-    return meter.integrated() if done else -math.inf
-
-
-def _repeated(theirs: Coded, scene: Coded) -> Iterator[Wav]:
+def _repeated(theirs: Coded, scene: Coded, share: float = SHARE) -> Iterator[Wav]:
     """The background of one input over and over, with the rate and the channels of another: `[C, T]` without an end."""
     rate, channels = scene.header.original_rate, scene.header.coded_channels
 
     def once() -> Iterator[Wav]:
         resampler = StreamResampler(theirs.header.original_rate, rate, channels)
-        for wav in theirs.audio(theirs.background):
+        for wav in theirs.audio(theirs.background, share=share):
             yield resampler.push(_with_channels(wav, channels))
         yield resampler.flush()
 
@@ -364,204 +309,129 @@ def repeated(once: Callable[[], Iterator[Wav]], fade: int) -> Iterator[Wav]:
 # --- codes
 
 
-def _copy(
-    scene: Coded,
-    reader: Reader,
-    streams: Sequence[str],
-    target: str | Path,
-    *,
-    overwrite: bool,
-    progress: Progress | None,
-) -> None:
-    """Write a `.sdc` with some of the streams of another, and all else that it says."""
-    header = replace(
-        scene.header,
-        domains=tuple(entry for entry in scene.header.domains if entry.name in streams),
-        original_samples=scene.num_samples,
-        encoder=f"sdc {__version__}",
-    )
-    with atomic_output(target, overwrite=overwrite) as file:
-        writer = Writer(file, header, tables=reader.tables, together=1 if str(target) == "-" else TOGETHER)
-        frames = 0
-        for segment in segments_of(reader, streams):
-            writer.write(segment.codes, segment.num_frames, gains=segment.gains, treble=segment.treble)
-            frames += segment.num_frames
-            tell(progress, frames * header.hop_length * header.original_rate // header.sample_rate, scene)
-        writer.close(length_of(reader, header, frames))
-
-
-def length_of(reader: Reader, header: Header, frames: int) -> int:
-    """Samples per channel of a file of which so many frames were read."""
-    if reader.end is not None:
-        return reader.end.original_samples
-    whole = frames * header.hop_length * header.original_rate // header.sample_rate
-    return whole if header.original_samples is None else min(whole, header.original_samples)
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a file has in some frames, as `Writer.write` takes it."""
-
-    num_frames: int
-    codes: dict[StreamKey, NDArray[np.int64] | None]
-    """Of each stream `[K, F]`, or None where it is silent; what is missing was removed, or lost."""
-    gains: Mapping[int, NDArray[np.int64]]
-    treble: Mapping[int, NDArray[np.int64]]
-
-
-def segments_of(reader: Reader, streams: Sequence[str]) -> Iterator[Part]:
-    """All frames of some streams of a file, in order; those that are lost have no codes."""
-    position = 0
-
-    def lost(until: int) -> Iterator[Part]:
-        for start in range(position, until, reader.header.segment_frames):
-            yield Part(min(reader.header.segment_frames, until - start), {}, {}, {})
-
-    for segment in reader.segments(domains=streams):
-        if reader.end is None and segment.start_frame - position > MAX_GAP_FRAMES:
-            return  # as in decoding, a forged start would fill the disk
-        yield from lost(segment.start_frame)
-        codes = {**segment.codes, **dict.fromkeys(segment.silent)}
-        yield Part(segment.num_frames, codes, segment.gains, segment.treble)
-        position = segment.start_frame + segment.num_frames
-    if reader.end is not None:
-        yield from lost(reader.end.total_frames)
-
-
-def _active(theirs: Coded, scene: Coded) -> tuple[str, ...]:
-    """Domains of a model that a background consists of: those that it had before, if that was coded by such a model."""
-    known = tuple(domain for domain in scene.encoder.domains if domain != scene.speech[0])
-    entries = {entry.name: entry.stem for entry in theirs.header.domains}
-    found = set()
+def _known(theirs: Coded, scene: Coded) -> tuple[str, ...]:
+    """Domains of the model of a scene that a background consists of: those that are active, if any."""
+    others = tuple(domain for domain in scene.encoder.domains if domain != SPEECH)
+    stems = {entry.name: entry.stem for entry in theirs.header.domains}
     with theirs.reader() as reader:
-        for segment in reader.segments(domains=theirs.streams_of(theirs.background), decode=False):
-            found |= {entries[name] for _, name in segment.num_codebooks}
-    active = tuple(domain for domain in known if domain in found)
-    return active or known
+        segments = reader.segments(domains=theirs.streams_of(theirs.background), decode=False)
+        found = {stems[name] for segment in segments for _, name in segment.num_codebooks}
+    return tuple(domain for domain in others if domain in found) or others
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """A background that codes are to be made of."""
+class _NewBackground:
+    """A background of which codes are made, at the level that they are to have."""
 
     scene: Coded
     domains: tuple[str, ...]
     """Of the model, that it consists of."""
     audio: Callable[[], Iterator[Wav]]
-    """It, with the rate and channels of the scene; it may be longer."""
-    gain: float
-    """That it gets, in dB."""
+    """It, with all of its envelope, and the rate and channels of the scene; it may be longer."""
+    gain_db: float
+    """That it is to get."""
 
+    def write(
+        self,
+        source: str | Path,
+        target: str | Path,
+        began: float,
+        *,
+        level: float,
+        overwrite: bool,
+        progress: Progress | None,
+    ) -> SpeechResult:
+        """Write a `.sdc` with the speech of the scene and this behind it.
 
-def _recoded(
-    wanted: _Wanted,
-    source: str | Path,
-    target: str | Path,
-    began: float,
-    overwrite: bool,
-    progress: Progress | None,
-    level: float | None = None,
-) -> SpeechResult:
-    """Write a `.sdc` with the speech of one and a background that is coded at a level.
+        Coding takes from the level of noise, so that it is coded again, louder, until it has the one that is wanted.
+        """
+        with tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True) as folder:
+            kept, trial = Path(folder) / "kept.sdc", Path(folder) / "trial.sdc"
+            gain_db, found, error = self.gain_db, math.nan, math.inf
+            for attempt in range(ATTEMPTS):
+                self._write(trial, gain_db, phase(progress, attempt, ATTEMPTS))
+                coded = Coded(self.scene.name, trial, lambda header: self.scene.encoder)
+                loudness = coded.loudness(coded.audio(coded.background))
+                if attempt == 0 or abs(loudness - level) < error:
+                    found, error = loudness, abs(loudness - level)
+                    trial.replace(kept)
+                if error < CLOSE_DB or not math.isfinite(loudness - level):
+                    break
+                gain_db += level - loudness
+            with atomic_output(target, overwrite=overwrite) as file, kept.open("rb") as made:
+                shutil.copyfileobj(made, file)
+        notes = []
+        if FAR_DB < error < math.inf:
+            notes = [f"its background is {error:.1f} dB from the level that is wanted: the model codes it no better"]
+        return self.scene.result(source, target, began, background_loudness=found, notes=notes)
 
-    Coding takes from the level of noise, so the background is coded again, louder, until it has the one that is wanted.
-    """
-    scene = wanted.scene
-    if level is None:
-        level = wanted.gain + _loudness_of(scene, _cut(wanted.audio(), scene))
-    with tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True) as folder:
-        gain, path = wanted.gain, Path(folder) / "new.sdc"
-        best: tuple[float, float] = (math.inf, math.nan)
-        for attempt in range(ATTEMPTS):
-            trial = Path(folder) / f"{attempt}.sdc"
-            _write_recoded(replace(wanted, gain=gain), trial, phase(progress, attempt, ATTEMPTS))
-            new = Coded(scene.name, trial, lambda header: scene.encoder)
-            found = new.loudness(new.background)
-            if abs(found - level) < best[0]:
-                best = abs(found - level), found
-                trial.replace(path)
-            if not math.isfinite(found) or not math.isfinite(level) or best[0] < CLOSE_DB:
-                break
-            print(attempt, gain, level, found)
-            gain += level - found
-        with atomic_output(target, overwrite=overwrite) as file, path.open("rb") as made:
-            while data := made.read(1 << 20):
-                file.write(data)
-    error, found = best
-    notes = []
-    if FAR_DB < error < math.inf:
-        notes = [f"its background came out {error:.1f} dB from the level that is wanted: the model codes it no better"]
-    return replace(_result(scene, source, target, began, notes=notes), background_loudness=found)
+    def _write(self, path: Path, gain_db: float, progress: Progress | None) -> None:
+        scene, encoder, header = self.scene, self.scene.encoder, self.scene.header
+        speech = scene.with_streams_of(scene.speech).domains
+        count = speech[0].num_codebooks
+        added = stream_header(
+            encoder,
+            num_codebooks=count,
+            gain_db=header.gain_db,
+            stored=self.domains,
+            original_rate=header.original_rate,
+            original_samples=None,
+        ).domains
+        encoders = [
+            encoder.stream_encoder(num_codebooks=count, active=self.domains) for _ in range(header.coded_channels)
+        ]
+        coder = Coder(encoders, header.original_rate, header.gain_db + gain_db)
+        coded = coder.run(_cut(self.audio(), scene), progress, scene.num_samples / header.original_rate)
+        new = _NewCodes(coded, {entry.name: header.frames_in(entry, 1) for entry in added})
 
+        def parts(reader: Reader) -> Iterator[Part]:
+            for part in scene.parts(reader, [entry.name for entry in speech]):
+                yield Part(part.num_frames, {**part.codes, **new.take(part.num_frames)}, {}, {})
 
-def _write_recoded(wanted: _Wanted, path: Path, progress: Progress | None) -> None:
-    scene, encoder = wanted.scene, wanted.scene.encoder
-    header = scene.header
-    own = [entry for entry in header.domains if entry.stem in scene.speech]
-    added = stream_header(
-        encoder,
-        num_codebooks=own[0].num_codebooks,
-        gain_db=header.gain_db,
-        stored=wanted.domains,
-        original_rate=header.original_rate,
-        original_samples=None,
-    )
-    # Envelope and treble were those of the mix, which is another now.
-    header = replace(
-        header,
-        domains=(*own, *added.domains),
-        envelope=None,
-        treble=None,
-        original_samples=scene.num_samples,
-        encoder=f"sdc {__version__}",
-    )
-    coder = Coder(
-        [
-            encoder.stream_encoder(num_codebooks=own[0].num_codebooks, active=wanted.domains)
-            for _ in range(header.coded_channels)
-        ],
-        header.original_rate,
-        header.gain_db + wanted.gain,
-    )
-    total = None if scene.num_samples is None else scene.num_samples / header.original_rate
-    new = _NewCodes(coder.run(_cut(wanted.audio(), scene), progress, total), [entry.name for entry in added.domains])
-    per_frame = {entry.name: header.frames_in(entry, 1) for entry in added.domains}
-    with scene.reader() as reader, path.open("wb") as file:
-        writer = Writer(file, header, tables=reader.tables, together=TOGETHER)
-        frames = 0
-        for part in segments_of(reader, scene.streams_of(scene.speech)):
-            writer.write({**part.codes, **new.take(part.num_frames, per_frame)}, part.num_frames)
-            frames += part.num_frames
-        writer.close(length_of(reader, header, frames))
+        def wanted() -> Iterator[Wav]:
+            behind, gain = _Pieces(self.audio()), np.float32(db_to_amplitude(gain_db))
+            for wav in scene.audio(scene.speech, share=1):
+                yield wav + gain * behind.take(wav.shape[-1])
+
+        # Envelope and treble were those of the mix, which is another now.
+        envelope, treble = layouts_for(header, encoder)
+        header = replace(header, domains=(*speech, *added), envelope=envelope, treble=treble)
+        scene.write(path, header, lambda it: with_levels(parts(it), wanted(), encoder, header), overwrite=True)
 
 
 class _NewCodes:
-    """Codes that an encoder gives out in segments of its own, in segments of another length."""
+    """Codes that an encoder gives out in segments of its own, in segments of another length.
 
-    def __init__(self, segments: Iterator[tuple[CodedSegment, ...]], streams: Sequence[str]) -> None:
+    Args:
+        segments: of all channels at once
+        streams: those that are wanted, with how many frames each has in one of the model
+    """
+
+    def __init__(self, segments: Iterator[tuple[CodedSegment, ...]], streams: Mapping[str, int]) -> None:
         self._segments, self._streams = segments, streams
-        self._held: list[tuple[tuple[CodedSegment, ...], int]] = []
-        """Segments of all channels, and the first frame of each that was not taken yet."""
+        self._held: tuple[tuple[CodedSegment, ...], int] | None = None
+        """A segment, and its first frame that was not taken yet."""
 
-    def take(self, num_frames: int, per_frame: Mapping[str, int]) -> dict[StreamKey, NDArray[np.int64] | None]:
-        """Codes of the next frames; None where there are none, and behind the end."""
+    def take(self, num_frames: int) -> dict[StreamKey, NDArray[np.int64] | None]:
+        """Codes of the next frames; None for streams without any, and behind the end."""
         pieces: dict[StreamKey, list[NDArray[np.int64]]] = {}
         active: set[StreamKey] = set()
         missing = num_frames
-        while missing:
-            segment, begin = self._held.pop() if self._held else (next(self._segments, None), 0)
-            if segment is None:
-                break
+        while missing and (found := self._next()) is not None:
+            segment, begin = found
             stop = min(segment[0].num_frames, begin + missing)
-            for (channel, each), name in itertools.product(enumerate(segment), self._streams):
-                key, count = (channel, name), per_frame[name]
-                pieces.setdefault(key, []).append(each.codes[name][:, begin * count : stop * count])
-                active |= {key} if each.active[name] else set()
+            for channel, each in enumerate(segment):
+                for name, count in self._streams.items():
+                    pieces.setdefault((channel, name), []).append(each.codes[name][:, begin * count : stop * count])
+                    active |= {(channel, name)} if each.active[name] else set()
             missing -= stop - begin
-            if stop < segment[0].num_frames:
-                self._held.append((segment, stop))
-        if missing:  # behind the end; a frame that rounding adds is silent like all that follows it
-            active = set() if missing == num_frames else active
-            for (_, name), found in pieces.items():
-                found.append(np.repeat(found[-1][:, -1:], missing * per_frame[name], axis=1))
-        return {key: np.concatenate(found, axis=-1) if key in active else None for key, found in pieces.items()}
+            self._held = (segment, stop) if stop < segment[0].num_frames else None
+        for (_, name), codes in pieces.items():  # rounding of rates can leave it a frame short
+            codes.append(np.repeat(codes[-1][:, -1:], missing * self._streams[name], axis=1))
+        return {key: np.concatenate(codes, axis=-1) if key in active else None for key, codes in pieces.items()}
+
+    def _next(self) -> tuple[tuple[CodedSegment, ...], int] | None:
+        if self._held is not None:
+            return self._held
+        segment = next(self._segments, None)
+        return None if segment is None else (segment, 0)

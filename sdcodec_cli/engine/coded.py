@@ -1,33 +1,77 @@
 """Codes of any input as a file that can be read as often as wanted: a `.sdc` itself, or audio that is coded first.
 
-Commands that take codes apart and put them together begin with this, so that they need not know what they were given.
+Commands that take codes apart and put them together begin with this, so that they need not know what they were given,
+and end with it, where they write codes or audio.
 
-Legend: C channels, T samples.
+Legend: C channels, T samples, K codebooks, F frames.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ..audio import LoudnessMeter, Source, Wav, loudness_weights, parse_mask
-from ..bitstream import Header, Reader
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..audio import AudioWriter, LoudnessMeter, Source, Wav, atomic_output, loudness_weights, parse_mask
+from ..audio.bands import SHARE
+from ..bitstream import Header, Reader, StreamKey, Writer
 from ..errors import InputError, ModelError
 from ..progress import Progress
 from .codec import Codec
-from .compress import MASK_TAG, compress
-from .decode import fitted, sum_of
+from .compress import MASK_TAG, TOGETHER, compress
+from .decode import MAX_GAP_FRAMES, fitted, sum_of
 
 SPEECH = "speech"
 """The domain whose voice is kept, or changed; all others are its background."""
 
 MAGIC = b"\x89SDC"
 
+Channels = Literal["mono", "keep"]
+
 CodecFor = Callable[[Header | None], Codec]
 """Finds a model: for the header of a `.sdc` file, or, for None, to code audio with."""
+
+
+@dataclass(frozen=True)
+class SpeechResult:
+    """What became of one input whose speech was kept, or changed."""
+
+    input: str
+    output: str
+    seconds: float
+    times_real_time: float
+    model: str
+    device: str
+    speech_loudness: float | None
+    """Of the speech that was put out, in LUFS; null where it was not measured."""
+    background_loudness: float | None
+    """Of the background that was put out, in LUFS; null where it was not measured."""
+    clipped: int
+    """Samples beyond full scale, limited to it."""
+    notes: tuple[str, ...]
+    """Anything else worth saying."""
+    problems: tuple[str, ...]
+    """What is damaged and what is lost by it, a line each."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a file has in some frames, as `Writer.write` takes it."""
+
+    num_frames: int
+    codes: dict[StreamKey, NDArray[np.int64] | None]
+    """Of each stream `[K, F]`, or None where it is silent; what is missing was removed, or lost."""
+    gains: Mapping[int, NDArray[np.int64]]
+    treble: Mapping[int, NDArray[np.int64]]
 
 
 class Coded:
@@ -53,8 +97,13 @@ class Coded:
             """What encodes codes that go with its own."""
             self.codec, self.header = fitted(reader, name, self.encoder)
             """What decodes it, and its header as far as that does."""
-            self.num_samples = reader.end.original_samples if reader.end else self.header.original_samples
-            """Per channel, at the original rate; None where nothing says."""
+            if reader.end is None:  # it is cut off, and however long it should be, there is no more than this
+                frames = sum(segment.num_frames for segment in reader.segments(decode=False))
+                length = self.samples_in(frames)
+                self.num_samples = min(length, self.header.original_samples or length)
+            else:
+                self.num_samples = reader.end.original_samples
+            """Per channel, at the original rate."""
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -71,6 +120,11 @@ class Coded:
         """All other domains that it has."""
         return tuple(domain for domain in self.header.stems if domain != SPEECH)
 
+    @property
+    def channel_mask(self) -> int | None:
+        """What its channels are for, see `audio.channels`."""
+        return parse_mask(self.header.tags.get(MASK_TAG, ""), self.header.coded_channels)
+
     def streams_of(self, domains: Sequence[str]) -> tuple[str, ...]:
         """Names of the streams of some domains."""
         return tuple(entry.name for entry in self.header.domains if entry.stem in domains)
@@ -86,33 +140,129 @@ class Coded:
             finally:
                 self._problems |= dict.fromkeys(problem.message for problem in reader.problems)
 
-    def audio(self, domains: Sequence[str], *, share: float | None = None) -> Iterator[Wav]:
-        """Audio of the sum of some domains as `decode` makes it, `[C, T]`; with another share of the envelope if told."""
+    def audio(self, domains: Sequence[str], *, share: float = SHARE) -> Iterator[Wav]:
+        """Audio of the sum of some domains as `decode` makes it, `[C, T]`, with a share of the envelope."""
         with self.reader() as reader:
-            options = {} if share is None else {"share": share}
-            yield from sum_of(domains, reader, self.header, self.codec, **options)
+            yield from sum_of(domains, reader, self.header, self.codec, share=share)
 
-    def meter(self) -> LoudnessMeter:
-        """Measures audio of its rate and channels."""
+    def loudness(self, wavs: Iterator[Wav], progress: Progress | None = None) -> float:
+        """Loudness of audio with its rate and channels in LUFS; −inf for silence."""
         header = self.header
-        mask = parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels)
-        return LoudnessMeter(header.original_rate, loudness_weights(mask, header.coded_channels))
-
-    def loudness(self, domains: Sequence[str], progress: Progress | None = None) -> float:
-        """Of the sum of some domains, in LUFS; −inf for silence."""
-        meter, done = self.meter(), 0
-        for wav in self.audio(domains):
+        meter = LoudnessMeter(header.original_rate, loudness_weights(self.channel_mask, header.coded_channels))
+        done = 0
+        for wav in wavs:
             meter.push(wav)
             done += wav.shape[-1]
-            tell(progress, done, self)
-        return meter.integrated() if done else float("-inf")
+            self.tell(progress, done)
+        return meter.integrated() if done else -math.inf
+
+    def tell(self, progress: Progress | None, done: int) -> None:
+        """Report that so many samples at the original rate are done."""
+        if progress:
+            rate = self.header.original_rate
+            progress(min(done, self.num_samples) / rate, self.num_samples / rate)
+
+    def samples_in(self, frames: int) -> int:
+        """Samples at the original rate in so many frames."""
+        return frames * self.header.hop_length * self.header.original_rate // self.header.sample_rate
+
+    def parts(self, reader: Reader, streams: Sequence[str]) -> Iterator[Part]:
+        """All frames of some of its streams, in order; those that are lost have no codes."""
+        position = 0
+
+        def lost(until: int) -> Iterator[Part]:
+            for start in range(position, until, self.header.segment_frames):
+                yield Part(min(self.header.segment_frames, until - start), {}, {}, {})
+
+        for segment in reader.segments(domains=streams):
+            if reader.end is None and segment.start_frame - position > MAX_GAP_FRAMES:
+                return  # as in decoding, a forged start would fill the disk
+            yield from lost(segment.start_frame)
+            codes = {**segment.codes, **dict.fromkeys(segment.silent)}
+            yield Part(segment.num_frames, codes, segment.gains, segment.treble)
+            position = segment.start_frame + segment.num_frames
+        if reader.end is not None:
+            yield from lost(reader.end.total_frames)
+
+    def write(
+        self,
+        target: str | Path,
+        header: Header,
+        parts: Callable[[Reader], Iterator[Part]],
+        *,
+        overwrite: bool,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write a `.sdc` as long as this one.
+
+        Args:
+            target: a path, or `-`
+            header: of what is written
+            parts: what is, given a reader of this one
+            overwrite: replace an existing target
+            progress: called after every segment
+
+        Raises:
+            OutputError: see `audio`
+        """
+        header = replace(header, original_samples=self.num_samples, encoder=f"sdc {__version__}")
+        with self.reader() as reader, atomic_output(target, overwrite=overwrite) as file:
+            # What is waited for at the other end of a pipe is written as soon as it is known.
+            writer = Writer(file, header, tables=reader.tables, together=1 if str(target) == "-" else TOGETHER)
+            frames = 0
+            for part in parts(reader):
+                writer.write(part.codes, part.num_frames, gains=part.gains, treble=part.treble)
+                frames += part.num_frames
+                self.tell(progress, self.samples_in(frames))
+            writer.close(min(self.num_samples, self.samples_in(frames + 1)))
+
+    def with_streams_of(self, domains: Sequence[str]) -> Header:
+        """Its header with some of its domains only."""
+        return replace(self.header, domains=tuple(each for each in self.header.domains if each.stem in domains))
+
+    def audio_writer(self, target: str | Path, *, overwrite: bool) -> AudioWriter:
+        """Writes audio as long as it, with its rate and channels."""
+        header = self.header
+        return AudioWriter(
+            target,
+            header.original_rate,
+            header.coded_channels,
+            overwrite=overwrite,
+            num_samples=self.num_samples,
+            channel_mask=self.channel_mask,
+        )
+
+    def result(
+        self,
+        source: str | Path,
+        target: str | Path,
+        began: float,
+        *,
+        speech_loudness: float | None = None,
+        background_loudness: float | None = None,
+        clipped: int = 0,
+        notes: Sequence[str] = (),
+    ) -> SpeechResult:
+        """What became of it, since a time of the monotonic clock."""
+        seconds = self.num_samples / self.header.original_rate
+        return SpeechResult(
+            input=str(source),
+            output=str(target),
+            seconds=seconds,
+            times_real_time=seconds / (time.monotonic() - began),
+            model=self.codec.name,
+            device=self.codec.device,
+            speech_loudness=speech_loudness,
+            background_loudness=background_loudness,
+            clipped=clipped,
+            notes=(*self.notes, *notes),
+            problems=self.problems,
+        )
 
 
-def tell(progress: Progress | None, done: int, coded: Coded) -> None:
-    """Report so many samples of an input."""
-    if progress:
-        rate, total = coded.header.original_rate, coded.num_samples
-        progress(done / rate, None if total is None else total / rate)
+def is_stream(target: str | Path, sdc: bool | None) -> bool:
+    """Whether an output is a `.sdc` and not audio: as told, else as its suffix says."""
+    return Path(target).suffix.lower() == ".sdc" if sdc is None else sdc
 
 
 def phase(progress: Progress | None, number: int, count: int) -> Progress | None:
@@ -132,7 +282,7 @@ def opened(
     given: str | Path,
     codec: CodecFor,
     *,
-    channels: Literal["mono", "keep"] = "keep",
+    channels: Channels = "keep",
     track: int = 1,
     progress: Progress | None = None,
 ) -> Iterator[Coded]:
@@ -154,26 +304,21 @@ def opened(
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(contextlib.closing(Source(str(given))))
         with source.path.open("rb") as file:
-            is_stream = file.read(len(MAGIC)) == MAGIC
-        if is_stream:
-            yield Coded(source.name, source.path, codec)
+            found_stream = file.read(len(MAGIC)) == MAGIC
+        if found_stream:
+            coded = Coded(source.name, source.path, codec)
+            _check_domains(coded.codec)
+            yield coded
             return
         model = codec(None)
-        check_domains(model)
+        _check_domains(model)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True))
         path = Path(folder) / "coded.sdc"
-        result = compress(
-            source,
-            path,
-            codec=model.at_effort(0),
-            channels=channels,
-            track=track,
-            progress=progress,
-        )
+        result = compress(source, path, codec=model.at_effort(0), channels=channels, track=track, progress=progress)
         yield Coded(source.name, path, lambda header: model, result.notes)
 
 
-def check_domains(codec: Codec) -> None:
+def _check_domains(codec: Codec) -> None:
     """Raise a ModelError unless a model tells speech from other sounds."""
     if SPEECH not in codec.domains or len(codec.domains) < 2:
         raise ModelError(

@@ -271,9 +271,10 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         """See `Family.semantic_codebook`."""
         if not recipe.semantic.target_width:
             return None
-        if recipe.quantizer.num_shared == recipe.quantizer.num_codebooks:
-            return weights["quantizer.shared.codebook"][0, 0]
-        return weights["quantizer.own.codebook"][recipe.model.domains.index(SPEECH), 0]
+        shared = recipe.quantizer.num_shared == recipe.quantizer.num_codebooks
+        row = 0 if shared else recipe.model.domains.index(SPEECH)
+        codebook: np.ndarray = weights[f"quantizer.{'shared' if shared else 'own'}.codebook"][row, 0]
+        return codebook
 
     def critic(self, recipe: SDCodecRecipe) -> Critic | None:
         """The discriminators of a recipe, with random weights.
