@@ -14,7 +14,7 @@ from sdcodec_cli import load_codec
 from sdcodec_cli.audio import AudioReader
 from sdcodec_cli.bitstream.segment import SYNC
 from sdcodec_cli.engine import background
-from sdcodec_cli.engine.background import _NewCodes, enhance, exchange, repeated
+from sdcodec_cli.engine.background import _NewCodes, enhance, exchange_background, repeated
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.coded import opened
 from sdcodec_cli.engine.compress import compress
@@ -62,13 +62,13 @@ def background_of(path: Path, files: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("source", ["scene.wav", "scene.sdc"])
 def test_speech_alone_is_the_stem_of_speech_from_audio_as_from_codes(codec, files, tmp_path, source):
-    result = enhance(files / source, tmp_path / "a.wav", codec=lambda header: codec)
+    result = enhance(files / source, tmp_path / "a.wav", codec=codec)
     assert (result.seconds, result.model, result.problems) == (SECONDS, codec.name, ())
     np.testing.assert_array_equal(read(tmp_path / "a.wav"), read(files / "speech.wav"))
 
 
 def test_a_sdc_of_speech_alone_has_the_same_codes_and_decodes_to_the_same_samples(codec, files, tmp_path):
-    enhance(files / "scene.sdc", tmp_path / "a.sdc", codec=lambda header: codec)
+    enhance(files / "scene.sdc", tmp_path / "a.sdc", codec=codec)
     before, after = codes_of(files / "scene.sdc"), codes_of(tmp_path / "a.sdc")
     assert list(after) == [(0, "speech")]
     np.testing.assert_array_equal(after[0, "speech"], before[0, "speech"])
@@ -78,22 +78,22 @@ def test_a_sdc_of_speech_alone_has_the_same_codes_and_decodes_to_the_same_sample
 
 def test_the_background_is_kept_at_a_gain(codec, files, tmp_path):
     for gain in (0, -20):
-        enhance(files / "scene.sdc", tmp_path / f"{gain}.wav", codec=lambda header: codec, background=gain)
+        enhance(files / "scene.sdc", tmp_path / f"{gain}.wav", codec=codec, background=gain)
     whole, soft = (background_of(tmp_path / f"{gain}.wav", files) for gain in (0, -20))
     assert np.abs(whole).max() > 0.01
     np.testing.assert_allclose(soft, whole / 10, atol=1e-4)  # 16 bits
 
 
 def test_a_sdc_with_its_background_as_it_was_has_all_codes(codec, files, tmp_path):
-    enhance(files / "scene.sdc", tmp_path / "a.sdc", codec=lambda header: codec, background=0)
+    enhance(files / "scene.sdc", tmp_path / "a.sdc", codec=codec, background=0)
     before, after = codes_of(files / "scene.sdc"), codes_of(tmp_path / "a.sdc")
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[key], after[key]) for key in before)
 
 
 def test_a_new_background_is_as_loud_as_the_one_before_and_as_long_as_the_speech(codec, files, tmp_path):
-    enhance(files / "scene.sdc", tmp_path / "own.wav", codec=lambda header: codec, background=0)
-    result = exchange(files / "scene.sdc", files / "rain.wav", tmp_path / "a.wav", codec=lambda header: codec)
+    enhance(files / "scene.sdc", tmp_path / "own.wav", codec=codec, background=0)
+    result = exchange_background(files / "scene.sdc", files / "rain.wav", tmp_path / "a.wav", codec=codec)
     new, old = background_of(tmp_path / "a.wav", files), background_of(tmp_path / "own.wav", files)
     assert len(new) == len(old) == round(SECONDS * RATE)
     assert loudness(new) == pytest.approx(loudness(old), abs=0.1)
@@ -102,7 +102,7 @@ def test_a_new_background_is_as_loud_as_the_one_before_and_as_long_as_the_speech
 
 
 def test_the_ratio_of_speech_to_a_new_background_can_be_told(codec, files, tmp_path):
-    exchange(files / "scene.wav", files / "rain.wav", tmp_path / "a.wav", codec=lambda header: codec, snr=12)
+    exchange_background(files / "scene.wav", files / "rain.wav", tmp_path / "a.wav", codec=codec, snr=12)
     new = background_of(tmp_path / "a.wav", files)
     assert loudness(read(files / "speech.wav")) - loudness(new) == pytest.approx(12, abs=0.1)
 
@@ -111,7 +111,7 @@ def test_the_ratio_of_speech_to_a_new_background_can_be_told(codec, files, tmp_p
 def test_a_sdc_with_a_new_background_keeps_the_codes_of_speech(codecs, files, tmp_path, kind):
     scene = tmp_path / "scene.sdc"
     compress(files / "scene.wav", scene, codec=codecs[kind].at_effort(0))
-    exchange(scene, files / "rain.wav", tmp_path / "a.sdc", codec=lambda header: codecs[kind])
+    exchange_background(scene, files / "rain.wav", tmp_path / "a.sdc", codec=codecs[kind])
     before, after = codes_of(scene), codes_of(tmp_path / "a.sdc")
     assert before.keys() == after.keys() == {(0, domain) for domain in codecs[kind].domains}
     for key in before:
@@ -122,17 +122,17 @@ def test_a_sdc_with_a_new_background_keeps_the_codes_of_speech(codecs, files, tm
 
 def test_channels_stay_as_many_as_they_were(codec, files, tmp_path):
     write(tmp_path / "stereo.wav", sound(0.5, channels=2))
-    exchange(tmp_path / "stereo.wav", files / "rain.wav", tmp_path / "a.wav", codec=lambda header: codec)
-    exchange(files / "scene.sdc", tmp_path / "stereo.wav", tmp_path / "b.wav", codec=lambda header: codec)
-    exchange(tmp_path / "stereo.wav", files / "rain.wav", tmp_path / "a.sdc", codec=lambda header: codec, snr=0)
+    exchange_background(tmp_path / "stereo.wav", files / "rain.wav", tmp_path / "a.wav", codec=codec)
+    exchange_background(files / "scene.sdc", tmp_path / "stereo.wav", tmp_path / "b.wav", codec=codec)
+    exchange_background(tmp_path / "stereo.wav", files / "rain.wav", tmp_path / "a.sdc", codec=codec, snr=0)
     assert (read(tmp_path / "a.wav").shape[1], read(tmp_path / "b.wav").shape[1]) == (2, 1)
     assert {channel for channel, _ in codes_of(tmp_path / "a.sdc")} == {0, 1}
-    enhance(tmp_path / "stereo.wav", tmp_path / "c.wav", codec=lambda header: codec, channels="mono")
+    enhance(tmp_path / "stereo.wav", tmp_path / "c.wav", codec=codec, channels="mono")
     assert read(tmp_path / "c.wav").shape[1] == 1
 
 
 def test_what_there_is_nothing_to_go_by_is_said(codec, files, tmp_path):
-    enhance(files / "scene.sdc", tmp_path / "a.sdc", codec=lambda header: codec)
+    enhance(files / "scene.sdc", tmp_path / "a.sdc", codec=codec)
     write(tmp_path / "silence.wav", np.zeros((RATE, 1), np.float32))
     for source, other, snr, message in (
         (tmp_path / "a.sdc", files / "rain.wav", None, "has no background whose level could be taken over"),
@@ -141,19 +141,19 @@ def test_what_there_is_nothing_to_go_by_is_said(codec, files, tmp_path):
         (tmp_path / "silence.wav", files / "rain.wav", 3, "nobody speaks in it, so --snr means nothing"),
     ):
         with pytest.raises(InputError, match=message):
-            exchange(source, other, tmp_path / "b.wav", codec=lambda header: codec, snr=snr)
+            exchange_background(source, other, tmp_path / "b.wav", codec=codec, snr=snr)
     assert not (tmp_path / "b.wav").exists()
-    exchange(tmp_path / "a.sdc", files / "scene.sdc", tmp_path / "b.wav", codec=lambda header: codec, snr=6)
+    exchange_background(tmp_path / "a.sdc", files / "scene.sdc", tmp_path / "b.wav", codec=codec, snr=6)
     compress(files / "scene.wav", tmp_path / "c.sdc", codec=codec, domains=codec.domains[1:], envelope=False)
     with pytest.raises(InputError, match="c.sdc: has no speech; it has "):
-        enhance(tmp_path / "c.sdc", tmp_path / "c.wav", codec=lambda header: codec)
+        enhance(tmp_path / "c.sdc", tmp_path / "c.wav", codec=codec)
 
 
 def test_a_model_that_does_not_know_speech_is_refused(tmp_path):
     codec = load_codec(write_tiny(tmp_path / "m", tiny_bands()), runtime="torch", device="cpu")
     write(tmp_path / "a.wav", sound(0.5))
     with pytest.raises(ModelError, match="tiny-bands: does not tell speech from other sounds"):
-        enhance(tmp_path / "a.wav", tmp_path / "b.wav", codec=lambda header: codec)
+        enhance(tmp_path / "a.wav", tmp_path / "b.wav", codec=codec)
 
 
 def test_what_is_damaged_is_told_and_nothing_moves(codec, files, tmp_path):
@@ -161,9 +161,9 @@ def test_what_is_damaged_is_told_and_nothing_moves(codec, files, tmp_path):
     data[data.index(SYNC) + 5] ^= 0xFF  # a head, without which the segment is lost
     (tmp_path / "a.sdc").write_bytes(data)
     for target in ("b.sdc", "b.wav"):
-        assert enhance(tmp_path / "a.sdc", tmp_path / target, codec=lambda header: codec).problems
+        assert enhance(tmp_path / "a.sdc", tmp_path / target, codec=codec).problems
     assert len(read(tmp_path / "b.wav")) == round(SECONDS * RATE)
-    assert exchange(tmp_path / "a.sdc", files / "rain.wav", tmp_path / "c.sdc", codec=lambda h: codec, snr=3).problems
+    assert exchange_background(tmp_path / "a.sdc", files / "rain.wav", tmp_path / "c.sdc", codec=codec, snr=3).problems
     decode(tmp_path / "c.sdc", {"mix": tmp_path / "c.wav"}, codec=codec)
     assert len(read(tmp_path / "c.wav")) == round(SECONDS * RATE)
 
@@ -171,7 +171,7 @@ def test_what_is_damaged_is_told_and_nothing_moves(codec, files, tmp_path):
 def test_a_stream_that_is_cut_off_ends_there(codec, files, tmp_path):
     data = (files / "scene.sdc").read_bytes()
     (tmp_path / "a.sdc").write_bytes(data[: data.rindex(SYNC)])
-    result = enhance(tmp_path / "a.sdc", tmp_path / "b.sdc", codec=lambda header: codec)
+    result = enhance(tmp_path / "a.sdc", tmp_path / "b.sdc", codec=codec)
     assert "stops after 2.00 s" in result.problems[0]
     assert result.seconds == 2.0
 
@@ -235,7 +235,7 @@ def test_the_model_that_ships_comes_within_a_decibel_and_leaves_speech_alone(emb
     scene = Path(__file__).resolve().parents[1] / "docs" / "scene.flac"
     write(tmp_path / "rain.wav", sound(3.0, seed=1))
     for snr in (None, 10):
-        result = exchange(
+        result = exchange_background(
             scene, tmp_path / "rain.wav", tmp_path / "a.sdc", codec=lambda h: embedded, snr=snr, overwrite=True
         )
         enhance(scene, tmp_path / "speech.wav", codec=lambda header: embedded, overwrite=True)

@@ -71,14 +71,18 @@ def background(
     Example: sdc background talk.sdc --with rain.wav -o outside.wav
     """
     from ..engine.files import plan_speech
+    from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
-    jobs = console.settle(lambda: plan_speech(inputs, output, "exchanged", sdc=sdc, overwrite=force, beside=other))
+    domains = find(model).recipe.model.domains
+    jobs = console.settle(
+        lambda: plan_speech(inputs, output, "exchanged", sdc=sdc, overwrite=force, domains=domains, beside=other)
+    )
     if jobs:
-        from ..engine.background import exchange
+        from ..engine.background import exchange_background
 
         def work(source: str, target: str, **options: Any) -> SpeechResult:
-            return exchange(
+            return exchange_background(
                 source,
                 other,
                 target,

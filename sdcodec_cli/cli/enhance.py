@@ -58,9 +58,11 @@ def enhance(
     Example: sdc enhance talk.wav -o clean.wav
     """
     from ..engine.files import plan_speech
+    from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
-    jobs = console.settle(lambda: plan_speech(inputs, output, "enhanced", sdc=sdc, overwrite=force))
+    domains = find(model).recipe.model.domains
+    jobs = console.settle(lambda: plan_speech(inputs, output, "enhanced", sdc=sdc, overwrite=force, domains=domains))
     if jobs:
         from ..engine.background import enhance as run
 

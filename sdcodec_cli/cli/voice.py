@@ -61,14 +61,18 @@ def voice(
     Example: sdc voice talk.wav --like other.wav -o converted.wav
     """
     from ..engine.files import plan_speech
+    from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
-    jobs = console.settle(lambda: plan_speech(inputs, output, "converted", sdc=sdc, overwrite=force, beside=reference))
+    domains = find(model).recipe.model.domains
+    jobs = console.settle(
+        lambda: plan_speech(inputs, output, "converted", sdc=sdc, overwrite=force, domains=domains, beside=reference)
+    )
     if jobs:
-        from ..engine.voice import convert, default_model
+        from ..engine.voice import convert_voice, default_model
 
         def work(source: str, target: str, **options: Any) -> SpeechResult:
-            return convert(
+            return convert_voice(
                 source, reference, target, sdc=sdc or None, channels=channels, track=track, overwrite=force, **options
             )
 

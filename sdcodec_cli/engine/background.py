@@ -35,6 +35,7 @@ from .coded import (
     Part,
     SpeechResult,
     check_speech,
+    find_codec,
     is_stream,
     opened,
     phase,
@@ -76,7 +77,7 @@ def enhance(
     Args:
         source: a `.sdc`, or audio that is coded first, or `-` for standard input
         target: where it goes, or `-` for standard output
-        codec: finds the model, for the header of a `.sdc` or, for None, for audio
+        codec: the model, or what finds it for the header of a `.sdc` or, for None, for audio
         background: gain of the background in dB, where it is kept: 0 is as it was. By default there is none
         sdc: write a `.sdc` and not audio; by default what the suffix of `target` says
         channels: of audio: keep them, or mix them down
@@ -110,7 +111,7 @@ def enhance(
         return scene.result(source, target, began)
 
 
-def exchange(
+def exchange_background(
     source: str | Path,
     other: str | Path,
     target: str | Path,
@@ -152,7 +153,7 @@ def exchange(
         theirs = stack.enter_context(
             opened(
                 other,
-                lambda header: scene.encoder if header is None else codec(header),
+                lambda header: scene.encoder if header is None else find_codec(codec, header),
                 channels="mono" if one else "keep",
             )
         )

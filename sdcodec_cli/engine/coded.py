@@ -9,6 +9,7 @@ Legend: C channels, T samples, K codebooks, F frames.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import tempfile
 import time
@@ -37,8 +38,8 @@ MAGIC = b"\x89SDC"
 
 Channels = Literal["mono", "keep"]
 
-CodecFor = Callable[[Header | None], Codec]
-"""Finds a model: for the header of a `.sdc` file, or, for None, to code audio with."""
+CodecFor = Codec | Callable[[Header | None], Codec]
+"""A model, or what finds one: for the header of a `.sdc` file, or, for None, to code audio with."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def opened(
 
     Args:
         given: a path, or `-` for standard input
-        codec: finds the model
+        codec: the model, or what finds it
         channels: of audio: `keep`, or `mono` to mix them down
         track: of a film, from 1
         progress: called after every block that is coded
@@ -306,16 +307,21 @@ def opened(
         with source.path.open("rb") as file:
             found_stream = file.read(len(MAGIC)) == MAGIC
         if found_stream:
-            coded = Coded(source.name, source.path, codec)
+            coded = Coded(source.name, source.path, functools.partial(find_codec, codec))
             _check_domains(coded.codec)
             yield coded
             return
-        model = codec(None)
+        model = find_codec(codec, None)
         _check_domains(model)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True))
         path = Path(folder) / "coded.sdc"
         result = compress(source, path, codec=model.at_effort(0), channels=channels, track=track, progress=progress)
         yield Coded(source.name, path, lambda header: model, result.notes)
+
+
+def find_codec(codec: CodecFor, header: Header | None) -> Codec:
+    """The model for a `.sdc` file, or for audio."""
+    return codec if isinstance(codec, Codec) else codec(header)
 
 
 def _check_domains(codec: Codec) -> None:

@@ -29,7 +29,19 @@ from ..progress import Progress
 from ..runtime import CodecModel
 from ..zoo import list_models
 from .codec import Codec
-from .coded import SPEECH, Channels, CodecFor, Coded, Part, SpeechResult, check_speech, is_stream, opened, phase
+from .coded import (
+    SPEECH,
+    Channels,
+    CodecFor,
+    Coded,
+    Part,
+    SpeechResult,
+    check_speech,
+    find_codec,
+    is_stream,
+    opened,
+    phase,
+)
 from .compress import stream_header
 
 REFERENCE_SECONDS = 600.0
@@ -57,7 +69,7 @@ def default_model() -> str | None:
     return next((name for name in semantic_models() if " " not in name), None)
 
 
-def convert(
+def convert_voice(
     source: str | Path,
     reference: str | Path,
     target: str | Path,
@@ -93,7 +105,7 @@ def convert(
     began = time.monotonic()
 
     def checked(header: Header | None) -> Codec:
-        found = codec(header)
+        found = find_codec(codec, header)
         _codebook(found)
         return found
 
