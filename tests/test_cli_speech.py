@@ -110,12 +110,11 @@ def test_the_background_may_come_from_standard_input(model):
     assert line == "standard input can be read only once, and there are several inputs; name a file instead"
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
-def test_an_existing_output_stays_unless_forced(kind, model):
-    Path(f"talk.{kind}.wav").write_text("mine")
-    line = f"talk.{kind}.wav exists; pass --force to overwrite it"
-    assert errors(sdc(*COMMANDS[kind], "talk.sdc", "--model", model)) == [line]
-    assert sdc(*COMMANDS[kind], "talk.sdc", "--model", model, "-f").exit_code == 0
+def test_an_existing_output_stays_unless_forced(model):
+    Path("talk.enhanced.wav").write_text("mine")
+    line = "talk.enhanced.wav exists; pass --force to overwrite it"
+    assert errors(sdc("enhance", "talk.sdc", "--model", model)) == [line]
+    assert sdc("enhance", "talk.sdc", "--model", model, "-f").exit_code == 0
 
 
 @pytest.mark.parametrize(

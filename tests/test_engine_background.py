@@ -238,10 +238,10 @@ def test_the_model_that_ships_comes_within_a_decibel_and_leaves_speech_alone(emb
         result = exchange_background(
             scene, tmp_path / "rain.wav", tmp_path / "a.sdc", codec=lambda h: embedded, snr=snr, overwrite=True
         )
-        enhance(scene, tmp_path / "speech.wav", codec=lambda header: embedded, overwrite=True)
+        enhance(scene, tmp_path / "speech.wav", codec=embedded, overwrite=True)
         speech = read(tmp_path / "speech.wav")
         if snr is None:
-            enhance(scene, tmp_path / "whole.wav", codec=lambda header: embedded, background=0)
+            enhance(scene, tmp_path / "whole.wav", codec=embedded, background=0)
             wanted = loudness(read(tmp_path / "whole.wav") - speech)
         else:
             wanted = loudness(speech) - snr

@@ -95,7 +95,7 @@ def files(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_said_stays_and_how_it_sounds_is_the_reference_s(codec, files, tmp_path):
-    result = convert_voice(files / "talk.sdc", files / "other.wav", tmp_path / "a.sdc", codec=lambda header: codec)
+    result = convert_voice(files / "talk.sdc", files / "other.wav", tmp_path / "a.sdc", codec=codec)
     assert (result.seconds, result.notes, result.problems) == (2.3, (), ())
     before, after, voice = (codes_of(path) for path in (files / "talk.sdc", tmp_path / "a.sdc", files / "other.sdc"))
     key = (0, "speech")
@@ -107,31 +107,31 @@ def test_what_is_said_stays_and_how_it_sounds_is_the_reference_s(codec, files, t
 
 
 def test_a_converted_voice_is_as_long_and_as_loud_as_what_it_was_made_of(codec, files, tmp_path):
-    enhance(files / "talk.sdc", tmp_path / "talk.wav", codec=lambda header: codec)
-    convert_voice(files / "talk.wav", files / "other.sdc", tmp_path / "a.wav", codec=lambda header: codec)
+    enhance(files / "talk.sdc", tmp_path / "talk.wav", codec=codec)
+    convert_voice(files / "talk.wav", files / "other.sdc", tmp_path / "a.wav", codec=codec)
     before, after = read(tmp_path / "talk.wav"), read(tmp_path / "a.wav")
     assert before.shape == after.shape
     assert loudness(after) == pytest.approx(loudness(before), abs=0.1)
 
 
 def test_a_recording_in_its_own_voice_is_itself(codec, files, tmp_path):
-    convert_voice(files / "talk.sdc", files / "talk.sdc", tmp_path / "a.sdc", codec=lambda header: codec)
+    convert_voice(files / "talk.sdc", files / "talk.sdc", tmp_path / "a.sdc", codec=codec)
     before, after = codes_of(files / "talk.sdc"), codes_of(tmp_path / "a.sdc")
     np.testing.assert_array_equal(after[0, "speech"], before[0, "speech"])
 
 
 def test_every_channel_is_converted(codec, files, tmp_path):
     write(tmp_path / "stereo.wav", sound(0.5, channels=2))
-    convert_voice(tmp_path / "stereo.wav", files / "other.sdc", tmp_path / "a.sdc", codec=lambda header: codec)
+    convert_voice(tmp_path / "stereo.wav", files / "other.sdc", tmp_path / "a.sdc", codec=codec)
     assert set(codes_of(tmp_path / "a.sdc")) == {(0, "speech"), (1, "speech")}
     compress(tmp_path / "stereo.wav", tmp_path / "stereo.sdc", codec=codec.at_effort(0), channels="keep")
-    convert_voice(files / "other.sdc", tmp_path / "stereo.sdc", tmp_path / "b.sdc", codec=lambda header: codec)
+    convert_voice(files / "other.sdc", tmp_path / "stereo.sdc", tmp_path / "b.sdc", codec=codec)
     assert set(codes_of(tmp_path / "b.sdc")) == {(0, "speech")}
 
 
 def test_a_reference_without_speech_or_without_a_voice_is_refused(codec, files, tmp_path):
     write(tmp_path / "silence.wav", np.zeros((RATE, 1), np.float32))
-    run = functools.partial(convert_voice, files / "talk.sdc", target=tmp_path / "a.wav", codec=lambda header: codec)
+    run = functools.partial(convert_voice, files / "talk.sdc", target=tmp_path / "a.wav", codec=codec)
     with pytest.raises(InputError, match="silence.wav: nobody speaks in it; take a recording of the voice"):
         run(tmp_path / "silence.wav")
     compress(files / "other.wav", tmp_path / "low.sdc", codec=codec, bitrate=0.3, envelope=False)
@@ -155,7 +155,7 @@ def test_a_model_without_a_codebook_for_what_is_said_names_those_that_have_one(f
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, activity=False))
     codec = load_codec(write_tiny(tmp_path / "m", recipe), runtime="torch", device="cpu")
     with pytest.raises(ModelError, match=r"tiny-decodec: has no codebook for what is said.*decodec-16k-mini"):
-        convert_voice(files / "talk.wav", files / "other.wav", tmp_path / "a.wav", codec=lambda header: codec)
+        convert_voice(files / "talk.wav", files / "other.wav", tmp_path / "a.wav", codec=codec)
 
 
 def test_models_that_can_convert_are_those_with_a_teacher():
