@@ -130,6 +130,8 @@ class CodecModel(Model):
         assert isinstance(training, CodecTrainingFields)
         self.hop_length: int = model.hop_length
         """Samples per frame."""
+        self.causal: bool = model.causal
+        """Whether nothing depends on what comes after its frame."""
         self.effort: int = model.effort
         """Steps of refinement that it suggests."""
         self.fine_codebooks: int = min(model.fine_codebooks, self.streams[0].num_codebooks)
