@@ -192,6 +192,18 @@ def test_codes_that_are_put_together_get_the_envelope_of_their_audio(codec, file
     np.testing.assert_array_equal(found[0].treble[0], parts[0].treble[0])
 
 
+def test_a_file_of_several_stages_keeps_all_streams_of_speech_and_loses_its_envelope(files, tmp_path):
+    recipe = tiny_bands(domains=("speech", "music", "sfx"))
+    codec = load_codec(write_tiny(tmp_path / "m", recipe), runtime="torch", device="cpu")
+    compress(files / "rain.wav", tmp_path / "a.sdc", codec=codec)
+    result = exchange_background(tmp_path / "a.sdc", files / "rain.wav", tmp_path / "b.sdc", codec=codec, snr=0)
+    assert "its envelope was that of another mix and is left out" in result.notes[-1]
+    before, after = codes_of(tmp_path / "a.sdc"), codes_of(tmp_path / "b.sdc")
+    for name in ("speech", "speech-2"):
+        np.testing.assert_array_equal(after[0, name], before[0, name])
+    assert (0, "music-2") in after
+
+
 @pytest.mark.parametrize("block", [7, 50, 1000])
 def test_sound_that_is_repeated_fades_into_its_own_beginning(block):
     wav = np.ones((1, 100), np.float32)

@@ -203,7 +203,7 @@ def _opened(
     """An input that has speech, and the progress of what follows its coding."""
     with opened(source, codec, channels=channels, track=track, progress=phase(progress, 0, 2)) as scene:
         check_speech(scene)
-        yield scene, phase(progress, 1, 2)
+        yield scene, phase(progress, 1, 2) if scene.was_audio else progress
 
 
 # --- audio
@@ -363,7 +363,13 @@ class _NewBackground:
                 shutil.copyfileobj(made, file)
         notes = []
         if FAR_DB < error < math.inf:
-            notes = [f"its background is {error:.1f} dB from the level that is wanted: the model codes it no better"]
+            notes.append(
+                f"its background is {error:.1f} dB from the level that is wanted: the model codes it no better"
+            )
+        if self.scene.header.envelope and layouts_for(self.scene.header, self.scene.encoder)[0] is None:
+            notes.append(
+                "its envelope was that of another mix and is left out: a model of several stages makes no new one"
+            )
         return self.scene.result(source, target, began, background_loudness=found, notes=notes)
 
     def _write(self, path: Path, gain_db: float, progress: Progress | None) -> None:

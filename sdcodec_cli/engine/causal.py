@@ -1,8 +1,8 @@
 """Coding a few frames at a time, by models that do not look ahead: what comes out up to a time does not depend on what
 comes in later, and comes out as soon as its frames are complete.
 
-`stream_encoder` and `stream_decoder` wait for blocks of 8 s. Here each run of frames is computed with all that it depends
-on before it, over again, so the shorter a run is, the more work there is for a second of audio.
+`stream_encoder` and `stream_decoder` wait for blocks of 8 s. Here each run of frames is computed with all that it
+depends on before it, over again, so the shorter a run is, the more work there is for a second of audio.
 
 Legend: T samples, F frames, N streams, K codebooks, S stems.
 """

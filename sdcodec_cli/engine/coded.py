@@ -83,14 +83,23 @@ class Coded:
         path: of the file
         codec: a model for its header
         notes: what is worth saying about its making
+        was_audio: whether it was coded for this
 
     Raises:
         StreamError: not a stream, a newer one, or one damaged beyond use
         ModelError: the model is not the one that it was made with
     """
 
-    def __init__(self, name: str, path: Path, codec: Callable[[Header], Codec], notes: Sequence[str] = ()) -> None:
-        self.name, self.path, self.notes = name, path, tuple(notes)
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        codec: Callable[[Header], Codec],
+        notes: Sequence[str] = (),
+        *,
+        was_audio: bool = False,
+    ) -> None:
+        self.name, self.path, self.notes, self.was_audio = name, path, tuple(notes), was_audio
         self._problems: dict[str, None] = {}
         with path.open("rb") as file:
             reader = Reader(file, name)
@@ -316,7 +325,7 @@ def opened(
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True))
         path = Path(folder) / "coded.sdc"
         result = compress(source, path, codec=model.at_effort(0), channels=channels, track=track, progress=progress)
-        yield Coded(source.name, path, lambda header: model, result.notes)
+        yield Coded(source.name, path, lambda header: model, result.notes, was_audio=True)
 
 
 def find_codec(codec: CodecFor, header: Header | None) -> Codec:

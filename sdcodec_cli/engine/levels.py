@@ -24,10 +24,10 @@ def layouts_for(header: Header, codec: Codec) -> tuple[GainLayout | None, GainLa
 
     A model of several stages makes none here.
     """
-    if not isinstance(codec.model, CodecModel) or header.envelope is None:
+    if not isinstance(codec.model, CodecModel):
         return None, None
-    fine = codec.envelope_layout(fine=True)
-    envelope = fine if header.envelope == fine else codec.envelope_layout()
+    fine = header.envelope == codec.envelope_layout(fine=True)
+    envelope = codec.envelope_layout(fine=fine) if header.envelope else None
     return envelope, codec.treble_layout if header.treble else None
 
 
@@ -40,13 +40,14 @@ def with_levels(parts: Iterator[Part], wavs: Iterator[Wav], codec: Codec, header
         codec: decodes the codes
         header: says which of both there is to be, see `layouts_for`
     """
-    if header.envelope is None:
+    if header.envelope is None and header.treble is None:
         yield from parts
         return
     model, hop = codec.model, codec.hop_length
     assert isinstance(model, CodecModel)
-    fine, treble = header.envelope == codec.envelope_layout(fine=True), header.treble is not None
-    levels = [Levels(model, envelope=True, fine=fine, treble=treble, unit=1) for _ in range(header.coded_channels)]
+    envelope, treble = header.envelope is not None, header.treble is not None
+    fine = header.envelope == codec.envelope_layout(fine=True)
+    levels = [Levels(model, envelope=envelope, fine=fine, treble=treble, unit=1) for _ in range(header.coded_channels)]
     audio = _Audio(wavs, codec.sample_rate, header, treble=treble)
     waiting: list[Part] = []
 
