@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import functools
+from typing import Annotated
 
 import typer
 
@@ -11,21 +12,22 @@ from .options import (
     ChannelsOption,
     DeviceOption,
     Force,
+    Jobs,
     Json,
     Quiet,
     RuntimeOption,
     SdcOption,
+    ShardOption,
+    SkipExisting,
     SpeechInputs,
     SpeechModel,
     SpeechOutput,
     Threads,
     Track,
     parse_snr,
+    select,
 )
 from .speech import run_jobs
-
-if TYPE_CHECKING:
-    from ..engine.coded import SpeechResult
 
 
 def background(
@@ -53,6 +55,9 @@ def background(
     sdc: SdcOption = False,
     channels: ChannelsOption = "keep",
     track: Track = 1,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
     model: SpeechModel = None,
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
@@ -74,25 +79,18 @@ def background(
     from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
     domains = find(model).recipe.model.domains
-    jobs = console.settle(
-        lambda: plan_speech(inputs, output, "exchanged", sdc=sdc, overwrite=force, domains=domains, beside=other)
+    todo = console.settle(
+        lambda: plan_speech(
+            inputs, output, "exchanged", sdc=sdc, overwrite=force, domains=domains, only=only, beside=other
+        )
     )
-    if jobs:
-        from ..engine.background import exchange_background
+    if todo:
+        from ..engine.background import exchange_background as run
 
-        def work(source: str, target: str, **options: Any) -> SpeechResult:
-            return exchange_background(
-                source,
-                other,
-                target,
-                snr=snr,
-                sdc=sdc or None,
-                channels=channels,
-                track=track,
-                overwrite=force,
-                **options,
-            )
-
-        run_jobs(console, jobs, work, model=model, runtime=runtime, device=device, threads=threads)
+        how = functools.partial(
+            run, other=other, snr=snr, sdc=sdc or None, channels=channels, track=track, overwrite=force
+        )
+        run_jobs(console, todo, how, model=model, runtime=runtime, device=device, threads=threads, jobs=jobs)
     console.finish()

@@ -12,16 +12,20 @@ from .options import (
     ChannelsOption,
     DeviceOption,
     Force,
+    Jobs,
     Json,
     Quiet,
     RuntimeOption,
     SdcOption,
+    ShardOption,
+    SkipExisting,
     SpeechInputs,
     SpeechModel,
     SpeechOutput,
     Threads,
     Track,
     parse_decibels,
+    select,
 )
 from .speech import run_jobs
 
@@ -41,6 +45,9 @@ def enhance(
     sdc: SdcOption = False,
     channels: ChannelsOption = "keep",
     track: Track = 1,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
     model: SpeechModel = None,
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
@@ -61,13 +68,16 @@ def enhance(
     from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
     domains = find(model).recipe.model.domains
-    jobs = console.settle(lambda: plan_speech(inputs, output, "enhanced", sdc=sdc, overwrite=force, domains=domains))
-    if jobs:
+    todo = console.settle(
+        lambda: plan_speech(inputs, output, "enhanced", sdc=sdc, overwrite=force, domains=domains, only=only)
+    )
+    if todo:
         from ..engine.background import enhance as run
 
-        work = functools.partial(
+        how = functools.partial(
             run, background=background, sdc=sdc or None, channels=channels, track=track, overwrite=force
         )
-        run_jobs(console, jobs, work, model=model, runtime=runtime, device=device, threads=threads)
+        run_jobs(console, todo, how, model=model, runtime=runtime, device=device, threads=threads, jobs=jobs)
     console.finish()

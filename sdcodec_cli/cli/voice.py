@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import functools
+from typing import Annotated
 
 import typer
 
@@ -11,20 +12,21 @@ from .options import (
     ChannelsOption,
     DeviceOption,
     Force,
+    Jobs,
     Json,
     Quiet,
     RuntimeOption,
     SdcOption,
+    ShardOption,
+    SkipExisting,
     SpeechInputs,
     SpeechModel,
     SpeechOutput,
     Threads,
     Track,
+    select,
 )
 from .speech import run_jobs
-
-if TYPE_CHECKING:
-    from ..engine.coded import SpeechResult
 
 
 def voice(
@@ -42,6 +44,9 @@ def voice(
     sdc: SdcOption = False,
     channels: ChannelsOption = "keep",
     track: Track = 1,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
     model: SpeechModel = None,
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
@@ -64,18 +69,29 @@ def voice(
     from ..zoo import find
 
     console = Console(quiet=quiet, json=json)
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
     domains = find(model).recipe.model.domains
-    jobs = console.settle(
-        lambda: plan_speech(inputs, output, "converted", sdc=sdc, overwrite=force, domains=domains, beside=reference)
+    todo = console.settle(
+        lambda: plan_speech(
+            inputs, output, "converted", sdc=sdc, overwrite=force, domains=domains, only=only, beside=reference
+        )
     )
-    if jobs:
-        from ..engine.voice import convert_voice, default_model
+    if todo:
+        from ..engine.voice import convert_voice as run
+        from ..engine.voice import default_model
 
-        def work(source: str, target: str, **options: Any) -> SpeechResult:
-            return convert_voice(
-                source, reference, target, sdc=sdc or None, channels=channels, track=track, overwrite=force, **options
-            )
-
-        chosen = default_model()
-        run_jobs(console, jobs, work, model=model, for_audio=chosen, runtime=runtime, device=device, threads=threads)
+        how = functools.partial(
+            run, reference=reference, sdc=sdc or None, channels=channels, track=track, overwrite=force
+        )
+        run_jobs(
+            console,
+            todo,
+            how,
+            model=model,
+            for_audio=default_model(),
+            runtime=runtime,
+            device=device,
+            threads=threads,
+            jobs=jobs,
+        )
     console.finish()

@@ -281,7 +281,7 @@ def plan_tokens(
         check=check,
         overwrite=overwrite,
         only=only,
-        made={"decoded", "extended", *domains},
+        made={*MADE, *domains},
     )
 
 
@@ -314,11 +314,12 @@ def plan_speech(
     sdc: bool,
     overwrite: bool,
     domains: Collection[str] = (),
+    only: Selection = ALL,
     beside: str | None = None,
 ) -> Plan:
     """`a.wav` and `a.sdc` become `a.enhanced.wav` beside them, unless `output` names a file, a folder or `-`.
 
-    In a folder that is searched, what `sdc` made of the files beside it is left out, see `plan_compress`.
+    In a folder that is searched, what `sdc` made of the files beside it is left out, see `plan_compress`, and audio whose `.sdc` is there.
 
     Args:
         inputs: files, folders, `-`
@@ -327,6 +328,7 @@ def plan_speech(
         sdc: outputs that are not named hold a `.sdc` stream
         overwrite: replace existing outputs
         domains: stems that are left out, too
+        only: which inputs are worked on
         beside: an input of every job, which is not overwritten
 
     Raises:
@@ -350,6 +352,7 @@ def plan_speech(
         name=lambda base, stem: f"{base}.{stem}.{'sdc' if sdc else 'wav'}",
         check=check,
         overwrite=overwrite,
+        only=only,
         made={*MADE, *domains},
         beside=beside,
     )
