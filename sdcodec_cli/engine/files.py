@@ -319,8 +319,8 @@ def plan_speech(
 ) -> Plan:
     """`a.wav` and `a.sdc` become `a.enhanced.wav` beside them, unless `output` names a file, a folder or `-`.
 
-    In a folder that is searched, what `sdc` made of the files beside it is left out, see `plan_compress`, and so is audio
-    whose `.sdc` file is there.
+    In a folder that is searched, what `sdc` made of the files beside it is left out, see `plan_compress`, and so is
+    audio whose `.sdc` file is there.
 
     Args:
         inputs: files, folders, `-`
