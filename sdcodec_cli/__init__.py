@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .engine.background import enhance, exchange_background
     from .engine.codec import Codec, load_codec
+    from .engine.coded import SpeechResult
     from .engine.codes import Codes
     from .engine.compress import CompressResult, compress
     from .engine.decode import DecodeResult, decode
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from .engine.inspect import FileReport, inspect
     from .engine.separate import SeparateResult, separate
     from .engine.separator import Separator, load_system
+    from .engine.voice import convert_voice
     from .errors import SdcError
 
 _HOME = {
@@ -43,6 +46,10 @@ _HOME = {
     "separate": "engine.separate",
     "Separator": "engine.separator",
     "load_system": "engine.separator",
+    "SpeechResult": "engine.coded",
+    "enhance": "engine.background",
+    "exchange_background": "engine.background",
+    "convert_voice": "engine.voice",
     "SdcError": "errors",
 }
 
@@ -57,10 +64,14 @@ __all__ = [
     "SdcError",
     "SeparateResult",
     "Separator",
+    "SpeechResult",
     "__version__",
     "compress",
+    "convert_voice",
     "cut",
     "decode",
+    "enhance",
+    "exchange_background",
     "extend",
     "inspect",
     "join",

@@ -9,7 +9,7 @@ from .libsndfile import UNKNOWN_FRAMES, SequentialFile
 from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, k_weighting
 from .output import atomic_output, check_name, check_target, is_special, refuse_terminal
 from .reader import LIBSNDFILE_SUFFIXES, READ_SUFFIXES, AudioReader, read_mono
-from .source import AudioInfo
+from .source import AudioInfo, Source
 from .wav import RatesResampler, StreamResampler, Wav, resampled, to_16_bit
 from .writer import AudioWriter, audio_format, written_together
 
@@ -26,6 +26,7 @@ __all__ = [
     "LoudnessMeter",
     "RatesResampler",
     "SequentialFile",
+    "Source",
     "StreamResampler",
     "Wav",
     "atomic_output",

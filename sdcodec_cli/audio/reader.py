@@ -42,7 +42,7 @@ class AudioReader:
     that starts late begins with silence.
 
     Args:
-        source: a path, or `-`
+        source: a path, `-`, or either as a `Source` that is open, and stays so
         track: which audio track, from 1
 
     Raises:
@@ -52,13 +52,13 @@ class AudioReader:
 
     info: AudioInfo
 
-    def __init__(self, source: str | Path, *, track: int = 1) -> None:
+    def __init__(self, source: str | Path | Source, *, track: int = 1) -> None:
         if track < 1:
             raise ValueError(f"track must be at least 1, got {track}")
-        self._given, self._track = str(source), track
+        self._given, self._track = source, track
 
     def __enter__(self) -> AudioReader:
-        self._source = Source(self._given)
+        self._source = self._given if isinstance(self._given, Source) else Source(str(self._given))
         try:
             self._decoder = self._choose()
             self.info = self._decoder.info
@@ -76,8 +76,9 @@ class AudioReader:
         return self._decoder.notes
 
     def close(self) -> None:
-        """Remove the temporary copy, if there is one."""
-        self._source.close()
+        """Remove the temporary copy, if it made one."""
+        if self._source is not self._given:
+            self._source.close()
 
     def blocks(self, seconds: float = 10.0, *, start: float = 0.0, duration: float | None = None) -> Iterator[Wav]:
         """Yield the audio as `[C, T]` blocks of at most `seconds`; every call reads from the beginning again.

@@ -16,7 +16,25 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..account import name_user
 from ..errors import SdcError
-from . import bench, compress, cut, data, decode, eval, extend, info, join, models, separate, strip, tokens, train
+from . import (
+    background,
+    bench,
+    compress,
+    cut,
+    data,
+    decode,
+    enhance,
+    eval,
+    extend,
+    info,
+    join,
+    models,
+    separate,
+    strip,
+    tokens,
+    train,
+    voice,
+)
 from .console import report
 
 
@@ -62,6 +80,9 @@ def sdc(
 app.command()(compress.compress)
 app.command()(decode.decode)
 app.command()(separate.separate)
+app.command()(enhance.enhance)
+app.command()(background.background)
+app.command()(voice.voice)
 app.command()(extend.extend)
 app.command()(info.info)
 app.command()(strip.strip)

@@ -84,7 +84,7 @@ class _Decode:
             if self.model:
                 found = self._load(self.model, made_with=header.weights_sha256)
             else:
-                found = _named_model(say, job.source, header, self._load)
+                found = named_model(say, job.source, header, self._load)
             say_runtime(say, found, self.runtime)
             return found
 
@@ -238,7 +238,7 @@ def _decoded_with(older: str, result: DecodeResult) -> str:
     return f"was made with older weights {older[:8]}...; decoded with {how}"
 
 
-def _named_model(say: Say, source: str, header: Header, load: Callable[..., Codec]) -> Codec:
+def named_model(say: Say, source: str, header: Header, load: Callable[..., Codec]) -> Codec:
     """The model that a file names, or else that of as many of its stages as there is one for."""
     try:
         return load(header.model, made_with=header.weights_sha256)

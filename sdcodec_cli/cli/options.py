@@ -112,6 +112,22 @@ def _number(text: str) -> float:
         return math.nan
 
 
+def parse_decibels(text: str) -> float:
+    """A gain in dB."""
+    value = _number(text)
+    if not -100 <= value <= 40:
+        raise typer.BadParameter(f"{text!r} is not a gain from -100 to 40 dB")
+    return value
+
+
+def parse_snr(text: str) -> float:
+    """A ratio of levels in dB."""
+    value = _number(text)
+    if not -40 <= value <= 100:
+        raise typer.BadParameter(f"{text!r} is not a number of dB from -40 to 100")
+    return value
+
+
 @dataclass(frozen=True)
 class Gain:
     """Value of one `--gain`."""
@@ -170,6 +186,33 @@ EditOutput = Annotated[
         show_default=False,
     ),
 ]
+SpeechInputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        help="Files made by sdc compress, audio files or films, folders to search for them, or - for standard input.",
+        show_default=False,
+    ),
+]
+SpeechOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|DIR/|-",
+        help="File (.sdc, .wav, .flac, .ogg, .opus or .mp3) for one output, folder (existing, or ending in a slash) "
+        "for several, or - for WAV on standard output.",
+        show_default=False,
+    ),
+]
+SdcOption = Annotated[
+    bool,
+    typer.Option("--sdc", help="Write .sdc and not WAV, beside the inputs, into a folder, or to standard output."),
+]
+ChannelsOption = Annotated[
+    Literal["mono", "keep"],
+    typer.Option(help="Of audio: keep the channels, each coded by itself, or mix them down to one."),
+]
 AudioOutput = Annotated[
     str | None,
     typer.Option(
@@ -187,6 +230,17 @@ Model = Annotated[
         "--model",
         metavar="NAME|DIR",
         help="Model, by its name in `sdc models list` or by its folder; the first of that list by default.",
+        autocompletion=complete_model,
+        show_default=False,
+    ),
+]
+SpeechModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME|DIR",
+        help="Model, by its name in `sdc models list` or by its folder; by default the one that a .sdc file names, and "
+        "for audio the first of that list that can do this.",
         autocompletion=complete_model,
         show_default=False,
     ),

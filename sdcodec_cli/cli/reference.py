@@ -26,6 +26,8 @@ sdc compress talk.wav                      # talk.sdc
 sdc decode talk.sdc                        # talk.decoded.wav
 sdc decode talk.sdc --stem speech          # talk.speech.wav
 sdc separate film.wav -o stems/            # stems/film.speech.wav, ...
+sdc enhance talk.sdc                       # talk.enhanced.wav
+sdc background talk.sdc --with rain.wav    # talk.exchanged.wav
 sdc extend talk.wav                        # talk.extended.wav
 sdc info talk.sdc                          # what is in it
 sdc tokens talk.sdc                        # talk.npz: its codes, for other programs
@@ -35,17 +37,18 @@ sdc cut talk.sdc --start 3 --duration 8 -o excerpt.sdc
 ## What all commands have in common
 
 **Inputs** are files, folders, or `-` for standard input. A folder is searched for audio (`compress`, `separate`,
-`extend`), `.sdc` files (`decode`, `info`) or both (`tokens`), subfolders included, hidden files left out, and so is
-what `sdc` made of other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`; `extend` leaves out only the
-last of these; `tokens` also audio whose `.sdc` file lies beside it). `strip`, `cut` and `join` take files only. Audio
-is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever FFmpeg reads: MP3, AAC, the sound of films
-(MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless `--track` says otherwise. A track that starts
-late begins with silence. What a file is, is decided by its content. Files that are cut short, damaged or encrypted are
-refused, and so are samples that are not numbers.
+`extend`), `.sdc` files (`decode`, `info`) or both (`enhance`, `background`, `voice`, `tokens`), subfolders included,
+hidden files left out, and so is what `sdc` made of other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`
+and so on; `extend` leaves out only the last of these; where both are searched for, also audio whose `.sdc` file lies
+beside it). `strip`, `cut` and `join` take files only. Audio is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and
+RF64, and whatever FFmpeg reads: MP3, AAC, the sound of films (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its
+first track, unless `--track` says otherwise. A track that starts late begins with silence. What a file is, is decided
+by its content. Files that are cut short, damaged or encrypted are refused, and so are samples that are not numbers.
 
 **Channels** are mixed down to one for `compress`, and for what the model of `separate` hears: those of a film, where
 the file says what they are for, as to stereo (ITU-R BS.775: centre and surrounds at −3 dB, no LFE) and from there to
-one; others to their mean. Where channels are kept, what each of them is for is kept, too.
+one; others to their mean. Where channels are kept, what each of them is for is kept, too. `enhance`, `background` and
+`voice` keep those of audio, unless `--channels mono` says otherwise; a `.sdc` file has those that were coded.
 
 **Outputs** lie beside their inputs, unless `-o` says otherwise (`strip`, `cut` and `join` always need it):
 
@@ -55,6 +58,9 @@ one; others to their mean. Where channels are kept, what each of them is for is 
 | `-o FILE` | this file; for one input and one stem |
 | `-o DIR/` | the usual names in this folder, which is created if need be; a searched folder keeps its subfolders |
 | `-o -` | standard output, but never a terminal; audio is WAV then |
+
+`enhance`, `background` and `voice` write audio or `.sdc` files, as the suffix of `-o FILE` says; elsewhere WAV, or with
+`--sdc` codes.
 
 Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`; a WAV
 file beyond 4 GiB is RF64. An output appears under its name only when it is complete, and those of one input all
@@ -108,6 +114,7 @@ SCHEMAS = [
     ("`sdc compress --json`", "sdcodec_cli.engine.compress", "CompressResult"),
     ("`sdc decode --json`", "sdcodec_cli.engine.decode", "DecodeResult"),
     ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
+    ("`--json` of `sdc enhance`, `background` and `voice`", "sdcodec_cli.engine.coded", "SpeechResult"),
     ("`sdc extend --json`", "sdcodec_cli.engine.extend", "ExtendResult"),
     ("`sdc tokens --json`", "sdcodec_cli.engine.tokens", "TokensResult"),
     ("`--json` of `sdc strip`, `cut` and `join`", "sdcodec_cli.engine.edit", "EditResult"),

@@ -25,6 +25,7 @@ from ..runtime import CascadeModel, CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import ModelEntry, find, weights_path
 from .cascade import CascadeDecoder, CascadeEncoder
+from .causal import FrameDecoder, FrameEncoder, checked_causal
 from .codes import Codes, codes_of
 from .envelope import Bands, envelope_bitrate, layout_for
 from .stream import SEGMENT_FRAMES, StreamDecoder
@@ -418,6 +419,31 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share, texture=texture)
         above = Treble(treble, rate, hop) if treble else None
         return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above, texture=texture)
+
+    def frame_encoder(self, *, frames: int = 1) -> FrameEncoder:
+        """An encoder that gives out codes of every `frames` frames of a mono signal as soon as they are complete.
+
+        The delay between a sample that goes in and the same that `frame_decoder` gives out is that of the frames,
+        `frames / frame_rate` seconds, and the time it takes to compute them.
+
+        Raises:
+            ModelError: it is a decoder of older weights, see `decoder_for`
+            ValueError: the model looks ahead, or `frames` is below 1
+        """
+        model = checked_causal(self.model, frames)
+        if self._entry is not None:
+            weights_path(self._entry)  # there are none for this in a decoder
+        return FrameEncoder(model, frames)
+
+    def frame_decoder(self, stems: Sequence[str]) -> FrameDecoder:
+        """A decoder for codes of `frame_encoder`, that gives out the audio of all frames which it is given.
+
+        Raises:
+            ValueError: the model looks ahead, or has no such stem
+        """
+        for stem in stems:
+            self.check_stem(stem)
+        return FrameDecoder(checked_causal(self.model, 1), stems)
 
     def encode(
         self,

@@ -23,6 +23,7 @@ from ..audio import (
     AudioReader,
     LoudnessMeter,
     RatesResampler,
+    Source,
     Wav,
     atomic_output,
     db_to_amplitude,
@@ -84,7 +85,7 @@ class CompressResult:
 
 
 def compress(
-    source: str | Path,
+    source: str | Path | Source,
     target: str | Path,
     *,
     codec: Codec,
@@ -103,7 +104,7 @@ def compress(
     The file is read twice: for its loudness, then for its codes.
 
     Args:
-        source: any file that libsndfile or FFmpeg reads, or `-` for standard input
+        source: any file that libsndfile or FFmpeg reads, `-` for standard input, or either as a `Source` that is open
         target: where the `.sdc` goes, or `-` for standard output
         codec: the model, at the effort wanted
         bitrate: per domain, in kbit/s, the envelope taken in; the model's full rate by default
@@ -180,7 +181,7 @@ def compress(
                 )
                 for _ in range(coded_channels)
             ]
-            coder = _Coder(encoders, info.sample_rate, gain_db)
+            coder = Coder(encoders, info.sample_rate, gain_db)
             blocks = (block - level.offset for block in _blocks(reader, mono=mono))
             for segments in coder.run(blocks, progress, info.seconds):
                 writer.write(
@@ -200,7 +201,7 @@ def compress(
     elif not any(active_frames.values()):
         notes.append("nothing is heard in it; the file is silent")
     return CompressResult(
-        input=str(source),
+        input=source.name if isinstance(source, Source) else str(source),
         output=str(target),
         seconds=seconds,
         bytes=writer.bytes_written,
@@ -393,7 +394,7 @@ def _streams(
     return streams
 
 
-class _Coder:
+class Coder:
     """Resamples blocks of all channels, applies the gain, encodes them, and counts samples and frames.
 
     Args:

@@ -108,14 +108,7 @@ def decode(
         for stem in [*targets, *gains]:
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
-        model = (codec(header) if callable(codec) else codec).decoder_for(header.weights_sha256)
-        if header.tables_sha256 is not None:
-            reader.tables = model.tables(header.tables_sha256)
-        header = _as_far_as(header, model)
-        for part in header.of_parts:
-            _check_shape(name, part, model)
-        if not force_model:
-            _check_weights(name, header, model)
+        model, header = fitted(reader, name, codec(header) if callable(codec) else codec, force_model=force_model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale.
         remix = "mix" in targets and any(gains.get(domain) for domain in domains)
         decoded = list(domains) if remix else [stem for stem in targets if stem != "mix"]
@@ -138,43 +131,23 @@ def decode(
         }
         stack.enter_context(written_together(list(writers.values())))
         num_stages = _stages_below(name, header, below)
-        written, rates = 0, []
-        contexts = [_context(model, excerpt.header, texture) for excerpt in excerpts]
-        begin, stop = excerpts[0].span(contexts[0])[0], excerpts[-1].span(contexts[-1])[1]
-        streams = {
-            entry.name
-            for part in header.of_parts
-            for entry in part.domains
-            if entry.stem in wanted and entry.stage < num_stages
-        }
-        by_part = _by_part(reader.segments(begin, stop, streams), header, excerpts)
-        for (excerpt, segments), context in zip(by_part, contexts, strict=True):
-            if _breaks_off(reader):
-                break
-            part = excerpt.header
-            layout = part.treble if below is None else None
-            rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
-            rates.append(rate)
-            stems = _decoded_stems(
-                reader, segments, model, decoded, excerpt, context, share, layout, texture, num_stages, rate
-            )
-            cut = _at_original_rate(stems, rate, excerpt, len(decoded))
-            if reader.end is None and not header.parts:
-                cut = _to_the_end(cut, reader, round(start * header.original_rate))
-            for wavs in cut:
-                by_stem = dict(zip(decoded, wavs, strict=True))
-                for stem, writer in writers.items():
-                    if stem == "mix" and remix:
-                        wav = sum(
-                            (by_stem[domain] * _factor(gains, domain) for domain in domains), np.zeros_like(wavs[0])
-                        )
-                    else:
-                        wav = by_stem[stem]
-                    writer.write(wav * _factor(gains, stem))
-                written += wavs.shape[-1]
-                if progress:
-                    total = _total(excerpts)
-                    progress(written / header.original_rate, None if total is None else total / header.original_rate)
+        written, rates = 0, set()
+        begin = round(start * header.original_rate)
+        for wavs, rate in _decoded_excerpts(
+            reader, header, model, decoded, wanted, excerpts, begin, share, below, texture, num_stages
+        ):
+            rates.add(rate)
+            by_stem = dict(zip(decoded, wavs, strict=True))
+            for stem, writer in writers.items():
+                if stem == "mix" and remix:
+                    wav = sum((by_stem[domain] * _factor(gains, domain) for domain in domains), np.zeros_like(wavs[0]))
+                else:
+                    wav = by_stem[stem]
+                writer.write(wav * _factor(gains, stem))
+            written += wavs.shape[-1]
+            if progress:
+                total = _total(excerpts)
+                progress(written / header.original_rate, None if total is None else total / header.original_rate)
         if written == 0:
             raise InputError(f"{name}: has no audio from {start:g} s on; give an earlier --start")
         problems = tuple(problem.message for problem in reader.problems)
@@ -197,6 +170,83 @@ def decode(
 
 def _factor(gains: Mapping[str, float], stem: str) -> np.float32:
     return np.float32(db_to_amplitude(gains.get(stem, 0.0)))
+
+
+def fitted(reader: Reader, name: str, codec: Codec, *, force_model: bool = False) -> tuple[Codec, Header]:
+    """What decodes a file, and its header as far as that does; gives the reader the tables that it needs.
+
+    Raises:
+        ModelError: the codec's shape or its weights are not those of the file
+    """
+    model = codec.decoder_for(reader.header.weights_sha256)
+    if reader.header.tables_sha256 is not None:
+        reader.tables = model.tables(reader.header.tables_sha256)
+    header = _as_far_as(reader.header, model)
+    for part in header.of_parts:
+        _check_shape(name, part, model)
+    if not force_model:
+        _check_weights(name, header, model)
+    return model, header
+
+
+def sum_of(
+    domains: Sequence[str], reader: Reader, header: Header, codec: Codec, *, share: float = SHARE
+) -> Iterator[Wav]:
+    """Audio of the sum of some domains of a file that can be sought in, at its original rate and level: `[C, T]`."""
+    length = reader.end.original_samples if reader.end else header.original_samples
+    excerpts, stages = _excerpts(header, length, 0.0, None), len(header.stages)
+    for wavs, _ in _decoded_excerpts(reader, header, codec, ["mix"], domains, excerpts, 0, share, None, True, stages):
+        yield wavs[0]
+
+
+def _decoded_excerpts(
+    reader: Reader,
+    header: Header,
+    codec: Codec,
+    stems: Sequence[str],
+    domains: Sequence[str],
+    excerpts: Sequence[_Excerpt],
+    begin: int,
+    share: float,
+    below: float | None,
+    texture: bool,
+    num_stages: int,
+) -> Iterator[tuple[Wav, int]]:
+    """Audio of one part after the other at the original rate and level `[S, C, T]`, and the rate it was decoded at.
+
+    Args:
+        reader: of the file
+        header: as far as the codec decodes it
+        codec: see `decode`
+        stems: S of them, `mix` being the sum of `domains`
+        domains: those that are read
+        excerpts: what is wanted of the parts
+        begin: sample at the original rate where they begin
+        share, below, texture: see `decode`
+        num_stages: how many are decoded
+    """
+    contexts = [_context(codec, excerpt.header, texture) for excerpt in excerpts]
+    first, stop = excerpts[0].span(contexts[0])[0], excerpts[-1].span(contexts[-1])[1]
+    streams = {
+        entry.name
+        for part in header.of_parts
+        for entry in part.domains
+        if entry.stem in domains and entry.stage < num_stages
+    }
+    by_part = _by_part(reader.segments(first, stop, streams), header, excerpts)
+    for (excerpt, segments), context in zip(by_part, contexts, strict=True):
+        if _breaks_off(reader):
+            return
+        layout = excerpt.header.treble if below is None else None
+        rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
+        decoded = _decoded_stems(
+            reader, segments, codec, stems, excerpt, context, share, layout, texture, num_stages, rate
+        )
+        cut = _at_original_rate(decoded, rate, excerpt, len(stems))
+        if reader.end is None and not header.parts:
+            cut = _to_the_end(cut, reader, begin)
+        for wavs in cut:
+            yield wavs, rate
 
 
 def _as_far_as(header: Header, codec: Codec) -> Header:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 STREAM_SUFFIXES = frozenset({".sdc"})
 AUDIO_SUFFIXES = READ_SUFFIXES
 TOKENS_SUFFIXES = frozenset({".npz", ".safetensors", ".parquet", ".jsonl"})
+MADE = frozenset({"decoded", "extended", "enhanced", "exchanged", "converted"})
+"""What stands before the suffix of files that commands make of others; stems do so, too."""
 _UNREAD_SUFFIXES = frozenset(
     {".m4p", ".aa", ".aax", ".ra", ".rm", ".rmvb", ".mpc", ".mp+", ".spx", ".tak", ".shn", ".ofr", ".dsf", ".dff"}
     | {".gsm", ".awb", ".qcp", ".sd2", ".thd", ".mlp", ".dtshd", ".mid", ".midi", ".mod", ".xm", ".it", ".s3m"}
@@ -59,7 +61,7 @@ class Job:
     source: str
     """A path, or `-` for standard input."""
     targets: dict[str, str]
-    """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, `extended`, or
+    """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, by one of `MADE`, or
     `tokens`."""
 
     @contextlib.contextmanager
@@ -141,8 +143,8 @@ def plan_compress(
 ) -> Plan:
     """`a.wav` becomes `a.sdc` beside it, unless `output` names a file, a folder or `-`.
 
-    In a folder that is searched, what `sdc` made of the files beside it is left out: `a.decoded.wav`,
-    `a.extended.wav`, and `a.speech.wav` if `domains` has `speech`.
+    In a folder that is searched, what `sdc` made of the files beside it is left out: `a.decoded.wav` and the others
+    of `MADE`, and `a.speech.wav` if `domains` has `speech`.
 
     Raises:
         ValueError: the arguments contradict each other, such as two inputs for one output file.
@@ -161,7 +163,7 @@ def plan_compress(
         check=check,
         overwrite=overwrite,
         only=only,
-        made={"decoded", "extended", *domains},
+        made={*MADE, *domains},
     )
 
 
@@ -233,7 +235,7 @@ def plan_separate(
         overwrite=overwrite,
         only=only,
         into_folder=not (one and output is not None and (Path(output).suffix or is_special(Path(output)))),
-        made={"decoded", "extended", *domains},
+        made={*MADE, *domains},
     )
 
 
@@ -279,7 +281,7 @@ def plan_tokens(
         check=check,
         overwrite=overwrite,
         only=only,
-        made={"decoded", "extended", *domains},
+        made={*MADE, *domains},
     )
 
 
@@ -302,6 +304,62 @@ def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool, o
         only=only,
         made={"extended"},
     )
+
+
+def plan_speech(
+    inputs: Sequence[str],
+    output: str | None,
+    made: str,
+    *,
+    sdc: bool,
+    overwrite: bool,
+    domains: Collection[str] = (),
+    only: Selection = ALL,
+    beside: str | None = None,
+) -> Plan:
+    """`a.wav` and `a.sdc` become `a.enhanced.wav` beside them, unless `output` names a file, a folder or `-`.
+
+    In a folder that is searched, what `sdc` made of the files beside it is left out, see `plan_compress`, and so is
+    audio whose `.sdc` file is there.
+
+    Args:
+        inputs: files, folders, `-`
+        output: if there is one
+        made: what stands before the suffix, one of `MADE`
+        sdc: outputs that are not named hold a `.sdc` stream
+        overwrite: replace existing outputs
+        domains: stems that are left out, too
+        only: which inputs are worked on
+        beside: an input of every job, which is not overwritten
+
+    Raises:
+        ValueError: the arguments contradict each other, such as two inputs for one output file.
+    """
+    if beside == "-" and "-" in inputs:
+        raise ValueError("standard input can be read only once; name - once")
+
+    def check(target: str) -> None:
+        is_stream = Path(target).suffix.lower() in STREAM_SUFFIXES
+        if sdc and not is_stream and not is_special(Path(target)):
+            raise OutputError(f"{target}: would hold a .sdc stream; name it {Path(target).with_suffix('.sdc').name}")
+        if not is_stream and not sdc:
+            audio_format(target)
+
+    plan = _plan(
+        inputs,
+        output,
+        suffixes=STREAM_SUFFIXES | AUDIO_SUFFIXES,
+        stems=lambda source: (made,),
+        name=lambda base, stem: f"{base}.{stem}.{'sdc' if sdc else 'wav'}",
+        check=check,
+        overwrite=overwrite,
+        only=only,
+        made={*MADE, *domains},
+        beside=beside,
+    )
+    if beside == "-" and len(plan.jobs) > 1:
+        raise ValueError("standard input can be read only once, and there are several inputs; name a file instead")
+    return plan
 
 
 def plan_edit(inputs: Sequence[str], output: str, *, overwrite: bool) -> Plan:
@@ -394,6 +452,7 @@ def _plan(
     only: Selection = ALL,
     into_folder: bool = False,
     made: Collection[str] = (),
+    beside: str | None = None,
 ) -> Plan:
     if output == "":
         raise ValueError("-o is empty; name a file, a folder, or - for standard output")
@@ -421,7 +480,8 @@ def _plan(
 
     jobs: list[Job] = []
     skipped: list[str] = []
-    inputs_taken = {os.path.realpath(source.name): source.name for source in sources if source.name != "-"}
+    read = [*(source.name for source in sources), *([] if beside is None else [beside])]
+    inputs_taken = {os.path.realpath(name): name for name in read if name != "-"}
     outputs_taken: dict[str, str] = {}
     for source, keys in wanted:
         if output is None and source.name != "-" and not os.path.isfile(source.name):

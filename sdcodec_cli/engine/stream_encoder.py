@@ -62,7 +62,7 @@ class StreamEncoder:
         self._unit = segment_frames // SEGMENT_FRAMES  # frames, of which there is a whole number in all
         self._levels = None
         if envelope or treble:
-            self._levels = _Levels(model, envelope=envelope, fine=fine, treble=treble, unit=self._unit)
+            self._levels = Levels(model, envelope=envelope, fine=fine, treble=treble, unit=self._unit)
         self._model, self._num_codebooks, self._effort = model, num_codebooks, effort
         self._known, self._pauses = known, pauses
         self._names = [stream.name for stream in model.streams]
@@ -195,7 +195,7 @@ def _active_streams(activity: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.asarray(active)
 
 
-class _Levels:
+class Levels:
     """Adds envelope and treble to segments, by comparing what the decoder makes of them with the audio.
 
     Args:

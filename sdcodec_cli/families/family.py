@@ -41,6 +41,8 @@ class Stream:
     """Frames per second."""
     groups: tuple[int, ...] = ()
     """Codebooks that files store together, those of the first group first; by default groups of four."""
+    num_semantic: int = 0
+    """How many of the first codebooks were taught what is said; the others then hold how it sounds."""
 
     @property
     def codebook_bitrate(self) -> float:
@@ -137,6 +139,10 @@ class Family(ABC, Generic[R]):
 
     def teaching(self, recipe: R) -> Teaching | None:
         """What a teacher has to say in training, if the recipe has one."""
+        return None
+
+    def semantic_codebook(self, recipe: R, weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Entries of the codebook that was taught what is said, `[V, d]`, as `Stream.num_semantic` says; or None."""
         return None
 
     def critic(self, recipe: R) -> Critic | None:

@@ -150,6 +150,10 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     def streams(self, recipe: SDCodecRecipe) -> tuple[Stream, ...]:
         """One stream per domain. What is said in speech, if the first codebook is taught that, is a layer group."""
         fields = recipe.quantizer
+
+        def taught(domain: str) -> bool:
+            return recipe.semantic.target_width > 0 and domain == SPEECH
+
         return tuple(
             Stream(
                 name=domain,
@@ -158,7 +162,8 @@ class SDCodecFamily(Family[SDCodecRecipe]):
                 num_shared=fields.num_shared,
                 codebook_size=fields.codebook_size,
                 frame_rate=recipe.frame_rate,
-                groups=fields.taught_groups if recipe.semantic.target_width and domain == SPEECH else (),
+                groups=fields.taught_groups if taught(domain) else (),
+                num_semantic=int(taught(domain)),
             )
             for domain in recipe.model.domains
         )
@@ -261,6 +266,15 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     def teaching(self, recipe: SDCodecRecipe) -> Teaching | None:
         """What the first codebook of speech is taught."""
         return Teaching(recipe.semantic, SPEECH, recipe.model.hop_length) if recipe.semantic.target_width else None
+
+    def semantic_codebook(self, recipe: SDCodecRecipe, weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """See `Family.semantic_codebook`."""
+        if not recipe.semantic.target_width:
+            return None
+        shared = recipe.quantizer.num_shared == recipe.quantizer.num_codebooks
+        row = 0 if shared else recipe.model.domains.index(SPEECH)
+        codebook: np.ndarray = weights[f"quantizer.{'shared' if shared else 'own'}.codebook"][row, 0]
+        return codebook
 
     def critic(self, recipe: SDCodecRecipe) -> Critic | None:
         """The discriminators of a recipe, with random weights.

@@ -84,7 +84,8 @@ def load_model(
     if not streams:
         return SeparatorModel(entry.name, entry.recipe, digest, made("", entry.recipe))
     if len(codecs) == 1:
-        return CodecModel(entry.name, entry.recipe, digest, made("", entry.recipe))
+        codebook = family.semantic_codebook(entry.recipe, unpacked)
+        return CodecModel(entry.name, entry.recipe, digest, made("", entry.recipe), semantic_codebook=codebook)
     each = len(streams) // len(codecs)
     stages = []
     for number, (prefix, recipe) in enumerate(codecs.items()):

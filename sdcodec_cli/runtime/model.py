@@ -119,14 +119,19 @@ class CodecModel(Model):
         weights_sha256: bytes,
         runtime: Runtime,
         streams: Sequence[Stream] | None = None,
+        semantic_codebook: NDArray[np.float32] | None = None,
     ) -> None:
         super().__init__(name, recipe, weights_sha256, runtime)
+        self.semantic_codebook = semantic_codebook
+        """Entries of the codebook that holds what is said, `[V, d]`; None for a model that has none."""
         self.streams = self.streams if streams is None else tuple(streams)
         model, training = recipe.model, recipe.training
         assert isinstance(model, CodecModelFields)
         assert isinstance(training, CodecTrainingFields)
         self.hop_length: int = model.hop_length
         """Samples per frame."""
+        self.causal: bool = model.causal
+        """Whether nothing depends on what comes after its frame."""
         self.effort: int = model.effort
         """Steps of refinement that it suggests."""
         self.fine_codebooks: int = min(model.fine_codebooks, self.streams[0].num_codebooks)

@@ -1,0 +1,96 @@
+"""`sdc background`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+import typer
+
+from .console import Console
+from .options import (
+    ChannelsOption,
+    DeviceOption,
+    Force,
+    Jobs,
+    Json,
+    Quiet,
+    RuntimeOption,
+    SdcOption,
+    ShardOption,
+    SkipExisting,
+    SpeechInputs,
+    SpeechModel,
+    SpeechOutput,
+    Threads,
+    Track,
+    parse_snr,
+    select,
+)
+from .speech import run_jobs
+
+
+def background(
+    inputs: SpeechInputs,
+    other: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="OTHER",
+            help="Where the new background is: a .sdc file, audio, or - for standard input. Speech in it is left out.",
+            show_default=False,
+        ),
+    ],
+    output: SpeechOutput = None,
+    snr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            parser=parse_snr,
+            help="How much louder the speech is than its new background, -40 to 100 dB. By default the new one is as "
+            "loud as the one that it replaces.",
+            show_default=False,
+        ),
+    ] = None,
+    sdc: SdcOption = False,
+    channels: ChannelsOption = "keep",
+    track: Track = 1,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
+    model: SpeechModel = None,
+    runtime: RuntimeOption = "auto",
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Give speech the background of another recording.
+
+    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.exchanged.wav. What is not speech in
+    OTHER takes the place of what is not speech in INPUT, repeated with a short fade or cut to its length. Levels are
+    loudness after ITU-R BS.1770. The suffix of -o says whether audio is written or a .sdc, in which the codes of the
+    speech stay as they are and those of the background are made anew.
+
+    Example: sdc background talk.sdc --with rain.wav -o outside.wav
+    """
+    from ..engine.files import plan_speech
+    from ..zoo import find
+
+    console = Console(quiet=quiet, json=json)
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    domains = find(model).recipe.model.domains
+    todo = console.settle(
+        lambda: plan_speech(
+            inputs, output, "exchanged", sdc=sdc, overwrite=force, domains=domains, only=only, beside=other
+        )
+    )
+    if todo:
+        from ..engine.background import exchange_background as run
+
+        how = functools.partial(
+            run, other=other, snr=snr, sdc=sdc or None, channels=channels, track=track, overwrite=force
+        )
+        run_jobs(console, todo, how, model=model, runtime=runtime, device=device, threads=threads, jobs=jobs)
+    console.finish()

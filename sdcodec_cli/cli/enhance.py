@@ -1,0 +1,83 @@
+"""`sdc enhance`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+import typer
+
+from .console import Console
+from .options import (
+    ChannelsOption,
+    DeviceOption,
+    Force,
+    Jobs,
+    Json,
+    Quiet,
+    RuntimeOption,
+    SdcOption,
+    ShardOption,
+    SkipExisting,
+    SpeechInputs,
+    SpeechModel,
+    SpeechOutput,
+    Threads,
+    Track,
+    parse_decibels,
+    select,
+)
+from .speech import run_jobs
+
+
+def enhance(
+    inputs: SpeechInputs,
+    output: SpeechOutput = None,
+    background: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            parser=parse_decibels,
+            help="Keep the background at this gain, -100 to 40 dB: 0 is as it was. By default there is none.",
+            show_default=False,
+        ),
+    ] = None,
+    sdc: SdcOption = False,
+    channels: ChannelsOption = "keep",
+    track: Track = 1,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
+    model: SpeechModel = None,
+    runtime: RuntimeOption = "auto",
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Take the speech out of its background.
+
+    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.enhanced.wav. The speech is what a codec
+    decodes of it, which for audio is coded first; the suffix of -o says whether audio is written or a .sdc, in which
+    the codes of the speech stay as they are. Background is all that is not speech: music and sound effects.
+
+    Example: sdc enhance talk.wav -o clean.wav
+    """
+    from ..engine.files import plan_speech
+    from ..zoo import find
+
+    console = Console(quiet=quiet, json=json)
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    domains = find(model).recipe.model.domains
+    todo = console.settle(
+        lambda: plan_speech(inputs, output, "enhanced", sdc=sdc, overwrite=force, domains=domains, only=only)
+    )
+    if todo:
+        from ..engine.background import enhance as run
+
+        how = functools.partial(
+            run, background=background, sdc=sdc or None, channels=channels, track=track, overwrite=force
+        )
+        run_jobs(console, todo, how, model=model, runtime=runtime, device=device, threads=threads, jobs=jobs)
+    console.finish()

@@ -1,0 +1,97 @@
+"""`sdc voice`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated
+
+import typer
+
+from .console import Console
+from .options import (
+    ChannelsOption,
+    DeviceOption,
+    Force,
+    Jobs,
+    Json,
+    Quiet,
+    RuntimeOption,
+    SdcOption,
+    ShardOption,
+    SkipExisting,
+    SpeechInputs,
+    SpeechModel,
+    SpeechOutput,
+    Threads,
+    Track,
+    select,
+)
+from .speech import run_jobs
+
+
+def voice(
+    inputs: SpeechInputs,
+    reference: Annotated[
+        str,
+        typer.Option(
+            "--like",
+            metavar="REFERENCE",
+            help="A recording of the voice: a .sdc file, audio, or - for standard input. Its first ten minutes count.",
+            show_default=False,
+        ),
+    ],
+    output: SpeechOutput = None,
+    sdc: SdcOption = False,
+    channels: ChannelsOption = "keep",
+    track: Track = 1,
+    jobs: Jobs = 1,
+    shard: ShardOption = None,
+    skip_existing: SkipExisting = False,
+    model: SpeechModel = None,
+    runtime: RuntimeOption = "auto",
+    device: DeviceOption = "auto",
+    threads: Threads = None,
+    force: Force = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Say the same in the voice of another (an experiment).
+
+    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.converted.wav, with what is said and its
+    pauses, without background. Codes of what is said are kept; those of how it sounds are taken from REFERENCE, where
+    it says the same or what comes closest and its pitch is as high or low for that voice. Only for models with a
+    codebook for what is said, as those of the family decodec. Do not expect much: the authors of the method have
+    dropped this use of it.
+
+    Example: sdc voice talk.wav --like other.wav -o converted.wav
+    """
+    from ..engine.files import plan_speech
+    from ..zoo import find
+
+    console = Console(quiet=quiet, json=json)
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    domains = find(model).recipe.model.domains
+    todo = console.settle(
+        lambda: plan_speech(
+            inputs, output, "converted", sdc=sdc, overwrite=force, domains=domains, only=only, beside=reference
+        )
+    )
+    if todo:
+        from ..engine.voice import convert_voice as run
+        from ..engine.voice import default_model
+
+        how = functools.partial(
+            run, reference=reference, sdc=sdc or None, channels=channels, track=track, overwrite=force
+        )
+        run_jobs(
+            console,
+            todo,
+            how,
+            model=model,
+            for_audio=default_model(),
+            runtime=runtime,
+            device=device,
+            threads=threads,
+            jobs=jobs,
+        )
+    console.finish()
