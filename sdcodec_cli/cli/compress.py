@@ -117,7 +117,7 @@ def compress(
             metavar="KBPS",
             parser=parse_positive,
             help="Most that a file may take in the mean, in kbit/s: codes of all domains and channels, levels of bands "
-            "and what is above, without headers. It gets as many codebooks as that allows, up to all; what is not active "
+            "and what is above, without headers. It gets as many codebooks as that allows; what is not active "
             "takes nothing. The input is read once more for it.",
             show_default=False,
         ),
