@@ -182,6 +182,16 @@ def test_a_lower_bitrate_stores_fewer_codebooks_and_decodes(codec, tmp_path):
     assert decode(tmp_path / "a.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: codec).problems == ()
 
 
+def test_the_same_bitrate_buys_more_codebooks_where_half_of_a_file_is_silent(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(64_000), 16_000)
+    rate = compress(source, tmp_path / "two.sdc", codec=codec, num_codebooks=2, envelope=False).payload_bitrate
+    options = {"codec": codec, "bitrate": rate, "envelope": False}
+    assert compress(source, tmp_path / "a.sdc", **options).num_codebooks == 2
+    padded = write(tmp_path / "b.wav", np.pad(noise(64_000), ((0, 64_000), (0, 0))), 16_000)
+    result = compress(padded, tmp_path / "b.sdc", **options)
+    assert (result.num_codebooks, result.payload_bitrate) == (4, pytest.approx(rate))
+
+
 def test_silence_costs_nothing_but_its_segments_and_comes_back_as_silence(codec, tmp_path):
     source = write(tmp_path / "a.wav", np.zeros((320_000, 1), dtype=np.float32), 16_000)
     result = compress(source, tmp_path / "a.sdc", codec=codec)
