@@ -59,11 +59,9 @@ class Engine:
         self.efforts.append(effort)
         self.made_with.append(made_with)
 
-        def allocate(bitrate: float, *, envelope: bool, fine: bool | None) -> int:
-            lowest, highest = ((2.7, 8.2) if fine else (1.1, 6.6)) if envelope else (0.5, 6)
-            if not lowest <= bitrate <= highest:
-                raise ValueError(f"bitrate must be between {lowest} and {highest} kbit/s per domain, got {bitrate:g}")
-            return 12
+        def allocate(num_codebooks: int | None) -> None:
+            if num_codebooks is not None and not 1 <= num_codebooks <= 12:
+                raise ValueError(f"toy has 1 to 12 codebooks, not {num_codebooks}")
 
         def prepare(**wanted: bool) -> None:
             self.prepared.append(wanted)
@@ -86,6 +84,7 @@ class Engine:
         said = {
             "bytes": 46_300,
             "bitrate": 6.05,
+            "num_codebooks": 12,
             "payload_bitrate": 6.0,
             "envelope_bitrate": 0.5,
             "treble_bitrate": 0.0,

@@ -43,6 +43,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "source": "talk.wav",
         "target": "talk.sdc",
         "bitrate": None,
+        "num_codebooks": None,
         "domains": "auto",
         "channels": "mono",
         "envelope": True,
@@ -79,6 +80,11 @@ def test_the_device_and_the_runtime_can_come_from_the_environment(
     assert sdc("compress", "talk.wav").exit_code == 0
     assert engine.loaded == [(None, "cpu")]
     assert engine.computed == [("torch", None)]
+
+
+def test_a_number_of_codebooks_is_handed_on(engine: Engine) -> None:
+    assert sdc("compress", "talk.wav", "--codebooks", "3").exit_code == 0
+    assert (engine.calls[-1]["bitrate"], engine.calls[-1]["num_codebooks"]) == (None, 3)
 
 
 def test_a_fine_envelope_is_handed_on(engine: Engine) -> None:
@@ -193,10 +199,10 @@ def test_standard_input_becomes_standard_output(engine: Engine) -> None:
         ([""], "the name of an input is empty; name a file, a folder, or - for standard input"),
         (["talk.wav", "-o", "-", "--json"], "--json and the output both need standard output; pass -o FILE"),
         (["talk.wav", "--domains", "voice"], "--domains voice: the model has no voice; choose auto, all, or from"),
-        (["talk.wav", "--bitrate", "7"], "--bitrate 7: bitrate must be between 1.1 and 6.6 kbit/s per domain, got 7"),
+        (["talk.wav", "--codebooks", "13"], "--codebooks 13: toy has 1 to 12 codebooks, not 13"),
         (
-            ["talk.wav", "--fine", "--bitrate", "2"],
-            "--bitrate 2: bitrate must be between 2.7 and 8.2 kbit/s per domain",
+            ["talk.wav", "--codebooks", "3", "--bitrate", "6"],
+            "--bitrate and --codebooks say the same; pass one of them",
         ),
         (["talk.wav", "--fine", "--no-envelope"], "--fine is about the envelope; leave it out, or --no-envelope"),
         (["talk.wav", "--fine", "--domains", "sfx"], "--fine is about the envelope; leave it out, or --domains"),
@@ -216,6 +222,7 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
         ["talk.wav", "--bitrate", "0"],
         ["talk.wav", "--bitrate", "nan"],
         ["talk.wav", "--bitrate", "fast"],
+        ["talk.wav", "--codebooks", "0"],
         ["talk.wav", "--domains", "auto,speech"],
         ["talk.wav", "--domains", "speech,speech"],
         ["talk.wav", "--domains", ""],

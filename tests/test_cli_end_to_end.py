@@ -83,9 +83,9 @@ def test_an_excerpt_with_gain_equals_that_part_of_the_whole(talk: NDArray[np.flo
     np.testing.assert_allclose(part, whole[RATE : RATE + RATE // 2], atol=2e-4)
 
 
-def test_a_lower_bitrate_named_domains_and_kept_channels_are_stored(talk: NDArray[np.float64], model: Path) -> None:
-    options = ["--bitrate", "0.4", "--domains", "speech,sfx", "--channels", "keep", "--json", "-q"]
-    result = sdc("compress", "talk.wav", "--model", model, *options)
+def test_fewer_codebooks_named_domains_and_kept_channels_are_stored(talk: NDArray[np.float64], model: Path) -> None:
+    options = ["--codebooks", "2", "--domains", "speech,sfx", "--channels", "keep", "--json", "-q"]
+    result = sdc("compress", "talk.wav", *options)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["activity"].keys() == {"speech", "sfx"}
     report = json.loads(sdc("info", "talk.sdc", "--json").stdout)
@@ -99,16 +99,11 @@ def test_a_lower_bitrate_named_domains_and_kept_channels_are_stored(talk: NDArra
     assert line == "talk.sdc: has no music; choose from speech, sfx, mix, all"
 
 
-def test_a_bitrate_that_the_model_does_not_offer_is_a_wrong_command_line(
+def test_codebooks_that_the_model_does_not_have_are_a_wrong_command_line(
     talk: NDArray[np.float64], model: Path
 ) -> None:
-    arguments = ["compress", "talk.wav", "--model", str(model), "--bitrate", "6"]
-    (line,) = errors(sdc(*arguments, "--no-envelope"), exit_code=2)
-    assert line == "--bitrate 6: bitrate must be between 0.2 and 0.8 kbit/s per domain, got 6"
-    for options in ([], ["--domains", "sfx,music,speech"]):
-        (line,) = errors(sdc(*arguments, *options), exit_code=2)
-        ranges = "between 0.8 and 1.4 kbit/s per domain (without an envelope 0.2 to 0.8)"
-        assert line == f"--bitrate 6: bitrate must be {ranges}, got 6"
+    (line,) = errors(sdc("compress", "talk.wav", "--model", str(model), "--codebooks", "5"), exit_code=2)
+    assert line == "--codebooks 5: tiny has 1 to 4 codebooks, not 5"
 
 
 def test_pipes_carry_the_same_bytes_as_files(talk: NDArray[np.float64], model: Path) -> None:
@@ -168,11 +163,12 @@ def test_an_excerpt_has_at_least_one_sample(talk: NDArray[np.float64], model: Pa
     assert soundfile.info("blink.wav").frames == 1
 
 
-def test_a_bitrate_between_two_steps_is_rounded_down_and_said_so(talk: NDArray[np.float64], model: Path) -> None:
-    result = sdc("compress", "talk.wav", "--model", model, "--bitrate", "1.1")
-    assert "talk.wav: coded at 1 kbit/s per domain, the next step below 1.1" in result.stderr
-    result = sdc("compress", "talk.wav", "--model", model, "--bitrate", "0.5", "--no-envelope", "--force")
-    assert "talk.wav: coded at 0.4 kbit/s per domain, the next step below 0.5" in result.stderr
+def test_a_bitrate_is_kept_to_and_said_what_it_comes_to(talk: NDArray[np.float64], model: Path) -> None:
+    options = ("--model", model, "--domains", "all", "--no-treble")
+    result = sdc("compress", "talk.wav", *options, "--bitrate", "1.9", "--no-envelope")
+    assert "talk.wav: 1.8 kbit/s, with 3 of 4 codebooks\n" in result.stderr
+    result = sdc("compress", "talk.wav", *options, "--bitrate", "100", "--force")
+    assert " kbit/s, with 4 of 4 codebooks and a coarse envelope\n" in result.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names are text there")

@@ -66,6 +66,24 @@ def test_whole_numbers_cost_what_the_network_costs() -> None:
     np.testing.assert_allclose(tables.bits("speech", codes, GROUPS["speech"]), expected, atol=0.03)
 
 
+def test_weights_far_below_the_largest_are_not_lost() -> None:
+    predictor = CodePredictor(vectors(), GROUPS["speech"])
+    with torch.no_grad():
+        predictor.query[:] = 0.004
+        predictor.query[0, 0, 0] = 1.0
+    found = predictor.whole_numbers()
+    assert found["query"][1, 0, 0] / 2.0 ** found["shifts"][2] == pytest.approx(0.004, abs=0.001)
+
+
+def test_sums_of_many_large_weights_stay_exact() -> None:
+    many = np.random.default_rng(0).standard_normal((12, 4, 8)).astype(np.float32)
+    predictor = CodePredictor(many, (4, 4, 4))
+    with torch.no_grad():
+        predictor.past[:] = 1.0
+    found = {f"speech.{key}": tensor for key, tensor in predictor.whole_numbers().items()}
+    CodeTables({"weights": frequencies(), **found})
+
+
 def test_the_same_seed_makes_the_same_tables() -> None:
     given = {"speech": repeating_codes(12)}
     first, second = (

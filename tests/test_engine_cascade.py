@@ -322,8 +322,8 @@ def test_channels_that_are_kept_are_coded_by_themselves(codec, tmp_path):
     assert not np.array_equal(found[:, 0], found[:, 1])
 
 
-def test_the_bitrate_is_that_of_the_first_stage_and_upper_ones_follow(codec, tmp_path):
-    path = compressed(codec, tmp_path / "a.sdc", white(0.3), bitrate=0.3, envelope=False)
+def test_codebooks_are_those_of_the_first_stage_and_upper_ones_follow(codec, tmp_path):
+    path = compressed(codec, tmp_path / "a.sdc", white(0.3), num_codebooks=1, envelope=False)
     assert {entry.num_codebooks for entry in header_of(path).domains} == {1}
     assert all(len(found) == 1 for found in codes_in(path).values())
 

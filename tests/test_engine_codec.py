@@ -154,21 +154,17 @@ def test_fewer_codebooks_are_the_first_of_all(codec):
     assert codec.decode(two).shape == (9000,)
 
 
-def test_a_bitrate_is_turned_into_codebooks_or_refused_with_the_range(codec):
-    assert [codec.allocate(rate, envelope=False).num_codebooks for rate in (0.3, 0.6, 0.7, 1.2)] == [1, 2, 2, 4]
-    for rate in (0.2, 1.3):
-        with pytest.raises(ValueError, match=r"bitrate must be between 0.3 and 1.2 kbit/s per domain, got"):
-            codec.allocate(rate, envelope=False)
+def test_codebooks_that_a_model_does_not_have_are_refused_with_the_range(codec):
+    assert codec.allocate(2) == Allocation(2, fine=False)
+    assert codec.allocate(2, fine=True) == Allocation(2, fine=True)
+    for count in (0, 5):
+        with pytest.raises(ValueError, match=f"has 1 to 4 codebooks, not {count}"):
+            codec.allocate(count)
 
 
-def test_a_bitrate_has_room_for_the_envelope(codec):
-    assert [codec.allocate(rate).num_codebooks for rate in (0.9, 1.2, 1.3, 1.8, None)] == [1, 2, 2, 4, 4]
-    assert [codec.allocate(rate, fine=True).num_codebooks for rate in (2.5, 3.0, 3.4, None)] == [1, 2, 4, 4]
-    for rate in (0.8, 1.9):
-        with pytest.raises(
-            ValueError, match=r"between 0.9 and 1.8 kbit/s per domain \(without an envelope 0.3 to 1.2\)"
-        ):
-            codec.allocate(rate)
+def test_a_model_may_choose_between_all_its_codebooks_and_one(codec):
+    assert codec.allocations() == [Allocation(count, fine=False) for count in (4, 3, 2, 1)]
+    assert codec.allocations(fine=True) == [Allocation(count, fine=True) for count in (4, 3, 2, 1)]
 
 
 def test_a_model_may_suggest_a_fine_envelope_beside_fewer_codebooks(tmp_path):
@@ -182,22 +178,23 @@ def test_a_model_may_suggest_a_fine_envelope_beside_fewer_codebooks(tmp_path):
     assert codes.codes["speech"].shape[1] == 7
     assert codes.envelope.layout == codec.envelope_layout(fine=True)
     assert codec.encode(wav, envelope=False).codes["speech"].shape[1] == 8
-    # At a bitrate that is asked for it depends on how many codebooks a fine one leaves.
-    assert codec.allocate(4.0) == Allocation(6, fine=True)
-    assert codec.allocate(3.1) == Allocation(3, fine=True)
-    assert codec.allocate(2.9) == Allocation(7, fine=False)
+    # Where something else is asked for, it depends on how many codebooks there are beside it.
+    assert [codec.allocate(count).fine for count in (8, 3, 2)] == [True, True, False]
+    assert codec.allocate(2, fine=True).fine
+    found = codec.allocations()
+    assert found[:6] == [Allocation(count, fine=True) for count in (8, 7, 6, 5, 4, 3)]
+    assert found[6:] == codec.allocations(envelope=False) == [Allocation(count, False) for count in range(8, 0, -1)]
 
 
-def test_a_model_without_quantizer_dropout_refuses_lower_bitrates_by_name(tmp_path):
+def test_a_model_without_quantizer_dropout_refuses_fewer_codebooks_by_name(tmp_path):
     import dataclasses
 
     recipe = tiny_recipe()
     recipe = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, quantizer_dropout=0.0))
     codec = load_codec(write_tiny(tmp_path / "m", recipe))
-    assert codec.allocate(1.8).num_codebooks == codec.allocate(1.2, envelope=False).num_codebooks == 4
-    for options in ({}, {"envelope": False}):
-        with pytest.raises(ValueError, match="tiny-spectral was trained without quantizer dropout"):
-            codec.allocate(1.0, **options)
+    assert codec.allocations() == [codec.allocate(4)] == [Allocation(4, fine=False)]
+    with pytest.raises(ValueError, match="tiny-spectral was trained without quantizer dropout and needs all of its 4"):
+        codec.allocate(3)
 
 
 @pytest.mark.parametrize(

@@ -176,10 +176,20 @@ def test_a_file_of_one_domain_is_smaller_and_says_what_it_lacks(codec, tmp_path)
 
 def test_a_lower_bitrate_stores_fewer_codebooks_and_decodes(codec, tmp_path):
     source = write(tmp_path / "a.wav", noise(64_000), 16_000)
-    result = compress(source, tmp_path / "a.sdc", codec=codec, bitrate=0.6, envelope=False)
+    result = compress(source, tmp_path / "a.sdc", codec=codec, bitrate=2.6, domains="all", envelope=False)
     assert {codes.shape[0] for codes in codes_of(tmp_path / "a.sdc").values()} == {2}
     assert result.payload_bitrate == pytest.approx(3 * 0.6, rel=0.02)
     assert decode(tmp_path / "a.sdc", {"mix": tmp_path / "b.wav"}, codec=lambda h: codec).problems == ()
+
+
+def test_the_same_bitrate_buys_more_codebooks_where_half_of_a_file_is_silent(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(64_000), 16_000)
+    rate = compress(source, tmp_path / "two.sdc", codec=codec, num_codebooks=2, envelope=False).payload_bitrate
+    options = {"codec": codec, "bitrate": rate, "envelope": False}
+    assert compress(source, tmp_path / "a.sdc", **options).num_codebooks == 2
+    padded = write(tmp_path / "b.wav", np.pad(noise(64_000), ((0, 64_000), (0, 0))), 16_000)
+    result = compress(padded, tmp_path / "b.sdc", **options)
+    assert (result.num_codebooks, result.payload_bitrate) == (4, pytest.approx(rate))
 
 
 def test_silence_costs_nothing_but_its_segments_and_comes_back_as_silence(codec, tmp_path):

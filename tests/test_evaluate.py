@@ -257,13 +257,12 @@ def test_effort_is_that_of_all_models_and_measurements_at_another_are_kept_apart
     assert evaluate(codec, dataclasses.replace(asked, work=work, effort=2)).rows == tried.rows
 
 
-def test_a_bitrate_is_that_of_models_with_these_domains_and_leaves_masks_alone(codec, root, other):
-    half = codec.bitrate / 2
+def test_codebooks_are_those_of_models_with_these_domains_and_leave_masks_alone(codec, root, other):
+    half = codec.num_codebooks // 2
     asked = settings_for(root, limit=1, against=(str(other), "mixture"), envelope=None)
-    full, tried = (evaluate(codec, dataclasses.replace(asked, bitrate=bitrate)) for bitrate in (None, half))
-    assert (full.bitrate, tried.bitrate) == (codec.bitrate, half)
-    levels = codec.allocate(half, envelope=False).num_codebooks
-    assert {len(use.perplexity) for use in tried.codebooks} == {len(use.unused) for use in tried.codebooks} == {levels}
+    full, tried = (evaluate(codec, dataclasses.replace(asked, codebooks=count)) for count in (None, half))
+    assert (full.bitrate, tried.bitrate) == (codec.bitrate, codec.bitrate / 2)
+    assert {len(use.perplexity) for use in tried.codebooks} == {len(use.unused) for use in tried.codebooks} == {half}
     assert tried.file_bitrate < 0.75 * full.file_bitrate
     before, after = ({(r.task, r.system, r.stem, r.through): r for r in result.rows} for result in (full, tried))
     assert before.keys() == after.keys()
@@ -289,12 +288,12 @@ def test_views_are_those_of_masks_alone_and_measurements_of_other_numbers_are_ke
         evaluate(codec, dataclasses.replace(asked, views=17))
 
 
-def test_a_bitrate_that_a_model_does_not_have_is_refused_before_any_work(codec, root, tmp_path):
-    with pytest.raises(ValueError, match="bitrate must be between"):
-        evaluate(codec, settings_for(root, bitrate=100.0))
+def test_codebooks_that_a_model_does_not_have_are_refused_before_any_work(codec, root, tmp_path):
+    with pytest.raises(ValueError, match="codebooks, not 100"):
+        evaluate(codec, settings_for(root, codebooks=100))
     training = dataclasses.replace(tiny_recipe().training, quantizer_dropout=0.0)
     whole = write_tiny(tmp_path / "whole", dataclasses.replace(tiny_recipe(), name="whole", training=training), seed=1)
-    asked = settings_for(root, bitrate=codec.bitrate / 2, envelope=None, against=(str(whole),))
+    asked = settings_for(root, codebooks=codec.num_codebooks // 2, envelope=None, against=(str(whole),))
     with pytest.raises(ModelError, match="^--against whole: whole was trained without quantizer dropout"):
         evaluate(codec, asked)
 

@@ -100,12 +100,12 @@ def test_a_run_with_a_teacher_becomes_a_codec_whose_speech_has_its_first_codeboo
     assert {name: found.shape for name, found in codes.codes.items()} == dict.fromkeys(
         ("speech", "background"), (1, 6, 25)
     )
-    for bitrate, groups in ((None, (1, 4, 1)), (0.9, (1, 2))):
+    for count, groups in ((None, (1, 4, 1)), (3, (1, 2))):
         result = compress(
             corpus / "valid/speech/a.wav",
             tmp_path / "a.sdc",
             codec=codec,
-            bitrate=bitrate,
+            num_codebooks=count,
             envelope=False,
             overwrite=True,
         )

@@ -12,7 +12,7 @@ from ..progress import Progress
 from .console import Console, duration, num_bytes, source_name, speed, target_name, wrong
 from .options import (
     AudioInputs,
-    Bitrate,
+    Codebooks,
     Device,
     DeviceOption,
     Effort,
@@ -29,8 +29,9 @@ from .options import (
     StreamOutput,
     Threads,
     Track,
-    check_bitrate,
+    check_codebooks,
     count_processes,
+    parse_positive,
     say_runtime,
     select,
 )
@@ -52,6 +53,7 @@ class _Compress:
     threads: int | None
     effort: int | None
     bitrate: float | None
+    codebooks: int | None
     domains: Literal["auto", "all"] | list[str]
     channels: Literal["mono", "keep"]
     envelope: bool
@@ -84,6 +86,7 @@ class _Compress:
             job.targets["sdc"],
             codec=self._prepared,
             bitrate=self.bitrate,
+            num_codebooks=self.codebooks,
             domains=self.domains,
             channels=self.channels,
             envelope=self.envelope,
@@ -107,7 +110,19 @@ def compress(
     inputs: AudioInputs,
     output: StreamOutput = None,
     model: Model = None,
-    bitrate: Bitrate = None,
+    bitrate: Annotated[
+        float | None,
+        typer.Option(
+            "--bitrate",
+            metavar="KBPS",
+            parser=parse_positive,
+            help="Most that a file may take in the mean, in kbit/s: codes of all domains and channels, levels of bands "
+            "and what is above, without headers. It gets as many codebooks as that allows; what is not active "
+            "takes nothing. The input is read once more for it.",
+            show_default=False,
+        ),
+    ] = None,
+    codebooks: Codebooks = None,
     domains: Annotated[
         str,
         typer.Option(
@@ -119,7 +134,7 @@ def compress(
     ] = "auto",
     channels: Annotated[
         Literal["mono", "keep"],
-        typer.Option(help="Mix the channels down to one, or keep them, each coded by itself at the full bitrate."),
+        typer.Option(help="Mix the channels down to one, or keep them, each coded by itself, for as many bits each."),
     ] = "mono",
     envelope: Annotated[
         bool,
@@ -172,6 +187,8 @@ def compress(
     if fine is not None and not (envelope and whole):
         option = "--fine" if fine else "--coarse"
         wrong(f"{option} is about the envelope; leave it out, or {'--domains' if envelope else '--no-envelope'}")
+    if bitrate is not None and codebooks is not None:
+        wrong("--bitrate and --codebooks say the same; pass one of them")
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     todo = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known, only=only))
 
@@ -193,6 +210,7 @@ def compress(
             threads=threads_for(threads, processes),
             effort=effort,
             bitrate=bitrate,
+            codebooks=codebooks,
             domains=selection,
             channels=channels,
             envelope=envelope,
@@ -203,7 +221,7 @@ def compress(
             force=force,
         )
         say_runtime(console.say, work.codec, runtime)
-        check_bitrate(work.codec, bitrate, envelope=envelope and whole, fine=fine)
+        check_codebooks(work.codec, codebooks)
         # For other processes one that has not loaded anything.
         console.work(work if processes == 1 else replace(work), todo, processes=processes, show=show)
     console.finish()

@@ -16,7 +16,7 @@ from .console import Console, put, table, wrong
 from .options import (
     DEFAULT_SHARE,
     DEFAULT_VIEWS,
-    Bitrate,
+    Codebooks,
     DeviceOption,
     Effort,
     Fine,
@@ -26,7 +26,7 @@ from .options import (
     Quiet,
     TextureOption,
     Views,
-    check_bitrate,
+    check_codebooks,
     parse_envelope,
 )
 
@@ -141,7 +141,7 @@ def eval_(
         typer.Option(metavar="N", min=1, help="Use the first N clips; all by default.", show_default=False),
     ] = None,
     effort: Effort = None,
-    bitrate: Bitrate = None,
+    codebooks: Codebooks = None,
     views: Views = DEFAULT_VIEWS,
     envelope: Annotated[
         str,
@@ -216,7 +216,7 @@ def eval_(
         overwrite=force,
         device=device,
         effort=effort,
-        bitrate=bitrate,
+        codebooks=codebooks,
         views=views or DEFAULT_VIEWS,
         envelope=share,
         fine=fine,
@@ -224,7 +224,7 @@ def eval_(
         texture=texture,
     )
     codec = load_codec(model, device=device, effort=effort)
-    check_bitrate(codec, bitrate, envelope=share is not None, fine=fine)
+    check_codebooks(codec, codebooks)
 
     def finished(result: EvalResult) -> None:
         # Before pages are made: whatever becomes of them, the numbers are there.

@@ -52,13 +52,12 @@ def count_processes(wanted: int, jobs: tuple[Job, ...]) -> int:
     return processes
 
 
-def check_bitrate(codec: Codec, bitrate: float | None, *, envelope: bool, fine: bool | None) -> None:
-    """End the command unless the model has this bitrate per domain, an envelope taken in."""
+def check_codebooks(codec: Codec, num_codebooks: int | None) -> None:
+    """End the command unless the model codes with so many codebooks."""
     try:
-        if bitrate is not None:
-            codec.allocate(bitrate, envelope=envelope, fine=fine)
+        codec.allocate(num_codebooks)
     except ValueError as error:
-        wrong(f"--bitrate {bitrate:g}: {error}")
+        wrong(f"--codebooks {num_codebooks}: {error}")
 
 
 def parse_share(text: str) -> float:
@@ -271,15 +270,16 @@ Threads = Annotated[
         show_default=False,
     ),
 ]
-Bitrate = Annotated[
-    float | None,
+Codebooks = Annotated[
+    int | None,
     typer.Option(
-        "--bitrate",
-        metavar="KBPS",
-        parser=parse_positive,
-        help="Bitrate of each active domain, in kbit/s, 0.6 for the envelope (2.2 for a fine one) taken in: the "
-        "model's full rate by default, and down to that of one codebook where it was trained for fewer than all. Of a "
-        "model of several codecs it is that of the lowest one; the others follow in proportion.",
+        "--codebooks",
+        metavar="N",
+        min=1,
+        max=64,  # bitstream.header.MAX_CODEBOOKS
+        help="Codebooks of each active domain, of models that were trained for fewer than all: half a kbit/s each in "
+        "the default one, which has 12 and takes 11 beside a fine envelope. Of a model of several codecs those of the "
+        "lowest one; the others follow in proportion.",
         show_default=False,
     ),
 ]
@@ -327,8 +327,8 @@ Fine = Annotated[
     typer.Option(
         "--fine/--coarse",
         help="An envelope of more bands, and more often: about 1.9 kbit/s, for a sound closer to the original; or one "
-        "of half a kbit/s. By default whichever sounds better at the bitrate: fine in the default model, from "
-        "3.7 kbit/s per domain on, beside 11 of its 12 codebooks if nothing else is asked for.",
+        "of half a kbit/s. By default whichever sounds better: fine in the default model, beside three codebooks or "
+        "more, and 11 of its 12 if nothing else is asked for.",
         show_default=False,
     ),
 ]

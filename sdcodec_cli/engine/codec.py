@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -24,10 +24,11 @@ from ..recipe import MAX_EFFORT
 from ..runtime import CascadeModel, CodecModel, Model, load_model
 from ..runtime.load import RuntimeName
 from ..zoo import ModelEntry, find, weights_path
+from .allocation import FEWEST, Allocation
 from .cascade import CascadeDecoder, CascadeEncoder
 from .causal import FrameDecoder, FrameEncoder, checked_causal
 from .codes import Codes, codes_of
-from .envelope import Bands, envelope_bitrate, layout_for
+from .envelope import Bands, layout_for
 from .stream import SEGMENT_FRAMES, StreamDecoder
 from .stream_encoder import StreamEncoder
 from .treble import FACTOR, Treble, treble_layout_for
@@ -138,20 +139,6 @@ class Loaded(Generic[M]):
     def domains(self) -> tuple[str, ...]:
         """Names of the domains."""
         return self.model.stems
-
-
-FEWEST = 3
-"""Codebooks of a domain that have to be left before a fine envelope is better than an other, at the same bitrate."""
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """What the bits of a file go to."""
-
-    num_codebooks: int
-    """Of each domain."""
-    fine: bool
-    """Whether the envelope, if there is one, is fine."""
 
 
 class Codec(Loaded[CodecModel | CascadeModel]):
@@ -294,40 +281,43 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         refine = encode and any(effort > 0 for effort in self._efforts)
         self.model.prepare(encode=encode, decode=decode, refine=refine, wait=wait)
 
-    def allocate(self, bitrate: float | None = None, *, envelope: bool = True, fine: bool | None = None) -> Allocation:
+    def allocate(
+        self, num_codebooks: int | None = None, *, envelope: bool = True, fine: bool | None = None
+    ) -> Allocation:
         """What the bits of a file go to.
 
         Args:
-            bitrate: of the codes of a domain and, with an envelope, of that, in kbit/s; it comes only once, however
-                many domains there are. None for what the model suggests
+            num_codebooks: of each domain, of a cascade in the first stage; None for what the model suggests
             envelope: whether there is one
-            fine: whether that is a fine one; None for what the model suggests, if that leaves `FEWEST` codebooks
+            fine: whether that is a fine one; None for what the model suggests, if there are `FEWEST` codebooks
 
         Raises:
-            ValueError: the model was not trained for less than all codebooks, or the bitrate is out of its range
+            ValueError: the model does not have so many codebooks, or was not trained for less than all
         """
         suggested = self.stages[0].fine_codebooks if envelope else 0
-        if bitrate is None:
+        if num_codebooks is None:
             fine = suggested > 0 if fine is None else fine
             return Allocation(suggested or self.num_codebooks if fine else self.num_codebooks, fine)
-        each = self.model.codebook_bitrate
-        beside = envelope_bitrate(envelope=envelope, fine=bool(fine))
-        if fine is None and suggested:
-            enough = FEWEST * each + envelope_bitrate(envelope=True, fine=True)
-            return self.allocate(bitrate, fine=bitrate > min(enough, self.bitrate + beside) - 1e-9)
-        lowest, highest = each + beside, self.bitrate + beside
-        if not lowest - 1e-9 <= bitrate <= highest + 1e-9:
-            without = f" (without an envelope {each:g} to {self.bitrate:g})" if envelope else ""
+        if not 1 <= num_codebooks <= self.num_codebooks:
+            raise ValueError(f"{self.name} has 1 to {self.num_codebooks} codebooks, not {num_codebooks}")
+        if num_codebooks < self.num_codebooks and not self.model.has_bitrates:
             raise ValueError(
-                f"bitrate must be between {lowest:g} and {highest:g} kbit/s per domain{without}, got {bitrate:g}"
+                f"{self.name} was trained without quantizer dropout and needs all of its {self.num_codebooks} codebooks"
             )
-        count = min(self.num_codebooks, int((bitrate - beside) / each + 1e-9))
-        if count < self.num_codebooks and not self.model.has_bitrates:
-            raise ValueError(
-                f"{self.name} was trained without quantizer dropout and codes at {highest:g} kbit/s per domain only, "
-                f"got {bitrate:g}; leave the bitrate out"
-            )
-        return Allocation(count, bool(fine))
+        few = num_codebooks < min(FEWEST, self.num_codebooks)
+        return Allocation(num_codebooks, suggested > 0 and not few if fine is None else fine)
+
+    def allocations(self, *, envelope: bool = True, fine: bool | None = None) -> list[Allocation]:
+        """All of them that a bitrate can choose from, the best first; see `allocate`."""
+        suggested = envelope and self.stages[0].fine_codebooks > 0
+        counts = range(self.num_codebooks, 0 if self.model.has_bitrates else self.num_codebooks - 1, -1)
+        if fine is not None or not suggested:
+            return [Allocation(count, bool(fine)) for count in counts]
+        fewest = min(FEWEST, self.num_codebooks)
+        return [
+            *(Allocation(count, True) for count in counts if count >= fewest),
+            *(Allocation(count, False) for count in counts),
+        ]
 
     def check_stem(self, stem: str) -> None:
         """Raise a `ValueError` unless the model has this stem."""

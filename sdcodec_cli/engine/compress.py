@@ -5,9 +5,10 @@ Legend: C channels, T samples, N domains, K codebooks, F frames.
 
 from __future__ import annotations
 
+import math
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,10 +37,12 @@ from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, 
 from ..bitstream.header import MAX_RATE, first_of
 from ..errors import InputError
 from ..progress import Progress
+from .allocation import Allocation, Extent
 from .cascade import Encoder
 from .codec import Codec
 from .envelope import envelope_bitrate
 from .stream import SEGMENT_FRAMES, CodedSegment
+from .treble import BITRATE as TREBLE_BITRATE
 
 MAX_TAG_BYTES = 2**15
 """Of the texts of all tags together; a header holds twice that in all."""
@@ -61,6 +64,8 @@ class CompressResult:
     bytes: int
     bitrate: float
     """Of the whole file, in kbit/s."""
+    num_codebooks: int
+    """Of each domain; of a model of several codecs, in the first of them."""
     payload_bitrate: float
     """Of codes, envelope and treble alone, in kbit/s."""
     envelope_bitrate: float
@@ -90,6 +95,7 @@ def compress(
     *,
     codec: Codec,
     bitrate: float | None = None,
+    num_codebooks: int | None = None,
     domains: Literal["auto", "all"] | Sequence[str] = "auto",
     channels: Literal["mono", "keep"] = "mono",
     envelope: bool = True,
@@ -101,20 +107,22 @@ def compress(
 ) -> CompressResult:
     """Compress one audio file, in memory that does not grow with its length.
 
-    The file is read twice: for its loudness, then for its codes.
+    The file is read twice: for its loudness, then for its codes; with a bitrate once more between, for what it holds.
 
     Args:
         source: any file that libsndfile or FFmpeg reads, `-` for standard input, or either as a `Source` that is open
         target: where the `.sdc` goes, or `-` for standard output
         codec: the model, at the effort wanted
-        bitrate: per domain, in kbit/s, the envelope taken in; the model's full rate by default
+        bitrate: of the payload of the file, in kbit/s: all streams of all channels, envelope and treble. It gets the
+            best of `Codec.allocations` that takes no more in the mean
+        num_codebooks: of each domain, instead of a bitrate; with neither what the model suggests
         domains: `auto` stores each domain in the segments in which it is active, `all` stores all domains throughout,
             a list stores only these domains, where they are active; analysis by synthesis is of the mix of all
             active domains, stored or not
         channels: `mono` mixes down (see `audio.downmix`), `keep` codes every channel by itself
         envelope: store what the decoded mix lacks in bands, too, see `engine.envelope`; it is that of all domains, so
             a file with some of them has none
-        fine: in more bands and more often; by default what is best at the bitrate, see `Codec.allocate`
+        fine: in more bands and more often; by default what is best at the bitrate, or beside so many codebooks
         treble: store what lies above the model's band, too, if the source has a rate for it, see `engine.treble`; like
             the envelope it is that of all domains
         track: which audio track of a film, from 1
@@ -122,15 +130,17 @@ def compress(
         progress: called after every block
 
     Raises:
-        InputError, OutputError: see `audio`
-        ValueError: a bitrate or a domain that the model does not have, no such way with channels, or a track below 1
+        InputError, OutputError: see `audio`; also an input for which the bitrate is too low
+        ValueError: codebooks or a domain that the model does not have, both a bitrate and codebooks, no such way with
+            channels, or a track below 1
     """
     if channels not in ("mono", "keep"):
         raise ValueError(f"channels must be mono or keep, got {channels!r}")
     stored = _stored(codec, domains)
     envelope = envelope and stored == codec.domains
-    allocation = codec.allocate(bitrate, envelope=envelope, fine=fine)
-    num_codebooks, is_fine = allocation.num_codebooks, allocation.fine
+    if bitrate is not None and num_codebooks is not None:
+        raise ValueError("bitrate and num_codebooks say the same; give one of them")
+    allocation = codec.allocate(num_codebooks, envelope=envelope, fine=fine)
     began = time.monotonic()
     with AudioReader(source, track=track) as reader:
         info = reader.info
@@ -145,16 +155,36 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
-        rate = num_codebooks * codec.model.codebook_bitrate + envelope_bitrate(envelope=envelope, fine=is_fine)
-        if bitrate is not None and rate < bitrate - 1e-9:
-            notes.append(f"coded at {rate:g} kbit/s per domain, the next step below {bitrate:g}")
         if coded_channels > 2 and info.channel_mask is not None:
             tags[MASK_TAG] = f"{info.channel_mask:#x}"
         level = measure_level(reader, mono=mono)
         gain_db = codec.gain_for(level.loudness)
+        active = codec.domains if domains == "all" else None
+
+        def coder(codec: Codec, allocation: Allocation, *, envelope: bool, treble: bool) -> Coder:
+            encoders = [
+                codec.stream_encoder(
+                    num_codebooks=allocation.num_codebooks,
+                    active=active,
+                    envelope=envelope,
+                    fine=allocation.fine,
+                    treble=treble,
+                )
+                for _ in range(coded_channels)
+            ]
+            return Coder(encoders, info.sample_rate, gain_db)
+
+        def blocks() -> Iterator[Wav]:
+            return (block - level.offset for block in _blocks(reader, mono=mono))
+
+        if bitrate is not None:
+            heard = coder(codec.at_effort(0), allocation, envelope=False, treble=False)
+            extent = _extent(heard, blocks(), codec, stored)
+            beside = {"envelope": envelope, "treble": wide_rate is not None}
+            allocation = _fitting(bitrate, extent, codec, stored, name=info.name, fine=fine, **beside)
         header = stream_header(
             codec,
-            num_codebooks=num_codebooks,
+            num_codebooks=allocation.num_codebooks,
             gain_db=gain_db,
             stored=stored,
             original_rate=info.sample_rate,
@@ -162,7 +192,7 @@ def compress(
             coded_channels=coded_channels,
             original_samples=info.num_samples,
             tags=tags,
-            envelope=codec.envelope_layout(fine=is_fine) if envelope else None,
+            envelope=codec.envelope_layout(fine=allocation.fine) if envelope else None,
             treble=codec.treble_layout if wide_rate else None,
         )
         active_frames = dict.fromkeys(stored, 0)
@@ -170,30 +200,21 @@ def compress(
             # What is waited for at the other end of a pipe is written as soon as it is known.
             together = 1 if str(target) == "-" else TOGETHER
             writer = Writer(file, header, tables=codec.tables(), together=together)
-            active = codec.domains if domains == "all" else None
-            encoders = [
-                codec.stream_encoder(
-                    num_codebooks=num_codebooks,
-                    active=active,
-                    envelope=envelope,
-                    fine=is_fine,
-                    treble=wide_rate is not None,
-                )
-                for _ in range(coded_channels)
-            ]
-            coder = Coder(encoders, info.sample_rate, gain_db)
-            blocks = (block - level.offset for block in _blocks(reader, mono=mono))
-            for segments in coder.run(blocks, progress, info.seconds):
+            final = coder(codec, allocation, envelope=envelope, treble=wide_rate is not None)
+            for segments in final.run(blocks(), progress, info.seconds):
                 writer.write(
                     _streams(segments, codec, stored, active_frames),
                     segments[0].num_frames,
                     gains={channel: each.gains for channel, each in enumerate(segments) if each.gains is not None},
                     treble={channel: each.treble for channel, each in enumerate(segments) if each.treble is not None},
                 )
-            writer.close(coder.num_samples)
-    seconds = coder.num_samples / info.sample_rate
-    frames = coded_channels * max(1, coder.num_frames)
+            writer.close(final.num_samples)
+    seconds = final.num_samples / info.sample_rate
+    frames = coded_channels * max(1, final.num_frames)
     notes += reader.notes
+    payload_bitrate = writer.payload_bytes * 8 / 1000 / seconds
+    if bitrate is not None:
+        notes.append(_bitrate_note(payload_bitrate, allocation, codec, envelope=envelope))
     if level.problem == "cancelled":
         notes.append(f"{cancelled(info)}; --channels keep codes each by itself")
     elif level.problem == "silent":
@@ -206,7 +227,8 @@ def compress(
         seconds=seconds,
         bytes=writer.bytes_written,
         bitrate=writer.bytes_written * 8 / 1000 / seconds,
-        payload_bitrate=writer.payload_bytes * 8 / 1000 / seconds,
+        num_codebooks=allocation.num_codebooks,
+        payload_bitrate=payload_bitrate,
         envelope_bitrate=writer.gains_bytes * 8 / 1000 / seconds,
         treble_bitrate=writer.treble_bytes * 8 / 1000 / seconds,
         saved_percent=writer.saved_percent,
@@ -219,6 +241,58 @@ def compress(
         activity={domain: count / frames for domain, count in active_frames.items()},
         notes=tuple(notes),
     )
+
+
+def _extent(coder: Coder, blocks: Iterator[Wav], codec: Codec, stored: Sequence[str]) -> Extent:
+    """How much there is to code in a file, found without refinement, which does not change what is active."""
+    streams = {each.name for stage in codec.stages for each in stage.streams if each.stem in stored}
+    extent = Extent()
+    for channels in coder.run(blocks, None, None):
+        for segment in channels:
+            extent.add(segment, segment.num_frames / codec.frame_rate, streams)
+    extent.seconds = coder.num_samples / coder.rate
+    return extent
+
+
+def _fitting(
+    bitrate: float,
+    extent: Extent,
+    codec: Codec,
+    stored: Sequence[str],
+    *,
+    name: str,
+    envelope: bool,
+    fine: bool | None,
+    treble: bool,
+) -> Allocation:
+    """The best allocation that takes no more than a bitrate."""
+
+    def rates(*, envelope: bool) -> dict[Allocation, float]:
+        found = {}
+        for each in codec.allocations(envelope=envelope, fine=fine):
+            gains = envelope_bitrate(envelope=envelope, fine=each.fine) + TREBLE_BITRATE * treble
+            found[each] = extent.bitrate(_entries(codec, each.num_codebooks, stored), gains)
+        return found
+
+    found = rates(envelope=envelope)
+    for allocation, rate in found.items():
+        if rate <= bitrate + 1e-9:
+            return allocation
+    wanted = _range(found.values())
+    without = f" (without an envelope {_range(rates(envelope=False).values())})" if envelope else ""
+    raise InputError(f"{name}: {bitrate:g} kbit/s are too few for what is in it; choose {wanted}{without}")
+
+
+def _range(rates: Collection[float]) -> str:
+    """Lowest and highest of bitrates, rounded up, so that they are enough."""
+    lowest, highest = (math.ceil(rate * 10 - 1e-9) / 10 for rate in (min(rates), max(rates)))
+    return f"{lowest:g} to {highest:g}"
+
+
+def _bitrate_note(bitrate: float, allocation: Allocation, codec: Codec, *, envelope: bool) -> str:
+    """What became of a bitrate that was asked for, for people."""
+    kind = f" and a {'fine' if allocation.fine else 'coarse'} envelope" if envelope else ""
+    return f"{bitrate:.1f} kbit/s, with {allocation.num_codebooks} of {codec.num_codebooks} codebooks{kind}"
 
 
 def stream_header(
@@ -407,7 +481,8 @@ class Coder:
         self.num_samples = 0
         """Per channel, at the original rate."""
         self.num_frames = 0
-        self._encoders, self._rate = encoders, rate
+        self.rate = rate
+        self._encoders = encoders
         self._gain = np.float32(db_to_amplitude(gain_db))
         self._resampler = RatesResampler(rate, encoders[0].rates, len(encoders))
 
@@ -419,7 +494,7 @@ class Coder:
             self.num_samples += block.shape[-1]
             yield from self._push(self._resampler.push(block), last=False)
             if progress:
-                progress(self.num_samples / self._rate, total)
+                progress(self.num_samples / self.rate, total)
         yield from self._push(self._resampler.flush(), last=True)
 
     def _push(self, wavs: Sequence[Wav], *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:

@@ -280,7 +280,7 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
             zoo, or its folder
         codec: the model that it is to stand beside; another of the same domains and rate separates, and codes
             each domain by itself
-        settings: task, device, effort, bitrate, envelope and views of models
+        settings: task, device, effort, codebooks, envelope and views of models
 
     Raises:
         ModelError: there is no such system, a bitrate that it does not have, or something is not installed
@@ -331,10 +331,10 @@ def separating_codec(codec: Codec, settings: Settings) -> SeparatingCodec:
     """A model of ours as the settings ask for it.
 
     Raises:
-        ValueError: a bitrate that the model does not have
+        ValueError: codebooks that the model does not have
     """
     has_envelope = settings.envelope is not None
-    bits = codec.allocate(settings.bitrate, envelope=has_envelope, fine=settings.fine)
+    bits = codec.allocate(settings.codebooks, envelope=has_envelope, fine=settings.fine)
     sound = {**_sound(settings), "fine": bits.fine}
     return SeparatingCodec(codec, num_codebooks=bits.num_codebooks, views=settings.views, **sound)
 

@@ -27,7 +27,13 @@ QUERY_WIDTH = 16
 """Of what entries are compared with."""
 
 LARGEST = 127
-"""What stands for one in whole numbers."""
+"""What stands for one in whole numbers, and the largest weight of branches and leaves."""
+
+FINEST = 1023
+"""The largest other weight: most are so small that steps of a 64th would lose a tenth of what tables save."""
+
+ROOM = 1 << 23
+"""Below which all sums stay, biases not counted; half of what is exact, see `prediction`."""
 
 SHARPNESS = 8.0
 """Logits are products with queries of up to this length in each coordinate."""
@@ -180,11 +186,16 @@ class CodePredictor(nn.Module):
         found: dict[str, NDArray[np.integer]] = {"order": self.order.astype(np.int32)}
         found["vectors"] = (self._vectors * LARGEST).round().to(torch.int8).numpy()
         shifts = []
+        summed = {"past": [0, 1, 2], "hidden": [1], "query": [1], "branches": [2], "leaves": [2]}  # axes of each
         for key, product in products.items():
-            shift = min(10, math.floor(math.log2(LARGEST / float(product.detach().abs().max().clamp_min(1e-9)))))
-            shifts.append(max(0, shift))
+            largest = LARGEST if key in ("branches", "leaves") else FINEST
+            size = product.detach().abs()
+            room = ROOM / LARGEST / float(size.sum(summed[key]).max().clamp_min(1e-9))
+            finest = min(room, largest / float(size.max().clamp_min(1e-9)))
+            shifts.append(max(0, min(12, math.floor(math.log2(finest)))))
             scale = 2.0 ** shifts[-1]
-            whole = (product.detach() * scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
+            whole = (product.detach() * scale).round().clamp(-largest, largest)
+            whole = whole.to(torch.int8 if largest == LARGEST else torch.int16)
             found[key] = np.ascontiguousarray(
                 {"past": whole.movedim(2, 0), "branches": whole.mT}.get(key, whole).numpy()
             )

@@ -82,7 +82,7 @@ def evaluate(
         ModelError: a system that was asked for is not there
         OutputError: a folder cannot be written
         SdcError: ViSQOL or a judge of speech was asked for and is not installed
-        ValueError: a bitrate that the model does not have, `views` out of range
+        ValueError: codebooks that the model does not have, `views` out of range
     """
     notes: list[str] = []
     failures: list[str] = []

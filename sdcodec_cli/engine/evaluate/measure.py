@@ -239,7 +239,7 @@ def measure(
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     named = [(system.name, system.identity) for system in systems]
-    asked = (settings.task, settings.bitrate, settings.views, settings.visqol, settings.speech)
+    asked = (settings.task, settings.codebooks, settings.views, settings.visqol, settings.speech)
     depends = (LAYOUT, __version__, named, *asked)
     digests = (hashlib.sha256(repr((depends, plan.identity)).encode()).hexdigest()[:16] for plan in plans)
     results = {plan: work / f"clip-{digest}.json" for plan, digest in zip(plans, digests, strict=True)}

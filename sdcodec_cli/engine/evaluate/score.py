@@ -213,7 +213,7 @@ def summarize(
     notes: Sequence[str],
 ) -> EvalResult:
     """The tables of an evaluation."""
-    bits = codec.allocate(settings.bitrate, envelope=settings.envelope is not None, fine=settings.fine)
+    bits = codec.allocate(settings.codebooks, envelope=settings.envelope is not None, fine=settings.fine)
     sums: Counter[tuple[str, ...]] = Counter()
     for row in measured.table:
         if row.task in ("file", "activity"):

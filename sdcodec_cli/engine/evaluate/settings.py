@@ -54,9 +54,8 @@ class Settings:
     device: str = "auto"
     effort: int | None = None
     """Of the other models' encoding, see `Codec.effort`; None for each one's own."""
-    bitrate: float | None = None
-    """Of each domain, in kbit/s, the envelope taken in, of models with the domains of the one under test; None for each
-    one's full rate."""
+    codebooks: int | None = None
+    """Of each domain, of models with the domains of the one under test; None for what each suggests."""
     views: int = DEFAULT_VIEWS
     """Of a mixture, whose masks are averaged, see `separate`."""
     envelope: float | None = SHARE
