@@ -84,7 +84,7 @@ def make_tables(
     Args:
         model: name or folder
         data_root: a manifest or a folder of audio, as for training
-        minutes: of audio to code, at effort 0
+        minutes: of audio to code, half of it at the model's own effort, half at 0
         passes: over the codes of it
         seed: of everything that is random
         report: takes a line about what takes long
@@ -95,7 +95,7 @@ def make_tables(
         InputError: there is no audio
         OutputError: the model's folder cannot be written
     """
-    codec = load_codec(model, effort=0)
+    codec = load_codec(model)
     entry = zoo.find(model)
     vectors = _vectors(entry, codec)
     groups = {
@@ -148,7 +148,11 @@ def _vectors(entry: zoo.ModelEntry, codec: Codec) -> dict[str, NDArray[np.float3
 def codes_of_mixtures(
     codec: Codec, pool: Pool, mixing: MixingFields, *, minutes: float, seed: int, progress: Progress | None = None
 ) -> Segments:
-    """Codes of mixtures as in training, but of a block's length: those of domains that are in them."""
+    """Codes of mixtures as in training, but of a block's length: those of domains that are in them.
+
+    Refined codes are less alike than the encoder's own, and both are stored: every other mixture is coded either way.
+    """
+    ways = codec.at_effort(0), codec
     fields = dataclasses.replace(mixing, seconds=BLOCK_SEGMENTS * SEGMENT_FRAMES / codec.frame_rate)
     found: dict[str, list[NDArray[np.int64]]] = {stream.name: [] for stage in codec.stages for stream in stage.streams}
     count = max(2, math.ceil(60 * minutes / fields.seconds))
@@ -164,7 +168,7 @@ def codes_of_mixtures(
         )
         active = [name for name, is_there in zip(pool.clips, example.active, strict=True) if is_there]
         known = [name for name in codec.domains if name in active] or list(codec.domains)
-        codes = codec.encode(stems.sum((0, 1)), active=known, normalize=False, envelope=False)
+        codes = ways[index % 2].encode(stems.sum((0, 1)), active=known, normalize=False, envelope=False)
         for name, found_here in codes.codes.items():
             if codes.active[name].any():
                 num_codebooks, num_frames = found_here.shape[1:]
