@@ -11,7 +11,7 @@ from .errors import MissingExtra
 MODULES = {
     "train": ("torch", "onnx", "onnxscript", "accelerate", "tensorboard", "pyarrow", "PIL", "scipy"),
     # Without ViSQOL there are scores, too; --visqol decides.
-    "eval": ("scipy", "PIL", "pyarrow"),
+    "eval": ("scipy", "pyarrow"),
 }
 """What each extra of pyproject.toml brings, by the names under which it is imported."""
 

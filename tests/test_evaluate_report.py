@@ -16,8 +16,9 @@ from PIL import Image
 from sdcodec_cli.audio import Wav
 from sdcodec_cli.engine.evaluate.distributions import Scale, number, scale_of
 from sdcodec_cli.engine.evaluate.measure import Measurement
-from sdcodec_cli.engine.evaluate.report import HEIGHT, WIDTH, Example, matching_gains, picture, write_report
+from sdcodec_cli.engine.evaluate.report import HEIGHT, WIDTH, Example, matching_gains, write_report
 from sdcodec_cli.engine.evaluate.tables import Table
+from sdcodec_cli.engine.page import picture
 from sdcodec_cli.engine.pictures import spectrogram
 from sdcodec_cli.errors import OutputError
 

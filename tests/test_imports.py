@@ -114,7 +114,8 @@ def test_imports_go_the_ways_of_the_table(path: Path) -> None:
 EVALUATION = PACKAGE / "engine" / "evaluate"
 # What it takes of the engine beside the models themselves.
 BESIDE_EVALUATION = [
-    PACKAGE / "engine" / name for name in ("metrics.py", "pictures.py", "systems.py", "other_codecs.py", "torchrun.py")
+    PACKAGE / "engine" / name
+    for name in ("metrics.py", "page.py", "pictures.py", "systems.py", "other_codecs.py", "torchrun.py")
 ]
 
 

@@ -6,6 +6,8 @@ Legend: T samples, H rows of pixels (frequency), W columns of pixels (time).
 from __future__ import annotations
 
 import math
+import struct
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,3 +51,16 @@ def shades(level: NDArray[np.float32], loudest: float, count: int) -> NDArray[np
     """Levels in dB as numbers from 0 (`RANGE` below the loudest, or less) to `count - 1` (the loudest)."""
     found: NDArray[np.uint8] = (((level - loudest) / RANGE + 1).clip(0, 1) * (count - 1)).round().astype(np.uint8)
     return found
+
+
+def png(picked: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
+    """A PNG of pixels `[H, W]` that are numbers of colours in a palette `[N, 3]`, of at most 256."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = picked.shape
+    header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)  # 8 bits per pixel, of a palette
+    rows = np.pad(picked, ((0, 0), (1, 0))).tobytes()  # each row says first that it is not filtered
+    chunks = {b"IHDR": header, b"PLTE": palette.tobytes(), b"IDAT": zlib.compress(rows, 9), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(kind, data) for kind, data in chunks.items())

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...audio import Wav
 from ...errors import InputError
-from .page import Sounds, aligned, data_block, resource, shortcuts, transport, write_page
+from ..page import Sounds, aligned, data_block, resource, shortcuts, transport, write_page
 from .report import Example
 
 PAGE = "mushra.html"
@@ -104,7 +104,7 @@ def write_mushra(
     )
     path = folder / PAGE
     body += data_block("test", data)
-    write_page(path, title=title, body=body, kind="mushra", sounds=sounds, overwrite=overwrite)
+    write_page(path, title=title, body=body, kind="mushra", sounds=[sounds.blocks], overwrite=overwrite)
     return path
 
 

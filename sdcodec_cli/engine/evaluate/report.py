@@ -5,10 +5,8 @@ Legend: T samples.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import html
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ...audio import Wav, db_to_amplitude, integrated_loudness
-from ..pictures import RANGE, colour, shades, spectrogram
+from ..page import Sounds, aligned, frequencies, picture, shortcuts, transport, write_page
+from ..pictures import RANGE, spectrogram
 from ..systems import System
 from .distributions import distributions, number
 from .measure import Estimate, Measurement, estimates, is_silent
-from .page import Sounds, aligned, shortcuts, transport, write_page
 from .protocol import ClipPlan, load
 from .score import METRICS
 from .settings import Evaluation
@@ -34,8 +32,8 @@ PAGE = "index.html"
 COLOURS = 8
 """Of systems; the style sheet has as many."""
 
-HEIGHT, WIDTH, SHADES = 128, 720, 64
-"""Of a spectrogram: pixels, and how many colours."""
+HEIGHT, WIDTH = 128, 720
+"""Of a spectrogram, in pixels."""
 
 SHORT = {"si_sdr": "SI-SDR {} dB", "visqol_speech": "ViSQOL {}", "visqol_audio": "ViSQOL audio {}", "pesq": "PESQ {}"}
 """The metrics that are shown beside a sound."""
@@ -143,7 +141,7 @@ def write_report(
     for name, (head, text) in sections.items():
         body += f'<section id="{name}"><h2>{head}</h2>\n{text}</section>\n' if text else ""
     path = folder / PAGE
-    write_page(path, title=title, body=body + "</main>", kind="report", sounds=sounds, overwrite=overwrite)
+    write_page(path, title=title, body=body + "</main>", kind="report", sounds=[sounds.blocks], overwrite=overwrite)
     return path
 
 
@@ -217,12 +215,6 @@ def _example(
     levels = {name: spectrogram(wav, example.sample_rate, HEIGHT, WIDTH) for name, wav in wavs.items()}
     loudest = max(float(level.max()) for level in levels.values())
     gains = matching_gains(list(wavs.values()), example.sample_rate)
-    kilohertz = example.sample_rate / 2000
-    step = next(step for step in (1, 2, 5, 10, 20) if kilohertz / step <= 5)
-    ticks = "".join(
-        f'<span style="bottom:{100 * tick / kilohertz:.1f}%">{tick}{" kHz" if tick + step >= kilohertz else ""}</span>'
-        for tick in range(step, math.ceil(kilohertz), step)
-    )
     tiles = ""
     for place, (name, wav) in enumerate(wavs.items(), 1):
         task = "masked separation" if name.endswith(MASKED) else example.task
@@ -238,7 +230,7 @@ def _example(
 <span><span class="name">{shown}</span>{f'<span class="scores">{said}</span>' if said else ""}</span></button>
 <div class="picture">
 <img src="{picture(levels[name], loudest)}" alt="Spectrogram of {shown}" decoding="async" draggable="false">
-<div class="kilohertz" aria-hidden="true">{ticks}</div>
+{frequencies(example.sample_rate)}
 <i class="region"></i><i class="mark"></i><i class="head"></i></div></div>
 """
     seconds = len(example.reference) / example.sample_rate
@@ -252,17 +244,6 @@ def _example(
 {tiles}</div>
 {transport(seconds, match)}</article>
 """
-
-
-def picture(level: np.ndarray, loudest: float) -> str:
-    """A PNG of a spectrogram as the text of a `data:` address; `loudest`, in dB, gets the brightest colour."""
-    from PIL import Image
-
-    image = Image.fromarray(shades(level, loudest, SHADES))
-    image.putpalette(colour(np.linspace(0, 1, SHADES)).tobytes())
-    encoded = io.BytesIO()
-    image.save(encoded, "PNG", optimize=True, bits=6)
-    return f"data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"
 
 
 def matching_gains(wavs: Sequence[Wav], sample_rate: int) -> list[float]:

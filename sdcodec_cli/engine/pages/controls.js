@@ -1,46 +1,23 @@
 "use strict";
-// Sounds that play at one position, of which exactly one is heard: switching changes gains and nothing else.
+// What plays, and the controls and keys for it.
 
 const FADE = 0.005; // seconds, of switching and at the ends of what is played
 const SHORTEST_LOOP = 0.2; // seconds
 
-const audioContext = (() => {
-  let context;
-  // Browsers want a gesture first, so this is not made before something is to be played.
-  return () => (context ??= new (window.AudioContext || window.webkitAudioContext)());
-})();
-
-function bytesOf(id) {
-  const text = atob(document.getElementById(id).textContent);
-  const bytes = new Uint8Array(text.length);
-  for (let index = 0; index < text.length; index++) bytes[index] = text.charCodeAt(index);
-  return bytes.buffer;
-}
-
-class Player extends EventTarget {
-  // Events: "change" when anything but the position changed.
-  #buffers = null; // [AudioBuffer], once they are decoded
-  #loading = null;
-  #voices = []; // [{source, gain}] while playing
-  #output = null;
-  #begun = 0; // time of the context at which #from was played
-  #from = 0; // seconds
+// Something that plays from a position on, and may loop a part of itself. What it plays is up to who extends it:
+// `prepare()` promises that it can start, `start(at)` and `stop()` do that, `sounding` is whether it did, and `heard`
+// is the position then. Events: "change" when anything but the position changed.
+class Timeline extends EventTarget {
+  from = 0; // seconds, while it does not sound
   #turn = 0; // changes when what was asked for is no longer wanted
 
-  constructor(ids, duration) {
+  constructor(duration) {
     super();
-    this.ids = ids;
     this.duration = duration;
-    this.selected = 0;
     this.playing = false; // asked to play; `sounding` once it is decoded
     this.loop = true;
     this.region = null; // [start, end] in seconds
-    this.levels = ids.map(() => 1);
     this.error = "";
-  }
-
-  get sounding() {
-    return this.#voices.length > 0;
   }
 
   get span() {
@@ -48,35 +25,27 @@ class Player extends EventTarget {
   }
 
   get position() {
-    if (!this.sounding) return this.#from;
-    const context = audioContext();
-    const gone = context.currentTime - (context.outputLatency || 0) - this.#begun;
-    const at = this.#from + Math.max(0, gone);
-    const [start, end] = this.span;
-    if (at < end) return at;
-    return this.loop ? start + ((at - end) % (end - start)) : end;
+    return this.sounding ? this.heard : this.from;
   }
 
   async play() {
     const turn = ++this.#turn;
     this.playing = true;
-    this.#changed();
+    this.error = "";
+    this.changed();
     try {
-      await Promise.all([audioContext().resume(), this.#load()]);
-    } catch {
-      this.error = "This browser cannot decode the sounds of this page.";
-      this.playing = false;
+      await this.prepare();
+    } catch (error) {
+      return this.fail(error);
     }
-    if (turn === this.#turn && this.playing) this.#start(this.#from);
-    this.#changed();
+    if (turn === this.#turn && this.playing) this.start(this.from);
+    this.changed();
   }
 
   pause() {
     this.#turn++;
-    this.#from = this.position;
-    this.playing = false;
-    this.#stop();
-    this.#changed();
+    this.from = this.position;
+    this.end();
   }
 
   toggle() {
@@ -84,24 +53,23 @@ class Player extends EventTarget {
     else this.play();
   }
 
+  // Playing is over; the position stays as it is.
+  end() {
+    this.playing = false;
+    this.stop();
+    this.changed();
+  }
+
+  fail(error) {
+    this.error = error.told ? error.message : "This browser cannot decode the sounds of this page.";
+    this.end();
+  }
+
   seek(seconds) {
     const [start, end] = this.span;
     const at = Math.min(Math.max(seconds, 0), this.duration);
     if (at < start || at > end) this.region = null;
     this.#restart(at);
-  }
-
-  select(index) {
-    if (index < 0 || index >= this.ids.length) return;
-    this.selected = index;
-    this.#mix();
-    this.#changed();
-  }
-
-  setLevels(levels) {
-    this.levels = levels;
-    this.#mix();
-    this.#changed();
   }
 
   setLoop(loop) {
@@ -120,105 +88,21 @@ class Player extends EventTarget {
     this.#restart(region && (at < region[0] || at >= region[1]) ? region[0] : at);
   }
 
-  // The samples of one sound, for drawing.
-  async samples(index) {
-    await this.#load();
-    return this.#buffers[index].getChannelData(0);
-  }
-
-  // Forget the decoded sounds, which take much memory.
-  release() {
-    if (this.playing) this.pause();
-    this.#buffers = this.#loading = null;
-  }
-
-  #load() {
-    this.#loading ??= (async () => {
-      const distinct = [...new Set(this.ids)];
-      const decoded = await Promise.all(distinct.map((id) => audioContext().decodeAudioData(bytesOf(id))));
-      this.#buffers = this.ids.map((id) => decoded[distinct.indexOf(id)]);
-    })();
-    return this.#loading;
+  changed() {
+    this.dispatchEvent(new Event("change"));
   }
 
   #restart(at) {
-    this.#from = at;
-    if (this.sounding) this.#start(at);
-    this.#changed();
-  }
-
-  #start(at) {
-    this.#stop();
-    const context = audioContext();
-    const [start, end] = this.span;
-    const from = at < start || at >= end - 0.01 ? start : at;
-    const when = context.currentTime + 0.02;
-    this.#output = context.createGain();
-    this.#output.connect(context.destination);
-    this.#shape(this.#output.gain, when, end - from, end - start);
-    this.#voices = this.#buffers.map((buffer, index) => {
-      const source = context.createBufferSource();
-      const gain = context.createGain();
-      source.buffer = buffer;
-      source.loop = this.loop;
-      source.loopStart = start;
-      source.loopEnd = end;
-      gain.gain.value = index === this.selected ? this.levels[index] : 0;
-      source.connect(gain).connect(this.#output);
-      if (this.loop) source.start(when, from);
-      else source.start(when, from, end - from);
-      return { source, gain };
-    });
-    this.#voices[0].source.onended = () => {
-      this.#from = start;
-      this.playing = false;
-      this.#stop();
-      this.#changed();
-    };
-    this.#begun = when;
-    this.#from = from;
-  }
-
-  // Fades at the ends and where a loop joins, which would click.
-  #shape(gain, when, first, length) {
-    gain.setValueAtTime(0, when);
-    gain.linearRampToValueAtTime(1, when + FADE);
-    const joins = this.loop ? Math.ceil(3600 / length) : 1;
-    for (let join = 0; join < Math.min(joins, 1000); join++) {
-      const at = when + first + join * length;
-      gain.setValueAtTime(1, Math.max(at - FADE, when + FADE));
-      gain.linearRampToValueAtTime(0, Math.max(at, when + FADE));
-      if (this.loop) gain.linearRampToValueAtTime(1, at + FADE);
-    }
-  }
-
-  #stop() {
-    if (!this.sounding) return;
-    const now = audioContext().currentTime;
-    this.#output.gain.cancelScheduledValues(now);
-    this.#output.gain.setTargetAtTime(0, now, FADE / 3);
-    for (const { source } of this.#voices) {
-      source.onended = null;
-      source.stop(now + 2 * FADE);
-    }
-    this.#voices = [];
-  }
-
-  #mix() {
-    this.#voices.forEach(({ gain }, index) => {
-      // The gains of what goes and what comes always add up to one.
-      gain.gain.setTargetAtTime(index === this.selected ? this.levels[index] : 0, audioContext().currentTime, FADE / 3);
-    });
-  }
-
-  #changed() {
-    this.dispatchEvent(new Event("change"));
+    const sounding = this.sounding;
+    this.from = at;
+    if (sounding) this.start(at);
+    this.changed();
   }
 }
 
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
 
-// Binds the controls of a transport (see transport.py) inside of `root` to a player.
+// Binds the controls of a transport (see page.py) inside of `root` to a player.
 function bindTransport(root, player) {
   const play = root.querySelector("[data-do=play]");
   const loop = root.querySelector("[data-do=loop]");
@@ -308,7 +192,7 @@ function bindKeys(current, more) {
     const { target, key } = event;
     if (target.closest("input:not([type=range]), textarea, select")) return null;
     const transport = target.closest("[data-player]");
-    if (key === " " && !transport && target.closest("a, button, summary, input")) return null;
+    if (key === " " && !transport && target.closest("a, button, summary")) return null;
     if (/^Arrow/.test(key) && !transport && target.closest("input")) return null;
     return keys[/^[A-Z]$/.test(key) ? key.toLowerCase() : key] ?? (/^[0-9]$/.test(key) ? keys.digit : null);
   };

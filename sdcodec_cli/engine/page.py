@@ -11,16 +11,22 @@ import html
 import importlib.resources
 import io
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
-from ... import __version__
-from ...audio import Wav, atomic_output
-from ..files import Job
+from .. import __version__
+from ..audio import Wav, atomic_output
+from .files import Job
+from .pictures import colour, png, shades
+
+SHADES = 64
+"""Colours of a spectrogram."""
 
 
 class Sounds:
@@ -66,6 +72,23 @@ def data_block(name: str, data: Any) -> str:
     return f'<script type="application/json" id="{name}">{text}</script>\n'
 
 
+def picture(level: NDArray[np.float32], loudest: float) -> str:
+    """A PNG of a spectrogram as the text of a `data:` address; `loudest`, in dB, gets the brightest colour."""
+    encoded = png(shades(level, loudest, SHADES), colour(np.linspace(0, 1, SHADES)))
+    return f"data:image/png;base64,{base64.b64encode(encoded).decode()}"
+
+
+def frequencies(sample_rate: int) -> str:
+    """HTML of a scale of frequencies, to lie over a spectrogram of audio at this rate."""
+    kilohertz = sample_rate / 2000
+    step = next(step for step in (1, 2, 5, 10, 20) if kilohertz / step <= 5)
+    ticks = "".join(
+        f'<span style="bottom:{100 * tick / kilohertz:.1f}%">{tick}{" kHz" if tick + step >= kilohertz else ""}</span>'
+        for tick in range(step, math.ceil(kilohertz), step)
+    )
+    return f'<div class="kilohertz" aria-hidden="true">{ticks}</div>'
+
+
 def transport(seconds: float, more: str = "") -> str:
     """HTML of play, position and loop, and of `more` controls, for a sound that is `seconds` long; see `player.js`."""
     return f"""<div class="transport" data-player>
@@ -89,30 +112,52 @@ def shortcuts(rows: Mapping[str, str]) -> str:
     return f'<dl class="keys">{"".join(entries)}</dl>\n'
 
 
-def write_page(target: Path, *, title: str, body: str, kind: str, sounds: Sounds, overwrite: bool) -> None:
+def write_page(
+    target: Path,
+    *,
+    title: str,
+    body: str,
+    kind: str,
+    sounds: Sequence[str],
+    coding: str = "16-bit FLAC",
+    folder: str = "",
+    controls: Sequence[str] = ("controls.js", "player.js"),
+    overwrite: bool,
+) -> None:
     """Write a page, whole or not at all; its folder is created.
 
     Args:
         target: the file
         title: plain text
         body: HTML
-        kind: whose style and script it has, beside those of all pages
-        sounds: what the page plays
+        kind: whose style and script it has, beside those that pages share
+        sounds: elements that hold what the page plays
+        coding: of these sounds
+        folder: beside the page, of scripts with more sound; its name is plain text
+        controls: the scripts that it shares with others
         overwrite: whether an existing file is replaced
 
     Raises:
         OutputError: the file exists, or cannot be written
     """
-    script = "\n".join(map(resource, ("player.js", f"{kind}.js")))
-    # Only this script may run, and nothing may be loaded: text that slipped through could do neither.
+    script = "\n".join(map(resource, (*controls, f"{kind}.js")))
+    # Only this script may run, and nothing may be loaded but sound beside the page: text that slipped through could do
+    # neither. From disk not every browser takes the page's own place for 'self'.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    size, heard = (f"{len(text) / 1e6:.1f} MB" for text in (body + sounds.blocks, sounds.blocks))
-    page = f"""<!doctype html>
+    allowed = f"'sha256-{digest}'" + " 'self' file:" * bool(folder)
+    heard = sum(map(len, sounds))
+    size, heard_size = (f"{count / 1e6:.1f} MB" for count in (len(body) + heard, heard))
+    about = f"""This page is one file of {size}, {heard_size} of it sound ({coding}),
+and loads nothing from anywhere."""
+    if folder:
+        about = f"""The sound of this page ({coding}) is in the folder {html.escape(folder)} beside it, which has to
+come along; nothing is loaded from anywhere else."""
+    head = f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'">
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
@@ -122,11 +167,9 @@ def write_page(target: Path, *, title: str, body: str, kind: str, sounds: Sounds
 </head>
 <body>
 {body}
-<footer class="page"><p>Made by sdc {__version__}. This page is one file of {size}, {heard} of it sound (16-bit FLAC),
-and loads nothing from anywhere.</p></footer>
-{sounds.blocks}<script>{script}</script>
-</body>
-</html>
+<footer class="page"><p>Made by sdc {__version__}. {about}</p></footer>
 """
+    tail = f"<script>{script}</script>\n</body>\n</html>\n"
     with Job("", {"page": str(target)}).folders(), atomic_output(target, overwrite=overwrite) as file:
-        file.write(page.encode(errors="replace"))  # names of files need not be text
+        for text in (head, *sounds, tail):
+            file.write(text.encode(errors="replace"))  # names of files need not be text
