@@ -22,7 +22,8 @@ import sdcodec_cli
 
 from cli_examples import sdc
 
-COMMANDS = [[], ["compress"], ["decode"], ["separate"], ["info"], ["models"], ["models", "list"], ["models", "show"]]
+NAMES = ("compress", "decode", "separate", "mixer", "info", "models")
+COMMANDS = [[], *([name] for name in NAMES), ["models", "list"], ["models", "show"]]
 TESTS = Path(__file__).parent
 
 STAND_IN = """

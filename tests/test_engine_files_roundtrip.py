@@ -158,6 +158,9 @@ def test_gains_apply_to_stems_and_make_the_mix_a_sum_of_stems(codec, tmp_path):
     half = 10 ** (-6 / 20)
     assert float(np.abs(soft - half * plain["speech"]).max()) < 1e-4
     assert float(np.abs(mix - (half * plain["speech"] + plain["sfx"])).max()) < 2e-4
+    # A gain of nothing asks for the sum, too.
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "sum.wav"}, codec=lambda h: codec, gains={"music": 0.0})
+    assert float(np.abs(soundfile.read(tmp_path / "sum.wav")[0] - sum(plain.values())).max()) < 2e-4
 
 
 def test_a_file_of_one_domain_is_smaller_and_says_what_it_lacks(codec, tmp_path):

@@ -310,7 +310,7 @@ def test_the_package_itself_loads_nothing_heavy() -> None:
 
 
 def test_coding_loads_nothing_of_the_extras_for_training_and_evaluation() -> None:
-    names = ("codec", "compress", "decode", "separate", "extend", "inspect", "background", "voice")
+    names = ("codec", "compress", "decode", "separate", "extend", "inspect", "background", "voice", "mixer.mixer")
     modules = ", ".join(f"sdcodec_cli.engine.{name}" for name in names)
     code = f"import sys, {modules}; print(*sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}

@@ -28,6 +28,7 @@ from . import (
     extend,
     info,
     join,
+    mixer,
     models,
     separate,
     strip,
@@ -84,6 +85,7 @@ app.command()(enhance.enhance)
 app.command()(background.background)
 app.command()(voice.voice)
 app.command()(extend.extend)
+app.command()(mixer.mixer)
 app.command()(info.info)
 app.command()(strip.strip)
 app.command()(cut.cut)

@@ -121,7 +121,8 @@ def decode(
             metavar="STEM=DB",
             parser=parse_gain,
             help="Make a domain louder or softer, by itself and in the mix, or the mix as a whole; -100 to 40 dB. "
-            "May be given several times. Default: 0 dB.",
+            "May be given several times. With a gain for any domain, of 0 dB too, the mix is the sum of stems that are "
+            "decoded one by one; without, they are decoded together, which is closer to the original.",
             show_default=False,
         ),
     ] = [],  # noqa: B006

@@ -29,6 +29,7 @@ sdc separate film.wav -o stems/            # stems/film.speech.wav, ...
 sdc enhance talk.sdc                       # talk.enhanced.wav
 sdc background talk.sdc --with rain.wav    # talk.exchanged.wav
 sdc extend talk.wav                        # talk.extended.wav
+sdc mixer talk.sdc                         # talk.mixer.html
 sdc info talk.sdc                          # what is in it
 sdc tokens talk.sdc                        # talk.npz: its codes, for other programs
 sdc cut talk.sdc --start 3 --duration 8 -o excerpt.sdc
@@ -40,10 +41,11 @@ sdc cut talk.sdc --start 3 --duration 8 -o excerpt.sdc
 `extend`), `.sdc` files (`decode`, `info`) or both (`enhance`, `background`, `voice`, `tokens`), subfolders included,
 hidden files left out, and so is what `sdc` made of other files there (`a.decoded.wav`, `a.speech.wav`, `a.extended.wav`
 and so on; `extend` leaves out only the last of these; where both are searched for, also audio whose `.sdc` file lies
-beside it). `strip`, `cut` and `join` take files only. Audio is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and
-RF64, and whatever FFmpeg reads: MP3, AAC, the sound of films (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its
-first track, unless `--track` says otherwise. A track that starts late begins with silence. What a file is, is decided
-by its content. Files that are cut short, damaged or encrypted are refused, and so are samples that are not numbers.
+beside it). `strip`, `cut` and `join` take files only, and to `mixer` a folder is one input, with a stem in each of its
+files. Audio is WAV, FLAC, Ogg Vorbis, Opus, AIFF, AU, CAF, W64 and RF64, and whatever FFmpeg reads: MP3, AAC, the sound
+of films (MP4, MOV, MKV, WebM, AVI, WMV, MPEG-TS) and more; its first track, unless `--track` says otherwise. A track
+that starts late begins with silence. What a file is, is decided by its content. Files that are cut short, damaged or
+encrypted are refused, and so are samples that are not numbers.
 
 **Channels** are mixed down to one for `compress`, and for what the model of `separate` hears: those of a film, where
 the file says what they are for, as to stereo (ITU-R BS.775: centre and surrounds at −3 dB, no LFE) and from there to
@@ -116,6 +118,7 @@ SCHEMAS = [
     ("`sdc separate --json`", "sdcodec_cli.engine.separate", "SeparateResult"),
     ("`--json` of `sdc enhance`, `background` and `voice`", "sdcodec_cli.engine.coded", "SpeechResult"),
     ("`sdc extend --json`", "sdcodec_cli.engine.extend", "ExtendResult"),
+    ("`sdc mixer --json`", "sdcodec_cli.engine.mixer.mixer", "MixerResult"),
     ("`sdc tokens --json`", "sdcodec_cli.engine.tokens", "TokensResult"),
     ("`--json` of `sdc strip`, `cut` and `join`", "sdcodec_cli.engine.edit", "EditResult"),
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),

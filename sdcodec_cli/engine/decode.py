@@ -77,7 +77,8 @@ def decode(
         targets: where each stem goes: `mix` or a domain of the file, to a path or `-` for standard output
         codec: the model, or what finds it for a header; files of weights that it has replaced are decoded as well, see
             `Codec.decoder_for`
-        gains: in dB, of domains or of `mix`; gains of domains apply to their stems and within the mix
+        gains: in dB, of domains or of `mix`; gains of domains apply to their stems and within the mix, which then
+            is the sum of decoded stems, and else is decoded from the sum of their latents
         start: in seconds
         duration: in seconds; to the end by default
         share: of the file's envelope, if it has one, see `Codec.decode`
@@ -109,8 +110,8 @@ def decode(
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
         model, header = fitted(reader, name, codec(header) if callable(codec) else codec, force_model=force_model)
-        # Gains on domains are gains on waveforms: latents add up, but they do not scale.
-        remix = "mix" in targets and any(gains.get(domain) for domain in domains)
+        # Gains on domains are gains on waveforms: latents add up, but they do not scale. One of 0 dB counts, too.
+        remix = "mix" in targets and any(domain in gains for domain in domains)
         decoded = list(domains) if remix else [stem for stem in targets if stem != "mix"]
         decoded = [*decoded, "mix"] if "mix" in targets and not remix else decoded
         wanted = domains if "mix" in targets else decoded

@@ -22,6 +22,7 @@ AUDIO_SUFFIXES = READ_SUFFIXES
 TOKENS_SUFFIXES = frozenset({".npz", ".safetensors", ".parquet", ".jsonl"})
 MADE = frozenset({"decoded", "extended", "enhanced", "exchanged", "converted"})
 """What stands before the suffix of files that commands make of others; stems do so, too."""
+PAGE_SUFFIXES = frozenset({".html", ".htm"})
 _UNREAD_SUFFIXES = frozenset(
     {".m4p", ".aa", ".aax", ".ra", ".rm", ".rmvb", ".mpc", ".mp+", ".spx", ".tak", ".shn", ".ofr", ".dsf", ".dff"}
     | {".gsm", ".awb", ".qcp", ".sd2", ".thd", ".mlp", ".dtshd", ".mid", ".midi", ".mod", ".xm", ".it", ".s3m"}
@@ -61,8 +62,8 @@ class Job:
     source: str
     """A path, or `-` for standard input."""
     targets: dict[str, str]
-    """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, by one of `MADE`, or
-    `tokens`."""
+    """Path of each output, `-` for standard output; keyed by stem, by `sdc` for a compressed file, by one of `MADE`,
+    `tokens` or `page`."""
 
     @contextlib.contextmanager
     def folders(self, *, keep_empty: bool = True) -> Iterator[None]:
@@ -417,6 +418,41 @@ def opened_stream(source: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
+def plan_mixer(inputs: Sequence[str], output: str | None, *, overwrite: bool, only: Selection = ALL) -> Plan:
+    """`a.sdc`, `a.wav` and the folder `a` become `a.mixer.html` beside them, unless `output` names a file or a folder.
+
+    A folder is one input, with a stem in each of its files.
+
+    Raises:
+        ValueError: the arguments contradict each other, such as two inputs for one output file.
+    """
+    if output == "-":
+        raise ValueError("-o -: a page may need a folder beside it; name a file, such as -o song.html")
+
+    def stems(source: str) -> Sequence[str]:
+        if source == "-":
+            raise InputError("stdin: a page is made of a file or a folder; name one")
+        if not os.path.isfile(source) and not os.path.isdir(source):
+            raise InputError(f"{source}: is a pipe or a device; a page is made of a file or a folder, name one")
+        return ("page",)
+
+    def check(target: str) -> None:
+        if Path(target).suffix.lower() not in PAGE_SUFFIXES:
+            raise OutputError(f"{target}: would hold a page; name it {Path(target).with_suffix('.html').name}")
+
+    return _plan(
+        inputs,
+        output,
+        suffixes=STREAM_SUFFIXES | AUDIO_SUFFIXES,
+        stems=stems,
+        name=lambda base, stem: f"{base}.mixer.html",
+        check=check,
+        overwrite=overwrite,
+        only=only,
+        whole_folders=True,
+    )
+
+
 def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gains: Collection[str]) -> None:
     """Raise an InputError unless a file with these domains has all of `stems` and `gains`."""
     for names, choices in ((stems, (*domains, "mix", "all")), (gains, (*domains, "mix"))):
@@ -453,10 +489,11 @@ def _plan(
     into_folder: bool = False,
     made: Collection[str] = (),
     beside: str | None = None,
+    whole_folders: bool = False,
 ) -> Plan:
     if output == "":
         raise ValueError("-o is empty; name a file, a folder, or - for standard output")
-    sources, failures, notes = _find(inputs, suffixes, made)
+    sources, failures, notes = _find(inputs, suffixes, made, whole_folders=whole_folders)
     folder = output is not None and output != "-" and (into_folder or output.endswith("/") or os.path.isdir(output))
 
     def place_of(source: _Source) -> Path:
@@ -484,7 +521,7 @@ def _plan(
     inputs_taken = {os.path.realpath(name): name for name in read if name != "-"}
     outputs_taken: dict[str, str] = {}
     for source, keys in wanted:
-        if output is None and source.name != "-" and not os.path.isfile(source.name):
+        if output is None and source.name != "-" and not whole_folders and not os.path.isfile(source.name):
             failures.append(InputError(f"{source.name}: is a pipe or a device; name the output with -o"))
             continue
         targets = {}
@@ -545,7 +582,11 @@ def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
 
 
 def _find(
-    inputs: Sequence[str], suffixes: frozenset[str], made: Collection[str] = ()
+    inputs: Sequence[str],
+    suffixes: frozenset[str],
+    made: Collection[str] = (),
+    *,
+    whole_folders: bool = False,
 ) -> tuple[list[_Source], list[SdcError], list[str]]:
     if "" in inputs:
         raise ValueError("the name of an input is empty; name a file, a folder, or - for standard input")
@@ -560,7 +601,7 @@ def _find(
     for given in inputs:
         if given == "-":
             sources.append(_Source(given, Path()))
-        elif os.path.isdir(given):
+        elif os.path.isdir(given) and not whole_folders:
             unreadable: list[SdcError] = []
             unread: list[Path] = []
             everything = list(_search(Path(given), suffixes, unreadable, unread))
@@ -643,6 +684,8 @@ def _base(source: str, suffixes: frozenset[str]) -> str:
     if source == "-":
         return "stdin"
     path = Path(source)
+    if os.path.isdir(source):
+        return os.path.basename(os.path.abspath(source))
     return path.stem if path.suffix.lower() in suffixes else path.name
 
 
