@@ -18,7 +18,7 @@ from ..audio.sinc import StreamSinc
 from ..runtime.model import CascadeModel, Codes
 from .above import Above
 from .envelope import Bands, Gains, sine_window
-from .stream import SEGMENT_FRAMES, CodedSegment, StreamDecoder
+from .stream import FILES, CodedSegment, Grid, StreamDecoder
 from .stream_encoder import StreamEncoder
 
 
@@ -33,6 +33,7 @@ class CascadeEncoder:
         efforts: steps of refinement, of each stage
         envelope: whether segments have one, of the first stage
         fine: whether that is a fine one
+        grid: of the whole model
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class CascadeEncoder:
         efforts: Sequence[int],
         envelope: bool,
         fine: bool,
+        grid: Grid = FILES,
     ) -> None:
         self.rates: tuple[int, ...] = tuple(stage.sample_rate for stage in model.stages)
         """Of the audio that `push` takes, in Hz."""
@@ -57,13 +59,14 @@ class CascadeEncoder:
                 fine=fine,
                 treble=False,
                 pauses=stage is not model.stages[0],
-                segment_frames=frames * SEGMENT_FRAMES,
+                grid=grid,
+                unit=frames,
             )
             for stage, count, effort, frames in zip(model.stages, num_codebooks, efforts, model.frames, strict=True)
         ]
         self._model, self._first = model, encoders[0]
-        self._decoder = _decoder(model, 0)
-        self._upper = [_Stage(model, number, encoder) for number, encoder in enumerate(encoders) if number]
+        self._decoder = _decoder(model, 0, grid)
+        self._upper = [_Stage(model, number, encoder, grid) for number, encoder in enumerate(encoders) if number]
         self._waiting: list[list[CodedSegment]] = [[] for _ in model.stages]
 
     def push(self, wav: Wav, *wider: Wav) -> list[CodedSegment]:
@@ -106,12 +109,11 @@ def _joined(stages: Sequence[CodedSegment], frames: Sequence[int]) -> CodedSegme
     return CodedSegment(num_frames.pop(), codes, active, gains=stages[0].gains)
 
 
-def _decoder(model: CascadeModel, number: int) -> StreamDecoder | None:
+def _decoder(model: CascadeModel, number: int, grid: Grid) -> StreamDecoder | None:
     """What decodes a stage while encoding, where what one above it is given depends on that."""
     if "whole" not in model.residuals[number + 1 :]:
         return None
-    frames = model.frames[number] * SEGMENT_FRAMES
-    return StreamDecoder(model.stages[number], ["mix"], texture=False, segment_frames=frames)
+    return StreamDecoder(model.stages[number], ["mix"], texture=False, grid=grid, unit=model.frames[number])
 
 
 def _decoded(decoder: StreamDecoder | None, segments: Sequence[CodedSegment], *, last: bool) -> Wav:
@@ -142,16 +144,16 @@ class _Resampler:
 class _Stage:
     """A stage above the first: codes what the sum of those before it lacks, or what the audio has above their band."""
 
-    def __init__(self, model: CascadeModel, number: int, encoder: StreamEncoder) -> None:
+    def __init__(self, model: CascadeModel, number: int, encoder: StreamEncoder, grid: Grid) -> None:
         before, stage = model.stages[number - 1], model.stages[number]
         self._encoder = encoder
         self._lift = _Resampler(before.sample_rate, stage.sample_rate)
         self._lower: _Resampler | None = None  # takes the audio to the rate of the one before and back
         if model.residuals[number] == "above":
             self._lower = _Resampler(stage.sample_rate, before.sample_rate, stage.sample_rate)
-        self._decoder = _decoder(model, number)
+        self._decoder = _decoder(model, number, grid)
         self._frame = model.frames[number] * stage.hop_length  # samples
-        self._length = SEGMENT_FRAMES * self._frame
+        self._length = grid.segment_frames * self._frame
         self._promised = 0  # samples that the frames of the first stage stand for, less those that were encoded
         self._window_length = 2 * stage.hop_length
         self._above = Above(before.sample_rate / 2, stage.sample_rate, sine_window(self._window_length))
@@ -221,6 +223,7 @@ class CascadeDecoder:
         envelope: of the first, see `StreamDecoder`
         share: how much of that is applied
         texture: whether stages get theirs, see `StreamDecoder`
+        grid: of the whole model
     """
 
     def __init__(
@@ -232,6 +235,7 @@ class CascadeDecoder:
         envelope: Bands | None = None,
         share: float = 0.0,
         texture: bool = True,
+        grid: Grid = FILES,
     ) -> None:
         stages, self._frames = model.stages[:num_stages], model.frames[:num_stages]
         self.hop_length: int = stages[-1].hop_length * self._frames[-1]
@@ -244,7 +248,8 @@ class CascadeDecoder:
                 share=share,
                 # What a stage adds to the whole of what is lacking was made for the networks' audio.
                 texture=texture and "whole" not in model.residuals[number + 1 : num_stages],
-                segment_frames=frames * SEGMENT_FRAMES,
+                grid=grid,
+                unit=frames,
             )
             for number, (stage, frames) in enumerate(zip(stages, self._frames, strict=True))
         ]

@@ -29,7 +29,7 @@ from .cascade import CascadeDecoder, CascadeEncoder
 from .causal import FrameDecoder, FrameEncoder, checked_causal
 from .codes import Codes, codes_of
 from .envelope import Bands, layout_for
-from .stream import SEGMENT_FRAMES, StreamDecoder
+from .stream import FILES, SEGMENT_FRAMES, Grid, StreamDecoder
 from .stream_encoder import StreamEncoder
 from .treble import FACTOR, Treble, treble_layout_for
 
@@ -339,8 +339,11 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         envelope: bool = False,
         fine: bool = False,
         treble: bool = False,
+        grid: Grid = FILES,
     ) -> StreamEncoder | CascadeEncoder:
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
+
+        `grid` says how long segments are, and how late they come.
 
         Raises:
             ModelError: it is a decoder of older weights, see `decoder_for`
@@ -364,6 +367,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
                 efforts=self._efforts,
                 envelope=envelope,
                 fine=fine,
+                grid=grid,
             )
         return StreamEncoder(
             self.model,
@@ -373,6 +377,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             envelope=envelope,
             fine=fine,
             treble=treble,
+            grid=grid,
         )
 
     def stream_decoder(
@@ -384,6 +389,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         treble: GainLayout | None = None,
         texture: bool = True,
         num_stages: int | None = None,
+        grid: Grid = FILES,
     ) -> StreamDecoder | CascadeDecoder:
         """A decoder for one mono signal whose codes arrive piece by piece.
 
@@ -394,6 +400,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             treble: likewise, of what is above; audio comes out at `wide_rate` then
             texture: see `decode`
             num_stages: how many are decoded, from the first on; audio comes out at the rate of the last of them
+            grid: that codes come from; audio of live ones comes out with each segment
 
         Raises:
             ValueError: no such stem, or `share` out of range
@@ -406,9 +413,11 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         bands = Bands(envelope, rate, hop) if envelope else None
         if isinstance(self.model, CascadeModel):
             count = len(self.stages) if num_stages is None else num_stages
-            return CascadeDecoder(self.model, stems, num_stages=count, envelope=bands, share=share, texture=texture)
+            return CascadeDecoder(
+                self.model, stems, num_stages=count, envelope=bands, share=share, texture=texture, grid=grid
+            )
         above = Treble(treble, rate, hop) if treble else None
-        return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above, texture=texture)
+        return StreamDecoder(self.model, stems, envelope=bands, share=share, treble=above, texture=texture, grid=grid)
 
     def frame_encoder(self, *, frames: int = 1) -> FrameEncoder:
         """An encoder that gives out codes of every `frames` frames of a mono signal as soon as they are complete.

@@ -2,7 +2,8 @@
 
 Both directions work on a fixed grid of blocks, each with as much context on either side as the network can see. The
 grid and the arithmetic on it do not depend on how the audio arrives, so codes are the same, bit for bit, whether a
-file comes whole or in small pieces, and memory does not grow with its length.
+file comes whole or in small pieces, and memory does not grow with its length. What is live has a grid of its own, with
+short blocks and a short view ahead, for a short delay.
 
 Legend: N streams, K codebooks, F frames, S stems, T samples, B bands, n columns of gains.
 """
@@ -30,6 +31,30 @@ BLOCK_SEGMENTS = 4
 """Segments that the network works on at a time, context excluded."""
 
 BLOCK_FRAMES = BLOCK_SEGMENTS * SEGMENT_FRAMES
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a signal is divided, in frames of the whole model."""
+
+    segment_frames: int
+    """Of a segment."""
+    block_segments: int
+    """Segments that are encoded at a time, context excluded."""
+    ahead: int | None
+    """Frames behind a block that encoding waits for, so that the network can see them; None for all that it can see."""
+
+    @classmethod
+    def of(cls, segment_frames: int) -> Grid:
+        """The one that a file of such segments is decoded on."""
+        return FILES if segment_frames >= FILES.segment_frames else LIVE
+
+
+FILES = Grid(SEGMENT_FRAMES, BLOCK_SEGMENTS, ahead=None)
+"""For what is there as a whole, or may come late."""
+
+LIVE = Grid(segment_frames=40, block_segments=1, ahead=30)
+"""For what is heard as it comes. Decoding does not wait for a whole block."""
 
 Number = TypeVar("Number", np.float32, np.int64)
 
@@ -67,7 +92,8 @@ class StreamDecoder:
         share: how much of them is
         treble: what is added above the model's band, if it is; audio comes out at twice its rate then
         texture: whether the model's audio gets its texture, where it has one
-        segment_frames: of a segment
+        grid: that of the whole model
+        unit: frames of this model in one of the whole
     """
 
     def __init__(
@@ -79,9 +105,11 @@ class StreamDecoder:
         share: float = 0.0,
         treble: Treble | None = None,
         texture: bool = True,
-        segment_frames: int = SEGMENT_FRAMES,
+        grid: Grid = FILES,
+        unit: int = 1,
     ) -> None:
-        self._model, self._shaper, self._block = model, None, BLOCK_SEGMENTS * segment_frames
+        self._model, self._shaper = model, None
+        self._block = None if grid is LIVE else grid.block_segments * grid.segment_frames * unit
         envelope = envelope if share else None
         self.hop_length: int = model.hop_length * (FACTOR if treble else 1)
         """Samples that come out for each frame."""
@@ -124,8 +152,8 @@ class StreamDecoder:
         self._pieces.append(piece)
         self._buffered += num_frames
         blocks = []
-        while self._buffered >= self._next + self._block + self._context - self._start:
-            blocks.append(self._decode(self._next + self._block))
+        while (ready := self._start + self._buffered - self._context - self._next) >= (self._block or 1):
+            blocks.append(self._decode(self._next + (self._block or ready)))
         return blocks
 
     def finish(self) -> list[Wav]:
@@ -133,7 +161,7 @@ class StreamDecoder:
         total = self._start + self._buffered
         blocks = []
         while self._next < total:
-            blocks.append(self._decode(min(self._next + self._block, total)))
+            blocks.append(self._decode(min(self._next + (self._block or total), total)))
         return [*blocks, self._shaper.finish()] if self._shaper and total else blocks
 
     def _decode(self, stop: int) -> Wav:

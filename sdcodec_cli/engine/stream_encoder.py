@@ -18,7 +18,7 @@ from ..runtime.model import NOTHING, Analysis, CodecModel, Codes
 from . import treble as above
 from .envelope import BITRATE, FINE_BITRATE, Bands, choose_gains, layout_for
 from .refine import refine
-from .stream import BLOCK_SEGMENTS, SEGMENT_FRAMES, CodedSegment, StreamDecoder, joined
+from .stream import FILES, CodedSegment, Grid, StreamDecoder, joined
 
 SHORTEST_FRAMES = 8
 """Shorter signals are continued by their mirror image to this length before they are encoded: of one or two frames,
@@ -40,7 +40,8 @@ class StreamEncoder:
         envelope: whether segments have one
         fine: whether that is a fine one
         treble: whether segments say what lies above the model's band
-        segment_frames: of a segment
+        grid: that of the whole model
+        unit: frames of this model in one of the whole
     """
 
     def __init__(
@@ -54,15 +55,18 @@ class StreamEncoder:
         fine: bool,
         treble: bool,
         pauses: bool = False,
-        segment_frames: int = SEGMENT_FRAMES,
+        grid: Grid = FILES,
+        unit: int = 1,
     ) -> None:
         self.rates: tuple[int, ...] = (model.sample_rate, *([above.FACTOR * model.sample_rate] if treble else []))
         """Of the audio that `push` takes, in Hz."""
-        self._segment, self._block = segment_frames, BLOCK_SEGMENTS * segment_frames
-        self._unit = segment_frames // SEGMENT_FRAMES  # frames, of which there is a whole number in all
+        self._segment = grid.segment_frames * unit
+        self._block, self._unit = grid.block_segments * self._segment, unit
+        sees = model.analysis_context
+        self._ahead = sees if grid.ahead is None else min(grid.ahead * unit, sees)
         self._levels = None
         if envelope or treble:
-            self._levels = Levels(model, envelope=envelope, fine=fine, treble=treble, unit=self._unit)
+            self._levels = Levels(model, envelope=envelope, fine=fine, treble=treble, unit=unit, grid=grid)
         self._model, self._num_codebooks, self._effort = model, num_codebooks, effort
         self._known, self._pauses = known, pauses
         self._names = [stream.name for stream in model.streams]
@@ -84,7 +88,7 @@ class StreamEncoder:
         self._pieces.append(np.asarray(wav, dtype=np.float32))
         self._buffered += len(wav)
         hop, segments = self._model.hop_length, []
-        while self._buffered >= (self._next + self._block + self._model.analysis_context - self._start) * hop:
+        while self._buffered >= (self._next + self._block + self._ahead - self._start) * hop:
             segments += self._encode(self._next + self._block)
         # The caller may use its memory again.
         self._pieces[-1] = self._pieces[-1].copy()
@@ -109,7 +113,7 @@ class StreamEncoder:
     def _encode(self, stop: int) -> list[CodedSegment]:
         hop, start, context = self._model.hop_length, self._next, self._model.analysis_context
         buffer = joined(self._pieces)
-        wav = buffer[: (stop + context - self._start) * hop]
+        wav = buffer[: (stop + self._ahead - self._start) * hop]
         analysis = self._model.analyse(wav)
         inner = slice(start - self._start, stop - self._start)
         own = buffer[inner.start * hop : inner.stop * hop]
@@ -204,11 +208,14 @@ class Levels:
         fine: whether that is a fine one
         treble: whether they say what is above
         unit: of how many frames the times of an envelope are multiples
+        grid: that of the whole model
     """
 
-    def __init__(self, model: CodecModel, *, envelope: bool, fine: bool, treble: bool, unit: int) -> None:
+    def __init__(
+        self, model: CodecModel, *, envelope: bool, fine: bool, treble: bool, unit: int, grid: Grid = FILES
+    ) -> None:
         self._hop, self._rate = model.hop_length, model.sample_rate
-        self._decoder = StreamDecoder(model, ["mix"])
+        self._decoder = StreamDecoder(model, ["mix"], grid=grid)
         self._waiting: list[CodedSegment] = []
         self._bands = self._treble = None
         if envelope:
