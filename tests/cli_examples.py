@@ -95,6 +95,7 @@ class Engine:
             "channels_note": None,
             "activity": {},
             "notes": (),
+            "problems": (),
         }
         return CompressResult(source, target, **{**SPOKEN, **said, **self.result})
 
@@ -107,7 +108,8 @@ class Engine:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
         weights = {"older_weights": None, "decoder_weights": "ab" * 32}
-        found = {**STEMS, "envelope": options["share"], "band": 8000.0, **weights, "problems": (), **self.result}
+        damage: dict[str, Any] = {"problems": (), "concealed": {}}
+        found = {**STEMS, "envelope": options["share"], "band": 8000.0, **weights, **damage, **self.result}
         return DecodeResult(source, dict(targets), **found)
 
     def separate(self, source: str, targets: Mapping[str, str], *, progress: Any, **options: Any) -> SeparateResult:

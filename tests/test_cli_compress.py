@@ -50,6 +50,8 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "fine": None,
         "treble": True,
         "track": 1,
+        "live": False,
+        "level": None,
         "overwrite": False,
     }
     assert engine.loaded == [(None, "auto")]
@@ -255,3 +257,41 @@ def test_the_track_of_a_film_is_handed_on(engine: Engine) -> None:
     assert sdc("compress", "talk.wav", "--track", "3", "-f").exit_code == 0
     assert engine.calls[-1]["track"] == 3
     assert sdc("compress", "talk.wav", "--track", "0", "-f").exit_code == 2
+
+
+def test_a_live_source_has_a_level_that_is_assumed(engine: Engine) -> None:
+    assert sdc("compress", "talk.wav", "--live", "-o", "a.sdc").exit_code == 0
+    assert sdc("compress", "talk.wav", "--live", "--level", "-20.5", "-o", "b.sdc").exit_code == 0
+    assert [(call["live"], call["level"]) for call in engine.calls] == [(True, None), (True, -20.5)]
+
+
+def test_a_live_source_that_ended_too_early_leaves_a_file_and_fails(engine: Engine) -> None:
+    engine.result = {"problems": ("stdin: cannot be read further: Input/output error",)}
+    result = sdc("compress", "talk.wav", "--live", "-q")
+    assert errors(result) == ["stdin: cannot be read further: Input/output error"]
+    assert Path("talk.sdc").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--level", "-20"], "--level is about live sources; leave it out, or pass --live"),
+        (["--live", "--track", "2"], "--track 2: WAV, which --live takes, has one track; leave one of them out"),
+        (
+            ["--live", "--bitrate", "6"],
+            "--bitrate reads the input in advance, which --live cannot; pass --codebooks instead",
+        ),
+        (["--live", "other.wav"], "--live takes one input, not 2; name one, or leave --live out"),
+    ],
+)
+def test_what_contradicts_live_is_a_wrong_call(engine: Engine, arguments: list[str], message: str) -> None:
+    soundfile.write("other.wav", np.zeros(1600), 16_000)
+    assert errors(sdc("compress", "talk.wav", *arguments), exit_code=2) == [message]
+    assert engine.loaded == []
+
+
+@pytest.mark.parametrize("level", ["5", "-71", "loud", "nan"])
+def test_a_level_that_cannot_be_is_a_wrong_call(engine: Engine, level: str) -> None:
+    result = sdc("compress", "talk.wav", "--live", f"--level={level}")
+    assert result.exit_code == 2
+    assert f"{level!r} is not a level from -70 to 0 LUFS" in result.stderr

@@ -6,6 +6,7 @@ Everything here works on numpy arrays and needs no torch.
 from .channels import MASK_TAG, downmix, layout_name, loudness_weights, parse_mask
 from .decibels import db_to_amplitude, db_to_power
 from .libsndfile import UNKNOWN_FRAMES, SequentialFile
+from .live import LiveReader
 from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, k_weighting
 from .output import atomic_output, check_name, check_target, is_special, refuse_terminal
 from .reader import LIBSNDFILE_SUFFIXES, READ_SUFFIXES, AudioReader, read_mono
@@ -23,6 +24,7 @@ __all__ = [
     "AudioInfo",
     "AudioReader",
     "AudioWriter",
+    "LiveReader",
     "LoudnessMeter",
     "RatesResampler",
     "SequentialFile",

@@ -18,6 +18,7 @@ import soundfile
 from ..errors import InputError
 from .channels import checked_mask, default_mask, from_vorbis_order
 from .source import AudioInfo, Source
+from .structure import size_is_unknown
 from .wav import Wav
 
 UNKNOWN_FRAMES = 2**63 - 1
@@ -116,8 +117,7 @@ class LibsndfileDecoder:
         found = label and re.search(rf"^\s*{label}\s*: (\d+) \(should be (\d+)\)", sound.extra_info, re.MULTILINE)
         if found:
             promised, there = int(found[1]), int(found[2])
-            unknown = 0x7FFFF000 <= promised <= 0x80000000 or promised >= 0xFFFFFF00
-            if promised > there + 1 and not unknown:
+            if promised > there + 1 and not size_is_unknown(promised):
                 raise self._source.damaged(f"after {sound.frames / sound.samplerate:.3f} s")
 
     def _check_ogg(self, file: BinaryIO) -> None:

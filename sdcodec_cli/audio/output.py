@@ -100,6 +100,44 @@ def atomic_output(target: str | Path, *, overwrite: bool) -> Iterator[BinaryIO]:
             output.discard()
 
 
+class DirectFile:
+    """Standard output, a pipe or a device, to which everything is written at once.
+
+    Raises:
+        OutputError: it cannot be opened, or is a terminal
+    """
+
+    def __init__(self, target: str | Path) -> None:
+        self._target = str(target)
+        self._device: IO[bytes] | None = None
+        if self._target == "-":
+            refuse_terminal()
+            self._file = _Named(sys.stdout.buffer, target)
+            return
+        try:
+            self._device = open(target, "wb", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise cannot_write(target, error) from error
+        self._file = _Named(self._device, target)
+
+    def write(self, data: bytes) -> None:
+        """All of it, and now."""
+        try:
+            rest = memoryview(data)
+            while rest:  # a raw file may take less than it is given
+                rest = rest[self._file.write(rest) :]
+            self._file.flush()
+        except OutputError:
+            if self._target == "-":
+                _give_up_stdout()
+            raise
+
+    def close(self) -> None:
+        """Let go of it; standard output stays open."""
+        if self._device is not None:
+            self._device.close()
+
+
 class AtomicFile:
     """A hidden file beside the target, which `commit` turns into it, and `discard` removes.
 

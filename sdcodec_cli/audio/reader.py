@@ -97,7 +97,7 @@ class AudioReader:
             return
         end = 0
         for position, block in self._decoder.blocks(length, first):
-            self._check(block, position)
+            check_samples(block, position, self.info)
             end = position + block.shape[1]
             wanted = block[:, max(0, first - position) : block.shape[1] if last is None else last - position]
             if wanted.shape[1]:
@@ -128,18 +128,20 @@ class AudioReader:
             raise missing_track(source.name, self._track, 1)
         return decoder
 
-    def _check(self, block: Wav, position: int) -> None:
-        if not np.isfinite(block).all():
-            bad = position + int(np.argmin(np.isfinite(block).all(axis=0)))
-            raise InputError(
-                f"{self.info.name}: has samples that are not numbers (NaN or infinite), the first at "
-                f"{bad / self.info.sample_rate:.3f} s; export it again, or repair it in an audio editor"
-            )
-        if block.size and float(np.abs(block).max()) > _MAX_SAMPLE:
-            raise InputError(
-                f"{self.info.name}: has samples more than 200 dB beyond full scale; export it again, or repair it in "
-                "an audio editor"
-            )
+
+def check_samples(block: Wav, position: int, info: AudioInfo) -> None:
+    """Raise an `InputError` unless the samples of a block `[C, T]`, which begins at `position`, can be used."""
+    if not np.isfinite(block).all():
+        bad = position + int(np.argmin(np.isfinite(block).all(axis=0)))
+        raise InputError(
+            f"{info.name}: has samples that are not numbers (NaN or infinite), the first at "
+            f"{bad / info.sample_rate:.3f} s; export it again, or repair it in an audio editor"
+        )
+    if block.size and float(np.abs(block).max()) > _MAX_SAMPLE:
+        raise InputError(
+            f"{info.name}: has samples more than 200 dB beyond full scale; export it again, or repair it in an audio "
+            "editor"
+        )
 
 
 def read_mono(source: str | Path, sample_rate: int) -> Wav:

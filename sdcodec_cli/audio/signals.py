@@ -46,3 +46,52 @@ def signals_wait() -> Iterator[None]:
             handlers[number](number, frame)
         if raised is not None:
             raise raised
+
+
+class _Ended(Exception):
+    """A signal came while something was waited for."""
+
+
+class EndingSignals:
+    """Makes Ctrl-C (SIGINT), SIGTERM and SIGHUP the end of what is read, for the block; a second one acts as ever.
+
+    Those that are ignored stay so.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+        """Whether one came."""
+        self._waiting = False
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> EndingSignals:
+        if threading.current_thread() is threading.main_thread():  # no other thread may set handlers
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._former[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number in list(self._former):
+            signal.signal(number, self._former.pop(number))  # type: ignore[arg-type]
+
+    def read(self, call: Callable[[], bytes]) -> bytes:
+        """What a call brings that may have to wait; nothing once a signal came."""
+        try:
+            return self._read(call)
+        except _Ended:
+            return b""
+
+    def _read(self, call: Callable[[], bytes]) -> bytes:
+        self._waiting = True
+        try:
+            return b"" if self.came else call()
+        finally:
+            self._waiting = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
+        self.__exit__()
+        if self._waiting:
+            raise _Ended

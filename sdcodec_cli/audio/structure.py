@@ -80,10 +80,14 @@ def is_cut(path: Path) -> bool:
             return _asf_size(file) > size
         if magic[:4] == b"RIFF" and magic[8:12] in (b"WAVE", b"AVI "):
             promised = int.from_bytes(magic[4:8], "little")
-            unknown = promised == 0 or 0x7FFFF000 <= promised <= 0x80000000 or promised >= 0xFFFFFF00
             # One byte of filling is often left out at the end.
-            return not unknown and promised + 8 > size + 1
+            return not size_is_unknown(promised) and promised + 8 > size + 1
     return False
+
+
+def size_is_unknown(size: int) -> bool:
+    """Whether a size in a WAV header stands for none: 0, or near 2^31 (sox, arecord) or 2^32 (FFmpeg)."""
+    return size == 0 or 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFFF00
 
 
 def _at(file: BinaryIO, position: int, count: int) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from .channels import layout_name, means_default, roles_of, to_vorbis_order
-from .output import AtomicFile, cannot_write, check_target, commit_together, is_special, refuse_terminal
+from .output import AtomicFile, DirectFile, cannot_write, check_target, commit_together, is_special, refuse_terminal
 from .signals import signals_wait
 from .wav import Wav, to_16_bit
 
@@ -46,6 +46,38 @@ def audio_format(target: str | Path) -> tuple[str, str]:
     return _WRITE_FORMATS[suffix]
 
 
+_MAX_RIFF_BYTES = 2**32 - 4096
+"""Of a WAV file; a longer one is RF64."""
+
+_UNKNOWN_SIZE = 2**32 - 1
+"""What a WAV header says of a size that is not known yet, as FFmpeg writes it."""
+
+_PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+
+
+def wav_header(sample_rate: int, channels: int, num_samples: int | None, channel_mask: int | None) -> bytes:
+    """All that comes before the samples of a WAV file of 16 bits; `num_samples` is None where it is not known."""
+    bytes_per_sample = 2 * channels
+    format = struct.pack("<HIIHH", channels, sample_rate, sample_rate * bytes_per_sample, bytes_per_sample, 16)
+    if channels > 2:
+        format = struct.pack("<H", 0xFFFE) + format + struct.pack("<HHI", 22, 16, channel_mask or 0) + _PCM_GUID
+    else:
+        format = struct.pack("<H", 1) + format
+    chunks = b"fmt " + struct.pack("<I", len(format)) + format
+    begin, sizes = b"RIFF", b""
+    riff = data = _UNKNOWN_SIZE
+    if num_samples is not None and num_samples * bytes_per_sample <= _MAX_RIFF_BYTES:
+        data = num_samples * bytes_per_sample
+        riff = 4 + len(chunks) + 8 + data
+    elif num_samples is not None:  # EBU Tech 3306: sizes of 64 bits, and in their places -1
+        long = num_samples * bytes_per_sample
+        begin, sizes = (
+            b"RF64",
+            struct.pack("<4sIQQQI", b"ds64", 28, 4 + 36 + len(chunks) + 8 + long, long, num_samples, 0),
+        )
+    return struct.pack("<4sI4s", begin, riff, b"WAVE") + sizes + chunks + struct.pack("<4sI", b"data", data)
+
+
 class AudioWriter:
     """Audio to a file that appears under its name only when it is complete.
 
@@ -60,6 +92,8 @@ class AudioWriter:
         num_samples: how many samples per channel will come. A WAV file that would pass 4 GiB becomes RF64. If None,
             room for the RF64 header is kept, and it becomes one only if it has to.
         channel_mask: what each channel is for, see `channels`; None if that is not known.
+        at_once: write every block to standard output, a pipe or a device as soon as it comes, and not all of them in
+            the end. A header is then written first, and says that the length is unknown where `num_samples` is None.
 
     Raises:
         OutputError: the target exists, cannot be written, or its format cannot hold this rate or these channels.
@@ -77,6 +111,7 @@ class AudioWriter:
         overwrite: bool = False,
         num_samples: int | None = None,
         channel_mask: int | None = None,
+        at_once: bool = False,
     ) -> None:
         self.clipped = 0
         self._target = str(target)
@@ -84,7 +119,9 @@ class AudioWriter:
         self._overwrite = overwrite
         check_target(target, overwrite=overwrite)
         self._format, self._subtype = audio_format(target)
-        if self._format == "WAV" and (num_samples is None or num_samples * channels * 2 > 2**32 - 4096):
+        self._direct: DirectFile | None = None
+        self._at_once = at_once and (self._target == "-" or is_special(Path(target)))
+        if self._format == "WAV" and (num_samples is None or num_samples * channels * 2 > _MAX_RIFF_BYTES):
             self._format = "RF64"
         elif self._format == "WAV" and channels > 2:
             self._format = "WAVEX"
@@ -108,6 +145,10 @@ class AudioWriter:
     def _open(self) -> None:
         if self._target == "-":
             refuse_terminal()
+        if self._at_once:
+            self._direct = DirectFile(self._target)
+            self._direct.write(wav_header(self._sample_rate, self._channels, self._limit, self._mask))
+            return
         file: AtomicFile | None = None
         try:
             with signals_wait():
@@ -138,6 +179,9 @@ class AudioWriter:
             self.clipped += int(over.sum())
             wav = np.clip(wav, -1, 1)
         block: NDArray[Any] = np.ascontiguousarray(wav[self._order].T)
+        if self._direct is not None:
+            self._direct.write(to_16_bit(block).astype("<i2", copy=False).tobytes())
+            return
         if self._subtype == "PCM_16":
             # Not left to libsndfile, whose conversion rounds towards −inf; so a 16-bit file comes back bit for bit.
             block = to_16_bit(block)
@@ -149,12 +193,15 @@ class AudioWriter:
         try:
             if kind is None:
                 self._finish()
-                self._file.commit()
+                if self._direct is None:
+                    self._file.commit()
         finally:
             self._discard()
 
     def _finish(self) -> None:
         """Write the end of the file, after which it only needs its name."""
+        if self._direct is not None:
+            return
         self._guard(self._sound.close)
         if self._format in ("WAVEX", "RF64"):
             try:
@@ -166,6 +213,9 @@ class AudioWriter:
 
     def _discard(self) -> None:
         """Close the encoder, which still writes the end of the file, and only then remove the file."""
+        if self._direct is not None:
+            self._direct.close()
+            return
         try:
             if self._sound is not None:
                 with contextlib.suppress(soundfile.LibsndfileError, AssertionError), signals_wait():
@@ -205,7 +255,7 @@ class AudioWriter:
         """Turn an RF64 file below 4 GiB into a plain WAV: its `ds64` chunk becomes `JUNK` (EBU Tech 3306)."""
         file = self._file.file
         size = file.seek(0, os.SEEK_END)
-        if size > 2**32 - 4096:
+        if size > _MAX_RIFF_BYTES:
             return
         file.seek(0)
         header = file.read(4096)
@@ -230,7 +280,7 @@ def written_together(writers: Sequence[AudioWriter]) -> Iterator[None]:
         yield
         for writer in writers:
             writer._finish()
-        commit_together([writer._file for writer in writers])
+        commit_together([writer._file for writer in writers if writer._direct is None])
 
 
 class _Sink:

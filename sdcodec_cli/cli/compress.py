@@ -31,6 +31,7 @@ from .options import (
     Track,
     check_codebooks,
     count_processes,
+    parse_level,
     parse_positive,
     say_runtime,
     select,
@@ -62,6 +63,8 @@ class _Compress:
     whole: bool
     """Whether all domains are stored; else there are no envelope and no treble."""
     track: int
+    live: bool
+    level: float | None
     force: bool
 
     @functools.cached_property
@@ -93,6 +96,8 @@ class _Compress:
             fine=self.fine,
             treble=self.treble,
             track=self.track,
+            live=self.live,
+            level=self.level,
             overwrite=self.force,
             progress=progress,
         )
@@ -154,6 +159,24 @@ def compress(
         ),
     ] = True,
     track: Track = 1,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            help="Take WAV as it comes from a pipe, and write each 0.8 s as soon as they are coded: with decoding, "
+            "what comes out is less than 3 s late. Ctrl-C ends the file. Codes differ from those of a file.",
+        ),
+    ] = False,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LUFS",
+            parser=parse_level,
+            help="With --live, how loud the source is, -70 to 0: it cannot be measured in advance. Default: the level "
+            "of the model's training, -27 for the default model.",
+            show_default=False,
+        ),
+    ] = None,
     effort: Effort = None,
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
@@ -189,12 +212,23 @@ def compress(
         wrong(f"{option} is about the envelope; leave it out, or {'--domains' if envelope else '--no-envelope'}")
     if bitrate is not None and codebooks is not None:
         wrong("--bitrate and --codebooks say the same; pass one of them")
+    if level is not None and not live:
+        wrong("--level is about live sources; leave it out, or pass --live")
+    if live and track > 1:
+        wrong(f"--track {track}: WAV, which --live takes, has one track; leave one of them out")
+    if live and bitrate is not None:
+        wrong("--bitrate reads the input in advance, which --live cannot; pass --codebooks instead")
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     todo = console.settle(lambda: plan_compress(inputs, output, overwrite=force, domains=known, only=only))
+
+    if live and len(todo) > 1:
+        wrong(f"--live takes one input, not {len(todo)}; name one, or leave --live out")
 
     def show(result: CompressResult) -> None:
         for note in filter(None, (result.channels_note, *result.notes)):
             console.say(f"{source_name(result.input)}: {note}")
+        for problem in result.problems:
+            console.fail(problem)
         console.say(
             f"{target_name(result.output)}: {duration(result.seconds)}, {num_bytes(result.bytes)}, "
             f"{result.bitrate:.1f} kbit/s, {speed(result.times_real_time, result.device)}"
@@ -218,6 +252,8 @@ def compress(
             treble=treble,
             whole=whole,
             track=track,
+            live=live,
+            level=level,
             force=force,
         )
         say_runtime(console.say, work.codec, runtime)

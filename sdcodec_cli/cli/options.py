@@ -96,6 +96,14 @@ def parse_start(text: str) -> float:
     return value
 
 
+def parse_level(text: str) -> float:
+    """A loudness in LUFS."""
+    value = _number(text)
+    if not -70 <= value <= 0:
+        raise typer.BadParameter(f"{text!r} is not a level from -70 to 0 LUFS")
+    return value
+
+
 def parse_length(text: str) -> float:
     """A length in seconds, from 1."""
     value = _number(text)

@@ -22,6 +22,7 @@ from ..audio import (
     SILENCE,
     AudioInfo,
     AudioReader,
+    LiveReader,
     LoudnessMeter,
     RatesResampler,
     Source,
@@ -30,18 +31,20 @@ from ..audio import (
     db_to_amplitude,
     db_to_power,
     downmix,
+    is_special,
     layout_name,
     loudness_weights,
 )
 from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, Writer
-from ..bitstream.header import MAX_RATE, first_of
+from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
+from ..bitstream.header import MAX_CODES, MAX_RATE, first_of
 from ..errors import InputError
 from ..progress import Progress
 from .allocation import Allocation, Extent
 from .cascade import Encoder
 from .codec import Codec
-from .envelope import envelope_bitrate
-from .stream import SEGMENT_FRAMES, CodedSegment
+from .envelope import Gains, envelope_bitrate
+from .stream import FILES, LIVE, CodedSegment, Grid
 from .treble import BITRATE as TREBLE_BITRATE
 
 MAX_TAG_BYTES = 2**15
@@ -49,6 +52,9 @@ MAX_TAG_BYTES = 2**15
 
 TOGETHER = 16
 """Segments of a file that are range-coded at once."""
+
+OFF_LEVEL_LU = 6.0
+"""A live source that is so much louder or softer than was assumed is told."""
 
 CANCELLED_DB = 20.0
 """A down-mix so far below its channels has lost them: one of two alone is 3 dB below, the worst of 7.1 is 10."""
@@ -87,6 +93,8 @@ class CompressResult:
     """Share of the time in which each domain is active, and so stored."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
+    problems: tuple[str, ...]
+    """Why a live source ended too early, if it did; what came before is in the file."""
 
 
 def compress(
@@ -102,12 +110,16 @@ def compress(
     fine: bool | None = None,
     treble: bool = True,
     track: int = 1,
+    live: bool = False,
+    level: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> CompressResult:
     """Compress one audio file, in memory that does not grow with its length.
 
-    The file is read twice: for its loudness, then for its codes; with a bitrate once more between, for what it holds.
+    The file is read twice: for its loudness, then for its codes; with a bitrate once more between, for what it holds. A
+    live source is read once: its loudness is assumed, segments are short, and each is written as soon as it can be, so
+    that the codes are others than those of a file.
 
     Args:
         source: any file that libsndfile or FFmpeg reads, `-` for standard input, or either as a `Source` that is open
@@ -126,14 +138,20 @@ def compress(
         treble: store what lies above the model's band, too, if the source has a rate for it, see `engine.treble`; like
             the envelope it is that of all domains
         track: which audio track of a film, from 1
+        live: take WAV in as it comes, and let SIGINT, SIGTERM and errors of reading end it, see `audio.LiveReader`
+        level: of a live source, in LUFS; by default that of the model's training
         overwrite: replace an existing target
         progress: called after every block
 
     Raises:
         InputError, OutputError: see `audio`; also an input for which the bitrate is too low
         ValueError: codebooks or a domain that the model does not have, both a bitrate and codebooks, no such way with
-            channels, or a track below 1
+            channels, a track below 1, a level of what is not live, or a bitrate or a `Source` of what is
     """
+    if live and bitrate is not None:
+        raise ValueError("a bitrate needs a live source to be read in advance; give num_codebooks instead")
+    if not live and level is not None:
+        raise ValueError("only a live source has a level that is assumed; leave the level out, or pass live=True")
     if channels not in ("mono", "keep"):
         raise ValueError(f"channels must be mono or keep, got {channels!r}")
     stored = _stored(codec, domains)
@@ -142,7 +160,10 @@ def compress(
         raise ValueError("bitrate and num_codebooks say the same; give one of them")
     allocation = codec.allocate(num_codebooks, envelope=envelope, fine=fine)
     began = time.monotonic()
-    with AudioReader(source, track=track) as reader:
+    grid = LIVE if live else FILES
+    if live and isinstance(source, Source):
+        raise ValueError("a live source is read once, as it comes; give its name and not a Source")
+    with LiveReader(str(source)) if live else AudioReader(source, track=track) as reader:
         info = reader.info
         wide_rate = codec.wide_rate if treble and stored == codec.domains else None
         wide_rate = wide_rate if info.sample_rate > codec.sample_rate else None
@@ -157,9 +178,14 @@ def compress(
         tags, notes = _tags(info.tags)
         if coded_channels > 2 and info.channel_mask is not None:
             tags[MASK_TAG] = f"{info.channel_mask:#x}"
-        level = measure_level(reader, mono=mono)
-        gain_db = codec.gain_for(level.loudness)
+        if isinstance(reader, LiveReader):
+            assumed = codec.model.loudness if level is None else level
+            found = Level(assumed, np.zeros((coded_channels, 1), dtype=np.float32), None)
+        else:
+            found = measure_level(reader, mono=mono)
+        gain_db = codec.gain_for(found.loudness)
         active = codec.domains if domains == "all" else None
+        meter = LoudnessMeter(info.sample_rate, _weights(info, mono=mono)) if live else None
 
         def coder(codec: Codec, allocation: Allocation, *, envelope: bool, treble: bool) -> Coder:
             encoders = [
@@ -169,13 +195,14 @@ def compress(
                     envelope=envelope,
                     fine=allocation.fine,
                     treble=treble,
+                    grid=grid,
                 )
                 for _ in range(coded_channels)
             ]
             return Coder(encoders, info.sample_rate, gain_db)
 
         def blocks() -> Iterator[Wav]:
-            return (block - level.offset for block in _blocks(reader, mono=mono))
+            return (block - found.offset for block in _blocks(reader, meter, mono=mono))
 
         if bitrate is not None:
             heard = coder(codec.at_effort(0), allocation, envelope=False, treble=False)
@@ -194,20 +221,33 @@ def compress(
             tags=tags,
             envelope=codec.envelope_layout(fine=allocation.fine) if envelope else None,
             treble=codec.treble_layout if wide_rate else None,
+            grid=grid,
         )
+        most = sum(entry.num_codebooks * header.frames_in(entry, grid.segment_frames) for entry in header.domains)
+        if coded_channels * most > MAX_CODES:
+            raise InputError(
+                f"{info.name}: {coded_channels} channels have more codes than a segment holds; mix them down "
+                "(--channels mono)"
+            )
         active_frames = dict.fromkeys(stored, 0)
         with atomic_output(target, overwrite=overwrite) as file:
             # What is waited for at the other end of a pipe is written as soon as it is known.
-            together = 1 if str(target) == "-" else TOGETHER
+            at_once = live or str(target) == "-" or is_special(Path(target))
+            together = 1 if at_once else TOGETHER
             writer = Writer(file, header, tables=codec.tables(), together=together)
+            if at_once:  # whoever reads it can load its model meanwhile
+                file.flush()
             final = coder(codec, allocation, envelope=envelope, treble=wide_rate is not None)
             for segments in final.run(blocks(), progress, info.seconds):
+                gains, treble_gains = [each.gains for each in segments], [each.treble for each in segments]
                 writer.write(
                     _streams(segments, codec, stored, active_frames),
                     segments[0].num_frames,
-                    gains={channel: each.gains for channel, each in enumerate(segments) if each.gains is not None},
-                    treble={channel: each.treble for channel, each in enumerate(segments) if each.treble is not None},
+                    gains=_by_channel(gains, header.envelope, ENVELOPE_GAINS, segments[0].num_frames, every=live),
+                    treble=_by_channel(treble_gains, header.treble, TREBLE_GAINS, segments[0].num_frames, every=live),
                 )
+                if at_once:
+                    file.flush()
             writer.close(final.num_samples)
     seconds = final.num_samples / info.sample_rate
     frames = coded_channels * max(1, final.num_frames)
@@ -215,9 +255,11 @@ def compress(
     payload_bitrate = writer.payload_bytes * 8 / 1000 / seconds
     if bitrate is not None:
         notes.append(_bitrate_note(payload_bitrate, allocation, codec, envelope=envelope))
-    if level.problem == "cancelled":
+    if meter:
+        notes.append(_level_note(found.loudness, meter.integrated()))
+    if found.problem == "cancelled":
         notes.append(f"{cancelled(info)}; --channels keep codes each by itself")
-    elif level.problem == "silent":
+    elif found.problem == "silent":
         notes.append("nothing in it is louder than −80 dBFS, so the file is silent; raise its level first")
     elif not any(active_frames.values()):
         notes.append("nothing is heard in it; the file is silent")
@@ -240,6 +282,7 @@ def compress(
         channels_note=_channels_note(info, mono=mono),
         activity={domain: count / frames for domain, count in active_frames.items()},
         notes=tuple(notes),
+        problems=(reader.problem,) if isinstance(reader, LiveReader) and reader.problem else (),
     )
 
 
@@ -308,6 +351,7 @@ def stream_header(
     tags: Mapping[str, str] | None = None,
     envelope: GainLayout | None = None,
     treble: GainLayout | None = None,
+    grid: Grid = FILES,
 ) -> Header:
     """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
     tables = codec.tables()
@@ -323,7 +367,7 @@ def stream_header(
         original_samples=original_samples,
         gain_db=gain_db,
         domains=tuple(_entries(codec, num_codebooks, stored)),
-        segment_frames=SEGMENT_FRAMES,
+        segment_frames=grid.segment_frames,
         encoder=f"sdc {__version__}",
         tags=dict(tags or {}),
         envelope=envelope,
@@ -409,9 +453,38 @@ def cancelled(info: AudioInfo) -> str:
     return f"hardly anything is left in the down-mix, because its channels cancel each other{or_lfe}"
 
 
-def _blocks(reader: AudioReader, *, mono: bool) -> Iterator[Wav]:
+def _blocks(reader: AudioReader | LiveReader, meter: LoudnessMeter | None, *, mono: bool) -> Iterator[Wav]:
     for block in reader.blocks():
-        yield downmix(block, reader.info.channel_mask) if mono else block
+        wav = downmix(block, reader.info.channel_mask) if mono else block
+        if meter:
+            meter.push(wav)
+        yield wav
+
+
+def _weights(info: AudioInfo, *, mono: bool) -> Sequence[float]:
+    """What the channels that are coded count for in their loudness."""
+    return [1.0] if mono else loudness_weights(info.channel_mask, info.channels)
+
+
+def _by_channel(
+    gains: Sequence[Gains | None], layout: GainLayout | None, kind: GainKind, num_frames: int, *, every: bool
+) -> dict[int, Gains]:
+    """Gains of the channels that have any; with `every`, of all of them.
+
+    Where they may be missing, whoever reads a pipe has to wait for what comes next before it knows.
+    """
+    if layout is None:
+        return {}
+    absent = np.full((layout.num_bands, layout.num_columns(num_frames)), kind.absent, dtype=np.int64)
+    given = ((channel, absent if each is None and every else each) for channel, each in enumerate(gains))
+    return {channel: each for channel, each in given if each is not None}
+
+
+def _level_note(assumed: float, measured: float) -> str:
+    note = f"coded at a level of {assumed:g} LUFS, which was assumed"
+    if measured == -math.inf or abs(measured - assumed) <= OFF_LEVEL_LU:
+        return note
+    return f"{note}; it was {measured:.0f} LUFS, next time pass --level {measured:.0f}"
 
 
 @dataclass(frozen=True)
@@ -429,7 +502,7 @@ class Level:
 def measure_level(reader: AudioReader, *, mono: bool) -> Level:
     """Go through a file for its level."""
     info = reader.info
-    weights = [1.0] if mono else loudness_weights(info.channel_mask, info.channels)
+    weights = _weights(info, mono=mono)
     meter = LoudnessMeter(info.sample_rate, weights)
     peak = given = mixed = 0.0
     first, total, count = None, np.zeros((len(weights), 1)), 0
