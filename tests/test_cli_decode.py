@@ -144,6 +144,7 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "older_weights": None,
         "decoder_weights": "ab" * 32,
         "problems": [],
+        "concealed": {},
     }
 
 
@@ -220,3 +221,13 @@ def test_numbers_that_the_command_line_repeats_are_those_of_the_engine():
     lowest, count = codings.ENVELOPE_GAINS.lowest, codings.ENVELOPE_GAINS.count
     assert bands.STEP_DB * lowest == bands.LOWEST_DB
     assert bands.STEP_DB * (lowest + count - 1) == bands.HIGHEST_DB
+
+
+def test_what_was_concealed_is_said_behind_the_damage(engine: Engine) -> None:
+    engine.result = {"problems": ("all streams are lost in 2.00-4.00 s",), "concealed": {"speech": 2.0, "sfx": 1.5}}
+    result = sdc("decode", "talk.sdc")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-2:] == [
+        "sdc: talk.sdc: all streams are lost in 2.00-4.00 s",
+        "talk.sdc: concealed 2.00 s of speech and 1.50 s of sfx, made up from what is around them",
+    ]

@@ -172,7 +172,7 @@ def test_what_is_left_of_a_stripped_file_decodes_as_before(codec: Codec) -> None
     assert np.array_equal(decoded(codec, "c.sdc"), decoded(codec, "a.sdc", below=8000))
 
 
-def test_a_lost_segment_is_as_silent_as_it_was_and_the_rest_is_where_it_was(codec: Codec) -> None:
+def test_a_lost_segment_is_concealed_as_it_was_and_the_rest_is_where_it_was(codec: Codec) -> None:
     data = bytearray(Path(talk(codec, "a.sdc")).read_bytes())
     second = data.index(b"\xf5SDs", data.index(b"\xf5SDs") + 1)
     data[second + 6] ^= 1
@@ -184,7 +184,7 @@ def test_a_lost_segment_is_as_silent_as_it_was_and_the_rest_is_where_it_was(code
         assert result.problems
         found.append(soundfile.read("out.wav", dtype="int16")[0])
     assert np.array_equal(found[1], np.concatenate([found[0], found[0]]))
-    assert not found[0][50 * HOP + 8000 :][:HOP].any()
+    assert found[0][50 * HOP + 8000 :][:HOP].max() < 0.7 * found[0][50 * HOP : 52 * HOP].max()
 
 
 def test_a_stream_of_parts_that_breaks_off_decodes_as_far_as_it_goes(codec: Codec) -> None:

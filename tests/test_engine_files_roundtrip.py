@@ -19,6 +19,7 @@ from sdcodec_cli.audio.masks import mask_mixture
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
+from sdcodec_cli.engine.conceal import REACH_FRAMES
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.engine.separate import MAX_VIEWS, separate, separate_wav
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES
@@ -220,7 +221,7 @@ def test_damage_is_reported_and_the_rest_is_decoded(codec, tmp_path):
 
 
 @pytest.mark.parametrize("piped", [False, True])
-def test_what_is_lost_at_the_end_comes_back_as_silence(codec, tmp_path, monkeypatch, piped):
+def test_what_is_lost_at_the_end_fades_out_and_comes_back_as_silence(codec, tmp_path, monkeypatch, piped):
     source = write(tmp_path / "a.wav", noise(16_000 * 20), 16_000)
     compress(source, tmp_path / "a.sdc", codec=codec)
     data = bytearray((tmp_path / "a.sdc").read_bytes())
@@ -241,7 +242,10 @@ def test_what_is_lost_at_the_end_comes_back_as_silence(codec, tmp_path, monkeypa
     wav = decoded()
     assert len(wav) == 16_000 * 20
     heard = np.flatnonzero(np.abs(wav) > 1e-3)[-1]
-    assert lost - 320 <= heard <= lost + (codec.context_frames + 1) * 320
+    assert lost - 320 <= heard <= lost + (REACH_FRAMES + codec.context_frames + 1) * 320
+    loud = np.sqrt(np.mean(np.square(wav[lost - 16_000 : lost + 16_000].reshape(8, -1)), axis=1))
+    assert (np.diff(loud[4:]) < 0).all()
+    assert loud[-1] < 0.3 * loud[0]
     begin = lost / 16_000 - 1
     assert np.abs(decoded(start=begin, duration=1.2) - wav[lost - 16_000 : lost + 3200]).max() < 1e-3
 

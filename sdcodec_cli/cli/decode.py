@@ -211,6 +211,9 @@ def decode(
         say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
         for problem in result.problems:
             console.fail(f"{source_name(result.input)}: {problem}")
+        if result.concealed:
+            lost = " and ".join(f"{seconds:.2f} s of {domain}" for domain, seconds in result.concealed.items())
+            console.say(f"{source_name(result.input)}: concealed {lost}, made up from what is around them")
         console.result(result)
 
     processes = count_processes(jobs, todo)

@@ -9,25 +9,26 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..audio import MASK_TAG, AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
 from ..audio.bands import SHARE
 from ..bitstream import GainLayout, Header, Reader, Segment
+from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
 from ..errors import InputError, ModelError
 from ..progress import Progress
+from ..runtime.model import Codes
 from . import texture as texturing
 from .cascade import Decoder
 from .codec import Codec
-from .envelope import Gains
+from .conceal import Fader, Stretch, concealed
 from .files import StemsResult, check_targets, opened_stream
 from .shaper import CONTEXT_FRAMES
-from .stream import SEGMENT_FRAMES
+from .stream import SEGMENT_FRAMES, Grid
 from .treble import FACTOR
 
 MAX_GAP_FRAMES = 180_000
@@ -51,6 +52,8 @@ class DecodeResult(StemsResult):
     """SHA-256 of the weights that decoded it: the older ones themselves, or others of the same quantizers."""
     problems: tuple[str, ...]
     """What is damaged and what is lost by it, a line each."""
+    concealed: dict[str, float]
+    """Seconds of each domain that were lost and made up from what is around them; none of what is whole."""
 
 
 def decode(
@@ -70,7 +73,8 @@ def decode(
 ) -> DecodeResult:
     """Decode stems of one `.sdc` file, in memory that does not grow with its length.
 
-    Only the wanted domains and segments are read. What is damaged is left out and reported.
+    Only the wanted domains and segments are read. What is damaged is reported, and what is lost of a domain is made up
+    from what is around it for a second on either side, see `engine.conceal`, unless others mask it in the mix.
 
     Args:
         source: the file, or `-` for standard input
@@ -119,23 +123,29 @@ def decode(
         excerpts = _excerpts(header, length, start, duration)
         if not excerpts:
             raise InputError(f"{name}: ends before {start:g} s; give an earlier --start")
+        # Of a file without an end, only what is decoded tells how long it is.
+        piped = not reader.can_seek
+        stated = None if piped and header.original_samples is None else _total(excerpts)
         writers = {
             stem: AudioWriter(
                 target,
                 header.original_rate,
                 header.coded_channels,
                 overwrite=overwrite,
-                num_samples=_total(excerpts),
+                num_samples=stated,
                 channel_mask=parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels),
+                at_once=piped or reader.end is not None,
             )
             for stem, target in targets.items()
         }
         stack.enter_context(written_together(list(writers.values())))
         num_stages = _stages_below(name, header, below)
         written, rates = 0, set()
+        made_up: dict[str, float] = {}
+        mixed = "mix" in targets
         begin = round(start * header.original_rate)
         for wavs, rate in _decoded_excerpts(
-            reader, header, model, decoded, wanted, excerpts, begin, share, below, texture, num_stages
+            reader, header, model, decoded, wanted, excerpts, begin, share, below, texture, num_stages, made_up, mixed
         ):
             rates.add(rate)
             by_stem = dict(zip(decoded, wavs, strict=True))
@@ -166,6 +176,7 @@ def decode(
         older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
         decoder_weights=model.weights_sha256.hex(),
         problems=problems,
+        concealed=made_up,
     )
 
 
@@ -196,7 +207,9 @@ def sum_of(
     """Audio of the sum of some domains of a file that can be sought in, at its original rate and level: `[C, T]`."""
     length = reader.end.original_samples if reader.end else header.original_samples
     excerpts, stages = _excerpts(header, length, 0.0, None), len(header.stages)
-    for wavs, _ in _decoded_excerpts(reader, header, codec, ["mix"], domains, excerpts, 0, share, None, True, stages):
+    for wavs, _ in _decoded_excerpts(
+        reader, header, codec, ["mix"], domains, excerpts, 0, share, None, True, stages, {}, True
+    ):
         yield wavs[0]
 
 
@@ -212,6 +225,8 @@ def _decoded_excerpts(
     below: float | None,
     texture: bool,
     num_stages: int,
+    made_up: dict[str, float],
+    mixed: bool,
 ) -> Iterator[tuple[Wav, int]]:
     """Audio of one part after the other at the original rate and level `[S, C, T]`, and the rate it was decoded at.
 
@@ -225,6 +240,8 @@ def _decoded_excerpts(
         begin: sample at the original rate where they begin
         share, below, texture: see `decode`
         num_stages: how many are decoded
+        made_up: where seconds of each domain that were made up are added
+        mixed: see `concealed`
     """
     contexts = [_context(codec, excerpt.header, texture) for excerpt in excerpts]
     first, stop = excerpts[0].span(contexts[0])[0], excerpts[-1].span(contexts[-1])[1]
@@ -241,7 +258,20 @@ def _decoded_excerpts(
         layout = excerpt.header.treble if below is None else None
         rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
         decoded = _decoded_stems(
-            reader, segments, codec, stems, excerpt, context, share, layout, texture, num_stages, rate
+            reader,
+            segments,
+            codec,
+            stems,
+            excerpt,
+            context,
+            share,
+            layout,
+            texture,
+            num_stages,
+            rate,
+            streams,
+            made_up,
+            mixed,
         )
         cut = _at_original_rate(decoded, rate, excerpt, len(stems))
         if reader.end is None and not header.parts:
@@ -410,12 +440,21 @@ def _decoded_stems(
     texture: bool,
     num_stages: int,
     rate: int,
+    streams: Collection[str],
+    made_up: dict[str, float],
+    mixed: bool,
 ) -> Iterator[Wav]:
     """Audio at the model's rate, or twice that, and the original level, from where resampling begins: `[S, C, T]`."""
     header = excerpt.header
     decoders = [
         codec.stream_decoder(
-            stems, envelope=header.envelope, share=share, treble=treble, texture=texture, num_stages=num_stages
+            stems,
+            envelope=header.envelope,
+            share=share,
+            treble=treble,
+            texture=texture,
+            num_stages=num_stages,
+            grid=Grid.of(header.segment_frames),
         )
         for _ in range(header.coded_channels)
     ]
@@ -423,7 +462,7 @@ def _decoded_stems(
     level = np.float32(db_to_amplitude(-header.gain_db))
     trim = (excerpt.first_frame + excerpt.shift - begin) * decoders[0].hop_length
     trim += excerpt.lead * rate // header.sample_rate
-    for wav in _run_decoders(reader, segments, header, decoders, begin, stop):
+    for wav in _run_decoders(reader, segments, header, decoders, stems, streams, begin, stop, made_up, mixed):
         if wav.shape[-1] > trim:
             yield wav[..., trim:] * level
         trim = max(0, trim - wav.shape[-1])
@@ -434,22 +473,69 @@ def _run_decoders(
     segments: Iterator[Segment],
     header: Header,
     decoders: Sequence[Decoder],
+    stems: Sequence[str],
+    streams: Collection[str],
     begin: int,
     stop: int | None,
+    made_up: dict[str, float],
+    mixed: bool,
 ) -> Iterator[Wav]:
-    """Audio of frames `begin` to `stop` of a part, of all channels, `[S, C, T]`; lost segments are silent."""
+    """Audio of frames `begin` to `stop` of a part, of all channels, `[S, C, T]`.
+
+    Adds seconds that were made up to `made_up`.
+    """
+    stem_of = {entry.name: entry.stem for entry in header.domains if entry.name in streams}
+    channels = range(header.coded_channels)
+    picked = [
+        [[(channel, name) for name, stem in stem_of.items() if wanted in ("mix", stem)] for channel in channels]
+        for wanted in stems
+    ]
+    fader = Fader(picked, decoders[0].hop_length)
 
     def together(pieces: list[list[Wav]]) -> Iterator[Wav]:
-        for channels in zip(*pieces, strict=True):
-            yield np.stack(channels, axis=1)
+        for of_channels in zip(*pieces, strict=True):
+            yield fader.applied(np.stack(of_channels, axis=1))
 
+    absent = ENVELOPE_GAINS.absent, TREBLE_GAINS.absent
+    for stretch in concealed(_stretches(reader, segments, header, stem_of, begin, stop), absent, mixed=mixed):
+        fader.push(stretch)
+        for stem in header.stems:
+            levels = [level for (_, name), level in stretch.made_up.items() if stem_of[name] == stem]
+            if levels:
+                made_up[stem] = made_up.get(stem, 0.0) + int(np.any(levels, axis=0).sum()) / header.frame_rate
+        yield from together(
+            [
+                decoder.push(
+                    {name: codes for (owner, name), codes in stretch.codes.items() if owner == channel},
+                    stretch.num_frames,
+                    stretch.gains.get(channel),
+                    stretch.treble.get(channel),
+                )
+                for channel, decoder in enumerate(decoders)
+            ]
+        )
+    yield from together([decoder.finish() for decoder in decoders])
+
+
+def _stretches(
+    reader: Reader,
+    segments: Iterator[Segment],
+    header: Header,
+    streams: Collection[str],
+    begin: int,
+    stop: int | None,
+) -> Iterator[Stretch]:
+    """Frames `begin` to `stop` of a part, without a gap between them: where segments are missing, all is lost."""
+    every = frozenset((channel, name) for channel in range(header.coded_channels) for name in streams)
     position = begin
 
-    def silence(until: int) -> Iterator[Wav]:
+    def gap(until: int) -> Iterator[Stretch]:
         nonlocal position
         while position < until:
+            # The last piece is long enough for what leads up to the next segment.
             frames = min(until - position, SEGMENT_FRAMES)
-            yield from together([decoder.push({}, frames) for decoder in decoders])
+            frames = min(frames, until - position - SEGMENT_FRAMES) if until - position > SEGMENT_FRAMES else frames
+            yield Stretch(frames, {}, {}, {}, lost=every, is_gap=True)
             position += frames
 
     frames_of = {entry.name: header.frames_in(entry, 1) for entry in header.domains}
@@ -460,43 +546,32 @@ def _run_decoders(
             break
         if reader.end is None and segment.start_frame - position > MAX_GAP_FRAMES:
             break  # A forged start would fill the disk with silence; nothing says that the stream is this long.
-        yield from silence(segment.start_frame)
+        yield from gap(segment.start_frame)
         span = slice(position - segment.start_frame, None if stop is None else stop - segment.start_frame)
-        frames = len(range(segment.num_frames)[span])
-        yield from together(
-            [
-                decoder.push(
-                    _channel(segment, channel, span, frames_of),
-                    frames,
-                    _per_frame(header.envelope, segment, segment.gains.get(channel), span),
-                    _per_frame(header.treble, segment, segment.treble.get(channel), span),
-                )
-                for channel, decoder in enumerate(decoders)
-            ]
+        num_frames = len(range(segment.num_frames)[span])
+        gains, treble = (
+            {channel: layout.per_frame(each, segment.num_frames)[:, span] for channel, each in given.items()}
+            if layout
+            else {}
+            for layout, given in ((header.envelope, segment.gains), (header.treble, segment.treble))
         )
-        position += frames
+        yield Stretch(
+            num_frames,
+            {key: _cut(codes, span, frames_of[key[1]]) for key, codes in segment.codes.items()},
+            gains,
+            treble,
+            lost=every - segment.codes.keys() - segment.silent - segment.removed,
+        )
+        position += num_frames
     if reader.header.parts and stop is not None and not _breaks_off(reader):
-        yield from silence(stop)
+        yield from gap(stop)
     elif reader.end is not None:
-        length = reader.end.total_frames
-        yield from silence(length if stop is None else min(stop, length))
-    yield from together([decoder.finish() for decoder in decoders])
+        yield from gap(reader.end.total_frames if stop is None else min(stop, reader.end.total_frames))
 
 
-def _channel(segment: Segment, channel: int, span: slice, frames: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
-    """Codes of one channel; streams that are not active, or were removed or damaged, are left out."""
-    return {
-        name: codes[:, span.start * frames[name] : None if span.stop is None else span.stop * frames[name]]
-        for (owner, name), codes in segment.codes.items()
-        if owner == channel
-    }
-
-
-def _per_frame(layout: GainLayout | None, segment: Segment, gains: Gains | None, span: slice) -> Gains | None:
-    """Gains of each frame of one channel `[B, F]`; None if it has none here."""
-    if layout is None or gains is None:
-        return None
-    return layout.per_frame(gains, segment.num_frames)[:, span]
+def _cut(codes: Codes, span: slice, count: int) -> Codes:
+    """Some frames of codes of which there are `count` for each frame."""
+    return codes[:, span.start * count : None if span.stop is None else span.stop * count]
 
 
 def _at_original_rate(stems: Iterator[Wav], rate: int, excerpt: _Excerpt, num_stems: int) -> Iterator[Wav]:
