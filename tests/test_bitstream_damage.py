@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import random
 import tracemalloc
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
-from sdcodec_cli.bitstream import DomainEntry, End, Reader, Segment, Writer
+from sdcodec_cli.bitstream import DomainEntry, End, Header, Reader, Segment, Writer
+from sdcodec_cli.bitstream.codings import RANGE, RAW
 from sdcodec_cli.bitstream.header import encode_header
 from sdcodec_cli.bitstream.reader import MAX_PROBLEMS
 from sdcodec_cli.bitstream.wire import varint
 from sdcodec_cli.errors import StreamError
+from sdcodec_cli.prediction import CodeTables
 
 from bitstream_examples import (
     Example,
@@ -23,6 +27,7 @@ from bitstream_examples import (
     long_example,
     pipe,
     random_codes,
+    range_coded_tables,
     read_all,
     same_codes,
     small_example,
@@ -566,6 +571,53 @@ def liars() -> Iterator[bytes]:
 def test_announced_gigabytes_are_not_allocated(data: bytes) -> None:
     for fo in (io.BytesIO(data), pipe(data)):
         assert peak_memory(lambda fo=fo: list(Reader(fo).segments(start_frame=50))) < 8_000_000
+
+
+def swellers() -> Iterator[tuple[bytes, CodeTables | None]]:
+    """Streams whose few bytes are rightly many codes: of one bit each, or range-coded, where zeros need no bytes."""
+
+    def segment(header: Header, num_frames: int, coding: int) -> bytes:
+        entry, num_streams = header.domains[0], len(header.streams)
+        data = b"" if coding else bytes(entry.chunk_bytes(0, num_frames))
+        entries = b"".join(
+            varint(stream) + bytes([group << 4 | coding]) + varint(len(data)) + zlib.crc32(data).to_bytes(4, "little")
+            for group in range(len(entry.groups))
+            for stream in range(num_streams)
+        )
+        count = num_streams * len(entry.groups)
+        fields = b"\0\0" + varint(num_frames) + bytes((num_streams + 7) // 8) + varint(count) + entries
+        return segment_bytes(fields, data * count)
+
+    def wide(num_codebooks: int, size: int, channels: int, tables: bytes | None = None) -> Header:
+        domains = (
+            DomainEntry(name="speech", num_codebooks=num_codebooks, codebook_size=size, groups=(num_codebooks,)),
+        )
+        return example_header(
+            original_channels=channels,
+            coded_channels=channels,
+            domains=domains,
+            segment_frames=500,
+            tables_sha256=tables,
+        )
+
+    most, tables = wide(64, 2, 32), range_coded_tables()
+    yield encode_header(most) + segment(most, 500, RAW), None
+    more = wide(64, 2, 33)  # one channel more than a segment may hold: damage
+    yield encode_header(more) + segment(more, 500, RAW), None
+    coded = wide(3, 16, 255, tables.sha256)
+    yield encode_header(coded) + segment(coded, 200, RANGE), tables
+
+
+@pytest.mark.parametrize(("data", "tables"), list(swellers()))
+def test_few_bytes_are_never_more_than_64_mib_of_codes(data: bytes, tables: CodeTables | None) -> None:
+    def read(fo: BinaryIO) -> None:
+        reader = Reader(fo)
+        reader.tables = tables
+        for _ in reader.segments():
+            pass
+
+    assert len(data) < 200_000
+    assert peak_memory(lambda: read(io.BytesIO(data))) < 2**26
 
 
 def test_memory_stays_bounded_whatever_bit_is_flipped() -> None:

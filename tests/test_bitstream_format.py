@@ -416,6 +416,7 @@ def test_the_document_has_the_limits_of_the_code() -> None:
         "layer groups of a domain": header.MAX_GROUPS,
         "layer groups of all domains × coded channels": header.MAX_CHUNKS,
         "frames of a segment": header.MAX_SEGMENT_FRAMES,
+        "codes of a segment, of all streams": header.MAX_CODES,
         "frames of a stream": header.MAX_FRAMES,
         "bands of an envelope, or of treble": header.MAX_BANDS,
         "frames of a gain": header.MAX_GAIN_FRAMES,

@@ -48,6 +48,7 @@ MAX_CODEBOOK_SIZE = 65_536
 MAX_GROUPS = 16
 MAX_SEGMENT_FRAMES = 500
 MAX_CHUNKS = 4096
+MAX_CODES = 2**20
 """Chunks in a segment; keeps the head of a segment below 64 KiB."""
 MAX_SAMPLES = 2**62
 MAX_FRAMES = 2**40

@@ -46,6 +46,9 @@ MAX_PROBLEMS = 1000
 TOGETHER = 16
 """Segments of range-coded codes of a file that are decoded at once, which is quicker; of a pipe it is one."""
 
+CHUNKS_TOGETHER, CODES_TOGETHER = 1024, 2**18
+"""Chunks that are range-decoded at once, and codes of a block of segments, at most or little more: they take memory."""
+
 ProblemKind = Literal["chunk", "envelope", "treble", "gap", "order", "truncated", "damage", "block", "junk", "more"]
 """chunk: codes of a stream are lost in one segment. envelope: so are its band gains. treble: so is what is above its
 band. gap: whole segments are lost. order: a segment that comes twice or in the wrong place is ignored. truncated: there
@@ -179,6 +182,11 @@ class Reader:
         """Known at once if the input can seek and is whole, else when `segments` has come to it."""
 
     @property
+    def can_seek(self) -> bool:
+        """Whether the input is a file, and no pipe."""
+        return self._source.size is not None
+
+    @property
     def bytes_read(self) -> int:
         """Bytes from the start of the stream to the last one looked at; all of a seekable file that is not whole."""
         return self._source.bytes_read
@@ -221,7 +229,17 @@ class Reader:
         """Segments with their codes; those of range-coded streams several at once."""
         together = 1 if self.header.tables_sha256 is None or self._source.size is None else TOGETHER
         for _, of_part in itertools.groupby(found, lambda each: self.header.part_at(each.head.start_frame)):
-            while block := list(itertools.islice(of_part, together)):
+            block: list[_Undecoded] = []
+            num_codes = 0
+            for each in of_part:
+                block.append(each)
+                for stream in each.chunks:
+                    entry = each.header.domain_of(stream)
+                    num_codes += entry.num_codebooks * each.header.frames_in(entry, each.head.num_frames)
+                if len(block) == together or num_codes >= CODES_TOGETHER:
+                    yield from self._with_codes(block)
+                    block, num_codes = [], 0
+            if block:
                 yield from self._with_codes(block)
 
     def _undecoded(self, found: Iterator[_Undecoded]) -> Iterator[Segment]:
@@ -406,11 +424,15 @@ class Reader:
 
             assert self.tables is not None  # or `segments` has raised an error
             groups = {entry.name: entry.groups for entry in header.domains}
-            given = [Coded(num_frames, coded) for (_, _, num_frames), coded in of_channels.items()]
             numbers = {key: stream for stream, key in enumerate(header.streams)}
-            for (number, channel, _), decoded in zip(of_channels, self.tables.decode(given, groups), strict=True):
-                for (name, group), values in decoded.items():
-                    codes[number][numbers[channel, name], group] = values
+            places = list(of_channels)
+            size = max(1, CHUNKS_TOGETHER // sum(map(len, groups.values())))
+            for first in range(0, len(places), size):
+                some = places[first : first + size]
+                given = [Coded(place[2], of_channels[place]) for place in some]
+                for (number, channel, _), decoded in zip(some, self.tables.decode(given, groups), strict=True):
+                    for (name, group), values in decoded.items():
+                        codes[number][numbers[channel, name], group] = values
         return codes
 
     def _gains(self, found: SegmentAt) -> _Gains:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .codings import RAW
-from .header import MAX_FRAMES, MAX_SAMPLES, Header
+from .header import MAX_CODES, MAX_FRAMES, MAX_SAMPLES, Header
 from .wire import Cursor, varint
 
 SYNC = b"\xf5SDs"
@@ -140,7 +140,7 @@ def parse_segment(fields: bytes, header: Header) -> SegmentHead:
 
 def _chunks(cursor: Cursor, header: Header, num_frames: int) -> Iterator[Chunk]:
     num_streams = len(header.streams)
-    before = (-1, -1)
+    before, num_codes = (-1, -1), 0
     for _ in range(cursor.varint()):
         stream = cursor.varint()
         group, coding = divmod(cursor.uint(1), 16)
@@ -150,7 +150,11 @@ def _chunks(cursor: Cursor, header: Header, num_frames: int) -> Iterator[Chunk]:
             raise ValueError("the chunks are not in order")
         before = (group, stream)
         entry = header.domain_of(stream)
-        num_bytes, raw_bytes = cursor.varint(), entry.chunk_bytes(group, header.frames_in(entry, num_frames))
+        frames = header.frames_in(entry, num_frames)
+        num_codes += entry.groups[group] * frames
+        if num_codes > MAX_CODES:
+            raise ValueError(f"more than {MAX_CODES} codes in a segment")
+        num_bytes, raw_bytes = cursor.varint(), entry.chunk_bytes(group, frames)
         if num_bytes > raw_bytes or (coding == RAW and num_bytes < raw_bytes):
             raise ValueError(f"a chunk of {num_bytes} bytes instead of {raw_bytes}")
         yield Chunk(stream, group, coding, num_bytes, cursor.uint(4))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, RAW, TREBLE_GAINS, GainKind
-from .header import MAX_FRAMES, DomainEntry, GainLayout, Header, StreamKey, encode_header
+from .header import MAX_CODES, MAX_FRAMES, DomainEntry, GainLayout, Header, StreamKey, encode_header
 from .segment import (
     END,
     ENVELOPE,
@@ -137,6 +137,8 @@ class Writer:
         numbers = _numbers(header, codes)
         arrays = {numbers[key]: np.asarray(value) for key, value in codes.items() if value is not None}
         num_frames = self._num_frames(header, arrays, num_frames)
+        if sum(array_.size for array_ in arrays.values()) > MAX_CODES:
+            raise ValueError(f"a segment must not have more than {MAX_CODES} codes; make it shorter")
         silent = frozenset(numbers[key] for key, value in codes.items() if value is None)
         for stream, array_ in arrays.items():
             _check_codes(array_, header.domain_of(stream))
@@ -211,7 +213,7 @@ class Writer:
             head = SegmentHead(len(self._offsets), start, segment.num_frames, segment.silent, chunks)
             self._offsets.append(self.bytes_written)
             self._frames.append(segment.num_frames)
-            self._write(encode_segment(head, self._header) + b"".join(payload[place][1] for place in order))
+            self._write(encode_segment(head, segment.header) + b"".join(payload[place][1] for place in order))
             self.payload_bytes += head.payload_bytes
             for kind, units in ((ENVELOPE, segment.envelopes), (TREBLE, segment.trebles)):
                 self._write(b"".join(encode_unit(kind, encode_gains(unit)) for unit in units))
