@@ -106,7 +106,7 @@ class Engine:
         with file:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
-        weights = {"older_weights": None, "decoder_weights": "ab" * 32}
+        weights = {"older_weights": None, "decoder_weights": "ab" * 32, "notes": ()}
         found = {**STEMS, "envelope": options["share"], "band": 8000.0, **weights, "problems": (), **self.result}
         return DecodeResult(source, dict(targets), **found)
 
