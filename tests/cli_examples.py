@@ -107,7 +107,7 @@ class Engine:
         with file:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
-        weights = {"older_weights": None, "decoder_weights": "ab" * 32}
+        weights = {"older_weights": None, "decoder_weights": "ab" * 32, "notes": ()}
         damage: dict[str, Any] = {"problems": (), "concealed": {}}
         found = {**STEMS, "envelope": options["share"], "band": 8000.0, **weights, **damage, **self.result}
         return DecodeResult(source, dict(targets), **found)

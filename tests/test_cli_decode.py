@@ -51,6 +51,9 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
             "share": 0.6,
             "below": None,
             "texture": True,
+            "film": None,
+            "track": 1,
+            "soundtrack": None,
             "force_model": False,
             "overwrite": False,
         }
@@ -73,6 +76,9 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
         "share": 1.0,
         "below": 8000.0,
         "texture": False,
+        "film": None,
+        "track": 1,
+        "soundtrack": None,
         "force_model": True,
         "overwrite": True,
     }
@@ -143,6 +149,7 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "band": 8000.0,
         "older_weights": None,
         "decoder_weights": "ab" * 32,
+        "notes": [],
         "problems": [],
         "concealed": {},
     }
@@ -231,3 +238,40 @@ def test_what_was_concealed_is_said_behind_the_damage(engine: Engine) -> None:
         "sdc: talk.sdc: all streams are lost in 2.00-4.00 s",
         "talk.sdc: concealed 2.00 s of speech and 1.50 s of sfx, made up from what is around them",
     ]
+
+
+def test_a_domain_can_be_left_out_and_domains_added_up(engine: Engine) -> None:
+    for arguments, expected in (
+        (["--without", "speech"], "without-speech"),
+        (["--stem", "speech", "--stem", "sfx", "--sum", "--gain", "sfx=-3"], "speech+sfx"),
+    ):
+        assert sdc("decode", "talk.sdc", *arguments).exit_code == 0
+        assert engine.calls[-1]["targets"] == {expected: f"talk.{expected}.wav"}
+    (line,) = errors(sdc("decode", "talk.sdc", "--without", "music"))
+    assert line.startswith("talk.sdc: has no music; choose from speech, sfx")
+    (line,) = errors(sdc("decode", "talk.sdc", "--without", "speech", "--without", "sfx"))
+    assert line == "talk.sdc: has nothing without speech, sfx; leave one of them"
+    (line,) = errors(sdc("decode", "talk.sdc", "--without", "speech", "--gain", "speech=3"), exit_code=2)
+    assert line.startswith("--gain speech: nothing that is decoded has it")
+
+
+def test_sound_goes_into_the_film_that_is_named(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_write", lambda *_: None)
+    Path("film.mkv").touch()
+    assert sdc("decode", "talk.sdc", "--without", "speech", "--film", "film.mkv", "--track", "2").exit_code == 0
+    call = engine.calls[-1]
+    assert (call["targets"], call["film"], call["track"]) == (
+        {"without-speech": "talk.without-speech.mkv"},
+        "film.mkv",
+        2,
+    )
+    for arguments, code, expected in (
+        (["--film", "film.mkv", "-o", "film.mkv", "-f"], 1, "film.mkv: is the film itself; choose another output"),
+        (["--film", "film.mkv", "--start", "3"], 2, "--film: a film has sound from its beginning to its end"),
+        (["--film", "film.mkv", "--stem", "all"], 0, ""),
+        (["-o", "film.mp4"], 2, "-o film.mp4: where is its picture? name the film that it comes from with --film"),
+        (["--audio-codec", "aac"], 2, "--audio-codec is of films, and this writes sound alone"),
+    ):
+        result = sdc("decode", "talk.sdc", *arguments)
+        assert result.exit_code == code, result.stderr
+        assert expected in result.stderr
