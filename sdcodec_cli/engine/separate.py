@@ -23,7 +23,6 @@ from ..audio import (
     AudioReader,
     AudioWriter,
     RatesResampler,
-    StreamResampler,
     Wav,
     db_to_amplitude,
     downmix,
@@ -36,7 +35,9 @@ from .codec import Codec, checked_audio
 from .compress import Level, cancelled, measure_level
 from .files import StemsResult, check_targets
 from .separator import Separator, StreamSeparator
+from .stems import stems_in
 from .stream import CodedSegment
+from .whole_band import WholeBandSeparator
 
 BLOCK_WINDOWS = 125
 """Length of what is masked at once, in windows of the masks; 8 s at 16 kHz."""
@@ -74,11 +75,11 @@ def separate(
     """Write stems of one audio file, in memory that does not grow with its length.
 
     Masks of a codec are made from a mono down-mix and applied to every channel; a separator separates every channel by
-    itself. Stems of all domains add up to the input, up to half of the model's sample rate.
+    itself. Stems of all domains add up to the input; above half of the model's sample rate see `whole_band`.
 
     Args:
         source: any file that libsndfile or FFmpeg reads, or `-` for standard input
-        targets: where each domain goes, or `-` for standard output
+        targets: where each domain, or sum of domains (see `stems`), goes, or `-` for standard output
         codec: the model
         views: how many views of the audio to average the masks of; by default `DEFAULT_VIEWS`, one is the paper's
             single mask, and time grows in proportion
@@ -93,10 +94,10 @@ def separate(
     """
     check_targets(targets)
     views = checked_views(views, codec)
-    for stem in targets:
-        if stem not in codec.domains:
-            raise ValueError(f"{codec.name} has no domain {stem}; it has {', '.join(codec.domains)}")
-    wanted = [codec.domains.index(stem) for stem in targets]
+    try:
+        wanted = [[codec.domains.index(stem) for stem in stems_in(output, codec.domains)] for output in targets]
+    except ValueError as error:
+        raise ValueError(f"{codec.name} {error}") from error
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(source, track=track))
@@ -114,31 +115,27 @@ def separate(
             for target in targets.values()
         ]
         stack.enter_context(written_together(writers))
-        separator = _stream(codec, info.channels, level, views, info.channel_mask)
-        to_model = StreamResampler(info.sample_rate, codec.sample_rate, info.channels)
-        to_file = StreamResampler(codec.sample_rate, info.sample_rate, len(wanted) * info.channels)
-        read = written = 0
+        separator = WholeBandSeparator(
+            _stream(codec, info.channels, level, views, info.channel_mask),
+            rate=info.sample_rate,
+            model_rate=codec.sample_rate,
+            num_stems=len(codec.domains),
+            channels=info.channels,
+        )
+        read = 0
 
-        def write(wavs: Wav, *, limit: int | None = None) -> None:
-            nonlocal written
-            wavs = wavs.reshape(len(wanted), info.channels, -1)[
-                ..., : None if limit is None else max(0, limit - written)
-            ]
-            written += wavs.shape[-1]
-            for writer, wav in zip(writers, wavs, strict=True):
-                writer.write(wav)
+        def write(stems: Wav) -> None:
+            for writer, indices in zip(writers, wanted, strict=True):
+                writer.write(stems[indices].sum(0))
 
         for block in reader.blocks():
             read += block.shape[-1]
-            for wavs in separator.push(to_model.push(block)):
-                write(to_file.push(wavs[wanted].reshape(-1, wavs.shape[-1])))
+            for stems in separator.push(block):
+                write(stems)
             if progress:
                 progress(read / info.sample_rate, info.seconds)
-        for wavs in [*separator.push(to_model.flush()), *separator.finish()]:
-            write(to_file.push(wavs[wanted].reshape(-1, wavs.shape[-1])), limit=read)
-        write(to_file.flush(), limit=read)
-        # Two roundings of a resampled length can leave it a sample short.
-        write(np.zeros((len(wanted) * info.channels, read - written), dtype=np.float32))
+        for stems in separator.finish():
+            write(stems)
     seconds = read / info.sample_rate
     notes = reader.notes
     if level.problem == "silent":
