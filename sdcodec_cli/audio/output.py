@@ -232,6 +232,24 @@ class AtomicFile:
             self._lock = -1
 
 
+class Sink:
+    """The file that a library writes to. Exceptions cannot pass through its C code, so the first one is kept here."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+        self.seek, self.tell, self.read = file.seek, file.tell, file.read
+
+    def write(self, data: bytes) -> int:
+        done = 0
+        try:
+            while done < len(data):  # an unbuffered file may take less than it is given
+                done += self._file.write(data[done:])
+        except OSError as error:
+            self.error = self.error or error
+        return done
+
+
 def commit_together(files: Sequence[AtomicFile]) -> None:
     """Give all files their names, or none."""
     for file in files:

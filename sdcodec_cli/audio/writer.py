@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from .channels import layout_name, means_default, roles_of, to_vorbis_order
-from .output import AtomicFile, DirectFile, cannot_write, check_target, commit_together, is_special, refuse_terminal
+from .output import (
+    AtomicFile,
+    DirectFile,
+    Sink,
+    cannot_write,
+    check_target,
+    commit_together,
+    is_special,
+    refuse_terminal,
+)
 from .signals import signals_wait
 from .wav import Wav, to_16_bit
 
@@ -153,7 +162,7 @@ class AudioWriter:
         try:
             with signals_wait():
                 self._file = file = AtomicFile(self._target, overwrite=self._overwrite)
-                self._sink = _Sink(file.file)
+                self._sink = Sink(file.file)
                 self._sound = soundfile.SoundFile(
                     self._sink, "w", self._sample_rate, self._channels, self._subtype, format=self._format
                 )
@@ -281,21 +290,3 @@ def written_together(writers: Sequence[AudioWriter]) -> Iterator[None]:
         for writer in writers:
             writer._finish()
         commit_together([writer._file for writer in writers if writer._direct is None])
-
-
-class _Sink:
-    """The file that libsndfile writes to. Exceptions cannot pass through its C code, so the first one is kept here."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-        self.seek, self.tell, self.read = file.seek, file.tell, file.read
-
-    def write(self, data: bytes) -> int:
-        done = 0
-        try:
-            while done < len(data):  # an unbuffered file may take less than it is given
-                done += self._file.write(data[done:])
-        except OSError as error:
-            self.error = self.error or error
-        return done

@@ -1,0 +1,421 @@
+"""Films with another sound track: what else is in them is copied, packet by packet.
+
+C channels, T samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError, OutputError
+from .channels import default_mask, means_default, roles_of
+from .ffmpeg import missing_track
+from .output import AtomicFile, Sink, cannot_write, check_target
+from .signals import signals_wait
+from .wav import StreamResampler, Wav, to_16_bit
+
+if TYPE_CHECKING:
+    from av import AudioStream, Packet, Stream
+    from av.container import InputContainer, OutputContainer
+
+
+@dataclass(frozen=True)
+class _Codec:
+    """How sound is coded."""
+
+    encoder: str
+    """FFmpeg's name."""
+    format: str
+    """Of the samples it is given, FFmpeg's name."""
+    rates: tuple[int, ...] = ()
+    """In Hz, that it takes; all if there are none."""
+    bitrate: int = 0
+    """In kbit/s for each channel, where nothing else is asked for; 0 if it is lossless."""
+    bitrates: tuple[int, int] = (0, 0)
+    """The least and the most, likewise."""
+
+
+_AAC_RATES = (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
+_CODECS = {
+    "aac": _Codec("aac", "flt", _AAC_RATES, 96, (8, 256)),
+    "opus": _Codec("libopus", "flt", (8000, 12_000, 16_000, 24_000, 48_000), 80, (6, 256)),
+    "flac": _Codec("flac", "s16"),
+    "alac": _Codec("alac", "s16"),
+}
+_CONTAINERS = {
+    ".mp4": ("mp4", ("aac", "opus", "flac", "alac")),
+    ".m4v": ("mp4", ("aac", "opus", "flac", "alac")),
+    ".mov": ("mov", ("aac", "alac")),
+    ".mkv": ("matroska", ("flac", "aac", "opus", "alac")),
+    ".webm": ("webm", ("opus",)),
+}
+"""By suffix, FFmpeg's name of the container and the codings of sound that it takes, the first one by default."""
+
+FILM_SUFFIXES = frozenset(_CONTAINERS)
+
+_OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands"}
+"""Entries of metadata that say how the file itself was written."""
+
+_MAX_CHANNELS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Soundtrack:
+    """How sound gets into a film."""
+
+    codec: str | None = None
+    """`aac`, `opus`, `flac` or `alac`; by default the first of these that is usual in the container."""
+    bitrate: float | None = None
+    """In kbit/s, of all channels together; by default 96 per channel for AAC, 80 for Opus."""
+    add: bool = False
+    """Whether it is one track more, instead of taking the place of another."""
+    language: str | None = None
+    """ISO 639-2, such as `eng`; by default that of the track it was made of."""
+    title: str | None = None
+    """By default that of the track whose place it takes."""
+
+    def __post_init__(self) -> None:
+        if self.codec is not None and self.codec not in _CODECS:
+            raise ValueError(f"soundtrack.codec must be one of {', '.join(_CODECS)}, got {self.codec!r}")
+        if self.bitrate is not None and not self.bitrate > 0:
+            raise ValueError(f"soundtrack.bitrate must be positive, got {self.bitrate}")
+        if self.language is not None and not re.fullmatch("[a-z]{3}", self.language):
+            raise ValueError(
+                f"soundtrack.language must have three small letters (ISO 639-2), such as eng, got {self.language!r}"
+            )
+
+
+def is_film(target: str | Path) -> bool:
+    """Whether an output is a film, by its suffix."""
+    return Path(target).suffix.lower() in FILM_SUFFIXES
+
+
+def film_codec(target: str | Path, sound: Soundtrack) -> str:
+    """How sound will be coded in a film.
+
+    Raises:
+        OutputError: the suffix is no film's that can be written, or the coding does not go into it or has no bitrate
+    """
+    suffix = Path(target).suffix.lower()
+    if suffix not in _CONTAINERS:
+        known = ", ".join(_CONTAINERS)
+        raise OutputError(f"{target}: cannot write {suffix or 'a film without suffix'}; use one of {known} with -o")
+    _, codecs = _CONTAINERS[suffix]
+    codec = sound.codec or codecs[0]
+    if codec not in codecs:
+        raise OutputError(f"{target}: {suffix} takes no {codec}; choose from {', '.join(codecs)}, or .mkv")
+    if sound.bitrate is not None and not _CODECS[codec].bitrate:
+        raise OutputError(f"{target}: {codec} is lossless and has no bitrate to choose; leave it out, or choose aac")
+    return codec
+
+
+class FilmWriter:
+    """A film as it is, but for its sound; it appears under its name only when it is complete.
+
+    Sound begins where that of an `AudioReader` does. Whatever was there before comes along with its time: pictures,
+    subtitles, other sound, attachments, chapters and metadata. Like an `AudioWriter` it goes into `written_together`.
+
+    Args:
+        target: a path with one of `FILM_SUFFIXES`
+        sample_rate: of the sound, in Hz; it is resampled if the coding does not take that
+        channels: how many each block has, in the order of WAV files
+        film: a file; it is read while this is written
+        track: which audio track of it is replaced, from 1, or else where the language is taken from
+        sound: how the sound is coded, and where it goes
+        overwrite: replace an existing file
+        channel_mask: what each channel is for, see `channels`; None if that is not known
+
+    Raises:
+        InputError: the film is none, or has no such track
+        OutputError: the target cannot be written, or its container does not take what is in the film
+    """
+
+    clipped: int
+    """Samples beyond full scale so far, which were limited to it."""
+    notes: tuple[str, ...]
+    """What could not be taken along, for people."""
+
+    def __init__(
+        self,
+        target: str | Path,
+        sample_rate: int,
+        channels: int,
+        *,
+        film: str | Path,
+        track: int = 1,
+        sound: Soundtrack | None = None,
+        overwrite: bool = False,
+        channel_mask: int | None = None,
+    ) -> None:
+        self.clipped, self.notes = 0, ()
+        self._target, self._film, self._track, self._overwrite = str(target), str(film), track, overwrite
+        self._sound = sound or Soundtrack()
+        self._codec = _CODECS[film_codec(target, self._sound)]
+        self._container, _ = _CONTAINERS[Path(target).suffix.lower()]
+        check_target(target, overwrite=overwrite)
+        rates = self._codec.rates or (sample_rate,)
+        self._rate = min((rate for rate in rates if rate >= sample_rate), default=max(rates))
+        self._resampler = StreamResampler(sample_rate, self._rate, channels)
+        self._channels, self._layout = channels, self._layout_of(channels, channel_mask)
+        self._bitrate = self._bitrate_of(channels)
+        self._stack = contextlib.ExitStack()
+        self._file: AtomicFile
+        self._output: OutputContainer | None = None
+
+    def write(self, wav: Wav) -> None:
+        """Append a block `[C, T]`, and what belongs to the same time."""
+        if wav.shape[0] != self._channels:
+            raise ValueError(f"expected {self._channels} channels, got {wav.shape[0]}")
+        self._encode(self._resampler.push(wav))
+        self._copy(until=Fraction(self._position, self._rate))
+
+    def _open(self) -> None:
+        import av
+
+        self._file = AtomicFile(self._target, overwrite=self._overwrite)
+        self._stack.callback(self._file.discard)
+        self._sink = Sink(self._file.file)
+        film = self._stack.enter_context(self._opened_film())
+        self._packets = film.demux()
+        self._waiting: Packet[Stream] | None = None
+        # Like an `AudioReader`: below zero lies what an encoder puts before the beginning.
+        base = Fraction(max(film.start_time or 0, 0), 10**6)
+        self._position = round(base * self._rate)
+        self._output = output = av.open(self._sink, "w", format=self._container)
+        self._stack.callback(self._close_output)
+        self._streams: dict[int, Stream] = {}
+        self._add_streams(film, output)
+        kept = {key: text for key, text in film.metadata.items() if key.lower() not in _OF_THE_FILE}
+        output.metadata.update(kept)
+        if chapters := film.chapters():
+            if hasattr(output, "set_chapters"):
+                output.set_chapters(chapters)
+            else:
+                self._note("its chapters, which this version of PyAV cannot write; PyAV 15 can")
+        self._guard(output.start_encoding)
+
+    def _finish(self) -> None:
+        self._encode(self._resampler.flush())
+        for packet in self._encoded(None):
+            self._mux(packet)
+        self._copy(until=None)
+        assert self._output is not None
+        self._guard(self._output.close)
+
+    def _discard(self) -> None:
+        with signals_wait():
+            self._stack.close()
+
+    def _close_output(self) -> None:
+        """Close what is not finished, which still writes the end of the file, before the file is removed."""
+        import av
+
+        if self._output is not None:
+            with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+                self._output.close()
+            self._output = None
+
+    def _encode(self, wav: Wav) -> None:
+        import av
+
+        if not wav.shape[1]:
+            return
+        over = np.abs(wav) > 1
+        if over.any():
+            self.clipped += int(over.sum())
+            wav = np.clip(wav, -1, 1)
+        values = to_16_bit(wav) if self._codec.format == "s16" else wav
+        # One plane, because PyAV may read past the end of its list of planes; it makes frames of it itself.
+        packed = np.ascontiguousarray(values.T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(packed, format=self._codec.format, layout=self._layout)
+        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._position, Fraction(1, self._rate)
+        self._position += wav.shape[1]
+        for packet in self._encoded(frame):
+            self._mux(packet)
+
+    def _encoded(self, frame: Any) -> list[Packet[Stream]]:
+        packets: list[Any] = []
+        self._guard(lambda: packets.extend(self._sound_stream.encode(frame)))
+        return packets
+
+    def _copy(self, until: Fraction | None) -> None:
+        """Copy packets of everything else up to a time in seconds, or to the end."""
+        while self._waiting is not None or self._next():
+            packet = self._waiting
+            assert packet is not None
+            begin = packet.dts if packet.dts is not None else packet.pts
+            if until is not None and begin is not None and begin * packet.time_base > until:
+                return
+            self._waiting = None
+            packet.stream = self._streams[packet.stream.index]
+            self._mux(packet)
+
+    def _next(self) -> bool:
+        """Read the next packet that is to be copied; False at the end."""
+        import av
+
+        try:
+            for packet in self._packets:
+                # The last ones have nothing in them, but for subtitles that clear the screen.
+                if packet.stream.index in self._streams and packet.pts is not None:
+                    self._waiting = packet
+                    return True
+        except av.error.FFmpegError as error:
+            raise InputError(f"{self._film}: cannot be read to its end ({error.strerror}); repair it first") from error
+        return False
+
+    def _mux(self, packet: Packet[Stream]) -> None:
+        assert self._output is not None
+        output = self._output
+        self._guard(lambda: output.mux_one(packet))
+
+    def _guard(self, call: Callable[[], object]) -> None:
+        """Run a call that writes, and raise an OutputError if it fails."""
+        import av
+
+        problem: Exception | None = None
+        try:
+            with signals_wait():
+                call()
+        except (av.error.FFmpegError, ValueError) as error:
+            problem = error
+        if self._sink.error is not None:
+            raise cannot_write(self._target, self._sink.error) from self._sink.error
+        if problem is not None:
+            reason = getattr(problem, "strerror", None) or str(problem)
+            raise OutputError(
+                f"{self._target}: {self._container} does not take what is in {self._film} ({reason}); "
+                f"choose another container with -o, such as {self._own_name()}, or write the sound alone, as .wav"
+            ) from problem
+
+    @contextlib.contextmanager
+    def _opened_film(self) -> Iterator[InputContainer]:
+        import av
+
+        if not os.path.isfile(self._film):
+            raise InputError(f"{self._film}: is not a file, which a film has to be, for its picture; save it first")
+        with open(self._film, "rb") as file:
+            try:
+                options = {"protocol_whitelist": "none"}
+                container = av.open(file, metadata_errors="replace", container_options=options)
+            except (av.error.FFmpegError, ValueError) as error:
+                raise self._no_film() from error
+            with container:
+                yield container
+
+    def _no_film(self) -> InputError:
+        return InputError(f"{self._film}: has no picture; write the sound alone, as .wav, or name a film")
+
+    def _add_streams(self, film: InputContainer, output: OutputContainer) -> None:
+        """Streams of the output, in the order of the film."""
+        tracks = [stream for stream in film.streams if stream.type == "audio"]
+        if not film.streams.video:
+            raise self._no_film()
+        if self._track > len(tracks) and tracks:
+            raise missing_track(self._film, self._track, len(tracks))
+        if not tracks and not self._sound.add:
+            raise InputError(f"{self._film}: has no sound to replace; add a track to it instead, with --add-track")
+        former = tracks[self._track - 1] if tracks else None
+        for stream in film.streams:
+            if stream is former and not self._sound.add:
+                self._add_sound(output, former)
+            else:
+                self._add_copy(film, output, stream)
+        if self._sound.add:
+            self._add_sound(output, former)
+
+    def _add_sound(self, output: OutputContainer, former: Stream | None) -> None:
+        codec, stream = self._codec, None
+
+        def add() -> None:
+            nonlocal stream
+            stream = output.add_stream(codec.encoder, rate=self._rate)
+            stream.layout = self._layout
+            if codec.format == "flt":
+                stream.bit_rate = self._bitrate
+            if codec.encoder == "libopus":
+                stream.format = codec.format
+
+        self._guard(add)
+        assert stream is not None
+        self._sound_stream: AudioStream = stream
+        language = self._sound.language or (former and former.metadata.get("language"))
+        title = self._sound.title or (None if self._sound.add or former is None else _title(former))
+        for key, text in (("language", language), ("title", title)):
+            if text:
+                stream.metadata[key] = text
+        if former is not None and not self._sound.add:
+            stream.disposition = former.disposition
+        elif self._sound.add:
+            stream.disposition = type(stream.disposition)(0)
+
+    def _add_copy(self, film: InputContainer, output: OutputContainer, stream: Stream) -> None:
+        kind = {"video": "picture", "audio": "sound", "subtitle": "subtitles"}.get(stream.type)
+        codec = stream.codec_context.name if stream.codec_context else None
+        if kind is None:
+            chapters = film.chapters()
+            if stream.type == "data" and chapters and stream.frames == len(chapters):
+                return  # that is how MP4 holds chapters
+            if stream.type == "attachment" and self._container == "matroska":
+                with contextlib.suppress(ValueError):  # PyAV before 16 cannot
+                    output.add_stream_from_template(stream)
+                    return
+            name = stream.metadata.get("filename") or stream.metadata.get("handler_name")
+            self._note(f"its stream {stream.index} ({stream.type}{f', {name}' if name else ''})")
+            return
+        try:
+            copy = output.add_stream_from_template(stream, opaque=True)
+        except (ValueError, AttributeError) as error:  # AttributeError: FFmpeg has no decoder
+            raise OutputError(
+                f"{self._target}: {self._container} does not take the {kind} of {self._film} "
+                f"({codec or 'unknown'}); choose the container of that with -o, such as {self._own_name()}"
+            ) from error
+        copy.metadata.update(stream.metadata)
+        if title := _title(stream):
+            copy.metadata["title"] = title
+        copy.disposition = stream.disposition
+        self._streams[stream.index] = copy
+
+    def _own_name(self) -> str:
+        """The target, with the suffix of the film if that can be written, else of what takes most."""
+        own, target = Path(self._film).suffix, Path(self._target)
+        return target.with_suffix(own if is_film(self._film) and own != target.suffix else ".mkv").name
+
+    def _note(self, what: str) -> None:
+        self.notes += (f"{self._target}: does not have all of {self._film}: left out {what}",)
+
+    def _layout_of(self, channels: int, mask: int | None) -> str:
+        """FFmpeg's name of the layout, of which a pair of surrounds may be back or side."""
+        usual = default_mask(channels)
+        if usual is None or (mask is not None and not means_default(mask)):
+            raise OutputError(
+                f"{self._target}: films take the usual layouts of 1 to {_MAX_CHANNELS} channels, not these {channels}; "
+                "write .wav instead"
+            )
+        # AAC and Opus have one order of six, in which surrounds are behind.
+        return "+".join(roles_of(usual))
+
+    def _bitrate_of(self, channels: int) -> int:
+        if self._sound.bitrate is None:
+            return self._codec.bitrate * channels * 1000
+        least, most = (channels * limit for limit in self._codec.bitrates)
+        if not least <= self._sound.bitrate <= most:
+            raise OutputError(
+                f"{self._target}: {self._codec.encoder} takes {least} to {most} kbit/s for {channels} channel(s), not "
+                f"{self._sound.bitrate:g}; choose another --audio-bitrate"
+            )
+        return round(self._sound.bitrate * 1000)
+
+
+def _title(stream: Stream) -> str | None:
+    # MP4 calls it name when it is read, and title when it is written.
+    return stream.metadata.get("title") or stream.metadata.get("name")
