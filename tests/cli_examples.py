@@ -108,7 +108,7 @@ class Engine:
             codec(Reader(file, source).header)
         self._write(targets, options["overwrite"])
         weights = {"older_weights": None, "decoder_weights": "ab" * 32}
-        damage: dict[str, Any] = {"problems": (), "concealed": {}}
+        damage: dict[str, Any] = {"notes": (), "problems": (), "concealed": {}}
         found = {**STEMS, "envelope": options["share"], "band": 8000.0, **weights, **damage, **self.result}
         return DecodeResult(source, dict(targets), **found)
 

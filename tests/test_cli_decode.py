@@ -51,6 +51,9 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
             "share": 0.6,
             "below": None,
             "texture": True,
+            "film": None,
+            "track": 1,
+            "soundtrack": None,
             "force_model": False,
             "overwrite": False,
         }
@@ -73,6 +76,9 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
         "share": 1.0,
         "below": 8000.0,
         "texture": False,
+        "film": None,
+        "track": 1,
+        "soundtrack": None,
         "force_model": True,
         "overwrite": True,
     }
@@ -143,6 +149,7 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "band": 8000.0,
         "older_weights": None,
         "decoder_weights": "ab" * 32,
+        "notes": [],
         "problems": [],
         "concealed": {},
     }

@@ -5,6 +5,7 @@ Everything here works on numpy arrays and needs no torch.
 
 from .channels import MASK_TAG, downmix, layout_name, loudness_weights, parse_mask
 from .decibels import db_to_amplitude, db_to_power
+from .film import FILM_SUFFIXES, FilmWriter, Soundtrack, film_codec, is_film
 from .libsndfile import UNKNOWN_FRAMES, SequentialFile
 from .live import LiveReader
 from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, k_weighting
@@ -15,6 +16,7 @@ from .wav import RatesResampler, StreamResampler, Wav, resampled, to_16_bit
 from .writer import AudioWriter, audio_format, written_together
 
 __all__ = [
+    "FILM_SUFFIXES",
     "LIBSNDFILE_SUFFIXES",
     "LUFS_OFFSET",
     "MASK_TAG",
@@ -24,10 +26,12 @@ __all__ = [
     "AudioInfo",
     "AudioReader",
     "AudioWriter",
+    "FilmWriter",
     "LiveReader",
     "LoudnessMeter",
     "RatesResampler",
     "SequentialFile",
+    "Soundtrack",
     "Source",
     "StreamResampler",
     "Wav",
@@ -38,7 +42,9 @@ __all__ = [
     "db_to_amplitude",
     "db_to_power",
     "downmix",
+    "film_codec",
     "integrated_loudness",
+    "is_film",
     "is_special",
     "k_weighting",
     "layout_name",

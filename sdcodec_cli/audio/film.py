@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,8 +24,9 @@ from .signals import signals_wait
 from .wav import StreamResampler, Wav, to_16_bit
 
 if TYPE_CHECKING:
-    from av import AudioStream, Packet, Stream
+    from av import AudioStream, Packet
     from av.container import InputContainer, OutputContainer
+    from av.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class FilmWriter:
     """Samples beyond full scale so far, which were limited to it."""
     notes: tuple[str, ...]
     """What could not be taken along, for people."""
+    _direct = None  # a film is never written as it comes, see `AudioWriter`
 
     def __init__(
         self,
@@ -235,7 +237,7 @@ class FilmWriter:
             wav = np.clip(wav, -1, 1)
         values = to_16_bit(wav) if self._codec.format == "s16" else wav
         # One plane, because PyAV may read past the end of its list of planes; it makes frames of it itself.
-        packed = np.ascontiguousarray(values.T).reshape(1, -1)
+        packed: Any = np.ascontiguousarray(values.T).reshape(1, -1)
         frame = av.AudioFrame.from_ndarray(packed, format=self._codec.format, layout=self._layout)
         frame.sample_rate, frame.pts, frame.time_base = self._rate, self._position, Fraction(1, self._rate)
         self._position += wav.shape[1]
@@ -310,7 +312,7 @@ class FilmWriter:
             except (av.error.FFmpegError, ValueError) as error:
                 raise self._no_film() from error
             with container:
-                yield container
+                yield cast("InputContainer", container)
 
     def _no_film(self) -> InputError:
         return InputError(f"{self._film}: has no picture; write the sound alone, as .wav, or name a film")
@@ -334,22 +336,15 @@ class FilmWriter:
             self._add_sound(output, former)
 
     def _add_sound(self, output: OutputContainer, former: Stream | None) -> None:
-        codec, stream = self._codec, None
-
-        def add() -> None:
-            nonlocal stream
-            stream = output.add_stream(codec.encoder, rate=self._rate)
-            stream.layout = self._layout
-            if codec.format == "flt":
-                stream.bit_rate = self._bitrate
-            if codec.encoder == "libopus":
-                stream.format = codec.format
-
-        self._guard(add)
-        assert stream is not None
-        self._sound_stream: AudioStream = stream
+        codec = self._codec
+        self._sound_stream = stream = cast("AudioStream", output.add_stream(codec.encoder, rate=self._rate))
+        stream.layout = self._layout
+        if codec.bitrate:
+            stream.bit_rate = self._bitrate
+        if codec.encoder == "libopus":
+            stream.format = codec.format  # of the two that it takes; the others take one
         language = self._sound.language or (former and former.metadata.get("language"))
-        title = self._sound.title or (None if self._sound.add or former is None else _title(former))
+        title = self._sound.title or ("" if self._sound.add or former is None else _title(former))
         for key, text in (("language", language), ("title", title)):
             if text:
                 stream.metadata[key] = text
@@ -416,6 +411,6 @@ class FilmWriter:
         return round(self._sound.bitrate * 1000)
 
 
-def _title(stream: Stream) -> str | None:
-    # MP4 calls it name when it is read, and title when it is written.
-    return stream.metadata.get("title") or stream.metadata.get("name")
+def _title(stream: Stream) -> str:
+    """Title of a track; empty if it has none. MP4 calls it name when it is read, and title when it is written."""
+    return str(stream.metadata.get("title") or stream.metadata.get("name") or "")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import OutputError
 from .channels import layout_name, means_default, roles_of, to_vorbis_order
+from .film import FilmWriter
 from .output import (
     AtomicFile,
     DirectFile,
@@ -110,6 +111,8 @@ class AudioWriter:
 
     clipped: int
     """Samples beyond full scale so far, which were limited to it."""
+    notes: tuple[str, ...] = ()
+    """Of what a `FilmWriter` could not take along; here there is nothing."""
 
     def __init__(
         self,
@@ -280,7 +283,7 @@ class AudioWriter:
 
 
 @contextlib.contextmanager
-def written_together(writers: Sequence[AudioWriter]) -> Iterator[None]:
+def written_together(writers: Sequence[AudioWriter | FilmWriter]) -> Iterator[None]:
     """Open writers for the block; their files appear when it ends without an exception, all of them or none."""
     with contextlib.ExitStack() as stack:
         for writer in writers:

@@ -15,6 +15,9 @@ from ..progress import Progress
 from .console import Console, say_audio, source_name, wrong
 from .options import (
     DEFAULT_SHARE,
+    AddTrack,
+    AudioBitrate,
+    AudioCodec,
     AudioOutput,
     Device,
     DeviceOption,
@@ -22,22 +25,29 @@ from .options import (
     Gain,
     Jobs,
     Json,
+    Language,
     Quiet,
     Runtime,
     RuntimeOption,
     ShardOption,
     SkipExisting,
     StreamInputs,
+    Sum,
     TextureOption,
     Threads,
+    Title,
+    Track,
+    Without,
     complete_model,
     count_processes,
+    outputs_of,
     parse_gain,
     parse_positive,
     parse_share,
     parse_start,
     say_runtime,
     select,
+    soundtrack_of,
 )
 
 if TYPE_CHECKING:
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
     from ..engine.codec import Codec
     from ..engine.decode import DecodeResult
     from ..engine.files import Job
+    from ..engine.films import Soundtrack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +74,9 @@ class _Decode:
     share: float
     below: float | None
     texture: bool
+    film: str | None
+    track: int
+    soundtrack: Soundtrack | None
     force_model: bool
     force: bool
 
@@ -98,6 +112,9 @@ class _Decode:
             share=self.share,
             below=self.below,
             texture=self.texture,
+            film=self.film,
+            track=self.track,
+            soundtrack=self.soundtrack,
             force_model=self.force_model,
             overwrite=self.force,
             progress=progress,
@@ -112,9 +129,12 @@ def decode(
         typer.Option(
             metavar="speech|music|sfx|mix|all",
             help="What to decode: a domain of the file, their sum (mix), or every domain in a file of its own (all). "
-            "May be given several times.",
+            "May be given several times. Default: mix.",
+            show_default=False,
         ),
-    ] = ["mix"],  # noqa: B006
+    ] = [],  # noqa: B006
+    without: Without = [],  # noqa: B006
+    sum: Sum = False,
     gain: Annotated[
         list[Gain],
         typer.Option(
@@ -160,6 +180,21 @@ def decode(
         ),
     ] = None,
     texture: TextureOption = True,
+    film: Annotated[
+        str | None,
+        typer.Option(
+            "--film",
+            metavar="FILM",
+            help="The film that INPUT was made of: its picture and all else, with this sound, make a film.",
+            show_default=False,
+        ),
+    ] = None,
+    track: Track = 1,
+    add_track: AddTrack = False,
+    audio_codec: AudioCodec = None,
+    audio_bitrate: AudioBitrate = None,
+    language: Language = None,
+    title: Title = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -186,28 +221,51 @@ def decode(
     """Decode .sdc files to audio files.
 
     Each INPUT becomes a file beside it: a.sdc becomes a.decoded.wav, or a.speech.wav for a domain. The model is the one
-    that the file names. What a damaged file still holds is decoded; the exit code is 1 then.
+    that the file names. What a damaged file still holds is decoded; the exit code is 1 then. With --film the sound
+    goes into a film, in the place of what it has there.
 
     Example: sdc decode talk.sdc --stem speech -o voice.wav
     """
     from ..engine.batch import threads_for
     from ..engine.files import plan_decode
+    from ..engine.films import is_film
+    from ..engine.stems import holds
 
     console = Console(quiet=quiet, json=json)
+    stems = outputs_of(stem, without, summed=sum, default="mix")
+    soundtrack = soundtrack_of(
+        film is not None,
+        stems,
+        add=add_track,
+        codec=audio_codec,
+        bitrate=audio_bitrate,
+        language=language,
+        title=title,
+    )
+    if film is None and output is not None and is_film(output):
+        wrong(f"-o {output}: where is its picture? name the film that it comes from with --film")
+    if film is not None and (start or length):
+        wrong("--film: a film has sound from its beginning to its end; leave out --start and --duration")
     gains = {entry.stem: entry.db for entry in gain}
     if len(gains) < len(gain):
         wrong("--gain: a stem is named twice; give each one gain")
     for name in gains:
-        if name not in stem and (name == "mix" or not {"mix", "all"} & set(stem)):
+        if name not in stems and (name == "mix" or not any(given == "all" or holds(given, name) for given in stems)):
             wrong(f"--gain {name}: nothing that is decoded has it; decode it with --stem {name}, or leave it out")
     only = select(skip_existing=skip_existing, force=force, shard=shard)
-    todo = console.settle(lambda: plan_decode(inputs, output, stem, gains, overwrite=force, only=only))
+    todo = console.settle(
+        lambda: plan_decode(inputs, output, stems, gains, overwrite=force, only=only, film=film, soundtrack=soundtrack)
+    )
+    if film is not None and len(todo) > 1:
+        wrong("--film: is the film of one input; name one")
 
     def show(result: DecodeResult) -> None:
         if envelope is not None and result.envelope is None:
             console.say(f"{source_name(result.input)}: has no envelope, so --envelope changes nothing")
         if result.older_weights is not None:
             console.say(f"{source_name(result.input)}: {_decoded_with(result.older_weights, result)}")
+        for note in result.notes:
+            console.say(f"{source_name(result.input)}: {note}")
         say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
         for problem in result.problems:
             console.fail(f"{source_name(result.input)}: {problem}")
@@ -222,13 +280,16 @@ def decode(
         runtime=runtime,
         device=device,
         threads=threads_for(threads, processes),
-        stems=stem,
+        stems=stems,
         gains=gains,
         start=start,
         duration=length,
         share=DEFAULT_SHARE if envelope is None else envelope,
         below=below,
         texture=texture,
+        film=film,
+        track=track,
+        soundtrack=soundtrack,
         force_model=force_model,
         force=force,
     )

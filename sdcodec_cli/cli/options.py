@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..engine.batch import Say
     from ..engine.codec import Codec
     from ..engine.files import Job, Selection
+    from ..engine.films import Soundtrack
     from ..engine.separator import Separator
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -58,6 +59,44 @@ def check_codebooks(codec: Codec, num_codebooks: int | None) -> None:
         codec.allocate(num_codebooks)
     except ValueError as error:
         wrong(f"--codebooks {num_codebooks}: {error}")
+
+
+def outputs_of(stem: list[str], without: list[str], *, summed: bool, default: str) -> list[str]:
+    """Names of what is written, after `--stem`, `--without` and `--sum`."""
+    from ..engine.stems import sum_of
+    from ..engine.stems import without as all_but
+
+    if summed and (len(set(stem)) < 2 or {"all", "mix"} & set(stem)):
+        wrong("--sum: of what? name two domains or more with --stem")
+    stems = [sum_of(stem)] if summed else stem
+    return [*stems, all_but(without)] if without else stems or [default]
+
+
+def soundtrack_of(
+    film: bool,
+    outputs: list[str],
+    *,
+    add: bool,
+    codec: str | None,
+    bitrate: float | None,
+    language: str | None,
+    title: str | None,
+) -> Soundtrack | None:
+    """How sound gets into a film; None for sound alone, which has no such options."""
+    from ..engine.films import Soundtrack
+
+    if not film:
+        given = {"--add-track": add, "--audio-codec": codec, "--audio-bitrate": bitrate}
+        for name, value in {**given, "--language": language, "--title": title}.items():
+            if value:
+                wrong(f"{name} is of films, and this writes sound alone; ask for a film with --film, or leave it out")
+        return None
+    if add and title is None:
+        title = ", ".join(output.replace("-", " ").replace("+", " + ") for output in outputs)
+    try:
+        return Soundtrack(codec=codec, bitrate=bitrate, add=add, language=language, title=title)
+    except ValueError as error:
+        wrong(f"--{str(error).removeprefix('soundtrack.')}")
 
 
 def parse_share(text: str) -> float:
@@ -228,6 +267,55 @@ AudioOutput = Annotated[
         metavar="FILE|DIR/|-",
         help="File (.wav, .flac, .ogg, .opus or .mp3) for one output, folder (existing, or ending in a slash) for "
         "several, or - for WAV on standard output.",
+        show_default=False,
+    ),
+]
+Without = Annotated[
+    list[str],
+    typer.Option(
+        metavar="DOMAIN",
+        help="Leave a domain out: the sum of all others in one file, a.without-speech.wav. May be given several times, "
+        "to leave out several.",
+        show_default=False,
+    ),
+]
+Sum = Annotated[bool, typer.Option("--sum", help="The sum of the domains named with --stem, in one file.")]
+AddTrack = Annotated[
+    bool,
+    typer.Option("--add-track", help="In a film, add a sound track and keep the one that is there, too."),
+]
+AudioCodec = Annotated[
+    Literal["aac", "opus", "flac", "alac"] | None,
+    typer.Option(
+        "--audio-codec",
+        help="How sound in a film is coded; by default AAC in .mp4 and .mov, FLAC in .mkv, Opus in .webm.",
+        show_default=False,
+    ),
+]
+AudioBitrate = Annotated[
+    float | None,
+    typer.Option(
+        "--audio-bitrate",
+        metavar="KBPS",
+        parser=parse_positive,
+        help="Bitrate of sound in a film, in kbit/s; 96 for each channel by default, 80 of Opus.",
+        show_default=False,
+    ),
+]
+Language = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODE",
+        help="Language of a film's new sound track, three letters such as eng; that of the former one by default.",
+        show_default=False,
+    ),
+]
+Title = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Title of a film's new sound track; that of the former one by default, or what it is made of with "
+        "--add-track.",
         show_default=False,
     ),
 ]

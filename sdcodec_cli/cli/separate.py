@@ -11,6 +11,9 @@ import typer
 from ..progress import Progress
 from .console import Console, say_audio, source_name, wrong
 from .options import (
+    AddTrack,
+    AudioBitrate,
+    AudioCodec,
     AudioInputs,
     AudioOutput,
     Device,
@@ -18,24 +21,31 @@ from .options import (
     Force,
     Jobs,
     Json,
+    Language,
     Model,
     Quiet,
     Runtime,
     RuntimeOption,
     ShardOption,
     SkipExisting,
+    Sum,
     Threads,
+    Title,
     Track,
     Views,
+    Without,
     count_processes,
+    outputs_of,
     say_runtime,
     select,
+    soundtrack_of,
 )
 
 if TYPE_CHECKING:
     from ..engine.batch import Say
     from ..engine.codec import Codec
     from ..engine.files import Job
+    from ..engine.films import Soundtrack
     from ..engine.separate import SeparateResult
     from ..engine.separator import Separator
 
@@ -50,6 +60,7 @@ class _Separate:
     threads: int | None
     views: int | None
     track: int
+    soundtrack: Soundtrack | None
     force: bool
 
     @functools.cached_property
@@ -73,6 +84,7 @@ class _Separate:
             codec=self._prepared,
             views=self.views,
             track=self.track,
+            soundtrack=self.soundtrack,
             overwrite=self.force,
             progress=progress,
         )
@@ -85,10 +97,23 @@ def separate(
         list[str],
         typer.Option(
             metavar="speech|music|sfx|all",
-            help="What to extract: a domain of the model, or every one of them (all). May be given several times.",
+            help="What to extract: a domain of the model, or every one of them (all). May be given several times. "
+            "Default: all.",
+            show_default=False,
         ),
-    ] = ["all"],  # noqa: B006
+    ] = [],  # noqa: B006
+    without: Without = [],  # noqa: B006
+    sum: Sum = False,
+    film: Annotated[
+        bool,
+        typer.Option("--film", help="Write films: the picture and all else of the input, with this sound."),
+    ] = False,
     track: Track = 1,
+    add_track: AddTrack = False,
+    audio_codec: AudioCodec = None,
+    audio_bitrate: AudioBitrate = None,
+    language: Language = None,
+    title: Title = None,
     views: Views = None,
     model: Model = None,
     runtime: RuntimeOption = "auto",
@@ -105,14 +130,16 @@ def separate(
 
     Each INPUT becomes one file per stem beside it: a.wav becomes a.speech.wav, a.music.wav and a.sfx.wav. They are
     parts of the input itself, cut out with masks that a codec finds, or what a model made for separation puts out
-    (sdc models list: those without codes); nothing is compressed. They reach up to half of the model's sample rate,
-    which is 8 kHz for the models that ship, and add up to the input below that
-    (below nine tenths of it where a file has to be resampled).
+    (sdc models list: those without codes); nothing is compressed. They have the input's sample rate and channels, and
+    add up to it. Above half of the model's sample rate, which is 8 kHz for the models that ship, a stem gets as large
+    a share as it has right below. An output with the suffix of a film (.mp4, .m4v, .mov, .mkv, .webm) keeps the
+    picture, and all else, of the input.
 
-    Example: sdc separate film.wav -o stems/
+    Example: sdc separate film.mp4 --without speech -o film.music-and-effects.mp4
     """
     from ..engine.batch import threads_for
     from ..engine.files import plan_separate
+    from ..engine.films import is_film
     from ..families import of
     from ..zoo import find
 
@@ -124,9 +151,26 @@ def separate(
     for name in stem:
         if name not in (*domains, "all"):
             wrong(f"--stem {name}: the model has no such domain; choose from {', '.join(domains)}, all")
-    stems = [name for given in stem for name in (domains if given == "all" else (given,))]
+    for name in without:
+        if name not in domains:
+            wrong(f"--without {name}: the model has no such domain; choose from {', '.join(domains)}")
+    if set(without) == set(domains):
+        wrong("--without: leaves nothing; leave one domain")
+    outputs = outputs_of(stem, without, summed=sum, default="all")
+    stems = [name for given in outputs for name in (domains if given == "all" else (given,))]
+    soundtrack = soundtrack_of(
+        film or add_track or (output is not None and is_film(output)),
+        stems,
+        add=add_track,
+        codec=audio_codec,
+        bitrate=audio_bitrate,
+        language=language,
+        title=title,
+    )
     only = select(skip_existing=skip_existing, force=force, shard=shard)
-    todo = console.settle(lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains, only=only))
+    todo = console.settle(
+        lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains, only=only, soundtrack=soundtrack)
+    )
 
     def show(result: SeparateResult) -> None:
         for note in result.notes:
@@ -143,6 +187,7 @@ def separate(
             threads=threads_for(threads, processes),
             views=views,
             track=track,
+            soundtrack=soundtrack,
             force=force,
         )
         say_runtime(console.say, work.codec, runtime)

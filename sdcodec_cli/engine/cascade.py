@@ -218,7 +218,7 @@ class CascadeDecoder:
 
     Args:
         model: the model
-        stems: names, or `mix`
+        stems: names, of sums too (see `stems`), or `mix`
         num_stages: how many are decoded, from the first on
         envelope: of the first, see `StreamDecoder`
         share: how much of that is applied

@@ -29,6 +29,7 @@ from .cascade import CascadeDecoder, CascadeEncoder
 from .causal import FrameDecoder, FrameEncoder, checked_causal
 from .codes import Codes, codes_of
 from .envelope import Bands, layout_for
+from .stems import named, stems_in
 from .stream import FILES, SEGMENT_FRAMES, Grid, StreamDecoder
 from .stream_encoder import StreamEncoder
 from .treble import FACTOR, Treble, treble_layout_for
@@ -320,9 +321,11 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         ]
 
     def check_stem(self, stem: str) -> None:
-        """Raise a `ValueError` unless the model has this stem."""
-        if stem != "mix" and stem not in self.domains:
-            raise ValueError(f"{self.name} has no stem {stem}; it has mix, {', '.join(self.domains)}")
+        """Raise a `ValueError` unless the model has this stem, or all that a sum of stems names."""
+        try:
+            stems_in(stem, self.domains)
+        except ValueError as error:
+            raise ValueError(f"{self.name} has no stem {stem}; it has mix, {', '.join(self.domains)}") from error
 
     def gain_for(self, loudness: float) -> float:
         """Gain in dB that brings audio of this loudness (LUFS) to the level the model was trained on.
@@ -394,7 +397,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         """A decoder for one mono signal whose codes arrive piece by piece.
 
         Args:
-            stems: names, or `mix`
+            stems: names, of sums too (see `stems`), or `mix`
             envelope: what gains are for that come with the codes, if any do
             share: see `decode`
             treble: likewise, of what is above; audio comes out at `wide_rate` then
@@ -510,11 +513,11 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         sample_rate: int | None = None,
         texture: bool = True,
     ) -> Wav:
-        """Decode one stem, or the mix of all domains that `codes` has.
+        """Decode one stem, a sum of some, or the mix of all domains that `codes` has.
 
         Args:
             codes: what `encode` gave
-            stem: a domain, or `mix`
+            stem: a domain, a sum such as `music+sfx` or `without-speech`, or `mix`
             share: of the envelope, from 0, nearest to the waveform, to 1, the levels of the original
             sample_rate: of what comes out: that of the codec, which is the default, `wide_rate`, with the treble, or
                 that of one of the stages
@@ -528,7 +531,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             ValueError: no such stem, `share` out of range, or another rate
         """
         self.check_stem(stem)
-        if stem != "mix" and stem not in codes.codes:
+        if not set(named(stem)) <= set(codes.codes):
             raise ValueError(f"these codes have no {stem}; they have {', '.join(codes.codes)}")
         rates = [stage.sample_rate for stage in self.stages]
         rate = self._checked_rate(sample_rate, rates if self.wide_rate is None else [*rates, self.wide_rate])

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import MASK_TAG, AudioWriter, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
+from ..audio import MASK_TAG, Soundtrack, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
 from ..audio.bands import SHARE
 from ..bitstream import GainLayout, Header, Reader, Segment
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
@@ -26,8 +26,10 @@ from . import texture as texturing
 from .cascade import Decoder
 from .codec import Codec
 from .conceal import Fader, Stretch, concealed
-from .files import StemsResult, check_targets, opened_stream
+from .files import StemsResult, check_stems, check_targets, opened_stream
+from .films import open_writer
 from .shaper import CONTEXT_FRAMES
+from .stems import named, stems_in
 from .stream import SEGMENT_FRAMES, Grid
 from .treble import FACTOR
 
@@ -50,6 +52,8 @@ class DecodeResult(StemsResult):
     """SHA-256 of the weights that the file was made with, where the model has replaced them; else None."""
     decoder_weights: str
     """SHA-256 of the weights that decoded it: the older ones themselves, or others of the same quantizers."""
+    notes: tuple[str, ...]
+    """Anything else worth saying."""
     problems: tuple[str, ...]
     """What is damaged and what is lost by it, a line each."""
     concealed: dict[str, float]
@@ -67,6 +71,9 @@ def decode(
     share: float = SHARE,
     below: float | None = None,
     texture: bool = True,
+    film: str | Path | None = None,
+    track: int = 1,
+    soundtrack: Soundtrack | None = None,
     force_model: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -78,16 +85,19 @@ def decode(
 
     Args:
         source: the file, or `-` for standard input
-        targets: where each stem goes: `mix` or a domain of the file, to a path or `-` for standard output
+        targets: where each stem goes: `mix`, a domain of the file or a sum (see `stems`), to a path or `-` for standard
+            output
         codec: the model, or what finds it for a header; files of weights that it has replaced are decoded as well, see
             `Codec.decoder_for`
-        gains: in dB, of domains or of `mix`; gains of domains apply to their stems and within the mix, which then
-            is the sum of decoded stems, and else is decoded from the sum of their latents
+        gains: in dB, of domains or of `mix`; gains of domains apply to their stems, and within the mix and sums
         start: in seconds
         duration: in seconds; to the end by default
         share: of the file's envelope, if it has one, see `Codec.decode`
         below: leave out what lies above this frequency in Hz: half the model's rate, above which a file may have treble
         texture: see `Codec.decode`
+        film: that the file was made of; targets are films then, with its picture
+        track: audio track of the film whose place the sound takes, from 1
+        soundtrack: how the sound gets into the film
         force_model: decode although the model's weights are not those that the file was made with
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
@@ -97,12 +107,14 @@ def decode(
         InputError: the file is missing, lacks a stem, ends before `start`, or has no split at `below`
         ModelError: the model's shape or its weights are not those of the stream
         ValueError: no targets, two stems to one target, a time before the beginning or of no length, `share` out of
-            range
+            range; an excerpt for a film
         OutputError: see `audio`
     """
     check_targets(targets)
     if not (start >= 0 and (duration is None or duration > 0)):
         raise ValueError(f"start must be 0 or more and duration more than 0, got {start:g} and {duration}")
+    if film is not None and (start or duration is not None):
+        raise ValueError("a film has sound from its beginning to its end; leave out start and duration")
     gains = dict(gains or {})
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -110,15 +122,17 @@ def decode(
         reader = Reader(stack.enter_context(opened_stream(source)), name)
         header = reader.header
         domains = header.stems
-        for stem in [*targets, *gains]:
+        for stem in [*gains, *(stem for output in targets for stem in named(output))]:
             if stem not in ("mix", *domains):
                 raise InputError(f"{name}: has no {stem}; it has {', '.join(domains)}")
+        check_stems(name, domains, targets, gains)
+        parts = {output: stems_in(output, domains) for output in targets}
         model, header = fitted(reader, name, codec(header) if callable(codec) else codec, force_model=force_model)
         # Gains on domains are gains on waveforms: latents add up, but they do not scale. One of 0 dB counts, too.
-        remix = "mix" in targets and any(domain in gains for domain in domains)
-        decoded = list(domains) if remix else [stem for stem in targets if stem != "mix"]
-        decoded = [*decoded, "mix"] if "mix" in targets and not remix else decoded
-        wanted = domains if "mix" in targets else decoded
+        remixed = [output for output in targets if len(parts[output]) > 1 and gains.keys() & set(parts[output])]
+        decoded = [output for output in targets if output not in remixed]
+        decoded = list(dict.fromkeys([*decoded, *(stem for output in remixed for stem in parts[output])]))
+        wanted = [stem for stem in domains if any(stem in held for held in parts.values())]
         length = reader.end.original_samples if reader.end else header.original_samples
         excerpts = _excerpts(header, length, start, duration)
         if not excerpts:
@@ -126,14 +140,18 @@ def decode(
         # Of a file without an end, only what is decoded tells how long it is.
         piped = not reader.can_seek
         stated = None if piped and header.original_samples is None else _total(excerpts)
+        mask = parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels)
         writers = {
-            stem: AudioWriter(
+            stem: open_writer(
                 target,
                 header.original_rate,
                 header.coded_channels,
-                overwrite=overwrite,
                 num_samples=stated,
-                channel_mask=parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels),
+                channel_mask=mask,
+                film=film,
+                track=track,
+                soundtrack=soundtrack,
+                overwrite=overwrite,
                 at_once=piped or reader.end is not None,
             )
             for stem, target in targets.items()
@@ -150,8 +168,8 @@ def decode(
             rates.add(rate)
             by_stem = dict(zip(decoded, wavs, strict=True))
             for stem, writer in writers.items():
-                if stem == "mix" and remix:
-                    wav = sum((by_stem[domain] * _factor(gains, domain) for domain in domains), np.zeros_like(wavs[0]))
+                if stem in remixed:
+                    wav = sum((by_stem[part] * _factor(gains, part) for part in parts[stem]), np.zeros_like(wavs[0]))
                 else:
                     wav = by_stem[stem]
                 writer.write(wav * _factor(gains, stem))
@@ -175,6 +193,7 @@ def decode(
         band=min(max(rates), header.original_rate) / 2,
         older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
         decoder_weights=model.weights_sha256.hex(),
+        notes=tuple(note for writer in writers.values() for note in writer.notes),
         problems=problems,
         concealed=made_up,
     )

@@ -10,9 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from ..audio import READ_SUFFIXES, audio_format, check_name, check_target, is_special, refuse_terminal
+from ..audio import (
+    READ_SUFFIXES,
+    Soundtrack,
+    audio_format,
+    check_name,
+    check_target,
+    film_codec,
+    is_special,
+    refuse_terminal,
+)
 from ..bitstream import Reader
 from ..errors import InputError, OutputError, SdcError
+from .stems import named, stems_in
 
 if TYPE_CHECKING:
     from .batch import Shard
@@ -176,8 +186,10 @@ def plan_decode(
     *,
     overwrite: bool,
     only: Selection = ALL,
+    film: str | None = None,
+    soundtrack: Soundtrack | None = None,
 ) -> Plan:
-    """`a.sdc` becomes `a.decoded.wav` beside it, or `a.speech.wav` for a stem.
+    """`a.sdc` becomes `a.decoded.wav` beside it, or `a.speech.wav` for a stem; with a `film`, a film as that is.
 
     `all` stands for every domain that a file has. Reads the header of every file, to know them, and to refuse files
     that do not have all of `stems` and `gains`.
@@ -185,6 +197,12 @@ def plan_decode(
     Raises:
         ValueError: the arguments contradict each other, such as two stems for one output file.
     """
+    suffix = ".wav" if film is None else Path(film).suffix
+
+    def check(target: str) -> None:
+        _check_sound(target, None if film is None else soundtrack or Soundtrack())
+        if film is not None and os.path.realpath(target) == os.path.realpath(film):
+            raise OutputError(f"{target}: is the film itself; choose another output with -o")
 
     def stems_of(source: str) -> Sequence[str]:
         if not os.path.isfile(source):  # standard input, a pipe: what is read now would be missing later
@@ -200,8 +218,8 @@ def plan_decode(
         output,
         suffixes=STREAM_SUFFIXES,
         stems=stems_of,
-        name=lambda base, stem: f"{base}.{'decoded' if stem == 'mix' else stem}.wav",
-        check=lambda target: audio_format(target) and None,
+        name=lambda base, stem: f"{base}.{'decoded' if stem == 'mix' else stem}{suffix}",
+        check=check,
         overwrite=overwrite,
         only=only,
     )
@@ -215,8 +233,11 @@ def plan_separate(
     overwrite: bool,
     domains: Collection[str] = (),
     only: Selection = ALL,
+    soundtrack: Soundtrack | None = None,
 ) -> Plan:
     """`a.wav` becomes `a.speech.wav` and so on, beside it or in the folder `output`.
+
+    With a `soundtrack`, `a.mp4` becomes `a.speech.mp4`.
 
     Of folders that are searched the same is left out as in `plan_compress`.
 
@@ -226,13 +247,22 @@ def plan_separate(
     one = len(set(stems)) == 1
     if not one and output is not None and Path(output).suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(output):
         raise ValueError(f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/")
+
+    def stems_of(source: str) -> Sequence[str]:
+        if soundtrack is not None and not os.path.isfile(source):
+            raise InputError(
+                f"{'stdin' if source == '-' else source}: is a pipe, and a film is read more than once; save it first"
+            )
+        return _each_once(stems)
+
     return _plan(
         inputs,
         output,
         suffixes=AUDIO_SUFFIXES,
-        stems=lambda source: _each_once(stems),
+        stems=stems_of,
         name=lambda base, stem: f"{base}.{stem}.wav",
-        check=lambda target: audio_format(target) and None,
+        check=lambda target: _check_sound(target, soundtrack),
+        films=soundtrack is not None,
         overwrite=overwrite,
         only=only,
         into_folder=not (one and output is not None and (Path(output).suffix or is_special(Path(output)))),
@@ -454,13 +484,21 @@ def plan_mixer(inputs: Sequence[str], output: str | None, *, overwrite: bool, on
 
 
 def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gains: Collection[str]) -> None:
-    """Raise an InputError unless a file with these domains has all of `stems` and `gains`."""
-    for names, choices in ((stems, (*domains, "mix", "all")), (gains, (*domains, "mix"))):
-        for name in names:
-            if name not in choices:
-                raise InputError(
-                    f"{'stdin' if source == '-' else source}: has no {name}; choose from {', '.join(choices)}"
-                )
+    """Raise an InputError unless a file with these domains has all of `stems`, sums among them, and `gains`."""
+    shown = "stdin" if source == "-" else source
+    for output in stems:
+        if output == "all":
+            continue
+        for name in named(output):
+            if name not in domains:
+                raise InputError(f"{shown}: has no {name}; choose from {', '.join(domains)}, mix, all")
+        try:
+            stems_in(output, domains)
+        except ValueError as error:
+            raise InputError(f"{shown}: {error}") from error
+    for name in gains:
+        if name not in (*domains, "mix"):
+            raise InputError(f"{shown}: has no {name}; choose from {', '.join(domains)}, mix")
 
 
 def domains_of(source: str) -> tuple[str, ...]:
@@ -487,6 +525,7 @@ def _plan(
     overwrite: bool,
     only: Selection = ALL,
     into_folder: bool = False,
+    films: bool = False,
     made: Collection[str] = (),
     beside: str | None = None,
     whole_folders: bool = False,
@@ -533,6 +572,10 @@ def _plan(
             else:
                 place = place_of(source)
                 targets[key] = str(place.parent / name(place.name, key))
+                default = name(_base(source.name, suffixes), key)
+                default = str(Path(default).with_suffix(Path(source.name).suffix)) if films else default
+                parent = Path(source.name).parent if output is None else Path(output) / source.inside
+                targets[key] = str(parent / default)
         if len(keys) > 1 and "-" in targets.values():
             raise ValueError("standard output cannot hold several stems; name a folder, such as -o out/")
         there = only.skip_existing and all(os.path.isfile(target) for target in targets.values())
@@ -565,6 +608,14 @@ def _plan(
         else:
             jobs.append(Job(source.name, targets))
     return Plan(tuple(jobs), tuple(failures), tuple(notes), tuple(skipped))
+
+
+def _check_sound(target: str, soundtrack: Soundtrack | None) -> None:
+    """Raise an OutputError if sound cannot be written under this name: alone, or, with a soundtrack, in a film."""
+    if soundtrack is None:
+        audio_format(target)
+    else:
+        film_codec(target, soundtrack)
 
 
 def _check_place(target: str, *, overwrite: bool, create: bool) -> None:
@@ -666,7 +717,8 @@ def _search(folder: Path, suffixes: frozenset[str], unreadable: list[SdcError], 
 def _made_of_another(path: Path, made: Collection[str]) -> bool:
     """Whether a file has the name of audio that `sdc` writes, as `a.decoded.wav`, and its origin lies beside it."""
     origin, _, kind = path.stem.rpartition(".")
-    if not origin or kind not in made:
+    parts = named(kind)  # of what is called `without-speech` as well
+    if not origin or not parts or not set(parts) <= set(made):
         return False
     return any(
         os.path.lexists(path.with_name(origin + written))  # recorders write `A.WAV`

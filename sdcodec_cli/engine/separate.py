@@ -21,8 +21,8 @@ import numpy as np
 
 from ..audio import (
     AudioReader,
-    AudioWriter,
     RatesResampler,
+    Soundtrack,
     Wav,
     db_to_amplitude,
     downmix,
@@ -34,6 +34,7 @@ from ..progress import Progress
 from .codec import Codec, checked_audio
 from .compress import Level, cancelled, measure_level
 from .files import StemsResult, check_targets
+from .films import open_writer
 from .separator import Separator, StreamSeparator
 from .stems import stems_in
 from .stream import CodedSegment
@@ -69,6 +70,7 @@ def separate(
     codec: Codec | Separator,
     views: int | None = None,
     track: int = 1,
+    soundtrack: Soundtrack | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparateResult:
@@ -84,6 +86,7 @@ def separate(
         views: how many views of the audio to average the masks of; by default `DEFAULT_VIEWS`, one is the paper's
             single mask, and time grows in proportion
         track: which audio track of a film, from 1
+        soundtrack: makes films of the targets, with the picture of the source, and says how sound gets into them
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
 
@@ -104,13 +107,16 @@ def separate(
         info = reader.info
         level = measure_level(reader, mono=isinstance(codec, Codec))
         writers = [
-            AudioWriter(
+            open_writer(
                 target,
                 info.sample_rate,
                 info.channels,
-                overwrite=overwrite,
                 num_samples=info.num_samples,
                 channel_mask=info.channel_mask,
+                film=None if soundtrack is None else source,
+                track=track,
+                soundtrack=soundtrack,
+                overwrite=overwrite,
             )
             for target in targets.values()
         ]
@@ -137,7 +143,7 @@ def separate(
         for stems in separator.finish():
             write(stems)
     seconds = read / info.sample_rate
-    notes = reader.notes
+    notes = reader.notes + tuple(note for writer in writers for note in writer.notes)
     if level.problem == "silent":
         notes += ("nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",)
     elif level.problem == "cancelled":

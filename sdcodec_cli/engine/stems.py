@@ -23,6 +23,11 @@ def named(output: str) -> tuple[str, ...]:
     return () if output == MIX else tuple(output.removeprefix(WITHOUT).split("+"))
 
 
+def holds(output: str, stem: str) -> bool:
+    """Whether a stem is in an output."""
+    return (stem in named(output)) != (output == MIX or output.startswith(WITHOUT))
+
+
 def stems_in(output: str, domains: Sequence[str]) -> tuple[str, ...]:
     """The stems that an output is the sum of, in the order of `domains`.
 
@@ -35,8 +40,7 @@ def stems_in(output: str, domains: Sequence[str]) -> tuple[str, ...]:
     for stem in named(output):
         if stem not in domains:
             raise ValueError(f"has no {stem}; choose from {', '.join(domains)}")
-    inverted = output == MIX or output.startswith(WITHOUT)
-    found = tuple(domain for domain in domains if (domain in named(output)) != inverted)
+    found = tuple(domain for domain in domains if holds(output, domain))
     if not found:
         raise ValueError(f"has nothing without {', '.join(domains)}; leave one of them")
     return found

@@ -22,6 +22,7 @@ from ..runtime.model import NOTHING, CodecModel, Codes
 from . import texture as texturing
 from .envelope import Bands, Gains
 from .shaper import StreamShaper
+from .stems import holds
 from .treble import FACTOR, Treble
 
 SEGMENT_FRAMES = 100
@@ -87,7 +88,7 @@ class StreamDecoder:
 
     Args:
         model: the model
-        stems: names, or `mix`
+        stems: names, of sums too (see `stems`), or `mix`
         envelope: bands of the gains that come with codes, if they are applied
         share: how much of them is
         treble: what is added above the model's band, if it is; audio comes out at twice its rate then
@@ -120,7 +121,7 @@ class StreamDecoder:
             self._texture = texturing.Texture(model.texture, model.sample_rate, model.hop_length)
         self._context = model.synthesis_context + (texturing.CONTEXT_FRAMES if self._texture else 0)
         everything = range(len(model.streams))
-        self._picked = [[index for index in everything if stem in ("mix", model.streams[index].stem)] for stem in stems]
+        self._picked = [[index for index in everything if holds(stem, model.streams[index].stem)] for stem in stems]
         self._pieces: list[Codes] = []  # each [N, K, F]
         self._buffered = 0
         self._start = 0

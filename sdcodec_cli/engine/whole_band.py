@@ -53,9 +53,7 @@ class WholeBandSeparator:
         channels: C
     """
 
-    def __init__(
-        self, separator: StemSeparator, *, rate: int, model_rate: int, num_stems: int, channels: int
-    ) -> None:
+    def __init__(self, separator: StemSeparator, *, rate: int, model_rate: int, num_stems: int, channels: int) -> None:
         self._separator, self._ratio = separator, model_rate / rate
         self._to_model = StreamResampler(rate, model_rate, channels)
         self._to_audio = StreamResampler(model_rate, rate, num_stems * channels)
@@ -94,7 +92,7 @@ class WholeBandSeparator:
     def _ready(self) -> Wav:
         """What is complete of stems, shares and audio, at most as much as there is of each."""
         length = min(self._stems.shape[-1], self._audio.shape[-1])
-        times = np.arange(self._done, self._done + length) * self._ratio
+        times = np.arange(self._done, self._done + length, dtype=np.float64) * self._ratio
         times = times[: np.searchsorted(times, self._shares.end)]
         length = len(times)
         stems, audio = self._stems[..., :length], self._audio[:, :length]
@@ -129,7 +127,8 @@ class _Shares:
         count = self._wav.shape[-1] // self._hop - 1
         if count > 0:
             windows = np.lib.stride_tricks.sliding_window_view(self._wav, self._length, axis=-1)
-            self._shares = np.concatenate([self._shares, self._of(windows[..., : count * self._hop : self._hop, :])], -1)
+            found = self._of(windows[..., : count * self._hop : self._hop, :])
+            self._shares = np.concatenate([self._shares, found], axis=-1)
             self._wav = self._wav[..., count * self._hop :].copy()
 
     def finish(self) -> None:

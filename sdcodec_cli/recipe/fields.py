@@ -36,6 +36,7 @@ class ModelFields:
         require(1 <= len(self.domains) <= MAX_DOMAINS, f"model.domains must name 1 to {MAX_DOMAINS} domains")
         require(len(set(self.domains)) == len(self.domains), "model.domains names a domain twice")
         reserved = {"mix", "all"} & set(self.domains)
+        reserved |= {name for name in self.domains if name.startswith("without-")}  # engine.stems.WITHOUT
         require(not reserved, f"model.domains: {', '.join(reserved)} is reserved")
 
 
