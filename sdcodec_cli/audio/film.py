@@ -68,6 +68,9 @@ _OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 _MAX_CHANNELS = 8
 
+_ATTACHED_PICTURE = 1 << 10
+"""In a stream's disposition (FFmpeg's AV_DISPOSITION_ATTACHED_PIC): a cover."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Soundtrack:
@@ -189,9 +192,9 @@ class FilmWriter:
         film = self._stack.enter_context(self._opened_film())
         self._packets = film.demux()
         self._waiting: Packet[Stream] | None = None
-        # Like an `AudioReader`: below zero lies what an encoder puts before the beginning.
-        base = Fraction(max(film.start_time or 0, 0), 10**6)
-        self._position = round(base * self._rate)
+        # Like an `AudioReader`: below zero lies what an encoder puts before the beginning. The new film begins at zero.
+        self._begin = Fraction(max(film.start_time or 0, 0), 10**6)
+        self._position = 0
         self._output = output = av.open(self._sink, "w", format=self._container)
         self._stack.callback(self._close_output)
         self._streams: dict[int, Stream] = {}
@@ -200,6 +203,9 @@ class FilmWriter:
         output.metadata.update(kept)
         if chapters := film.chapters():
             if hasattr(output, "set_chapters"):
+                for chapter in chapters:
+                    late = round(self._begin / (chapter["time_base"] or 1))
+                    chapter["start"], chapter["end"] = (max(0, chapter[edge] - late) for edge in ("start", "end"))
                 output.set_chapters(chapters)
             else:
                 self._note("its chapters, which this version of PyAV cannot write; PyAV 15 can")
@@ -254,10 +260,14 @@ class FilmWriter:
         while self._waiting is not None or self._next():
             packet = self._waiting
             assert packet is not None
-            begin = packet.dts if packet.dts is not None else packet.pts
-            if until is not None and begin is not None and begin * packet.time_base > until:
+            time = packet.dts if packet.dts is not None else packet.pts
+            if until is not None and time is not None and time * packet.time_base - self._begin > until:
                 return
             self._waiting = None
+            if self._begin:
+                late = round(self._begin / packet.time_base)
+                packet.pts = None if packet.pts is None else packet.pts - late
+                packet.dts = None if packet.dts is None else packet.dts - late
             packet.stream = self._streams[packet.stream.index]
             self._mux(packet)
 
@@ -267,8 +277,8 @@ class FilmWriter:
 
         try:
             for packet in self._packets:
-                # The last ones have nothing in them, but for subtitles that clear the screen.
-                if packet.stream.index in self._streams and packet.pts is not None:
+                # Empty ones at the end have no time; those of subtitles that clear the screen do, covers do not.
+                if packet.stream.index in self._streams and (packet.pts is not None or packet.size):
                     self._waiting = packet
                     return True
         except av.error.FFmpegError as error:
@@ -296,7 +306,7 @@ class FilmWriter:
             reason = getattr(problem, "strerror", None) or str(problem)
             raise OutputError(
                 f"{self._target}: {self._container} does not take what is in {self._film} ({reason}); "
-                f"choose another container with -o, such as {self._own_name()}, or write the sound alone, as .wav"
+                f"{self._elsewhere()}"
             ) from problem
 
     @contextlib.contextmanager
@@ -356,23 +366,18 @@ class FilmWriter:
     def _add_copy(self, film: InputContainer, output: OutputContainer, stream: Stream) -> None:
         kind = {"video": "picture", "audio": "sound", "subtitle": "subtitles"}.get(stream.type)
         codec = stream.codec_context.name if stream.codec_context else None
-        if kind is None:
-            chapters = film.chapters()
-            if stream.type == "data" and chapters and stream.frames == len(chapters):
-                return  # that is how MP4 holds chapters
-            if stream.type == "attachment" and self._container == "matroska":
-                with contextlib.suppress(ValueError):  # PyAV before 16 cannot
-                    output.add_stream_from_template(stream)
-                    return
-            name = stream.metadata.get("filename") or stream.metadata.get("handler_name")
-            self._note(f"its stream {stream.index} ({stream.type}{f', {name}' if name else ''})")
+        cover = kind == "picture" and bool(stream.disposition & _ATTACHED_PICTURE)
+        if kind is None or (cover and self._container in ("matroska", "webm")):
+            if not (self._attach(output, stream, codec) or _is_made_anew(film, stream)):
+                name = stream.metadata.get("filename") or stream.metadata.get("handler_name")
+                self._note(f"its stream {stream.index} ({stream.type}{f', {name}' if name else ''})")
             return
         try:
             copy = output.add_stream_from_template(stream, opaque=True)
         except (ValueError, AttributeError) as error:  # AttributeError: FFmpeg has no decoder
             raise OutputError(
                 f"{self._target}: {self._container} does not take the {kind} of {self._film} "
-                f"({codec or 'unknown'}); choose the container of that with -o, such as {self._own_name()}"
+                f"({codec or 'unknown'}); {self._elsewhere()}"
             ) from error
         copy.metadata.update(stream.metadata)
         if title := _title(stream):
@@ -380,10 +385,28 @@ class FilmWriter:
         copy.disposition = stream.disposition
         self._streams[stream.index] = copy
 
-    def _own_name(self) -> str:
-        """The target, with the suffix of the film if that can be written, else of what takes most."""
-        own, target = Path(self._film).suffix, Path(self._target)
-        return target.with_suffix(own if is_film(self._film) and own != target.suffix else ".mkv").name
+    def _attach(self, output: OutputContainer, stream: Stream, codec: str | None) -> bool:
+        """Attach to a Matroska file what is attached, such as fonts, or a cover; False if that cannot be."""
+        # PyAV before 16 has no such method.
+        if self._container != "matroska" or stream.type == "data" or not hasattr(output, "add_attachment"):
+            return False
+        if stream.type == "attachment":
+            output.add_stream_from_template(stream)
+            return True
+        with self._opened_film() as film:
+            packet = next(film.demux(film.streams[stream.index]))
+            kind = {"mjpeg": "jpeg"}.get(codec or "", codec or "")
+            name = stream.metadata.get("filename", f"cover.{kind}")
+            output.add_attachment(name, stream.metadata.get("mimetype", f"image/{kind}"), bytes(packet))
+        return True
+
+    def _elsewhere(self) -> str:
+        """Advice for a film that does not go into the container: its own one, or that which takes most."""
+        own, target = Path(self._film).suffix.lower(), Path(self._target)
+        suffix = own if is_film(self._film) else ".mkv"
+        if suffix == target.suffix.lower():
+            return "write the sound alone, as .wav"
+        return f"choose another container with -o, such as {target.with_suffix(suffix).name}"
 
     def _note(self, what: str) -> None:
         self.notes += (f"{self._target}: does not have all of {self._film}: left out {what}",)
@@ -409,6 +432,12 @@ class FilmWriter:
                 f"{self._sound.bitrate:g}; choose another --audio-bitrate"
             )
         return round(self._sound.bitrate * 1000)
+
+
+def _is_made_anew(film: InputContainer, stream: Stream) -> bool:
+    """Whether a stream is how MP4 holds chapters, or the timecode of a picture: its writer makes one of what it knows."""
+    chapters = film.chapters()
+    return stream.type == "data" and ("timecode" in stream.metadata or (stream.frames == len(chapters) > 0))
 
 
 def _title(stream: Stream) -> str:
