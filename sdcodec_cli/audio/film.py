@@ -184,6 +184,13 @@ class FilmWriter:
         self._copy(until=Fraction(self._position, self._rate))
 
     def _open(self) -> None:
+        try:
+            self._begin_output()
+        except BaseException:
+            self._discard()
+            raise
+
+    def _begin_output(self) -> None:
         import av
 
         self._file = AtomicFile(self._target, overwrite=self._overwrite)
@@ -435,7 +442,7 @@ class FilmWriter:
 
 
 def _is_made_anew(film: InputContainer, stream: Stream) -> bool:
-    """Whether a stream is how MP4 holds chapters, or the timecode of a picture: its writer makes one of what it knows."""
+    """Whether a stream is how MP4 holds chapters, or a timecode: whoever writes MP4 makes one of what it knows."""
     chapters = film.chapters()
     return stream.type == "data" and ("timecode" in stream.metadata or (stream.frames == len(chapters) > 0))
 

@@ -26,7 +26,7 @@ TOP = 2**-0.5
 FLOOR = 1e-6
 """Of its whole energy that counts as being in the top of a stem's band: what decides where there is nothing else."""
 
-SILENCE = 1e-10
+SILENCE = 1e-14
 """Mean square below which all stems count as silent, and get equal shares."""
 
 
