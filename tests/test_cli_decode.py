@@ -238,3 +238,40 @@ def test_what_was_concealed_is_said_behind_the_damage(engine: Engine) -> None:
         "sdc: talk.sdc: all streams are lost in 2.00-4.00 s",
         "talk.sdc: concealed 2.00 s of speech and 1.50 s of sfx, made up from what is around them",
     ]
+
+
+def test_a_domain_can_be_left_out_and_domains_added_up(engine: Engine) -> None:
+    for arguments, expected in (
+        (["--without", "speech"], "without-speech"),
+        (["--stem", "speech", "--stem", "sfx", "--sum", "--gain", "sfx=-3"], "speech+sfx"),
+    ):
+        assert sdc("decode", "talk.sdc", *arguments).exit_code == 0
+        assert engine.calls[-1]["targets"] == {expected: f"talk.{expected}.wav"}
+    (line,) = errors(sdc("decode", "talk.sdc", "--without", "music"))
+    assert line.startswith("talk.sdc: has no music; choose from speech, sfx")
+    (line,) = errors(sdc("decode", "talk.sdc", "--without", "speech", "--without", "sfx"))
+    assert line == "talk.sdc: has nothing without speech, sfx; leave one of them"
+    (line,) = errors(sdc("decode", "talk.sdc", "--without", "speech", "--gain", "speech=3"), exit_code=2)
+    assert line.startswith("--gain speech: nothing that is decoded has it")
+
+
+def test_sound_goes_into_the_film_that_is_named(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_write", lambda *_: None)
+    Path("film.mkv").touch()
+    assert sdc("decode", "talk.sdc", "--without", "speech", "--film", "film.mkv", "--track", "2").exit_code == 0
+    call = engine.calls[-1]
+    assert (call["targets"], call["film"], call["track"]) == (
+        {"without-speech": "talk.without-speech.mkv"},
+        "film.mkv",
+        2,
+    )
+    for arguments, code, expected in (
+        (["--film", "film.mkv", "-o", "film.mkv", "-f"], 1, "film.mkv: is the film itself; choose another output"),
+        (["--film", "film.mkv", "--start", "3"], 2, "--film: a film has sound from its beginning to its end"),
+        (["--film", "film.mkv", "--stem", "all"], 0, ""),
+        (["-o", "film.mp4"], 2, "-o film.mp4: where is its picture? name the film that it comes from with --film"),
+        (["--audio-codec", "aac"], 2, "--audio-codec is of films, and this writes sound alone"),
+    ):
+        result = sdc("decode", "talk.sdc", *arguments)
+        assert result.exit_code == code, result.stderr
+        assert expected in result.stderr

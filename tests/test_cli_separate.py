@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sdcodec_cli.audio import Soundtrack
 from sdcodec_cli.engine.separate import MAX_VIEWS
 
 from cli_examples import Engine, errors, install, sdc
@@ -105,3 +106,58 @@ def test_notes_and_the_track_of_a_film(engine: Engine) -> None:
     assert result.stderr.splitlines()[0] == "film.wav: odd"
     assert engine.calls[-1]["track"] == 2
     assert sdc("separate", "film.wav", "--track", "0", "-f").exit_code == 2
+
+
+def test_a_domain_can_be_left_out_and_domains_added_up(engine: Engine) -> None:
+    for arguments, expected in (
+        (["--without", "speech"], ["without-speech"]),
+        (["--without", "speech", "--without", "sfx"], ["without-speech+sfx"]),
+        (["--without", "speech", "--stem", "speech"], ["speech", "without-speech"]),
+        (["--stem", "music", "--stem", "sfx", "--sum"], ["music+sfx"]),
+    ):
+        assert sdc("separate", "film.wav", "-f", *arguments).exit_code == 0
+        assert engine.calls[-1]["targets"] == {name: f"film.{name}.wav" for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--without", "voice"], "--without voice: the model has no such domain; choose from speech, music, sfx"),
+        (["--without", "speech", "--without", "sfx", "--without", "music"], "--without: leaves nothing; leave one"),
+        (["--sum"], "--sum: of what? name two domains or more with --stem"),
+        (["--sum", "--stem", "all", "--stem", "sfx"], "--sum: of what? name two domains or more with --stem"),
+        (["--title", "Music"], "--title is of films, and this writes sound alone; ask for a film with --film"),
+        (["--film", "--language", "German"], "--language must have three small letters (ISO 639-2), such as eng"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(engine: Engine, arguments: list[str], expected: str) -> None:
+    (line,) = errors(sdc("separate", "film.wav", *arguments), exit_code=2)
+    assert line.startswith(expected)
+    assert engine.loaded == []
+
+
+def test_a_film_is_written_where_its_name_or_an_option_says_so(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_write", lambda *_: None)
+    Path("film.mp4").touch()
+    named = ["--without", "speech", "-o", "out.mkv", "--audio-codec", "opus", "--audio-bitrate", "128"]
+    assert sdc("separate", "film.mp4", *named).exit_code == 0
+    assert engine.calls[-1]["targets"] == {"without-speech": "out.mkv"}
+    assert engine.calls[-1]["soundtrack"] == Soundtrack(codec="opus", bitrate=128)
+    assert sdc("separate", "film.mp4", "--film").exit_code == 0
+    assert engine.calls[-1]["targets"] == {name: f"film.{name}.mp4" for name in ("speech", "music", "sfx")}
+    assert sdc("separate", "film.mp4", "--without", "sfx", "--add-track", "--language", "deu").exit_code == 0
+    assert engine.calls[-1]["targets"] == {"without-sfx": "film.without-sfx.mp4"}
+    assert engine.calls[-1]["soundtrack"] == Soundtrack(add=True, language="deu", title="without sfx")
+
+
+def test_what_cannot_become_a_film_is_refused_before_a_model_is_loaded(engine: Engine) -> None:
+    assert errors(sdc("separate", "film.wav", "--film", "--without", "sfx")) == [
+        "film.without-sfx.wav: cannot write .wav; use one of .mp4, .m4v, .mov, .mkv, .webm with -o"
+    ]
+    (line,) = errors(sdc("separate", "-", "--without", "sfx", "-o", "a.mp4"))
+    assert line == "stdin: is a pipe, and a film is read more than once; save it first"
+    assert (
+        "cannot write a film without suffix"
+        in errors(sdc("separate", "film.wav", "--film", "--stem", "sfx", "-o", "-"))[0]
+    )
+    assert engine.loaded == []

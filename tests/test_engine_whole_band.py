@@ -59,11 +59,10 @@ def test_stems_add_up_to_the_audio_at_any_rate(rate, seconds):
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_stems_have_the_share_above_that_their_energy_has_at_the_top_of_the_band(rate):
+def test_stems_have_the_share_above_that_they_have_at_the_top_of_the_band(rate):
     wav = noise(2.0, rate)
     high = above(wav, rate, 8500)
-    energies = np.square(Weights().shares)
-    for stem, shares in zip(separated(wav, rate), energies / energies.sum(0), strict=True):
+    for stem, shares in zip(separated(wav, rate), Weights().shares, strict=True):
         for found, given, share in zip(above(stem, rate, 8500), high, shares, strict=True):
             np.testing.assert_allclose(
                 found[rate // 10 : -rate // 10], share * given[rate // 10 : -rate // 10], atol=0.02
@@ -75,8 +74,8 @@ def test_shares_above_follow_those_below_within_a_frame():
     stems = above(separated(wav, 48_000, change=1.0), 48_000, 8500)
     high = above(wav, 48_000, 8500)
     before, after = slice(24_000, 48_000 - 1536), slice(48_000 + 1536, 72_000)
-    assert decibels(stems[0, 0, before] - high[0, before], high[0, before]) < -30
-    assert decibels(stems[0, 0, after], high[0, after]) < -30
+    for part, share in ((before, 0.9), (after, 0.1)):
+        assert decibels(stems[0, 0, part] - share * high[0, part], high[0, part]) < -50
 
 
 def test_stems_do_not_depend_on_how_audio_arrives():
@@ -90,7 +89,7 @@ def test_audio_with_nothing_at_the_top_of_the_band_is_shared_out_as_it_is_below(
     stems = separated(np.stack([wav, wav]), 48_000)
     high = above(np.stack([wav, wav]), 48_000, 8500)
     middle = slice(4800, -4800)
-    assert decibels((above(stems[0], 48_000, 8500) - high)[0, middle], high[0, middle]) < -30
+    assert decibels((above(stems[0], 48_000, 8500) - 0.9 * high)[0, middle], high[0, middle]) < -30
 
 
 def test_silence_stays_silence():

@@ -1,8 +1,8 @@
 """Stems that reach as far up as the audio, by a model that hears less: they add up to it, whatever its rate.
 
 Up to half of its own rate a model says what belongs to which stem. What lies above goes to the stems in proportion to
-the energy that they have in the top of the model's band, channel by channel and moment by moment: what is heard there
-mostly goes on above.
+the magnitude that they have in the top of the model's band, channel by channel and moment by moment: as ratio masks
+share out a bin below, so that levels go on across the edge. In proportion to energies they do not.
 
 Legend: N stems, C channels, T samples, F frames.
 """
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from ..audio import StreamResampler, Wav
 
 FRAME_SECONDS = 0.032
-"""Length of the Hann window in which energies are taken; frames follow each other in half of it."""
+"""Length of the Hann window in which magnitudes are taken; frames follow each other in half of it."""
 
 TOP = 2**-0.5
 """Share of the band from which on it is its top: the upper half of its last octave, which was better than all of it."""
 
-FLOOR = 1e-6
+FLOOR = 1e-8
 """Of its whole energy that counts as being in the top of a stem's band: what decides where there is nothing else."""
 
 SILENCE = 1e-14
@@ -103,7 +103,7 @@ class WholeBandSeparator:
 
 
 class _Shares:
-    """What each stem gets of what lies above, by its energy from `edge` Hz on."""
+    """What each stem gets of what lies above, by its magnitude from `edge` Hz on."""
 
     def __init__(self, num_stems: int, channels: int, rate: int, edge: float) -> None:
         self._length = 2 * round(FRAME_SECONDS * rate / 2)
@@ -151,6 +151,6 @@ class _Shares:
         """`[N, C, F, length]` to shares `[N, C, F]`, whose sum over stems is one."""
         powers = np.square(np.abs(np.fft.rfft(frames * self._window)))
         energies = powers[..., self._first_bin :].sum(-1) + FLOOR * powers.sum(-1)
-        energies += SILENCE * self._length**2
-        shares: NDArray[np.float32] = (energies / energies.sum(0)).astype(np.float32)
+        magnitudes = np.sqrt(energies + SILENCE * self._length**2)
+        shares: NDArray[np.float32] = (magnitudes / magnitudes.sum(0)).astype(np.float32)
         return shares
