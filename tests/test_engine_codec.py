@@ -57,6 +57,16 @@ def test_codes_and_audio_are_arrays(codec):
     assert decoded.dtype == np.float32
 
 
+def test_sums_of_stems_are_decoded_from_their_codes_alone(codec):
+    codes = codec.encode(signal(4000))
+    without = codec.decode(codes, stem="without-speech")
+    assert np.array_equal(without, codec.decode(codes, stem="music+sfx"))
+    codes.active["speech"][:] = False
+    assert np.array_equal(without, codec.decode(codes))
+    with pytest.raises(ValueError, match="has no stem without-vocals"):
+        codec.decode(codes, stem="without-vocals")
+
+
 @pytest.mark.parametrize("size", [1000, 4001, 16_000, 99_999, LENGTH])
 def test_codes_do_not_depend_on_how_the_audio_arrives(codec, size):
     encoder, wav = codec.stream_encoder(), signal()

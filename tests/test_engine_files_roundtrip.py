@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.audio import integrated_loudness
+from sdcodec_cli.audio import AudioReader, integrated_loudness
 from sdcodec_cli.audio.masks import mask_mixture
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.engine.codec import Codec
@@ -25,6 +25,7 @@ from sdcodec_cli.engine.separate import MAX_VIEWS, separate, separate_wav
 from sdcodec_cli.engine.stream import SEGMENT_FRAMES
 from sdcodec_cli.errors import InputError, ModelError, OutputError
 
+from film_examples import chirp, film
 from tiny_models import tiny_recipe, write_tiny
 
 
@@ -162,6 +163,32 @@ def test_gains_apply_to_stems_and_make_the_mix_a_sum_of_stems(codec, tmp_path):
     # A gain of nothing asks for the sum, too.
     decode(tmp_path / "a.sdc", {"mix": tmp_path / "sum.wav"}, codec=lambda h: codec, gains={"music": 0.0})
     assert float(np.abs(soundfile.read(tmp_path / "sum.wav")[0] - sum(plain.values())).max()) < 2e-4
+
+
+def test_a_sum_of_stems_is_decoded_at_once_or_remixed_where_one_has_a_gain(codec, tmp_path):
+    source = write(tmp_path / "a.wav", noise(32_000), 16_000)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    names = ("without-speech", "music+sfx", "sfx", "without-sfx", "mix")
+    targets = {name: tmp_path / f"{name}.wav" for name in names}
+    decode(tmp_path / "a.sdc", targets, codec=lambda h: codec, gains={"music": -100.0})
+    found = {name: soundfile.read(path)[0] for name, path in targets.items()}
+    assert np.array_equal(found["without-speech"], found["music+sfx"])
+    assert float(np.abs(found["without-speech"] - found["sfx"]).max()) < 2e-4
+    assert float(np.abs(found["without-sfx"] + found["sfx"] - found["mix"]).max()) < 2e-4
+    with pytest.raises(InputError, match="has no voice; it has speech, music, sfx"):
+        decode(tmp_path / "a.sdc", {"without-voice": tmp_path / "x.wav"}, codec=lambda h: codec)
+
+
+def test_decoded_sound_goes_into_the_film_it_was_made_of(codec, tmp_path):
+    source = film(tmp_path / "a.mkv", [chirp(1.0)], codec="flac", picture_seconds=1.0)
+    compress(source, tmp_path / "a.sdc", codec=codec)
+    for name, options in (("mix.wav", {}), ("mix.mkv", {"film": source})):
+        result = decode(tmp_path / "a.sdc", {"mix": tmp_path / name}, codec=lambda h: codec, **options)
+        assert result.notes == ()
+    with AudioReader(tmp_path / "mix.mkv") as reader:
+        assert np.array_equal(next(reader.blocks())[0], soundfile.read(tmp_path / "mix.wav")[0])
+    with pytest.raises(ValueError, match="leave out start and duration"):
+        decode(tmp_path / "a.sdc", {"mix": tmp_path / "x.mkv"}, codec=codec, film=source, start=1.0)
 
 
 def test_a_file_of_one_domain_is_smaller_and_says_what_it_lacks(codec, tmp_path):

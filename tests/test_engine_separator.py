@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import tracemalloc
 
+import av
 import numpy as np
 import pytest
 import soundfile
 
 from sdcodec_cli import load_codec
+from sdcodec_cli.audio import Soundtrack, read_mono
 from sdcodec_cli.engine.bench import bench
 from sdcodec_cli.engine.separate import separate, separate_wav
 from sdcodec_cli.engine.separator import Separator, StreamSeparator, load_system, open_separator
@@ -20,6 +22,7 @@ from sdcodec_cli.runtime.graphs import make_graphs
 from sdcodec_cli.zoo import find, replace_graphs
 
 from cli_examples import sdc
+from film_examples import FILM_RATE, chirp, film
 from tiny_models import tiny_recipe, tiny_separator, write_tiny
 
 RATE = 16_000
@@ -156,8 +159,24 @@ def test_files_of_any_rate_and_channels_come_back_as_stems_that_add_up(model, tm
     assert (result.views, result.model) == (None, "tiny-tdanet")
     stems = [soundfile.read(path)[0] for path in targets.values()]
     assert {stem.shape for stem in stems} == {wav.shape}
-    error = sum(stems) - wav  # what is above 8 kHz is not the model's
-    assert np.square(error).mean() < 1e-4 * np.square(wav).mean()
+    error = sum(stems) - wav  # files of 16 bits
+    assert np.square(error).mean() < 1e-7 * np.square(wav).mean()
+
+
+def test_a_film_without_speech_has_its_picture_and_all_other_stems(model, tmp_path):
+    wav = chirp(1.0)
+    source = film(tmp_path / "a.mkv", [wav], codec="flac", picture_seconds=1.0)
+    targets = {"without-speech": tmp_path / "b.mkv", "speech": tmp_path / "c.mkv"}
+    result = separate(source, targets, codec=model, soundtrack=Soundtrack())
+    assert (result.notes, result.clipped) == ((), {"without-speech": 0, "speech": 0})
+    found = []
+    for path in targets.values():
+        with av.open(str(path)) as container:
+            assert [stream.type for stream in container.streams] == ["video", "audio"]
+        found.append(read_mono(path, FILM_RATE))
+    np.testing.assert_allclose(sum(found), wav[0], atol=1e-4)
+    with pytest.raises(ValueError, match="tiny-tdanet has no voice; choose from speech, music, sfx"):
+        separate(source, {"without-voice": tmp_path / "d.wav"}, codec=model)
 
 
 def test_views_are_refused_where_there_are_no_masks(model):

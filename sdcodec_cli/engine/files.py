@@ -198,6 +198,8 @@ def plan_decode(
         ValueError: the arguments contradict each other, such as two stems for one output file.
     """
     suffix = ".wav" if film is None else Path(film).suffix
+    if film is not None:
+        _refuse_stdout(inputs, output)
 
     def check(target: str) -> None:
         _check_sound(target, None if film is None else soundtrack or Soundtrack())
@@ -247,6 +249,9 @@ def plan_separate(
     one = len(set(stems)) == 1
     if not one and output is not None and Path(output).suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(output):
         raise ValueError(f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/")
+
+    if soundtrack is not None:
+        _refuse_stdout((), output)
 
     def stems_of(source: str) -> Sequence[str]:
         if soundtrack is not None and not os.path.isfile(source):
@@ -608,6 +613,12 @@ def _plan(
         else:
             jobs.append(Job(source.name, targets))
     return Plan(tuple(jobs), tuple(failures), tuple(notes), tuple(skipped))
+
+
+def _refuse_stdout(inputs: Sequence[str], output: str | None) -> None:
+    """Raise a `ValueError` if a film would go to standard output."""
+    if output == "-" or (output is None and "-" in inputs):
+        raise ValueError("a film cannot go to standard output, because it is not written in order; name a file with -o")
 
 
 def _check_sound(target: str, soundtrack: Soundtrack | None) -> None:
