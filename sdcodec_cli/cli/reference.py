@@ -26,6 +26,7 @@ sdc compress talk.wav                      # talk.sdc
 sdc decode talk.sdc                        # talk.decoded.wav
 sdc decode talk.sdc --stem speech          # talk.speech.wav
 sdc separate film.wav -o stems/            # stems/film.speech.wav, ...
+sdc separate film.mp4 --without speech     # film.without-speech.wav; a film with --film
 sdc enhance talk.sdc                       # talk.enhanced.wav
 sdc background talk.sdc --with rain.wav    # talk.exchanged.wav
 sdc extend talk.wav                        # talk.extended.wav
@@ -69,6 +70,12 @@ file beyond 4 GiB is RF64. An output appears under its name only when it is comp
 together: on an error, Ctrl-C or a full disk, nothing is left behind. Where a program is killed outright, the unfinished
 `.NAME.sdc-part` goes when the same output is written again. Existing outputs are refused, before any model is
 loaded; `--force` replaces them. An input is never replaced.
+
+**Films** keep their picture: with `--film`, or if the name after `-o` is that of a film (`.mp4`, `.m4v`, `.mov`, `.mkv`,
+`.webm`), `separate` copies picture, subtitles, chapters, covers, attachments, metadata and other sound tracks of its input
+as they are, and puts its sound in the place of the first sound track, or of `--track N`; `decode` does so with the film
+that `--film` names. With `--add-track` it becomes one track more. It is in sync to the sample; a film that begins late
+begins at zero. What a container cannot hold is refused, and data tracks that are left out are said.
 
 **Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a
 progress bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet`, of commands that
