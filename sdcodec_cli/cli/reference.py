@@ -71,11 +71,12 @@ together: on an error, Ctrl-C or a full disk, nothing is left behind. Where a pr
 `.NAME.sdc-part` goes when the same output is written again. Existing outputs are refused, before any model is
 loaded; `--force` replaces them. An input is never replaced.
 
-**Films** keep their picture: with `--film`, or if the name after `-o` is that of a film (`.mp4`, `.m4v`, `.mov`, `.mkv`,
-`.webm`), `separate` copies picture, subtitles, chapters, covers, attachments, metadata and other sound tracks of its input
-as they are, and puts its sound in the place of the first sound track, or of `--track N`; `decode` does so with the film
-that `--film` names. With `--add-track` it becomes one track more. It is in sync to the sample; a film that begins late
-begins at zero. What a container cannot hold is refused, and data tracks that are left out are said.
+**Films** keep their picture: with `--film`, or if the name after `-o` is that of a film (`.mp4`, `.m4v`, `.mov`,
+`.mkv`, `.webm`), `separate` copies picture, subtitles, chapters, covers, attachments, metadata and other sound tracks
+of its input as they are, and puts its sound in the place of the first sound track, or of `--track N`; `decode` does
+so with the film that `--film` names. With `--add-track` it becomes one track more. It is in sync to the sample; a
+film that begins late begins at zero. What a container cannot hold is refused, and data tracks that are left out are
+said.
 
 **Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a
 progress bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet`, of commands that
