@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,11 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from audio_examples import RATE, full_disk, noise, read, write
 
-from sdcodec_cli.audio import AudioWriter, Wav, atomic_output, written_together
+from sdcodec_cli import stop
+from sdcodec_cli.audio import AudioReader, AudioWriter, Wav, atomic_output, written_together
 from sdcodec_cli.errors import OutputError
 
 
@@ -313,3 +316,17 @@ def test_a_link_in_the_place_of_an_unfinished_file_is_not_followed(tmp_path: Pat
     with pytest.raises(OutputError, match=r"a\.sdc: cannot be written"):
         write_bytes(tmp_path / "a.sdc", False)
     assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_a_wish_to_stop_that_was_lost_on_its_way_is_heard_before_an_output_appears(tmp_path, monkeypatch):
+    """As where C code dropped what the handler of a signal raised."""
+    soundfile.write(tmp_path / "in.wav", np.zeros(1600), 16_000)
+    monkeypatch.setattr(stop, "_asked", [])
+    with contextlib.suppress(SystemExit):
+        stop.ask_to_stop(SystemExit(143))
+    with pytest.raises(SystemExit) as raised, AudioWriter(tmp_path / "a.wav", 16_000, 1) as writer:
+        writer.write(np.zeros((1, 1600), dtype=np.float32))
+    assert raised.value.code == 143
+    with pytest.raises(SystemExit), AudioReader(tmp_path / "in.wav") as reader:
+        next(reader.blocks())
+    assert [path.name for path in tmp_path.iterdir()] == ["in.wav"]

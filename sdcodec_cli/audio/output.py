@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from ..errors import OutputError
+from ..stop import stop_if_asked
 from .signals import signals_wait
 
 if sys.platform != "win32":
@@ -122,6 +123,7 @@ class DirectFile:
 
     def write(self, data: bytes) -> None:
         """All of it, and now."""
+        stop_if_asked()
         try:
             rest = memoryview(data)
             while rest:  # a raw file may take less than it is given
@@ -173,6 +175,7 @@ class AtomicFile:
 
     def prepare(self) -> None:
         """The part of a commit that may well fail: close the file, or copy it to the device or to standard output."""
+        stop_if_asked()
         try:
             if not self._copied:
                 self.file.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..stop import stop_if_asked
 from .channels import downmix
 from .ffmpeg import FFmpegDecoder, missing_track
 from .libsndfile import LibsndfileDecoder, NotForLibsndfile
@@ -101,6 +102,7 @@ class AudioReader:
             end = position + block.shape[1]
             wanted = block[:, max(0, first - position) : block.shape[1] if last is None else last - position]
             if wanted.shape[1]:
+                stop_if_asked()
                 yield np.ascontiguousarray(wanted)
             if last is not None and end >= last:
                 return

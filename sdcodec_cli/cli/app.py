@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from .. import __version__
 from ..account import name_user
 from ..errors import SdcError
+from ..stop import ask_to_stop, end_program
 from . import (
     background,
     bench,
@@ -104,7 +105,9 @@ def main() -> None:
     name_user()
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _stop)
+            signal.signal(getattr(signal, name), end_program)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # programs in the background ignore it
+        signal.signal(signal.SIGINT, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # file names need not be valid text
@@ -126,6 +129,5 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End through an exception, so that half-written files are removed."""
-    raise SystemExit(128 + number)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    ask_to_stop(KeyboardInterrupt())

@@ -16,10 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, as_completed, wait
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, Any, Generic, TypeVar
 
 from ..errors import InputError, OutputError, SdcError
+from ..stop import end_program
 
 Task = TypeVar("Task")
 Answer = TypeVar("Answer")
@@ -185,7 +186,7 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever gives the tasks ends this when Ctrl-C is pressed
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _end)
+            signal.signal(getattr(signal, name), end_program)
     # Before numpy is loaded: there are as many workers as cores, and none needs threads of its own.
     os.environ.update(NUMBA_NUM_THREADS="1", OMP_NUM_THREADS="1")
     with contextlib.suppress(EOFError, ConnectionResetError, BrokenPipeError):
@@ -197,11 +198,6 @@ def _serve(work: Callable[[Any], Any], connection: Connection) -> None:
             except Exception as error:
                 answer = (None, error, traceback.format_exc())
             connection.send(answer)
-
-
-def _end(number: int, frame: FrameType | None) -> None:
-    """End through an exception, so that half-written files are removed."""
-    raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager
