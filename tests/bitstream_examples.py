@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, Part, Reader, Segment, StreamKey, Writer
+from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, LowerModel, Part, Reader, Segment, StreamKey, Writer
 from sdcodec_cli.bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from sdcodec_cli.bitstream.segment import ENVELOPE, TREBLE
 from sdcodec_cli.prediction import CodeTables
@@ -264,6 +264,30 @@ def parts_example() -> Example:
     return write_example(header, codes, lengths, samples=10_000 + 5 * frame, gains=gains)
 
 
+def stages_example() -> Example:
+    """The golden file v1_stages: two frames of the lower stage in one of the upper, whose streams come and go."""
+    domains = [
+        DomainEntry(name=name, stem=stem, stage=stage, num_codebooks=2, codebook_size=64, groups=(1, 1))
+        for name, stem, stage in (("speech", "", 0), ("sfx", "", 0), ("speech-2", "speech", 1), ("sfx-2", "sfx", 1))
+    ]
+    weights = bytes(range(32, 64))
+    low = LowerModel(model="low", weights_sha256=weights, sample_rate=16_000, hop_length=160, context_frames=7)
+    layout = replace(ENVELOPES.layout, edges=(320, 1050, 2752, 8000))
+    header = example_header(sample_rate=32_000, hop_length=640, domains=tuple(domains), lower=(low,), envelope=layout)
+    lengths = [7, 4]
+    codes: list[Any] = [
+        {
+            (0, entry.name): np.random.default_rng(number).integers(0, 64, (2, header.frames_in(entry, length)))
+            for number, entry in enumerate(domains)
+        }
+        for length in lengths
+    ]
+    codes[0][0, "sfx-2"] = None
+    del codes[1][0, "speech-2"]
+    gains = [{0: random_gains(ENVELOPES, length, seed=length)} for length in lengths]
+    return write_example(header, codes, lengths, samples=9000, gains=gains)
+
+
 def part_of(header: Header, **fields: Any) -> Part:
     """A part that has what a header says."""
     common = {name: getattr(header, name) for name in ("gain_db", "domains", "envelope", "treble")}
@@ -296,7 +320,7 @@ def copied(data: bytes) -> bytes:
 
 
 def write_golden(folder: Path) -> None:
-    """Make v1_range_coded, v1_parts and v1_lost anew: right only as long as no version was released with them.
+    """Make v1_range_coded, v1_parts, v1_lost and v1_stages anew: right as long as no version was released with them.
 
     PYTHONPATH=.:tests python -c "import bitstream_examples as b; b.write_golden(b.Path('tests/data'))"
     """
@@ -305,7 +329,11 @@ def write_golden(folder: Path) -> None:
     save_file(frequencies() | random_tensors("speech"), folder / "v1_range_coded.safetensors")
     content = as_json(*read_all(io.BytesIO(example.data), range_coded_tables()))
     (folder / "v1_range_coded.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for name, data in (("v1_parts", parts_example().data), ("v1_lost", copied(damaged_gains_example()))):
+    for name, data in (
+        ("v1_parts", parts_example().data),
+        ("v1_lost", copied(damaged_gains_example())),
+        ("v1_stages", stages_example().data),
+    ):
         (folder / f"{name}.sdc").write_bytes(data)
         content = as_json(*read_all(io.BytesIO(data)))
         (folder / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -408,6 +436,10 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
         del header["lower"]
         for entry in itertools.chain(*entries):
             del entry["stem"], entry["stage"]
+    else:
+        for low in header["lower"]:
+            low["weights_sha256"] = low["weights_sha256"].hex()
+        header["lower"] = list(header["lower"])
     header["domains"] = json.loads(json.dumps(header["domains"]))
     header["parts"] = json.loads(json.dumps(header["parts"]))
     if not header["parts"]:  # likewise
