@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sdcodec_cli.audio import AudioReader, AudioWriter, Wav
+from sdcodec_cli.audio import AudioReader, AudioWriter, Wav, WriteOptions
 
 RATE = 16_000
 
@@ -75,9 +75,17 @@ def ffmpeg(*arguments: str | Path, stdin: bytes | None = None) -> bytes:
     return subprocess.run(command, input=stdin, check=True, capture_output=True).stdout
 
 
-def write(target: Path | str, wav: Wav, rate: int = RATE, *, overwrite: bool = False, hint: bool = True) -> AudioWriter:
+def write(
+    target: Path | str,
+    wav: Wav,
+    rate: int = RATE,
+    *,
+    overwrite: bool = False,
+    hint: bool = True,
+    options: WriteOptions | None = None,
+) -> AudioWriter:
     num_samples = wav.shape[1] if hint else None
-    with AudioWriter(target, rate, len(wav), overwrite=overwrite, num_samples=num_samples) as writer:
+    with AudioWriter(target, rate, len(wav), overwrite=overwrite, num_samples=num_samples, write=options) as writer:
         for begin in range(0, wav.shape[1], 5_000):
             writer.write(wav[:, begin : begin + 5_000])
     return writer

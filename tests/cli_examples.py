@@ -27,7 +27,7 @@ from bitstream_examples import small_example
 
 SPOKEN = {"seconds": 61.23, "model": "toy", "device": "cpu"}
 """What the stand-in says of everything it makes, unless a test wants it otherwise."""
-STEMS = {**SPOKEN, "times_real_time": 77.7, "clipped": {}}
+STEMS = {**SPOKEN, "times_real_time": 77.7, "clipped": {}, "peak_db": {}, "rescaled_db": 0.0}
 
 
 @dataclass

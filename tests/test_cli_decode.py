@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdcodec_cli.audio import bands
+from sdcodec_cli.audio import FormatName, WriteOptions, bands
 from sdcodec_cli.bitstream import codings
 from sdcodec_cli.cli import options
 from sdcodec_cli.engine import separate
@@ -54,6 +54,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
             "film": None,
             "track": 1,
             "soundtrack": None,
+            "write": WriteOptions(),
             "force_model": False,
             "overwrite": False,
         }
@@ -65,7 +66,7 @@ def test_a_stream_becomes_a_wav_beside_it_with_one_line_about_it(engine: Engine)
 def test_every_option_reaches_the_engine(engine: Engine) -> None:
     arguments = "decode talk.sdc --stem speech -o voice.flac --gain speech=-6.5 --start 1.5 --duration 2 --envelope 1"
     more = "--below 8000 --no-texture --model other --force-model --runtime torch --device cpu --threads 2 --force"
-    assert sdc(*arguments.split(), *more.split()).exit_code == 0
+    assert sdc(*arguments.split(), *more.split(), "--format", "flac-24", "--rescale").exit_code == 0
     (call,) = engine.calls
     assert call == {
         "source": "talk.sdc",
@@ -79,6 +80,7 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
         "film": None,
         "track": 1,
         "soundtrack": None,
+        "write": WriteOptions(format="flac-24", rescale=True),
         "force_model": True,
         "overwrite": True,
     }
@@ -130,7 +132,8 @@ def test_clipping_is_reported_with_a_way_out(engine: Engine) -> None:
     result = sdc("decode", "talk.sdc")
     assert result.exit_code == 0
     assert result.stderr.splitlines()[1] == (
-        "talk.decoded.wav: 120 samples beyond full scale were limited to it; make it softer, e.g. with --gain mix=-3"
+        "talk.decoded.wav: 120 samples beyond full scale were limited to it; pass --rescale to make it softer, "
+        "or --gain mix=-3"
     )
 
 
@@ -145,6 +148,8 @@ def test_json_is_one_object_per_input(engine: Engine) -> None:
         "model": "toy",
         "device": "cpu",
         "clipped": {"mix": 0},
+        "peak_db": {},
+        "rescaled_db": 0.0,
         "envelope": 0.6,
         "band": 8000.0,
         "older_weights": None,
@@ -224,6 +229,7 @@ def test_a_start_that_is_no_time_exits_with_2(engine: Engine, start: str) -> Non
 
 def test_numbers_that_the_command_line_repeats_are_those_of_the_engine():
     assert options.DEFAULT_SHARE == bands.SHARE
+    assert options.FormatName == FormatName
     assert options.DEFAULT_VIEWS == separate.DEFAULT_VIEWS
     lowest, count = codings.ENVELOPE_GAINS.lowest, codings.ENVELOPE_GAINS.count
     assert bands.STEP_DB * lowest == bands.LOWEST_DB

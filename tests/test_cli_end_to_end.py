@@ -144,9 +144,23 @@ def test_stems_are_separated_with_the_rate_and_channels_of_the_input(talk: NDArr
 
 def test_an_impossible_format_leaves_nothing_behind(talk: NDArray[np.float64], model: Path) -> None:
     assert sdc("compress", "talk.wav", "--model", model, "-q").exit_code == 0
-    (line,) = errors(sdc("decode", "talk.sdc", "--model", model, "-o", "talk.opus"))
-    assert line.startswith("talk.opus: Opus cannot hold 1 channel(s) at 44100 Hz")
+    (line,) = errors(sdc("decode", "talk.sdc", "--model", model, "-o", "talk.mp3", "--audio-bitrate", "100"))
+    assert line.startswith("talk.mp3: MP3 of 1 channel(s) at 44100 Hz takes 32, 40, ")
     assert sorted(path.name for path in Path().iterdir()) == ["talk.sdc", "talk.wav"]
+
+
+def test_stems_are_rescaled_alike(talk: NDArray[np.float64], model: Path) -> None:
+    options = ["--model", str(model), "--json", "-q"]
+    sdc("compress", "talk.wav", *options, "-f")
+    sdc("decode", "talk.sdc", *options, "--stem", "mix", "--stem", "speech", "--format", "wav-float")
+    loud = ["--gain", "mix=40", "--gain", "speech=6", "--rescale", "-f"]
+    rescaled = sdc("decode", "talk.sdc", *options, "--stem", "mix", "--stem", "speech", *loud, "-o", "loud/")
+    found = json.loads(rescaled.stdout)
+    assert found["clipped"] == {"mix": 0, "speech": 0}
+    assert found["rescaled_db"] == pytest.approx(-max(found["peak_db"].values()), abs=1e-4)
+    assert found["rescaled_db"] < 0
+    before, after = (soundfile.read(f"{folder}talk.speech.wav")[0] for folder in ("", "loud/"))
+    np.testing.assert_allclose(after, before * 10 ** ((6 + found["rescaled_db"]) / 20), atol=2**-15)
 
 
 def test_a_device_that_is_not_there_is_refused(talk: NDArray[np.float64], model: Path) -> None:

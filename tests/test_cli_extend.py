@@ -128,3 +128,35 @@ def test_a_wrong_command_line_exits_with_2() -> None:
     (line,) = errors(sdc("extend", "talk.wav", "song.wav", "-o", "one.wav"), exit_code=2)
     assert line.startswith("-o one.wav: one file cannot hold several outputs")
     assert sdc("extend", "talk.wav", "--track", "0").exit_code == 2
+
+
+def test_a_format_its_bitrate_and_rescaling_are_chosen() -> None:
+    result = sdc("extend", "talk.wav", "--format", "opus", "--audio-bitrate", "64")
+    assert result.stderr.splitlines()[0] == ("talk.wav: written at 48000 Hz, because Opus does not take 32000")
+    assert soundfile.info("talk.extended.opus").subtype == "OPUS"
+    assert sdc("extend", "talk.wav", "-o", "-", "--format", "flac-24", "-q").stdout_bytes[:4] == b"fLaC"
+    soundfile.write("loud.wav", np.sign(noise(16_000)) * 0.99, 16_000)
+    (said,) = sdc("extend", "loud.wav", "--format", "wav-float", "--rescale").stderr.splitlines()[1:]
+    assert said.startswith("loud.wav: it was made ")
+    assert said.endswith(" dB softer, to stay within full scale")
+    assert 0.999 < np.abs(soundfile.read("loud.extended.wav")[0]).max() <= 1
+    (said,) = sdc("extend", "loud.wav", "--format", "wav-float", "-f").stderr.splitlines()[1:]
+    assert said.endswith(" dB beyond full scale, which floats keep")
+    assert np.abs(soundfile.read("loud.extended.wav")[0]).max() > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        ("--audio-bitrate 64", 2, "a bitrate of 64 kbit/s: WAV has none to choose; ask for ogg, opus or mp3 with"),
+        ("--format flac --audio-bitrate 64", 2, "--audio-bitrate 64: 16 bit FLAC has no bitrate to choose; ogg, opus"),
+        ("--format mp3 -o a.flac", 1, "a.flac: would hold MP3; name it a.mp3"),
+        ("-o a.flac --audio-bitrate 64", 1, "a.flac: 16 bit FLAC has no bitrate to choose; ogg, opus or mp3 have one"),
+        ("--format mp3 --audio-bitrate 100", 1, "talk.extended.mp3: MP3 of 1 channel(s) at 32000 Hz takes 32, 40, 48"),
+    ],
+)
+def test_formats_and_bitrates_that_cannot_be_are_refused(arguments: str, exit_code: int, message: str) -> None:
+    before = names()
+    (line,) = errors(sdc("extend", "talk.wav", *arguments.split()), exit_code)
+    assert line.startswith(message)
+    assert names() == before

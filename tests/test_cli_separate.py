@@ -76,7 +76,7 @@ def test_clipping_is_told(engine: Engine) -> None:
     assert result.exit_code == 0
     assert result.stderr.splitlines() == [
         "film.speech.wav: 61.2 s, 78x real time on cpu",
-        "film.speech.wav: 3 samples beyond full scale were limited to it",
+        "film.speech.wav: 3 samples beyond full scale were limited to it; pass --rescale to make it softer",
     ]
 
 
@@ -159,3 +159,10 @@ def test_what_cannot_become_a_film_is_refused_before_a_model_is_loaded(engine: E
     (line,) = errors(sdc("separate", "film.wav", "--film", "--stem", "sfx", "-o", "-"), exit_code=2)
     assert line.startswith("a film cannot go to standard output")
     assert engine.loaded == []
+
+
+def test_a_format_and_rescaling_are_of_sound_alone(engine: Engine) -> None:
+    for option, given in (("--format", ["--format", "flac"]), ("--rescale", ["--rescale"])):
+        (line,) = errors(sdc("separate", "film.wav", "--film", *given), exit_code=2)
+        assert line == f"{option} is of sound alone, and this writes a film; leave it out, or choose --audio-codec"
+    assert engine.calls == []

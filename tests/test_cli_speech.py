@@ -157,3 +157,19 @@ def test_damage_is_told_and_the_exit_code_is_1(model):
     (line,) = errors(result)
     assert line.startswith("talk.sdc: all streams are lost in frames 0-24")
     assert names() == {"talk.enhanced.wav"}
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_format_bitrate_and_rescaling_are_those_of_audio(kind, model):
+    result = sdc(
+        *COMMANDS[kind], "talk.sdc", "--model", model, "--format", "opus", "--audio-bitrate", "32", "--rescale"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert soundfile.info(f"talk.{kind}.opus").subtype == "OPUS"
+
+
+def test_a_format_of_audio_and_sdc_do_not_go_together(model):
+    message = "--format, --audio-bitrate and --rescale are of audio, and a .sdc is written; leave them out"
+    for more in (["--sdc", "--format", "mp3"], ["-o", "a.sdc", "--rescale"]):
+        assert errors(sdc("enhance", "talk.sdc", "--model", model, *more), 2) == [message]
+    assert not names()

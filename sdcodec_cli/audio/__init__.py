@@ -4,8 +4,9 @@ Everything here works on numpy arrays and needs no torch.
 """
 
 from .channels import MASK_TAG, downmix, layout_name, loudness_weights, parse_mask
-from .decibels import db_to_amplitude, db_to_power
+from .decibels import amplitude_to_db, db_to_amplitude, db_to_power
 from .film import FILM_SUFFIXES, FilmWriter, Soundtrack, film_codec, is_film
+from .formats import WITH_BITRATE, FormatName, WriteOptions, audio_format
 from .libsndfile import UNKNOWN_FRAMES, SequentialFile
 from .live import LiveReader
 from .loudness import LUFS_OFFSET, SILENCE, LoudnessMeter, integrated_loudness, k_weighting
@@ -13,7 +14,7 @@ from .output import atomic_output, check_name, check_target, is_special, refuse_
 from .reader import LIBSNDFILE_SUFFIXES, READ_SUFFIXES, AudioReader, read_mono
 from .source import AudioInfo, Source
 from .wav import RatesResampler, StreamResampler, Wav, resampled, to_16_bit
-from .writer import AudioWriter, audio_format, written_together
+from .writer import AudioWriter, written_together
 
 __all__ = [
     "FILM_SUFFIXES",
@@ -23,10 +24,12 @@ __all__ = [
     "READ_SUFFIXES",
     "SILENCE",
     "UNKNOWN_FRAMES",
+    "WITH_BITRATE",
     "AudioInfo",
     "AudioReader",
     "AudioWriter",
     "FilmWriter",
+    "FormatName",
     "LiveReader",
     "LoudnessMeter",
     "RatesResampler",
@@ -35,6 +38,8 @@ __all__ = [
     "Source",
     "StreamResampler",
     "Wav",
+    "WriteOptions",
+    "amplitude_to_db",
     "atomic_output",
     "audio_format",
     "check_name",

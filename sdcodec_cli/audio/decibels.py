@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def db_to_amplitude(db: float) -> float:
     """What samples are multiplied by to raise their level by `db` decibels.
@@ -19,3 +21,12 @@ def db_to_power(db: float) -> float:
     100.0
     """
     return 10 ** (db / 10)
+
+
+def amplitude_to_db(amplitude: float) -> float:
+    """The way back from `db_to_amplitude`; nothing is −inf.
+
+    >>> amplitude_to_db(10), amplitude_to_db(0)
+    (20.0, -inf)
+    """
+    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf

@@ -145,6 +145,10 @@ class FilmWriter:
 
     clipped: int
     """Samples beyond full scale so far, which were limited to it."""
+    peak: float
+    """The largest sample so far, full scale being 1."""
+    scale: float
+    """What all samples were multiplied by: 1."""
     notes: tuple[str, ...]
     """What could not be taken along, for people."""
 
@@ -160,7 +164,7 @@ class FilmWriter:
         overwrite: bool = False,
         channel_mask: int | None = None,
     ) -> None:
-        self.clipped, self.notes = 0, ()
+        self.clipped, self.peak, self.scale, self.notes = 0, 0.0, 1.0, ()
         self._target, self._film, self._track, self._overwrite = str(target), str(film), track, overwrite
         self._sound = sound or Soundtrack()
         self._codec = _CODECS[film_codec(target, self._sound)]
@@ -243,6 +247,7 @@ class FilmWriter:
 
         if not wav.shape[1]:
             return
+        self.peak = max(self.peak, float(np.abs(wav).max(initial=0)))
         over = np.abs(wav) > 1
         if over.any():
             self.clipped += int(over.sum())

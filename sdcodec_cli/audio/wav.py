@@ -20,6 +20,11 @@ def to_16_bit(wav: Wav) -> NDArray[np.int16]:
     return np.clip(np.rint(wav * 32768), -32768, 32767).astype(np.int16)
 
 
+def to_24_bit(wav: Wav) -> NDArray[np.int32]:
+    """Samples as the upper 24 of 32 bits, rounded to the nearest; what is beyond full scale is limited to it."""
+    return np.clip(np.rint(wav * 8388608), -8388608, 8388607).astype(np.int32) << 8
+
+
 class StreamResampler:
     """Change the sample rate of audio that arrives in blocks; the result does not depend on how it was cut.
 

@@ -9,12 +9,16 @@ import typer
 
 from .console import Console
 from .options import (
+    AudioBitrate,
     ChannelsOption,
     DeviceOption,
     Force,
+    FormatOption,
     Jobs,
     Json,
+    ProgressOption,
     Quiet,
+    Rescale,
     RuntimeOption,
     SdcOption,
     ShardOption,
@@ -26,6 +30,7 @@ from .options import (
     Track,
     parse_snr,
     select,
+    write_options,
 )
 from .speech import run_jobs
 
@@ -55,6 +60,9 @@ def background(
     sdc: SdcOption = False,
     channels: ChannelsOption = "keep",
     track: Track = 1,
+    kind: FormatOption = None,
+    audio_bitrate: AudioBitrate = None,
+    rescale: Rescale = False,
     jobs: Jobs = 1,
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
@@ -63,6 +71,7 @@ def background(
     device: DeviceOption = "auto",
     threads: Threads = None,
     force: Force = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -78,19 +87,20 @@ def background(
     from ..engine.files import plan_speech
     from ..zoo import find
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
+    write = write_options(kind, audio_bitrate, rescale=rescale)
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     domains = find(model).recipe.model.domains
     todo = console.settle(
         lambda: plan_speech(
-            inputs, output, "exchanged", sdc=sdc, overwrite=force, domains=domains, only=only, beside=other
+            inputs, output, "exchanged", sdc=sdc, overwrite=force, domains=domains, only=only, write=write, beside=other
         )
     )
     if todo:
         from ..engine.background import exchange_background as run
 
         how = functools.partial(
-            run, other=other, snr=snr, sdc=sdc or None, channels=channels, track=track, overwrite=force
+            run, other=other, snr=snr, sdc=sdc or None, channels=channels, track=track, write=write, overwrite=force
         )
         run_jobs(console, todo, how, model=model, runtime=runtime, device=device, threads=threads, jobs=jobs)
     console.finish()

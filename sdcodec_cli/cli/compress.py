@@ -21,6 +21,7 @@ from .options import (
     Jobs,
     Json,
     Model,
+    ProgressOption,
     Quiet,
     Runtime,
     RuntimeOption,
@@ -185,6 +186,7 @@ def compress(
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
     force: Force = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -198,7 +200,7 @@ def compress(
     from ..engine.files import plan_compress
     from ..zoo import find
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
     selection: Literal["auto", "all"] | list[str] = (
         cast(Literal["auto", "all"], domains) if domains in ("auto", "all") else domains.split(",")
     )

@@ -11,13 +11,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import typer
 
 from ..errors import OutputError, SdcError
-from ..progress import Progress
+from ..progress import Progress, StagedProgress
 
 if TYPE_CHECKING:
     from ..engine.batch import Result, Work
@@ -26,14 +27,15 @@ if TYPE_CHECKING:
     from ..engine.train.log import TrainingProgress
 
 REDRAW_SECONDS = 0.2
-"""Seconds between two drawings of the bar of training, whose steps may be much faster."""
+"""Seconds between two drawings of the bar of training, whose steps may be much faster, and between two events."""
 
 
 class Console:
-    """Prints for one command, as `--quiet`, `--json` and terminals ask for; knows whether something failed."""
+    """Prints for one command, as `--quiet`, `--json`, `--progress` and terminals ask for; knows if something failed."""
 
-    def __init__(self, *, quiet: bool = False, json: bool = False) -> None:
+    def __init__(self, *, quiet: bool = False, json: bool = False, progress: Literal["auto", "json"] = "auto") -> None:
         self._quiet = quiet
+        self._events = EventProgress() if progress == "json" else None
         self.json = json
         self._failed = False
         self._print: Callable[[str], None] = _to_stderr
@@ -44,13 +46,20 @@ class Console:
 
     def say(self, line: str) -> None:
         """A line for people, unless they asked for quiet."""
-        if not self._quiet:
+        if self._quiet:
+            return
+        if self._events:
+            emit("note", message=line)
+        else:
             self._tell(line)
 
     def fail(self, problem: object) -> None:
         """A line about something that went wrong, which makes the exit code 1."""
         self._failed = True
-        self._tell(_complaint(problem))
+        if self._events:
+            emit("error", message=" ".join(str(problem).split("\n")))
+        else:
+            self._tell(_complaint(problem))
 
     def _tell(self, line: str) -> None:
         with contextlib.suppress(OSError):  # whoever listened is gone, or the log's disk is full: the work goes on
@@ -77,9 +86,11 @@ class Console:
         from ..engine.batch import outcomes
 
         self._worked = self._worked or bool(jobs)
-        found = outcomes(work, jobs, processes=processes, say=self.say, watch=self.progress)
+        found = outcomes(work, jobs, processes=processes, say=self.say, watch=self.progress, watch_each=self._events)
         with contextlib.closing(found):
             for outcome in found:
+                if self._events:
+                    emit("end", file=source_name(outcome.job.source), ok=outcome.error is None)
                 if outcome.error is not None:
                     self.fail(outcome.error)
                     self._counts["failed"] += 1
@@ -99,28 +110,23 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, label: str, unit: str = "s of audio") -> Iterator[Progress | None]:
-        """A bar while the block runs, if standard error is a terminal."""
+        """A bar while the block runs, if standard error is a terminal; or events, but workers tell theirs."""
+        if self._events:
+            with contextlib.nullcontext() if unit == "inputs" else self._events(label, unit) as events:
+                yield events
+            return
         if self._quiet or not sys.stderr.isatty():
             yield None
             return
         from tqdm import tqdm
 
         label = source_name(label)
-        known = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} {unit}, {remaining} left"
-        unknown = "{desc}: {n:.0f} {unit}, {elapsed}"
         # Closed and redrawn in place, so that nothing of it stays behind.
         with (
-            tqdm(desc=label, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=unknown) as bar,
+            tqdm(desc=label, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True, bar_format=_UNKNOWN) as bar,
             self._above(tqdm),
         ):
-
-            def update(done: float, total: float | None) -> None:
-                if total is not None and bar.total is None:
-                    # What was done before this run does not count for its speed.
-                    bar.total, bar.bar_format, bar.initial = total, known, done
-                bar.update(done - bar.n)
-
-            yield update
+            yield _Bar(bar, label)
 
     @contextlib.contextmanager
     def _above(self, bar: Any) -> Iterator[None]:
@@ -177,6 +183,77 @@ class Console:
             self.say(f"{total} input{'s' * (total > 1)}: {counts}; {took}")
         if self._failed:
             raise typer.Exit(1)
+
+
+_KNOWN = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} {unit}, {remaining} left"
+_UNKNOWN = "{desc}: {n:.0f} {unit}, {elapsed}"
+
+
+class _Bar(StagedProgress):
+    """A bar of tqdm, which begins anew with each stage."""
+
+    def __init__(self, bar: Any, label: str) -> None:
+        self._bar, self._label = bar, label
+
+    def begin(self, stage: str) -> None:
+        bar = self._bar
+        bar.total, bar.bar_format, bar.initial = None, _UNKNOWN, 0
+        bar.set_description_str(f"{self._label}: {stage}", refresh=False)
+        bar.reset()
+
+    def __call__(self, done: float, total: float | None) -> None:
+        bar = self._bar
+        if total is not None and bar.total is None:
+            # What was done before this run does not count for its speed.
+            bar.total, bar.bar_format, bar.initial = total, _KNOWN, done
+        bar.update(done - bar.n)
+
+
+@dataclass(frozen=True)
+class EventProgress:
+    """Shows progress as events on standard error; picklable, so that worker processes can do so, too."""
+
+    @contextlib.contextmanager
+    def __call__(self, label: str, unit: str) -> Iterator[Progress]:
+        """Events about one input while the block runs."""
+        events = _Events(source_name(label))
+        yield events
+        events.tell()
+
+
+class _Events(StagedProgress):
+    """Tells of one input, not too often; of each stage also where it ended."""
+
+    def __init__(self, file: str) -> None:
+        self._file = file
+        self._stage: str | None = None
+        self._waiting: tuple[float, float | None] | None = None
+        self._told = -math.inf
+
+    def begin(self, stage: str) -> None:
+        self.tell()
+        self._stage, self._told = stage, -math.inf
+
+    def __call__(self, done: float, total: float | None) -> None:
+        self._waiting = (done, total)
+        if time.monotonic() - self._told >= REDRAW_SECONDS:
+            self.tell()
+
+    def tell(self) -> None:
+        """What has not been told yet."""
+        if self._waiting is not None:
+            done, total = self._waiting
+            emit("progress", file=self._file, stage=self._stage, done=done, total=total)
+            self._waiting, self._told = None, time.monotonic()
+
+
+def emit(event: str, **fields: object) -> None:
+    """An event on standard error, a JSON object in one line."""
+    line = json.dumps(_plain({"event": event, **fields}), allow_nan=False)
+    with contextlib.suppress(OSError):
+        # In one piece, because processes share standard error.
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def wrong(problem: object) -> NoReturn:
@@ -282,19 +359,49 @@ def table(
 
 
 def say_audio(console: Console, result: StemsResult, *, softer: str = "") -> None:
-    """A summary line for audio that was written, and one for each stem that clips.
+    """A summary line for audio that was written, and what there is to say of full scale.
 
     Args:
         console: to say it
         result: what was written
-        softer: advice against clipping that ends the line about a stem, with `{stem}` for its name
+        softer: more advice against clipping that ends the line about a stem, with `{stem}` for its name
     """
     names = ", ".join(target_name(name) for name in result.outputs.values())
     console.say(f"{names}: {duration(result.seconds)}, {speed(result.times_real_time, result.device)}")
-    for stem, count in result.clipped.items():
-        if count:
-            name = target_name(result.outputs[stem])
-            console.say(f"{name}: {count} samples beyond full scale were limited to it{softer.format(stem=stem)}")
+    say_levels(
+        console,
+        result.input,
+        {stem: target_name(name) for stem, name in result.outputs.items()},
+        clipped=result.clipped,
+        peak_db=result.peak_db,
+        rescaled_db=result.rescaled_db,
+        softer=softer,
+    )
+
+
+def say_levels(
+    console: Console,
+    source: str,
+    names: Mapping[str, str],
+    *,
+    clipped: Mapping[str, int],
+    peak_db: Mapping[str, float],
+    rescaled_db: float,
+    softer: str = "",
+) -> None:
+    """A line for each output that goes beyond full scale, or one for all that were made softer; see `StemsResult`."""
+    if rescaled_db < 0:
+        what = "it was" if len(names) == 1 else "all its outputs alike were"
+        console.say(f"{source_name(source)}: {what} made {-rescaled_db:.2f} dB softer, to stay within full scale")
+        return
+    for stem, name in names.items():
+        if count := clipped.get(stem, 0):
+            console.say(
+                f"{name}: {count} samples beyond full scale were limited to it; pass --rescale to make it softer"
+                f"{softer.format(stem=stem)}"
+            )
+        elif peak_db.get(stem, 0.0) > 0:
+            console.say(f"{name}: goes {peak_db[stem]:.2f} dB beyond full scale, which floats keep")
 
 
 def say_edit(console: Console, result: EditResult) -> None:

@@ -22,11 +22,14 @@ from .options import (
     Device,
     DeviceOption,
     Force,
+    FormatOption,
     Gain,
     Jobs,
     Json,
     Language,
+    ProgressOption,
     Quiet,
+    Rescale,
     Runtime,
     RuntimeOption,
     ShardOption,
@@ -48,9 +51,11 @@ from .options import (
     say_runtime,
     select,
     soundtrack_of,
+    write_options,
 )
 
 if TYPE_CHECKING:
+    from ..audio import WriteOptions
     from ..bitstream import Header
     from ..engine.batch import Say
     from ..engine.codec import Codec
@@ -78,6 +83,7 @@ class _Decode:
     track: int
     soundtrack: Soundtrack | None
     force_model: bool
+    write: WriteOptions
     force: bool
 
     @functools.cached_property
@@ -116,6 +122,7 @@ class _Decode:
             track=self.track,
             soundtrack=self.soundtrack,
             force_model=self.force_model,
+            write=self.write,
             overwrite=self.force,
             progress=progress,
         )
@@ -195,6 +202,8 @@ def decode(
     audio_bitrate: AudioBitrate = None,
     language: Language = None,
     title: Title = None,
+    kind: FormatOption = None,
+    rescale: Rescale = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -215,6 +224,7 @@ def decode(
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
     force: Force = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -231,7 +241,7 @@ def decode(
     from ..engine.films import is_film
     from ..engine.stems import holds
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
     stems = outputs_of(stem, without, summed=sum, default="mix")
     soundtrack = soundtrack_of(
         film is not None,
@@ -252,9 +262,20 @@ def decode(
     for name in gains:
         if name not in stems and (name == "mix" or not any(given == "all" or holds(given, name) for given in stems)):
             wrong(f"--gain {name}: nothing that is decoded has it; decode it with --stem {name}, or leave it out")
+    write = write_options(kind, audio_bitrate, rescale=rescale, film=soundtrack is not None)
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     todo = console.settle(
-        lambda: plan_decode(inputs, output, stems, gains, overwrite=force, only=only, film=film, soundtrack=soundtrack)
+        lambda: plan_decode(
+            inputs,
+            output,
+            stems,
+            gains,
+            overwrite=force,
+            only=only,
+            film=film,
+            soundtrack=soundtrack,
+            write=write,
+        )
     )
     if film is not None and len(todo) > 1:
         wrong("--film: is the film of one input; name one")
@@ -266,7 +287,7 @@ def decode(
             console.say(f"{source_name(result.input)}: {_decoded_with(result.older_weights, result)}")
         for note in result.notes:
             console.say(f"{source_name(result.input)}: {note}")
-        say_audio(console, result, softer="; make it softer, e.g. with --gain {stem}=-3")
+        say_audio(console, result, softer=", or --gain {stem}=-3")
         for problem in result.problems:
             console.fail(f"{source_name(result.input)}: {problem}")
         if result.concealed:
@@ -291,6 +312,7 @@ def decode(
         track=track,
         soundtrack=soundtrack,
         force_model=force_model,
+        write=write,
         force=force,
     )
     console.work(work, todo, processes=processes, show=show)

@@ -8,21 +8,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..progress import Progress
-from .console import Console, duration, source_name, speed, target_name
+from .console import Console, duration, say_levels, source_name, speed, target_name
 from .options import (
+    AudioBitrate,
     AudioInputs,
     AudioOutput,
+    FormatOption,
     Jobs,
     Json,
+    ProgressOption,
     Quiet,
+    Rescale,
     ShardOption,
     SkipExisting,
     Track,
     count_processes,
     select,
+    write_options,
 )
 
 if TYPE_CHECKING:
+    from ..audio import WriteOptions
     from ..engine.batch import Say
     from ..engine.extend import ExtendResult
     from ..engine.files import Job
@@ -33,6 +39,7 @@ class _Extend:
     """What is done with one input."""
 
     track: int
+    write: WriteOptions
     force: bool
 
     def __call__(self, job: Job, say: Say, progress: Progress | None) -> ExtendResult:
@@ -43,6 +50,7 @@ class _Extend:
             job.targets["extended"],
             track=self.track,
             replace=self.force,
+            write=self.write,
             overwrite=self.force,
             progress=progress,
         )
@@ -52,6 +60,9 @@ def extend(
     inputs: AudioInputs,
     output: AudioOutput = None,
     track: Track = 1,
+    kind: FormatOption = None,
+    audio_bitrate: AudioBitrate = None,
+    rescale: Rescale = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -64,6 +75,7 @@ def extend(
     jobs: Jobs = 1,
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -78,9 +90,10 @@ def extend(
     """
     from ..engine.files import plan_extend
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
+    write = write_options(kind, audio_bitrate, rescale=rescale)
     only = select(skip_existing=skip_existing, force=force, shard=shard)
-    todo = console.settle(lambda: plan_extend(inputs, output, overwrite=force, only=only))
+    todo = console.settle(lambda: plan_extend(inputs, output, overwrite=force, only=only, write=write))
 
     def show(result: ExtendResult) -> None:
         name = source_name(result.input)
@@ -92,9 +105,15 @@ def extend(
             target = target_name(result.output)
             fast = speed(result.times_real_time, "cpu")
             console.say(f"{target}: {duration(result.seconds)} at {result.output_rate / 1000:g} kHz, {fast}")
-            if result.clipped:
-                console.say(f"{target}: {result.clipped} samples beyond full scale were limited to it")
+            say_levels(
+                console,
+                result.input,
+                {"extended": target},
+                clipped={"extended": result.clipped},
+                peak_db={"extended": result.peak_db or 0.0},
+                rescaled_db=result.rescaled_db,
+            )
         console.result(result)
 
-    console.work(_Extend(track, force), todo, processes=count_processes(jobs, todo), show=show)
+    console.work(_Extend(track, write, force), todo, processes=count_processes(jobs, todo), show=show)
     console.finish()

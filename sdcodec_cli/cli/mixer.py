@@ -18,6 +18,7 @@ from .options import (
     Force,
     Jobs,
     Json,
+    ProgressOption,
     Quiet,
     Runtime,
     RuntimeOption,
@@ -134,6 +135,7 @@ def mixer(
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
     force: Force = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -151,7 +153,7 @@ def mixer(
     from ..families import of
     from ..zoo import find
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
     if views is not None and not of(recipe := find(model).recipe).streams(recipe):
         wrong(f"--views {views}: views are of masks, and {recipe.name} makes none; leave the option out")
     only = select(skip_existing=skip_existing, force=force, shard=shard)

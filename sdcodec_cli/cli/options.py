@@ -11,6 +11,7 @@ import typer
 from .console import wrong
 
 if TYPE_CHECKING:
+    from ..audio import WriteOptions
     from ..engine.batch import Say
     from ..engine.codec import Codec
     from ..engine.files import Job, Selection
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Runtime = Literal["auto", "onnx", "torch"]
+FormatName = Literal["wav", "wav-24", "wav-float", "flac", "flac-24", "ogg", "opus", "mp3"]  # audio.FormatName
+ProgressForm = Literal["auto", "json"]
 
 LARGEST = 1e9
 """Largest number that an option takes: as seconds some thirty years, and a float still tells samples apart there."""
@@ -41,6 +44,21 @@ def select(*, skip_existing: bool, force: bool, shard: str | None) -> Selection:
         return Selection(skip_existing=skip_existing, shard=None if shard is None else parse_shard(shard))
     except ValueError as error:
         wrong(f"--shard {error}")
+
+
+def write_options(form: FormatName | None, bitrate: float | None, *, rescale: bool, film: bool = False) -> WriteOptions:
+    """How audio is written, after `--format`, `--audio-bitrate` and `--rescale`; what contradicts itself ends it."""
+    from ..audio import WriteOptions
+
+    if film:
+        for name, given in (("--format", form), ("--rescale", rescale)):
+            if given:
+                wrong(f"{name} is of sound alone, and this writes a film; leave it out, or choose --audio-codec")
+        return WriteOptions()
+    try:
+        return WriteOptions(format=form, bitrate=bitrate, rescale=rescale)
+    except ValueError as error:
+        wrong(f"--audio-bitrate {bitrate:g}: {error}")
 
 
 def count_processes(wanted: int, jobs: tuple[Job, ...]) -> int:
@@ -86,8 +104,8 @@ def soundtrack_of(
     from ..engine.films import Soundtrack
 
     if not film:
-        given = {"--add-track": add, "--audio-codec": codec, "--audio-bitrate": bitrate}
-        for name, value in {**given, "--language": language, "--title": title}.items():
+        given = {"--add-track": add, "--audio-codec": codec, "--language": language, "--title": title}
+        for name, value in given.items():
             if value:
                 wrong(f"{name} is of films, and this writes sound alone; ask for a film with --film, or leave it out")
         return None
@@ -298,7 +316,8 @@ AudioBitrate = Annotated[
         "--audio-bitrate",
         metavar="KBPS",
         parser=parse_positive,
-        help="Bitrate of sound in a film, in kbit/s; 96 for each channel by default, 80 of Opus.",
+        help="Bitrate of Ogg Vorbis, Opus or MP3, and of sound in films, in kbit/s, of all channels together; by default "
+        "that of the encoder, and in films 96 for each channel, 80 of Opus.",
         show_default=False,
     ),
 ]
@@ -317,6 +336,31 @@ Title = Annotated[
         help="Title of a film's new sound track; that of the former one by default, or what it is made of with "
         "--add-track.",
         show_default=False,
+    ),
+]
+FormatOption = Annotated[
+    FormatName | None,
+    typer.Option(
+        "--format",
+        help="Format of audio, also on standard output: WAV and FLAC of 16 or 24 bits, WAV of floats, which keeps what "
+        "is beyond full scale, Ogg Vorbis, Opus or MP3; by default that of the suffix, or WAV of 16 bits.",
+        show_default=False,
+    ),
+]
+Rescale = Annotated[
+    bool,
+    typer.Option(
+        "--rescale",
+        help="Where an output would go beyond full scale, make all outputs of that input softer alike, instead of "
+        "limiting samples.",
+    ),
+]
+ProgressOption = Annotated[
+    ProgressForm,
+    typer.Option(
+        "--progress",
+        help="How to show progress on standard error: a bar if that is a terminal (auto), or events for programs, one "
+        "JSON object per line (json).",
     ),
 ]
 Model = Annotated[

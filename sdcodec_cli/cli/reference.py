@@ -66,7 +66,26 @@ one; others to their mean. Where channels are kept, what each of them is for is 
 `--sdc` codes.
 
 Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`; a WAV
-file beyond 4 GiB is RF64. An output appears under its name only when it is complete, and those of one input all
+file beyond 4 GiB is RF64. `--format` asks for one of these, or for others, and names that are made get its suffix:
+
+| `--format` | samples | sample rate | `--audio-bitrate`, of all channels together |
+|---|---|---|---|
+| `wav`, `wav-24` | 16 or 24 bits | any | |
+| `wav-float` | 32 bit floats, which keep what is beyond full scale | any | |
+| `flac`, `flac-24` | 16 or 24 bits, compressed without loss | up to 655,350 Hz | |
+| `ogg` | Vorbis | up to 200 kHz; with a bitrate 50 kHz | nominal; 64 to 500 of stereo at 44.1 kHz, else other limits |
+| `opus` | Opus | 8, 12, 16, 24 or 48 kHz | 6 to 256 per channel, in the mean |
+| `mp3` | MP3, up to two channels | nine from 8 to 48 kHz | constant: one of 14 from 32 to 320, at low rates from 8 |
+
+`--audio-bitrate` is for sound in films, too, which has `--audio-codec` instead of `--format`, and no `--rescale`. `decode`
+to a pipe writes at once only WAV of 16 bits that is not rescaled.
+
+Where a format does not take the sample rate, audio is resampled to the next higher one that it takes, and a line says
+so. Samples beyond full scale are limited to it, and a line says how many. With `--rescale`, where an output would go
+beyond full scale, all outputs of that input are made softer alike, by no more than it takes: stems still fit together.
+They are held in the folder of the output until the peak is known, 4 bytes a sample.
+
+An output appears under its name only when it is complete, and those of one input all
 together: on an error, Ctrl-C or a full disk, nothing is left behind. Where a program is killed outright, the unfinished
 `.NAME.sdc-part` goes when the same output is written again. Existing outputs are refused, before any model is
 loaded; `--force` replaces them. An input is never replaced.
@@ -79,8 +98,30 @@ film that begins late begins at zero. What a container cannot hold is refused, a
 said.
 
 **Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a
-progress bar if that is a terminal, one line per file when it is done, notes and errors. `--quiet`, of commands that
-work on files, leaves the errors.
+progress bar if that is a terminal, with stage and time left, one line per file when it is done, notes and errors.
+`--quiet`, of commands that work on files, leaves the errors.
+
+**Progress for programs**: with `--progress json` every line on standard error is a JSON object, with or without
+`--jobs` and `--quiet`:
+
+```
+{"event": "progress", "file": "a.wav", "stage": "measuring", "done": 60.0, "total": 60.0}
+{"event": "progress", "file": "a.wav", "stage": "coding", "done": 8.0, "total": 60.0}
+{"event": "end", "file": "a.wav", "ok": true}
+```
+
+| `event` | other keys |
+|---|---|
+| `progress` | `file`, `stage`, `done` and `total`: seconds of audio; `total` is null where it is not known |
+| `end` | `file`, and `ok`: whether its outputs are there |
+| `note` | `message`: a line for people, which `--quiet` leaves out |
+| `error` | `message`: likewise, without `sdc: `, and `--quiet` keeps it |
+
+Stages are `measuring` and then `coding` (`compress`, with `estimating` in between for `--bitrate`; `tokens` of audio),
+`separating` or `extending`; `decode` has `decoding`; with `--rescale` there is `writing` in the end, of all outputs
+together. For `enhance`, `background`, `voice` and `mixer` `stage` is null, and `done` is of all their passes. Of each
+stage there is an event about every 0.2 s, and the last one. Files that fail before work begins have an `error` only;
+what ends the whole command is a plain line, `sdc: <what>`.
 
 Bytes of a file's name that are not UTF-8 appear as `\\xNN`, in JSON as well.
 

@@ -19,11 +19,14 @@ from .options import (
     Device,
     DeviceOption,
     Force,
+    FormatOption,
     Jobs,
     Json,
     Language,
     Model,
+    ProgressOption,
     Quiet,
+    Rescale,
     Runtime,
     RuntimeOption,
     ShardOption,
@@ -39,9 +42,11 @@ from .options import (
     say_runtime,
     select,
     soundtrack_of,
+    write_options,
 )
 
 if TYPE_CHECKING:
+    from ..audio import WriteOptions
     from ..engine.batch import Say
     from ..engine.codec import Codec
     from ..engine.files import Job
@@ -61,6 +66,7 @@ class _Separate:
     views: int | None
     track: int
     soundtrack: Soundtrack | None
+    write: WriteOptions
     force: bool
 
     @functools.cached_property
@@ -85,6 +91,7 @@ class _Separate:
             views=self.views,
             track=self.track,
             soundtrack=self.soundtrack,
+            write=self.write,
             overwrite=self.force,
             progress=progress,
         )
@@ -115,6 +122,8 @@ def separate(
     language: Language = None,
     title: Title = None,
     views: Views = None,
+    kind: FormatOption = None,
+    rescale: Rescale = False,
     model: Model = None,
     runtime: RuntimeOption = "auto",
     device: DeviceOption = "auto",
@@ -123,6 +132,7 @@ def separate(
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
     force: Force = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -143,7 +153,7 @@ def separate(
     from ..families import of
     from ..zoo import find
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
     recipe = find(model).recipe
     domains = recipe.model.domains
     if views is not None and not of(recipe).streams(recipe):
@@ -167,9 +177,19 @@ def separate(
         language=language,
         title=title,
     )
+    write = write_options(kind, audio_bitrate, rescale=rescale, film=soundtrack is not None)
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     todo = console.settle(
-        lambda: plan_separate(inputs, output, stems, overwrite=force, domains=domains, only=only, soundtrack=soundtrack)
+        lambda: plan_separate(
+            inputs,
+            output,
+            stems,
+            overwrite=force,
+            domains=domains,
+            only=only,
+            soundtrack=soundtrack,
+            write=write,
+        )
     )
 
     def show(result: SeparateResult) -> None:
@@ -188,6 +208,7 @@ def separate(
             views=views,
             track=track,
             soundtrack=soundtrack,
+            write=write,
             force=force,
         )
         say_runtime(console.say, work.codec, runtime)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
-from .console import Console, duration, source_name, speed, target_name
+from .console import Console, duration, say_levels, source_name, speed, target_name
 from .decode import named_model
 from .options import Device, Runtime, count_processes, say_runtime
 
@@ -90,8 +90,14 @@ def run_jobs(
         behind = "" if level is None else f", its background at {level:.1f} LUFS"
         fast = speed(result.times_real_time, result.device)
         console.say(f"{target}: {duration(result.seconds)}{behind}, {fast}")
-        if result.clipped:
-            console.say(f"{target}: {result.clipped} samples beyond full scale were limited to it")
+        say_levels(
+            console,
+            result.input,
+            {"speech": target},
+            clipped={"speech": result.clipped},
+            peak_db={"speech": result.peak_db or 0.0},
+            rescaled_db=result.rescaled_db,
+        )
         for problem in result.problems:
             console.fail(f"{source}: {problem}")
         console.result(result)

@@ -19,6 +19,7 @@ from .options import (
     Jobs,
     Json,
     Model,
+    ProgressOption,
     Quiet,
     Runtime,
     RuntimeOption,
@@ -160,6 +161,7 @@ def tokens(
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
     force: Force = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -175,7 +177,7 @@ def tokens(
     from ..engine.files import plan_tokens
     from ..zoo import find
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
     chosen = _format(kind, output)
     if chosen == "parquet":
         from ..data.tokens import require_parquet

@@ -9,12 +9,16 @@ import typer
 
 from .console import Console
 from .options import (
+    AudioBitrate,
     ChannelsOption,
     DeviceOption,
     Force,
+    FormatOption,
     Jobs,
     Json,
+    ProgressOption,
     Quiet,
+    Rescale,
     RuntimeOption,
     SdcOption,
     ShardOption,
@@ -25,6 +29,7 @@ from .options import (
     Threads,
     Track,
     select,
+    write_options,
 )
 from .speech import run_jobs
 
@@ -44,6 +49,9 @@ def voice(
     sdc: SdcOption = False,
     channels: ChannelsOption = "keep",
     track: Track = 1,
+    kind: FormatOption = None,
+    audio_bitrate: AudioBitrate = None,
+    rescale: Rescale = False,
     jobs: Jobs = 1,
     shard: ShardOption = None,
     skip_existing: SkipExisting = False,
@@ -52,6 +60,7 @@ def voice(
     device: DeviceOption = "auto",
     threads: Threads = None,
     force: Force = False,
+    progress: ProgressOption = "auto",
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -68,12 +77,21 @@ def voice(
     from ..engine.files import plan_speech
     from ..zoo import find
 
-    console = Console(quiet=quiet, json=json)
+    console = Console(quiet=quiet, json=json, progress=progress)
+    write = write_options(kind, audio_bitrate, rescale=rescale)
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     domains = find(model).recipe.model.domains
     todo = console.settle(
         lambda: plan_speech(
-            inputs, output, "converted", sdc=sdc, overwrite=force, domains=domains, only=only, beside=reference
+            inputs,
+            output,
+            "converted",
+            sdc=sdc,
+            overwrite=force,
+            domains=domains,
+            only=only,
+            write=write,
+            beside=reference,
         )
     )
     if todo:
@@ -81,7 +99,7 @@ def voice(
         from ..engine.voice import default_model
 
         how = functools.partial(
-            run, reference=reference, sdc=sdc or None, channels=channels, track=track, overwrite=force
+            run, reference=reference, sdc=sdc or None, channels=channels, track=track, write=write, overwrite=force
         )
         run_jobs(
             console,

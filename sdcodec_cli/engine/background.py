@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..audio import StreamResampler, Wav, atomic_output, db_to_amplitude
+from ..audio import AudioWriter, StreamResampler, Wav, WriteOptions, atomic_output, db_to_amplitude
 from ..audio.bands import SHARE
 from ..bitstream import Reader, StreamKey
 from ..errors import InputError
@@ -69,6 +69,7 @@ def enhance(
     sdc: bool | None = None,
     channels: Channels = "keep",
     track: int = 1,
+    write: WriteOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SpeechResult:
@@ -82,6 +83,7 @@ def enhance(
         sdc: write a `.sdc` and not audio; by default what the suffix of `target` says
         channels: of audio: keep them, or mix them down
         track: which audio track of a film, from 1
+        write: format and bitrate of audio, and what becomes of samples beyond full scale
         overwrite: replace an existing target
         progress: called after every block
 
@@ -98,8 +100,8 @@ def enhance(
         own = scene.background if background is not None else ()
         if not is_stream(target, sdc):
             behind = scene.audio(own) if own else None
-            clipped = _write_audio(scene, target, behind, background or 0.0, overwrite=overwrite, progress=then)
-            return scene.result(source, target, began, clipped=clipped)
+            writer = _write_audio(scene, target, behind, background or 0.0, write, overwrite=overwrite, progress=then)
+            return scene.result(source, target, began, writer=writer)
         if own and background:
             level = scene.loudness(scene.audio(own)) + background
             new = _NewBackground(scene, _known(scene, scene), lambda: scene.audio(own, share=1), background)
@@ -121,6 +123,7 @@ def exchange_background(
     sdc: bool | None = None,
     channels: Channels = "keep",
     track: int = 1,
+    write: WriteOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SpeechResult:
@@ -137,6 +140,7 @@ def exchange_background(
         sdc: likewise
         channels: likewise
         track: likewise, of `source`
+        write: likewise
         overwrite: likewise
         progress: likewise
 
@@ -171,8 +175,8 @@ def exchange_background(
             result = new.write(source, target, began, level=level, overwrite=overwrite, progress=last)
         else:
             behind = _repeated(theirs, scene)
-            clipped = _write_audio(scene, target, behind, level - given, overwrite=overwrite, progress=last)
-            result = scene.result(source, target, began, background_loudness=level, clipped=clipped)
+            writer = _write_audio(scene, target, behind, level - given, write, overwrite=overwrite, progress=last)
+            result = scene.result(source, target, began, background_loudness=level, writer=writer)
         return replace(
             result,
             speech_loudness=speech,
@@ -214,19 +218,20 @@ def _write_audio(
     target: str | Path,
     behind: Iterator[Wav] | None,
     gain_db: float,
+    write: WriteOptions | None,
     *,
     overwrite: bool,
     progress: Progress | None,
-) -> int:
-    """Write the speech with something behind it, which may be longer; how many samples clip."""
+) -> AudioWriter:
+    """Write the speech with something behind it, which may be longer."""
     rest, done = None if behind is None else _Pieces(behind), 0
     gain = np.float32(db_to_amplitude(gain_db))
-    with scene.audio_writer(target, overwrite=overwrite) as writer:
+    with scene.audio_writer(target, write=write, overwrite=overwrite) as writer:
         for wav in scene.audio(scene.speech):
             writer.write(wav if rest is None else wav + gain * rest.take(wav.shape[-1]))
             done += wav.shape[-1]
             scene.tell(progress, done)
-    return writer.clipped
+    return writer
 
 
 class _Pieces:

@@ -32,6 +32,10 @@ Watch = Callable[[str, str], AbstractContextManager[Progress | None]]
 """Given a label and a unit, shows progress while a block runs."""
 
 
+UNIT = "s of audio"
+"""Of progress on one input."""
+
+
 class Work(Protocol[Made]):
     """What is done with one input; picklable, if several processes are to do it."""
 
@@ -121,7 +125,13 @@ def threads_for(wanted: int | None, processes: int) -> int | None:
 
 
 def outcomes(
-    work: Work[Result], jobs: Sequence[Job], *, processes: int, say: Say, watch: Watch
+    work: Work[Result],
+    jobs: Sequence[Job],
+    *,
+    processes: int,
+    say: Say,
+    watch: Watch,
+    watch_each: Watch | None = None,
 ) -> Generator[Outcome[Result], None, None]:
     """Do the work, and say what became of each input, in the order in which they are done.
 
@@ -133,22 +143,23 @@ def outcomes(
         processes: 1 for this one alone
         say: for lines of the work; those of another process arrive together
         watch: for progress: on each input, or on all of them if there are several processes
+        watch_each: for progress of several processes on each input, within these; picklable
     """
     if processes == 1:
         for job in jobs:
             try:
-                with job.folders(keep_empty=False), watch(job.source, "s of audio") as progress:
+                with job.folders(keep_empty=False), watch(job.source, UNIT) as progress:
                     result = work(job, say, progress)
             except SdcError as error:
                 yield Outcome(job, None, error)
             else:
                 yield Outcome(job, result, None)
         return
-    yield from _in_workers(work, jobs, processes, say, watch)
+    yield from _in_workers(_Quietly(work, watch_each), jobs, processes, say, watch)
 
 
 def _in_workers(
-    work: Work[Result], jobs: Sequence[Job], processes: int, say: Say, watch: Watch
+    work: _Quietly[Result], jobs: Sequence[Job], processes: int, say: Say, watch: Watch
 ) -> Iterator[Outcome[Result]]:
     from ..data.parallel import ProcessPool
 
@@ -162,7 +173,7 @@ def _in_workers(
             except SdcError as error:
                 yield Outcome(job, None, error)
         progress = stack.enter_context(watch(f"{processes} processes", "inputs"))
-        pool = stack.enter_context(ProcessPool(_Quietly(work), processes, lasting=True))
+        pool = stack.enter_context(ProcessPool(work, processes, lasting=True))
         waiting: dict[Future[_Answer[Result]], Job] = {}
         done = len(jobs) - len(todo)
 
@@ -204,11 +215,13 @@ class _Quietly(Generic[Result]):
     """Work that keeps what it says."""
 
     work: Work[Result]
+    watch: Watch | None
 
     def __call__(self, job: Job) -> _Answer[Result]:
         said: list[str] = []
         try:
-            result = self.work(job, said.append, None)
+            with contextlib.nullcontext() if self.watch is None else self.watch(job.source, UNIT) as progress:
+                result = self.work(job, said.append, progress)
         except SdcError as error:
             return _Answer(tuple(said), None, error)
         return _Answer(tuple(said), result, None)

@@ -22,7 +22,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..audio import MASK_TAG, AudioWriter, LoudnessMeter, Source, Wav, atomic_output, loudness_weights, parse_mask
+from ..audio import (
+    MASK_TAG,
+    AudioWriter,
+    LoudnessMeter,
+    Source,
+    Wav,
+    WriteOptions,
+    amplitude_to_db,
+    atomic_output,
+    loudness_weights,
+    parse_mask,
+)
 from ..audio.bands import SHARE
 from ..bitstream import Header, Reader, StreamKey, Writer
 from ..errors import InputError, ModelError
@@ -58,6 +69,10 @@ class SpeechResult:
     """Of the background that was put out, in LUFS; null where it was not measured."""
     clipped: int
     """Samples beyond full scale, limited to it."""
+    peak_db: float | None
+    """Largest sample, in dB of full scale, before anything was limited or made softer; null for a `.sdc`."""
+    rescaled_db: float
+    """What it was made louder by, in dB: 0, or less where that was asked for and it went beyond full scale."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
     problems: tuple[str, ...]
@@ -233,7 +248,7 @@ class Coded:
         """Its header with some of its domains only."""
         return replace(self.header, domains=tuple(each for each in self.header.domains if each.stem in domains))
 
-    def audio_writer(self, target: str | Path, *, overwrite: bool) -> AudioWriter:
+    def audio_writer(self, target: str | Path, *, write: WriteOptions | None, overwrite: bool) -> AudioWriter:
         """Writes audio as long as it, with its rate and channels."""
         header = self.header
         return AudioWriter(
@@ -243,6 +258,7 @@ class Coded:
             overwrite=overwrite,
             num_samples=self.num_samples,
             channel_mask=self.channel_mask,
+            write=write,
         )
 
     def result(
@@ -253,10 +269,10 @@ class Coded:
         *,
         speech_loudness: float | None = None,
         background_loudness: float | None = None,
-        clipped: int = 0,
+        writer: AudioWriter | None = None,
         notes: Sequence[str] = (),
     ) -> SpeechResult:
-        """What became of it, since a time of the monotonic clock."""
+        """What became of it, since a time of the monotonic clock, and by `writer` if audio was written."""
         seconds = self.num_samples / self.header.original_rate
         return SpeechResult(
             input=str(source),
@@ -267,8 +283,10 @@ class Coded:
             device=self.codec.device,
             speech_loudness=speech_loudness,
             background_loudness=background_loudness,
-            clipped=clipped,
-            notes=(*self.notes, *notes),
+            clipped=writer.clipped if writer else 0,
+            peak_db=amplitude_to_db(writer.peak) if writer else None,
+            rescaled_db=amplitude_to_db(writer.scale) if writer else 0.0,
+            notes=(*self.notes, *notes, *(writer.notes if writer else ())),
             problems=self.problems,
         )
 

@@ -39,7 +39,7 @@ from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, 
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from ..bitstream.header import MAX_CODES, MAX_RATE, first_of
 from ..errors import InputError
-from ..progress import Progress
+from ..progress import Progress, in_stage
 from .allocation import Allocation, Extent
 from .cascade import Encoder
 from .codec import Codec
@@ -141,7 +141,7 @@ def compress(
         live: take WAV in as it comes, and let SIGINT, SIGTERM and errors of reading end it, see `audio.LiveReader`
         level: of a live source, in LUFS; by default that of the model's training
         overwrite: replace an existing target
-        progress: called after every block
+        progress: called after every block that is coded; told of all passes if it is a `StagedProgress`
 
     Raises:
         InputError, OutputError: see `audio`; also an input for which the bitrate is too low
@@ -182,7 +182,7 @@ def compress(
             assumed = codec.model.loudness if level is None else level
             found = Level(assumed, np.zeros((coded_channels, 1), dtype=np.float32), None)
         else:
-            found = measure_level(reader, mono=mono)
+            found = measure_level(reader, mono=mono, progress=progress)
         gain_db = codec.gain_for(found.loudness)
         active = codec.domains if domains == "all" else None
         meter = LoudnessMeter(info.sample_rate, _weights(info, mono=mono)) if live else None
@@ -206,7 +206,7 @@ def compress(
 
         if bitrate is not None:
             heard = coder(codec.at_effort(0), allocation, envelope=False, treble=False)
-            extent = _extent(heard, blocks(), codec, stored)
+            extent = _extent(heard, blocks(), codec, stored, in_stage(progress, "estimating", main=False), info.seconds)
             beside = {"envelope": envelope, "treble": wide_rate is not None}
             allocation = _fitting(bitrate, extent, codec, stored, name=info.name, fine=fine, **beside)
         header = stream_header(
@@ -238,7 +238,7 @@ def compress(
             if at_once:  # whoever reads it can load its model meanwhile
                 file.flush()
             final = coder(codec, allocation, envelope=envelope, treble=wide_rate is not None)
-            for segments in final.run(blocks(), progress, info.seconds):
+            for segments in final.run(blocks(), in_stage(progress, "coding"), info.seconds):
                 gains, treble_gains = [each.gains for each in segments], [each.treble for each in segments]
                 writer.write(
                     _streams(segments, codec, stored, active_frames),
@@ -286,11 +286,18 @@ def compress(
     )
 
 
-def _extent(coder: Coder, blocks: Iterator[Wav], codec: Codec, stored: Sequence[str]) -> Extent:
+def _extent(
+    coder: Coder,
+    blocks: Iterator[Wav],
+    codec: Codec,
+    stored: Sequence[str],
+    progress: Progress | None,
+    seconds: float | None,
+) -> Extent:
     """How much there is to code in a file, found without refinement, which does not change what is active."""
     streams = {each.name for stage in codec.stages for each in stage.streams if each.stem in stored}
     extent = Extent()
-    for channels in coder.run(blocks, None, None):
+    for channels in coder.run(blocks, progress, seconds):
         for segment in channels:
             extent.add(segment, segment.num_frames / codec.frame_rate, streams)
     extent.seconds = coder.num_samples / coder.rate
@@ -499,8 +506,9 @@ class Level:
     """`silent`: no sample is above −80 dBFS. `cancelled`: channels cancel each other in the down-mix."""
 
 
-def measure_level(reader: AudioReader, *, mono: bool) -> Level:
-    """Go through a file for its level."""
+def measure_level(reader: AudioReader, *, mono: bool, progress: Progress | None = None) -> Level:
+    """Go through a file for its level; `progress` hears of it if it knows stages."""
+    progress = in_stage(progress, "measuring", main=False)
     info = reader.info
     weights = _weights(info, mono=mono)
     meter = LoudnessMeter(info.sample_rate, weights)
@@ -517,6 +525,8 @@ def measure_level(reader: AudioReader, *, mono: bool) -> Level:
         mixed += float(np.square(wav, dtype=np.float64).sum()) / len(wav)
         total += wav.sum(axis=1, keepdims=True, dtype=np.float64)
         count += wav.shape[1]
+        if progress:
+            progress(count / info.sample_rate, info.seconds)
     assert first is not None  # a reader without blocks has raised an error
     lost = mixed < given * db_to_power(-CANCELLED_DB)
     return Level(

@@ -15,18 +15,27 @@ from pathlib import Path
 
 import numpy as np
 
-from ..audio import MASK_TAG, Soundtrack, StreamResampler, Wav, db_to_amplitude, parse_mask, written_together
+from ..audio import (
+    MASK_TAG,
+    Soundtrack,
+    StreamResampler,
+    Wav,
+    WriteOptions,
+    db_to_amplitude,
+    parse_mask,
+    written_together,
+)
 from ..audio.bands import SHARE
 from ..bitstream import GainLayout, Header, Reader, Segment
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
 from ..errors import InputError, ModelError
-from ..progress import Progress
+from ..progress import Progress, in_stage
 from ..runtime.model import Codes
 from . import texture as texturing
 from .cascade import Decoder
 from .codec import Codec
 from .conceal import Fader, Stretch, concealed
-from .files import StemsResult, check_stems, check_targets, opened_stream
+from .files import StemsResult, check_stems, check_targets, levels, opened_stream
 from .films import open_writer
 from .shaper import CONTEXT_FRAMES
 from .stems import named, stems_in
@@ -75,6 +84,7 @@ def decode(
     track: int = 1,
     soundtrack: Soundtrack | None = None,
     force_model: bool = False,
+    write: WriteOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> DecodeResult:
@@ -99,6 +109,7 @@ def decode(
         track: audio track of the film whose place the sound takes, from 1
         soundtrack: how the sound gets into the film
         force_model: decode although the model's weights are not those that the file was made with
+        write: format and bitrate, and what becomes of samples beyond full scale
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block
 
@@ -152,13 +163,15 @@ def decode(
                 film=film,
                 track=track,
                 soundtrack=soundtrack,
+                write=write,
                 overwrite=overwrite,
             )
             for stem, target in targets.items()
         }
-        stack.enter_context(written_together(list(writers.values())))
+        stack.enter_context(written_together(list(writers.values()), progress))
         num_stages = _stages_below(name, header, below)
         written, rates = 0, set()
+        progress = in_stage(progress, "decoding")
         made_up: dict[str, float] = {}
         mixed = any(len(held) > 1 for held in parts.values())
         begin = round(start * header.original_rate)
@@ -188,12 +201,12 @@ def decode(
         times_real_time=seconds / (time.monotonic() - began),
         model=model.name,
         device=model.device,
-        clipped={stem: writer.clipped for stem, writer in writers.items()},
+        **levels(writers),
         envelope=share if any(part.envelope for part in header.of_parts) else None,
         band=min(max(rates), header.original_rate) / 2,
         older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
         decoder_weights=model.weights_sha256.hex(),
-        notes=tuple(note for writer in writers.values() for note in writer.notes),
+        notes=tuple(dict.fromkeys(note for writer in writers.values() for note in writer.notes)),
         problems=problems,
         concealed=made_up,
     )

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..audio import AudioReader, AudioWriter, StreamResampler, Wav
+from ..audio import AudioReader, AudioWriter, StreamResampler, Wav, WriteOptions, amplitude_to_db, written_together
 from ..errors import InputError
-from ..progress import Progress
+from ..progress import Progress, in_stage
 from .above import Above
 from .cascade import summed
 from .codec import checked_audio
@@ -59,6 +59,10 @@ class ExtendResult:
     """Whether what the input had above 8 kHz was replaced."""
     clipped: int
     """Samples beyond full scale, limited to it."""
+    peak_db: float | None
+    """Largest sample, in dB of full scale, before anything was limited or made softer; null if nothing was written."""
+    rescaled_db: float
+    """What it was made louder by, in dB: 0, or less where that was asked for and it went beyond full scale."""
     notes: tuple[str, ...]
     """Anything else worth saying."""
 
@@ -69,6 +73,7 @@ def extend(
     *,
     track: int = 1,
     replace: bool = False,
+    write: WriteOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExtendResult:
@@ -82,8 +87,9 @@ def extend(
         target: where it goes, or `-` for standard output
         track: which audio track of a film, from 1
         replace: make what is above 8 kHz anew where the file has something there
+        write: format and bitrate, and what becomes of samples beyond full scale
         overwrite: replace an existing target
-        progress: called after every block
+        progress: called after every block that is extended; told of both passes if it is a `StagedProgress`
 
     Raises:
         InputError, OutputError: see `audio`; an InputError also for a sample rate below 16 kHz
@@ -99,20 +105,21 @@ def extend(
                 f"a sample rate of {SAMPLE_RATE} Hz or more"
             )
         new_rate = max(LOWEST_RATE, info.sample_rate)
-        above, read = _share_above(reader)
+        above, read = _share_above(reader, in_stage(progress, "measuring", main=False))
         has_above = above > FEW
         writer = None
         if replace or not has_above:
-            writer = stack.enter_context(
-                AudioWriter(
-                    target,
-                    new_rate,
-                    info.channels,
-                    overwrite=overwrite,
-                    num_samples=_length(read, info.sample_rate, new_rate),
-                    channel_mask=info.channel_mask,
-                )
+            writer = AudioWriter(
+                target,
+                new_rate,
+                info.channels,
+                overwrite=overwrite,
+                num_samples=_length(read, info.sample_rate, new_rate),
+                channel_mask=info.channel_mask,
+                write=write,
             )
+            stack.enter_context(written_together([writer], progress))
+            progress = in_stage(progress, "extending")
             stream = _StreamExtender(info.sample_rate, new_rate, info.channels, replace=has_above)
             done = 0
             for block in reader.blocks():
@@ -132,7 +139,9 @@ def extend(
         above=above,
         replaced=has_above and replace,
         clipped=writer.clipped if writer else 0,
-        notes=reader.notes,
+        peak_db=amplitude_to_db(writer.peak) if writer else None,
+        rescaled_db=amplitude_to_db(writer.scale) if writer else 0.0,
+        notes=(*reader.notes, *(writer.notes if writer else ())),
     )
 
 
@@ -228,18 +237,20 @@ class _Channel:
         return np.concatenate([last, self._shaper.finish()[0]])
 
 
-def _share_above(reader: AudioReader) -> tuple[float, int]:
+def _share_above(reader: AudioReader, progress: Progress | None) -> tuple[float, int]:
     """Share of the frames of all channels that have something above, see `ExtendResult`; and the number of samples."""
     rate, length = reader.info.sample_rate, 0
     hop = round(rate * HOP_LENGTH / SAMPLE_RATE)
     # Of tones below, the window lets less than what counts reach frequencies that are looked at.
     above = Above(BAND, rate, sine_window(2 * hop) ** 2)
-    if not above.in_reach:
-        return 0.0, sum(block.shape[-1] for block in reader.blocks())
     waiting = np.zeros((reader.info.channels, hop), dtype=np.float32)
     found = frames = 0
     for block in reader.blocks():
         length += block.shape[-1]
+        if progress:
+            progress(length / rate, reader.info.seconds)
+        if not above.in_reach:
+            continue
         waiting = np.concatenate([waiting, block], axis=-1)
         if waiting.shape[-1] < 2 * hop:
             continue

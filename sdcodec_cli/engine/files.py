@@ -8,11 +8,16 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
 from ..audio import (
     READ_SUFFIXES,
+    WITH_BITRATE,
+    AudioWriter,
+    FilmWriter,
     Soundtrack,
+    WriteOptions,
+    amplitude_to_db,
     audio_format,
     check_name,
     check_target,
@@ -54,6 +59,28 @@ class StemsResult:
     device: str
     clipped: dict[str, int]
     """Samples beyond full scale, limited to it, of each stem."""
+    peak_db: dict[str, float]
+    """Largest sample of each stem, in dB of full scale, before anything was limited or made softer."""
+    rescaled_db: float
+    """What all stems alike were made louder by, in dB: 0, or less where that was asked for and one of them went beyond
+    full scale."""
+
+
+class Levels(TypedDict):
+    """Those fields of a `StemsResult` that are about full scale."""
+
+    clipped: dict[str, int]
+    peak_db: dict[str, float]
+    rescaled_db: float
+
+
+def levels(writers: Mapping[str, AudioWriter | FilmWriter]) -> Levels:
+    """What the writers of all stems of an input say about full scale, once they are done."""
+    return {
+        "clipped": {stem: writer.clipped for stem, writer in writers.items()},
+        "peak_db": {stem: amplitude_to_db(writer.peak) for stem, writer in writers.items()},
+        "rescaled_db": min(amplitude_to_db(writer.scale) for writer in writers.values()),
+    }
 
 
 def check_targets(targets: Mapping[str, str | Path]) -> None:
@@ -188,8 +215,11 @@ def plan_decode(
     only: Selection = ALL,
     film: str | None = None,
     soundtrack: Soundtrack | None = None,
+    write: WriteOptions | None = None,
 ) -> Plan:
     """`a.sdc` becomes `a.decoded.wav` beside it, or `a.speech.wav` for a stem; with a `film`, a film as that is.
+
+    Without one it is audio of the format that is asked for.
 
     `all` stands for every domain that a file has. Reads the header of every file, to know them, and to refuse files
     that do not have all of `stems` and `gains`.
@@ -197,12 +227,13 @@ def plan_decode(
     Raises:
         ValueError: the arguments contradict each other, such as two stems for one output file.
     """
-    suffix = ".wav" if film is None else Path(film).suffix
+    write = _write_options(write, output)
+    suffix = write.suffix if film is None else Path(film).suffix
     if film is not None:
         _refuse_stdout(inputs, output)
 
     def check(target: str) -> None:
-        _check_sound(target, None if film is None else soundtrack or Soundtrack())
+        _check_sound(target, None if film is None else soundtrack or Soundtrack(), write)
         if film is not None and os.path.realpath(target) == os.path.realpath(film):
             raise OutputError(f"{target}: is the film itself; choose another output with -o")
 
@@ -236,6 +267,7 @@ def plan_separate(
     domains: Collection[str] = (),
     only: Selection = ALL,
     soundtrack: Soundtrack | None = None,
+    write: WriteOptions | None = None,
 ) -> Plan:
     """`a.wav` becomes `a.speech.wav` and so on, beside it or in the folder `output`.
 
@@ -246,6 +278,7 @@ def plan_separate(
     Raises:
         ValueError: the arguments contradict each other.
     """
+    write = _write_options(write, output)
     one = len(set(stems)) == 1
     if not one and output is not None and Path(output).suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(output):
         raise ValueError(f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/")
@@ -265,8 +298,8 @@ def plan_separate(
         output,
         suffixes=AUDIO_SUFFIXES,
         stems=stems_of,
-        name=lambda base, stem: f"{base}.{stem}.wav",
-        check=lambda target: _check_sound(target, soundtrack),
+        name=lambda base, stem: f"{base}.{stem}{write.suffix}",
+        check=lambda target: _check_sound(target, soundtrack, write),
         films=soundtrack is not None,
         overwrite=overwrite,
         only=only,
@@ -321,7 +354,14 @@ def plan_tokens(
     )
 
 
-def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool, only: Selection = ALL) -> Plan:
+def plan_extend(
+    inputs: Sequence[str],
+    output: str | None,
+    *,
+    overwrite: bool,
+    only: Selection = ALL,
+    write: WriteOptions | None = None,
+) -> Plan:
     """`a.wav` becomes `a.extended.wav` beside it, unless `output` names a file, a folder or `-`.
 
     In a folder that is searched, only what this made of the files beside it is left out.
@@ -329,13 +369,14 @@ def plan_extend(inputs: Sequence[str], output: str | None, *, overwrite: bool, o
     Raises:
         ValueError: the arguments contradict each other, such as two inputs for one output file.
     """
+    write = _write_options(write, output)
     return _plan(
         inputs,
         output,
         suffixes=AUDIO_SUFFIXES,
         stems=lambda source: ("extended",),
-        name=lambda base, stem: f"{base}.{stem}.wav",
-        check=lambda target: audio_format(target) and None,
+        name=lambda base, stem: f"{base}.{stem}{write.suffix}",
+        check=lambda target: _check_sound(target, None, write),
         overwrite=overwrite,
         only=only,
         made={"extended"},
@@ -352,6 +393,7 @@ def plan_speech(
     domains: Collection[str] = (),
     only: Selection = ALL,
     beside: str | None = None,
+    write: WriteOptions | None = None,
 ) -> Plan:
     """`a.wav` and `a.sdc` become `a.enhanced.wav` beside them, unless `output` names a file, a folder or `-`.
 
@@ -367,26 +409,30 @@ def plan_speech(
         domains: stems that are left out, too
         only: which inputs are worked on
         beside: an input of every job, which is not overwritten
+        write: how audio is written
 
     Raises:
         ValueError: the arguments contradict each other, such as two inputs for one output file.
     """
     if beside == "-" and "-" in inputs:
         raise ValueError("standard input can be read only once; name - once")
+    if write is not None and write != WriteOptions() and (sdc or Path(output or "").suffix.lower() in STREAM_SUFFIXES):
+        raise ValueError("--format, --audio-bitrate and --rescale are of audio, and a .sdc is written; leave them out")
+    write = WriteOptions() if sdc else _write_options(write, output)
 
     def check(target: str) -> None:
         is_stream = Path(target).suffix.lower() in STREAM_SUFFIXES
         if sdc and not is_stream and not is_special(Path(target)):
             raise OutputError(f"{target}: would hold a .sdc stream; name it {Path(target).with_suffix('.sdc').name}")
         if not is_stream and not sdc:
-            audio_format(target)
+            audio_format(target, write)
 
     plan = _plan(
         inputs,
         output,
         suffixes=STREAM_SUFFIXES | AUDIO_SUFFIXES,
         stems=lambda source: (made,),
-        name=lambda base, stem: f"{base}.{stem}.{'sdc' if sdc else 'wav'}",
+        name=lambda base, stem: f"{base}.{stem}{'.sdc' if sdc else write.suffix}",
         check=check,
         overwrite=overwrite,
         only=only,
@@ -486,6 +532,17 @@ def plan_mixer(inputs: Sequence[str], output: str | None, *, overwrite: bool, on
         only=only,
         whole_folders=True,
     )
+
+
+def _write_options(write: WriteOptions | None, output: str | None) -> WriteOptions:
+    """The options, or a ValueError if a bitrate is asked for where names that are made are those of WAV files."""
+    write = write or WriteOptions()
+    named = output is not None and Path(output).suffix and not os.path.isdir(output)
+    if write.bitrate is not None and write.format is None and not named:
+        raise ValueError(
+            f"a bitrate of {write.bitrate:g} kbit/s: WAV has none to choose; ask for {WITH_BITRATE} with --format"
+        )
+    return write
 
 
 def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gains: Collection[str]) -> None:
@@ -621,10 +678,10 @@ def _refuse_stdout(inputs: Sequence[str], output: str | None) -> None:
         raise ValueError("a film cannot go to standard output, because it is not written in order; name a file with -o")
 
 
-def _check_sound(target: str, soundtrack: Soundtrack | None) -> None:
+def _check_sound(target: str, soundtrack: Soundtrack | None, write: WriteOptions) -> None:
     """Raise an OutputError if sound cannot be written under this name: alone, or, with a soundtrack, in a film."""
     if soundtrack is None:
-        audio_format(target)
+        audio_format(target, write)
     else:
         film_codec(target, soundtrack)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..audio import AudioWriter, FilmWriter, Soundtrack, is_film
+from ..audio import AudioWriter, FilmWriter, Soundtrack, WriteOptions, is_film
 
 __all__ = ["Soundtrack", "is_film", "open_writer"]
 
@@ -21,6 +21,7 @@ def open_writer(
     soundtrack: Soundtrack | None,
     overwrite: bool,
     at_once: bool = False,
+    write: WriteOptions | None = None,
 ) -> AudioWriter | FilmWriter:
     """What writes one output: sound alone, or a film if there is one to take the picture from."""
     if film is None:
@@ -32,6 +33,7 @@ def open_writer(
             num_samples=num_samples,
             channel_mask=channel_mask,
             at_once=at_once,
+            write=write,
         )
     return FilmWriter(
         target,

@@ -24,16 +24,17 @@ from ..audio import (
     RatesResampler,
     Soundtrack,
     Wav,
+    WriteOptions,
     db_to_amplitude,
     downmix,
     integrated_loudness,
     written_together,
 )
 from ..audio.masks import mask_mixture, window_length
-from ..progress import Progress
+from ..progress import Progress, in_stage
 from .codec import Codec, checked_audio
 from .compress import Level, cancelled, measure_level
-from .files import StemsResult, check_targets
+from .files import StemsResult, check_targets, levels
 from .films import open_writer
 from .separator import Separator, StreamSeparator
 from .stems import stems_in
@@ -71,6 +72,7 @@ def separate(
     views: int | None = None,
     track: int = 1,
     soundtrack: Soundtrack | None = None,
+    write: WriteOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SeparateResult:
@@ -87,8 +89,9 @@ def separate(
             single mask, and time grows in proportion
         track: which audio track of a film, from 1
         soundtrack: makes films of the targets, with the picture of the source, and says how sound gets into them
+        write: format and bitrate of sound alone, and what becomes of samples beyond full scale
         overwrite: replace existing targets; they appear all together, or none of them
-        progress: called after every block
+        progress: called after every block that is separated; told of both passes if it is a `StagedProgress`
 
     Raises:
         InputError, OutputError: see `audio`
@@ -105,7 +108,7 @@ def separate(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(source, track=track))
         info = reader.info
-        level = measure_level(reader, mono=isinstance(codec, Codec))
+        level = measure_level(reader, mono=isinstance(codec, Codec), progress=progress)
         writers = [
             open_writer(
                 target,
@@ -116,11 +119,12 @@ def separate(
                 film=None if soundtrack is None else source,
                 track=track,
                 soundtrack=soundtrack,
+                write=write,
                 overwrite=overwrite,
             )
             for target in targets.values()
         ]
-        stack.enter_context(written_together(writers))
+        stack.enter_context(written_together(writers, progress))
         separator = WholeBandSeparator(
             _stream(codec, info.channels, level, views, info.channel_mask),
             rate=info.sample_rate,
@@ -130,20 +134,21 @@ def separate(
         )
         read = 0
 
-        def write(stems: Wav) -> None:
+        def give(stems: Wav) -> None:
             for writer, indices in zip(writers, wanted, strict=True):
                 writer.write(stems[indices].sum(0))
 
+        progress = in_stage(progress, "separating")
         for block in reader.blocks():
             read += block.shape[-1]
             for stems in separator.push(block):
-                write(stems)
+                give(stems)
             if progress:
                 progress(read / info.sample_rate, info.seconds)
         for stems in separator.finish():
-            write(stems)
+            give(stems)
     seconds = read / info.sample_rate
-    notes = reader.notes + tuple(note for writer in writers for note in writer.notes)
+    notes = (*reader.notes, *dict.fromkeys(note for writer in writers for note in writer.notes))
     if level.problem == "silent":
         notes += ("nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",)
     elif level.problem == "cancelled":
@@ -158,7 +163,7 @@ def separate(
         times_real_time=seconds / (time.monotonic() - began),
         model=codec.name,
         device=codec.device,
-        clipped={stem: writer.clipped for stem, writer in zip(targets, writers, strict=True)},
+        **levels(dict(zip(targets, writers, strict=True))),
         views=views,
         notes=notes,
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..audio import AudioWriter, WriteOptions
 from ..audio.pitch import PitchTracker
 from ..bitstream import Header, Reader, StreamKey
 from ..errors import InputError, ModelError
@@ -78,6 +79,7 @@ def convert_voice(
     sdc: bool | None = None,
     channels: Channels = "keep",
     track: int = 1,
+    write: WriteOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> SpeechResult:
@@ -94,6 +96,7 @@ def convert_voice(
         sdc: likewise
         channels: likewise
         track: likewise, of `source`
+        write: likewise
         overwrite: likewise
         progress: likewise
 
@@ -143,31 +146,39 @@ def convert_voice(
                 streams = said.streams_of(said.speech)
                 said.write(again, header, lambda reader: said.parts(reader, streams), overwrite=True)
                 said = Coded(scene.name, again, lambda header: scene.encoder)
-            clipped = _write(said, target, sdc, overwrite=overwrite, progress=phase(progress, 2, 3))
+            writer = _write(said, target, sdc, write, overwrite=overwrite, progress=phase(progress, 2, 3))
         notes = [f"{theirs.name}: {note}" for note in theirs.notes]
         if theirs.num_samples > REFERENCE_SECONDS * theirs.header.original_rate:
             notes.append(f"{theirs.name}: only its first {REFERENCE_SECONDS / 60:g} minutes are listened to")
-        result = scene.result(source, target, began, speech_loudness=loudness, clipped=clipped, notes=notes)
+        result = scene.result(source, target, began, speech_loudness=loudness, writer=writer, notes=notes)
         return replace(
             result, problems=(*result.problems, *(f"{theirs.name}: {problem}" for problem in theirs.problems))
         )
 
 
-def _write(said: Coded, target: str | Path, sdc: bool | None, *, overwrite: bool, progress: Progress | None) -> int:
-    """Write speech as codes or as audio; how many samples clip."""
+def _write(
+    said: Coded,
+    target: str | Path,
+    sdc: bool | None,
+    write: WriteOptions | None,
+    *,
+    overwrite: bool,
+    progress: Progress | None,
+) -> AudioWriter | None:
+    """Write speech as codes, or as audio with the writer that is returned."""
     if is_stream(target, sdc):
         streams = said.streams_of(said.speech)
         said.write(
             target, said.header, lambda reader: said.parts(reader, streams), overwrite=overwrite, progress=progress
         )
-        return 0
+        return None
     done = 0
-    with said.audio_writer(target, overwrite=overwrite) as writer:
+    with said.audio_writer(target, write=write, overwrite=overwrite) as writer:
         for wav in said.audio(said.speech):
             writer.write(wav)
             done += wav.shape[-1]
             said.tell(progress, done)
-    return writer.clipped
+    return writer
 
 
 def _codebook(codec: Codec) -> NDArray[np.float32]:
