@@ -316,8 +316,8 @@ AudioBitrate = Annotated[
         "--audio-bitrate",
         metavar="KBPS",
         parser=parse_positive,
-        help="Bitrate of Ogg Vorbis, Opus or MP3, and of sound in films, in kbit/s, of all channels together; by default "
-        "that of the encoder, and in films 96 for each channel, 80 of Opus.",
+        help="Bitrate of Ogg Vorbis, Opus or MP3, and of sound in films, in kbit/s, of all channels together; by "
+        "default that of the encoder, and in films 96 for each channel, 80 of Opus.",
         show_default=False,
     ),
 ]

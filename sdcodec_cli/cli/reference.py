@@ -77,8 +77,8 @@ file beyond 4 GiB is RF64. `--format` asks for one of these, or for others, and 
 | `opus` | Opus | 8, 12, 16, 24 or 48 kHz | 6 to 256 per channel, in the mean |
 | `mp3` | MP3, up to two channels | nine from 8 to 48 kHz | constant: one of 14 from 32 to 320, at low rates from 8 |
 
-`--audio-bitrate` is for sound in films, too, which has `--audio-codec` instead of `--format`, and no `--rescale`. `decode`
-to a pipe writes at once only WAV of 16 bits that is not rescaled.
+`--audio-bitrate` is for sound in films, too, which has `--audio-codec` instead of `--format`, and no `--rescale`. To a
+pipe `decode` writes at once only WAV of 16 bits that is not rescaled.
 
 Where a format does not take the sample rate, audio is resampled to the next higher one that it takes, and a line says
 so. Samples beyond full scale are limited to it, and a line says how many. With `--rescale`, where an output would go
