@@ -159,7 +159,9 @@ def test_damage_is_told_and_the_exit_code_is_1(model):
     assert names() == {"talk.enhanced.wav"}
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+@pytest.mark.parametrize(
+    "kind", ["enhanced", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("exchanged", "converted"))]
+)
 def test_format_bitrate_and_rescaling_are_those_of_audio(kind, model):
     result = sdc(
         *COMMANDS[kind], "talk.sdc", "--model", model, "--format", "opus", "--audio-bitrate", "32", "--rescale"
