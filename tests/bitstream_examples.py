@@ -25,6 +25,7 @@ from prediction_examples import frequencies, likely_codes, random_tensors, toy_t
 
 Codes = Mapping[StreamKey, "NDArray[Any] | None"]
 Gains = Mapping[int, "NDArray[Any]"]
+Places = Mapping[str, "NDArray[Any]"]
 
 
 def example_header(**changes: Any) -> Header:
@@ -133,6 +134,7 @@ class Example:
     gains: Sequence[Gains]
     """Of envelopes."""
     treble: Sequence[Gains]
+    places: Sequence[Places]
 
     def block(self, number: int) -> bytes:
         return self.data[self.starts[number] : self.starts[number + 1]]
@@ -154,18 +156,19 @@ def write_example(
     samples: int = 0,
     gains: Sequence[Gains] | None = None,
     treble: Sequence[Gains] | None = None,
+    places: Sequence[Places] | None = None,
     tables: CodeTables | None = None,
 ) -> Example:
     fo = io.BytesIO()
     writer = Writer(fo, header, tables=tables)
     starts = []
-    gains, treble = gains or [{}] * len(lengths), treble or [{}] * len(lengths)
-    for codes, num_frames, envelopes, trebles in zip(segments, lengths, gains, treble, strict=True):
+    gains, treble, places = (each or [{}] * len(lengths) for each in (gains, treble, places))
+    for codes, num_frames, envelopes, trebles, stereo in zip(segments, lengths, gains, treble, places, strict=True):
         starts.append(writer.bytes_written)
-        writer.write(codes, num_frames=num_frames, gains=envelopes, treble=trebles)
+        writer.write(codes, num_frames=num_frames, gains=envelopes, treble=trebles, places=stereo)
     starts.append(writer.bytes_written)
     writer.close(samples)
-    return Example(header, fo.getvalue(), segments, lengths, starts, samples, gains, treble)
+    return Example(header, fo.getvalue(), segments, lengths, starts, samples, gains, treble, places)
 
 
 def small_example() -> Example:
@@ -216,6 +219,39 @@ def treble_example() -> Example:
         samples=24_000,
         gains=[{0: np.ones((3, 4), dtype=int)}, {}, {}, {1: np.full((3, 2), -1)}],
         treble=[{0: steady[8], 1: unlikely}, {}, {1: ending}, {0: steady[3] + 1, 1: steady[3]}],
+    )
+
+
+STEREO_LAYOUT = GainLayout(frames=3, step_db=3.0, edges=(0, 500, 2500, 8000))
+"""Three bands, places for three frames, of which the last of seven has one of its own."""
+
+
+def random_places(num_frames: int, seed: int = 0) -> NDArray[np.int64]:
+    """Places such as audio has: they hardly change."""
+    rng = np.random.default_rng(seed)
+    shape = 3, STEREO_LAYOUT.num_columns(num_frames)
+    differences = np.clip(rng.integers(-6, 7, (3, 1)) + rng.integers(-1, 2, shape) * (rng.random(shape) < 0.2), -8, 8)
+    widths = np.clip(rng.integers(0, 6, (3, 1)) + (rng.random(shape) < 0.2), 0, 8)
+    return np.concatenate([differences, widths])
+
+
+def stereo_example() -> Example:
+    """The golden file v1_stereo: places of both domains behind envelopes, such as no audio has, none, of one."""
+    header = ENVELOPES.header(stereo=STEREO_LAYOUT)
+    lengths = [7, 7, 7, 2]
+    wild = np.array([[-8, 8, 0], [8, -8, 8], [0, 8, -8], [0, 8, 0], [8, 0, 8], [8, 8, 8]])
+    return write_example(
+        header,
+        [random_codes(header, length, seed=number) for number, length in enumerate(lengths)],
+        lengths,
+        samples=20_000,
+        gains=[{0: random_gains(ENVELOPES, 7)}, {}, {}, {0: random_gains(ENVELOPES, 2)}],
+        places=[
+            {"speech": random_places(7, 1), "sfx": random_places(7, 2)},
+            {"sfx": wild},
+            {},
+            {"speech": random_places(2, 3)},
+        ],
     )
 
 
@@ -290,7 +326,7 @@ def stages_example() -> Example:
 
 def part_of(header: Header, **fields: Any) -> Part:
     """A part that has what a header says."""
-    common = {name: getattr(header, name) for name in ("gain_db", "domains", "envelope", "treble")}
+    common = {name: getattr(header, name) for name in ("gain_db", "domains", "envelope", "treble", "stereo")}
     return Part(**{**common, **fields})
 
 
@@ -320,7 +356,7 @@ def copied(data: bytes) -> bytes:
 
 
 def write_golden(folder: Path) -> None:
-    """Make v1_range_coded, v1_parts, v1_lost and v1_stages anew: right as long as no version was released with them.
+    """Make v1_range_coded, v1_parts, v1_lost, v1_stages and v1_stereo anew: right as long as none was released with them.
 
     PYTHONPATH=.:tests python -c "import bitstream_examples as b; b.write_golden(b.Path('tests/data'))"
     """
@@ -333,6 +369,7 @@ def write_golden(folder: Path) -> None:
         ("v1_parts", parts_example().data),
         ("v1_lost", copied(damaged_gains_example())),
         ("v1_stages", stages_example().data),
+        ("v1_stereo", stereo_example().data),
     ):
         (folder / f"{name}.sdc").write_bytes(data)
         content = as_json(*read_all(io.BytesIO(data)))
@@ -421,11 +458,14 @@ def block(kind: bytes, body: bytes) -> bytes:
 def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
     """All that was read from a stream in JSON's types, as the golden files and docs/format.md have it."""
     header = dataclasses.asdict(reader.header)
-    for kind in (ENVELOPES, TREBLES):
-        if header[kind.name] is None:  # as in the golden files, which are older
-            del header[kind.name]
+    for name in ("envelope", "treble", "stereo"):
+        if header[name] is None:  # as in the golden files, which are older
+            del header[name]
         else:
-            header[kind.name]["edges"] = list(header[kind.name]["edges"])
+            header[name]["edges"] = list(header[name]["edges"])
+    if "stereo" not in header:  # likewise
+        for part in header["parts"]:
+            del part["stereo"]
     header["weights_sha256"] = reader.header.weights_sha256.hex()
     if reader.header.tables_sha256 is None:  # likewise
         del header["tables_sha256"]
@@ -459,6 +499,11 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
                     for kind in (ENVELOPES, TREBLES)
                     if kind.name in header
                 },
+                **(
+                    {"places": {stem: places.tolist() for stem, places in segment.places.items()}}
+                    if "stereo" in header
+                    else {}
+                ),
             }
             for segment in segments
         ],

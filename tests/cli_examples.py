@@ -88,6 +88,7 @@ class Engine:
             "payload_bitrate": 6.0,
             "envelope_bitrate": 0.5,
             "treble_bitrate": 0.0,
+            "stereo_bitrate": 0.0,
             "saved_percent": 0.0,
             "overhead_percent": 0.8,
             "times_real_time": 38.4,

@@ -12,7 +12,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
-TABLES = {name: ROOT / "sdcodec_cli" / "bitstream" / f"{name}_gains.csv" for name in ("band", "treble")}
+TABLES = {name: ROOT / "sdcodec_cli" / "bitstream" / f"{name}_gains.csv" for name in ("band", "treble", "stereo")}
 
 
 class Slow:
@@ -71,6 +71,8 @@ class Slow:
                 self.gains(segments[-1], body + size, "gains", "envelope", 4, -3, 8)
             elif kind == b"strb":
                 self.gains(segments[-1], body + size, "treble", "treble", 5, -12, 18)
+            elif kind == b"ster":
+                self.gains(segments[-1], body + size, "places", "stereo", 5, -8, 16)
             else:
                 assert kind[:1].islower()
                 self.raw(size)
@@ -95,7 +97,7 @@ class Slow:
                 fields[name] = self.raw(size).decode()
             elif name in ("weights_sha256", "tables_sha256"):
                 fields[name] = self.raw(size).hex()
-            elif name in ("gain_db", "domains", "envelope", "treble"):
+            elif name in ("gain_db", "domains", "envelope", "treble", "stereo"):
                 fields[name] = self.of_part(name, size)
             elif name == "lower":
                 fields[name] = self.lower(fields["domains"], start + size)
@@ -114,7 +116,7 @@ class Slow:
             assert self.at == start + size
         self.crc(0)
         self.channels, self.fields = fields["coded_channels"], fields
-        own = ("gain_db", "domains", "envelope", "treble")
+        own = ("gain_db", "domains", "envelope", "treble", *({"stereo"} & fields.keys()))
         self.parts: list[tuple[int, dict[str, Any]]] = []
         for part in fields.get("parts", [{"num_frames": 2**40}]):
             part.update({name: fields.get(name) for name in own if name not in part})
@@ -219,6 +221,7 @@ class Slow:
             "removed": sorted(set(names) - set(silent) - set(codes)),
             **({"gains": {}} if "envelope" in self.fields else {}),
             **({"treble": {}} if "treble" in self.fields else {}),
+            **({"places": {}} if "stereo" in self.fields else {}),
         }
 
     def predicted(self, data: bytes, name: str, lower: list[list[int]], count: int, num_frames: int) -> list[list[int]]:
@@ -273,6 +276,7 @@ class Slow:
             return
         layout = self.part_at(segment["start_frame"])[name]
         num_bands, num_columns = len(layout["edges"]) - 1, -(-segment["num_frames"] // layout["frames"])
+        num_bands *= 2 if name == "stereo" else 1
         data = self.raw(stop - self.at)
         if coding == 0:
             number = int.from_bytes(data, "little")
@@ -281,9 +285,15 @@ class Slow:
             assert max(values) <= most
             stored = [values[band * num_columns :][:num_columns] for band in range(num_bands)]
         else:
-            table_of = self.envelope_table if key == "gains" else self.treble_table
-            stored = self.range_coded(data, num_bands, num_columns, "band" if key == "gains" else "treble", table_of)
-        segment[key][str(channel)] = [[value + lowest for value in row] for row in stored]
+            table_of = {
+                "envelope": self.envelope_table,
+                "treble": self.treble_table,
+                "stereo": self.stereo_table,
+            }[name]
+            stored = self.range_coded(data, num_bands, num_columns, "band" if key == "gains" else name, table_of)
+        domains = self.part_at(segment["start_frame"])["domains"]
+        owner = domains[channel]["name"] if name == "stereo" else str(channel)
+        segment[key][owner] = [[value + lowest for value in row] for row in stored]
 
     @staticmethod
     def envelope_table(stored: list[list[int]], band: int, n: int) -> int:
@@ -297,6 +307,14 @@ class Slow:
             return stored[band - 1][0] if band else 19
         change = sorted((-2, stored[band - 1][n] - stored[band - 1][n - 1], 2))[1] + 2 if band else 5
         return 20 + 6 * stored[band][n - 1] + change
+
+    @staticmethod
+    def stereo_table(stored: list[list[int]], row: int, n: int) -> int:
+        first, band = (0, row) if row < len(stored) // 2 else (120, row - len(stored) // 2)
+        if n == 0:
+            return first + (stored[row - 1][0] if band else 17)
+        change = sorted((-2, stored[row - 1][n] - stored[row - 1][n - 1], 2))[1] + 2 if band else 5
+        return first + 18 + 6 * stored[row][n - 1] + change
 
     def range_coded(
         self,

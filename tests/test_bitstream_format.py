@@ -22,6 +22,7 @@ from bitstream_examples import as_json, pipe, read_all, stream_name
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 WRITTEN = ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble", "v1_range_coded", "v1_parts", "v1_stages"]
+WRITTEN += ["v1_stereo"]
 GOLDEN = [*WRITTEN, "v1_future_minor", "v1_damaged", "v1_lost"]
 
 
@@ -119,7 +120,7 @@ def rewrite(content: dict[str, Any], tables: CodeTables | None = None) -> bytes:
     fields["domains"] = tuple(DomainEntry(**{**entry, "groups": tuple(entry["groups"])}) for entry in fields["domains"])
     if "tables_sha256" in fields:
         fields["tables_sha256"] = bytes.fromhex(fields["tables_sha256"])
-    for name in {"envelope", "treble"} & fields.keys():
+    for name in {"envelope", "treble", "stereo"} & fields.keys():
         fields[name] = GainLayout(**{**fields[name], "edges": tuple(fields[name]["edges"])})
     if "lower" in fields:
         fields["lower"] = tuple(
@@ -137,7 +138,8 @@ def rewrite(content: dict[str, Any], tables: CodeTables | None = None) -> bytes:
             for name in ("gains", "treble")
         )
         silent = {keys[name]: None for name in part["silent"]}
-        writer.write(codes | silent, num_frames=part["num_frames"], gains=gains, treble=treble)
+        places = {stem: np.array(values) for stem, values in part.get("places", {}).items()}
+        writer.write(codes | silent, num_frames=part["num_frames"], gains=gains, treble=treble, places=places)
     writer.close(content["end"]["original_samples"])
     return fo.getvalue()
 
@@ -196,4 +198,7 @@ def test_the_document_names_the_tables_and_their_contexts() -> None:
         assert fact in section
     section = DOCUMENT.split("## Treble")[1].split("\n## ")[0]
     for fact in ("134 lines of 19", "20 + 6 · before + change", "4096", "−12 to 6"):
+        assert fact in " ".join(section.split())
+    section = DOCUMENT.split("## Stereo")[1].split("\n## ")[0]
+    for fact in ("240 lines of 17", "18 + 6 · before + change", "4096", "−8 to 8"):
         assert fact in " ".join(section.split())

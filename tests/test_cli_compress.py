@@ -74,6 +74,12 @@ def test_every_option_reaches_the_engine(engine: Engine) -> None:
     assert engine.prepared == [{"decode": False}]
 
 
+def test_stereo_is_handed_on_and_needs_the_decoder_whatever_else_is_stored(engine: Engine) -> None:
+    assert sdc("compress", "talk.wav", "--channels", "stereo", "--no-envelope", "--no-treble").exit_code == 0
+    assert engine.calls[-1]["channels"] == "stereo"
+    assert engine.prepared == [{"decode": True}]
+
+
 def test_the_device_and_the_runtime_can_come_from_the_environment(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,7 +234,7 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
         ["talk.wav", "--domains", "auto,speech"],
         ["talk.wav", "--domains", "speech,speech"],
         ["talk.wav", "--domains", ""],
-        ["talk.wav", "--channels", "stereo"],
+        ["talk.wav", "--channels", "both"],
         ["talk.wav", "--effort", "-1"],
         ["talk.wav", "--effort", "101"],
         ["talk.wav", "--effort", "most"],

@@ -462,15 +462,15 @@ def test_damaged_gains_stay_damaged() -> None:
 def test_units_of_later_versions_are_left_out_and_named() -> None:
     example = usual_talk()
     start = example.starts[1]
-    data = example.data[:start] + block(b"ster", b"wide") + block(b"abcd", b"") + example.data[start:]
+    data = example.data[:start] + block(b"covr", b"wide") + block(b"abcd", b"") + example.data[start:]
     write("a.sdc", data)
     result = strip("a.sdc", "b.sdc", below=8000)
     assert result.notes == (
         "left out above 8000 Hz: the treble",
         "left out something of a later version of the format (type abcd)",
-        "left out stereo parameters of a later version of the format (type ster)",
+        "left out a cover of a later version of the format (type covr)",
     )
-    assert not {b"ster", b"abcd"} & {Path("b.sdc").read_bytes()[n : n + 4] for n in range(500)}
+    assert not {b"covr", b"abcd"} & {Path("b.sdc").read_bytes()[n : n + 4] for n in range(500)}
 
 
 # pipes

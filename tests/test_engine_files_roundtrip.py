@@ -477,7 +477,7 @@ def test_a_rate_beyond_what_a_stream_can_say_is_an_error_by_name(codec, tmp_path
     ("arguments", "message"),
     [
         ({"domains": "speech"}, "domains must be auto, all or a list of domains, got 'speech'"),
-        ({"channels": "stereo"}, "channels must be mono or keep, got 'stereo'"),
+        ({"channels": "both"}, "channels must be mono, stereo or keep, got 'both'"),
     ],
 )
 def test_a_wrong_call_of_compress_is_refused(codec, tmp_path, arguments, message):

@@ -113,6 +113,7 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
         ),
         envelope=None,
         treble=None,
+        stereo=None,
         parts=(),
         problems=(),
     )

@@ -179,6 +179,9 @@ def envelope_context(band: int, num_bands: int, before: Sequence[int] | None, co
     return (past * num_neighbours + below) * NUM_CLASSES + NUM_CLASSES * band // num_bands
 
 
+MAX_WIDTH = 8
+"""The most that a width of a place can be; the least is 0."""
+
 NUM_CHANGES = 6
 """How the band below has changed: by -2 or less, -1, 0, 1, 2 or more, or there is none."""
 
@@ -191,6 +194,22 @@ def treble_context(band: int, num_bands: int, before: Sequence[int] | None, colu
     return TREBLE_GAINS.count + 1 + before[band] * NUM_CHANGES + change
 
 
+def stereo_context(band: int, num_bands: int, before: Sequence[int] | None, column: Sequence[int]) -> int:
+    """See `Context`: as that of treble, once for level differences, in the lower half, and once for widths."""
+    half, count = num_bands // 2, STEREO_GAINS.count
+    first = (count + 1 + count * NUM_CHANGES) * (band >= half)
+    has_below = band % half > 0
+    if before is None:
+        return first + (column[band - 1] if has_below else count)
+    change = min(max(column[band - 1] - before[band - 1], -2), 2) + 2 if has_below else NUM_CHANGES - 1
+    return first + count + 1 + before[band] * NUM_CHANGES + change
+
+
+def places_fit(places: NDArray[np.integer[Any]]) -> bool:
+    """Whether widths, the lower half of places `[2 B, n]`, are what they can be."""
+    return int(places[len(places) // 2 :].min(initial=0)) >= 0
+
+
 CODINGS: Mapping[int, Coding] = {RAW: Raw()}
 """Of codes, by the number that a chunk has of them, as far as they need nothing else; `RANGE` needs the tables of a
 model, see `prediction`."""
@@ -200,3 +219,8 @@ ENVELOPE_GAINS = GainKind(lowest=-3, count=9, absent=0, tables="band_gains.csv",
 
 TREBLE_GAINS = GainKind(lowest=-12, count=19, absent=-12, tables="treble_gains.csv", context=treble_context)
 """Of the bands above them; the lowest one stands for nothing at all."""
+
+STEREO_GAINS = GainKind(
+    lowest=-MAX_WIDTH, count=2 * MAX_WIDTH + 1, absent=0, tables="stereo_gains.csv", context=stereo_context
+)
+"""Of places of domains: level differences of all bands, and then widths, which are never below 0."""

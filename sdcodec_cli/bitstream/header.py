@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89SDC\r\n\x1a\n"
 VERSION_MAJOR = 1
-ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR, TABLES_MINOR, PARTS_MINOR = 1, 2, 2, 3, 4
-"""Minor versions of streams with an envelope, with treble, of several stages, with range-coded codes, and of parts;
-others are of version 1.0."""
+ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR, TABLES_MINOR, PARTS_MINOR, STEREO_MINOR = 1, 2, 2, 3, 4, 5
+"""Minor versions of streams with an envelope, with treble, of several stages, with range-coded codes, of parts, and
+with places of domains; others are of version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
 RANGE_CODED = 1 << 1
@@ -84,17 +84,19 @@ ENCODER = 4
 TAG = 6
 ENVELOPE = 8
 TREBLE = 10
+STEREO = 12
 
 KNOWN_FIELDS = {
     *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
     *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG, ENVELOPE),
     TREBLE,
+    STEREO,
     TABLES_SHA256,
     STAGE_TABLE,
     PART_TABLE,
 }
-OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, TABLES_SHA256, STAGE_TABLE, PART_TABLE}
-PART_FIELDS = {GAIN, DOMAINS, STAGE_TABLE, ENVELOPE, TREBLE}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, STEREO, TABLES_SHA256, STAGE_TABLE, PART_TABLE}
+PART_FIELDS = {GAIN, DOMAINS, STAGE_TABLE, ENVELOPE, TREBLE, STEREO}
 """Those that a part may have of its own, with the meaning that they have in the header."""
 
 
@@ -163,7 +165,7 @@ class LowerModel:
 
 @dataclass(frozen=True, kw_only=True)
 class GainLayout:
-    """Bands and times of the gains in a stream's envelopes, or of its treble."""
+    """Bands and times of the gains in a stream's envelopes, or of its treble, or of places of its domains."""
 
     frames: int
     """That each gain is for, 1 to 255; the last ones of a segment may be for fewer."""
@@ -214,6 +216,7 @@ class Part:
     domains: tuple[DomainEntry, ...]
     envelope: GainLayout | None = None
     treble: GainLayout | None = None
+    stereo: GainLayout | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +254,9 @@ class Header:
     """What the gains are for that segments may come with; None where none has any."""
     treble: GainLayout | None = None
     """The same of gains for what lies above the model's band, up to twice as high; None where nothing does."""
+    stereo: GainLayout | None = None
+    """The same of the places of domains between left and right, of whose mean the codes are; None where they are of a
+    signal that has no sides. A stream has them in all parts, or in none."""
     lower: tuple[LowerModel, ...] = ()
     """Models of the stages below the last one, which is `model`; none where there is one stage. An envelope is that of
     the first, and treble there is none then."""
@@ -286,6 +292,8 @@ class Header:
         first = self.stages[0]
         if self.treble and not treble_fits(self.treble.edges, first.sample_rate, first.hop_length):
             raise ValueError(f"treble cannot be made from {self.treble.edges[0]} to {self.treble.edges[-1]} Hz")
+        if self.stereo and (self.coded_channels, self.original_channels) != (1, 2):
+            raise ValueError("only what was mixed down from two channels has places of domains")
         if self.tables_sha256 is not None and len(self.tables_sha256) != 32:
             raise ValueError(f"tables_sha256 must be 32 bytes, got {len(self.tables_sha256)}")
         _check_text("encoder", self.encoder, max_bytes=255)
@@ -316,10 +324,12 @@ class Header:
         if self.original_samples != num_samples:
             raise ValueError(f"its parts have {num_samples} samples, not {self.original_samples}")
         first = self.parts[0]
-        if (first.gain_db, first.domains, first.envelope, first.treble) != (
-            *(self.gain_db, self.domains, self.envelope, self.treble),
+        if (first.gain_db, first.domains, first.envelope, first.treble, first.stereo) != (
+            *(self.gain_db, self.domains, self.envelope, self.treble, self.stereo),
         ):
-            raise ValueError("gain, domains, envelope or treble of the header are not those of its first part")
+            raise ValueError("gain, domains, envelope, treble or stereo of the header are not those of its first part")
+        if any(bool(part.stereo) != bool(first.stereo) for part in self.parts):
+            raise ValueError("some of its parts are stereo, and some are not")
         assert self.of_parts  # each checks itself
 
     def seconds_at(self, frame: int) -> float:
@@ -350,6 +360,7 @@ class Header:
                 domains=part.domains,
                 envelope=part.envelope,
                 treble=part.treble,
+                stereo=part.stereo,
             )
             for part in self.parts
         ) or (self,)
@@ -377,6 +388,26 @@ class Header:
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sample_rate / self.hop_length
+
+    @property
+    def decoded_channels(self) -> int:
+        """Channels that come out: those that were coded, or both sides of stereo."""
+        return 2 if self.stereo else self.coded_channels
+
+    @property
+    def without_stereo(self) -> Header:
+        """What it would be without places of domains, and so for the mean of both sides."""
+        return replace(self, stereo=None, parts=tuple(replace(part, stereo=None) for part in self.parts))
+
+    def stream_of(self, stem: str) -> int:
+        """Number of the stream of a domain's lowest stage in the first channel, by which its places are known.
+
+        `ValueError` if there is none.
+        """
+        stages = {entry.stage: number for number, entry in enumerate(self.domains) if entry.stem == stem}
+        if not stages:
+            raise ValueError(f"no such domain in the header: {stem}")
+        return stages[min(stages)]
 
     @functools.cached_property
     def stages(self) -> tuple[LowerModel, ...]:
@@ -512,6 +543,8 @@ def encode_header(header: Header) -> bytes:
         fields.append((ENVELOPE, _encode_layout(header.envelope)))
     if header.treble:
         fields.append((TREBLE, _encode_layout(header.treble)))
+    if header.stereo:
+        fields.append((STEREO, _encode_layout(header.stereo)))
     if header.tables_sha256 is not None:
         fields.append((TABLES_SHA256, header.tables_sha256))
     if header.lower:
@@ -524,6 +557,7 @@ def encode_header(header: Header) -> bytes:
     required = MULTICHANNEL * (header.coded_channels > 1) | STAGES * bool(header.lower) | PARTS * bool(header.parts)
     required |= RANGE_CODED * (header.tables_sha256 is not None)
     minors = (
+        (STEREO_MINOR, header.stereo),
         (PARTS_MINOR, header.parts),
         (TABLES_MINOR, header.tables_sha256),
         (STAGES_MINOR, header.lower),
@@ -635,6 +669,7 @@ def _parse_fields(fields: Mapping[int, list[bytes]], name: str) -> Header:
         tags=tags,
         envelope=_parse_layout(Cursor(fields[ENVELOPE][0])) if ENVELOPE in fields else None,
         treble=_parse_layout(Cursor(fields[TREBLE][0])) if TREBLE in fields else None,
+        stereo=_parse_layout(Cursor(fields[STEREO][0])) if STEREO in fields else None,
         lower=lower,
         tables_sha256=fields[TABLES_SHA256][0] if TABLES_SHA256 in fields else None,
     )
@@ -668,6 +703,7 @@ def _encode_parts(header: Header) -> bytes:
         for tag, layout, usual in (
             (ENVELOPE, part.envelope, header.envelope),
             (TREBLE, part.treble, header.treble),
+            (STEREO, part.stereo, header.stereo),
         ):
             if layout != usual:
                 fields.append((tag, _encode_layout(layout) if layout else b""))
@@ -708,6 +744,7 @@ def _parse_parts(cursor: Cursor, header: Header, name: str) -> Iterator[Part]:
             domains=domains,
             envelope=layout(ENVELOPE, header.envelope),
             treble=layout(TREBLE, header.treble),
+            stereo=layout(STEREO, header.stereo),
         )
 
 

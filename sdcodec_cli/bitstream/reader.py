@@ -15,13 +15,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from ..errors import UnsupportedStream
-from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, TREBLE_GAINS, GainKind
+from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, STEREO_GAINS, TREBLE_GAINS, GainKind, places_fit
 from .header import GainLayout, Header, StreamKey, read_header
 from .scanner import Scanner, SegmentAt, UnitAt
 from .segment import (
     END_BYTES,
     ENVELOPE,
     INDEX,
+    STEREO,
     TREBLE,
     Chunk,
     End,
@@ -49,11 +50,13 @@ TOGETHER = 16
 CHUNKS_TOGETHER, CODES_TOGETHER = 1024, 2**18
 """Chunks that are range-decoded at once, and codes of a block of segments, at most or little more: they take memory."""
 
-ProblemKind = Literal["chunk", "envelope", "treble", "gap", "order", "truncated", "damage", "block", "junk", "more"]
+ProblemKind = Literal[
+    "chunk", "envelope", "treble", "stereo", "gap", "order", "truncated", "damage", "block", "junk", "more"
+]
 """chunk: codes of a stream are lost in one segment. envelope: so are its band gains. treble: so is what is above its
-band. gap: whole segments are lost. order: a segment that comes twice or in the wrong place is ignored. truncated: there
-is no end. damage: damaged bytes, but no lost segment. block: a unit without codes is damaged or unknown. junk: bytes
-after the end. more: there were too many problems to list."""
+band. stereo: so is where a domain stands. gap: whole segments are lost. order: a segment that comes twice or in the
+wrong place is ignored. truncated: there is no end. damage: damaged bytes, but no lost segment. block: a unit without
+codes is damaged or unknown. junk: bytes after the end. more: there were too many problems to list."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,11 @@ class Segment:
     """Of channels that have something above the model's band here: `[B, n]` in steps, see `Header.treble`."""
     treble_bytes: int = 0
     """Bytes that they take in the stream."""
+    places: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Of domains that are not in the middle here: `[2 B, n]`, level differences in steps and then widths, see
+    `Header.stereo`."""
+    places_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that they take in the stream, of each domain."""
     chunks: Mapping[StreamKey, tuple[StoredChunk, ...]] = field(default_factory=dict)
     """The same codes as they are stored, by layer group, for `Writer.copy`: unopened, so that those behind a right
     checksum may yet turn out to be none. A damaged one has the coding `LOST` and no bytes; the groups above it are not
@@ -143,15 +151,16 @@ class _Gains:
 
     stop: int
     """Offset of what stands behind."""
-    of: dict[bytes, dict[int, NDArray[np.int64]]] = field(default_factory=lambda: {ENVELOPE: {}, TREBLE: {}})
-    """By type of unit and channel, `[B, n]`."""
-    num_bytes: dict[bytes, int] = field(default_factory=lambda: {ENVELOPE: 0, TREBLE: 0})
-    units: dict[bytes, list[GainsUnit]] = field(default_factory=lambda: {ENVELOPE: [], TREBLE: []})
+    of: dict[bytes, dict[int, NDArray[np.int64]]] = field(default_factory=lambda: {kind: {} for kind in _GAINS})
+    """By type of unit and channel, `[B, n]`; places by stream, `[2 B, n]`."""
+    num_bytes: dict[bytes, dict[int, int]] = field(default_factory=lambda: {kind: {} for kind in _GAINS})
+    units: dict[bytes, list[GainsUnit]] = field(default_factory=lambda: {kind: [] for kind in _GAINS})
 
 
 _GAINS: Mapping[bytes, tuple[GainKind, ProblemKind, tuple[str, str]]] = {
     ENVELOPE: (ENVELOPE_GAINS, "envelope", ("an envelope", "it sounds duller")),
     TREBLE: (TREBLE_GAINS, "treble", ("the treble", "it is lost there")),
+    STEREO: (STEREO_GAINS, "stereo", ("the place of a domain", "it is in the middle there")),
 }
 """By type of unit: kind of gains, kind of problem, and what to say of it."""
 
@@ -347,9 +356,11 @@ class Reader:
             silent=frozenset(keys[stream] for stream in wanted if stream in head.silent),
             removed=frozenset(keys[stream] for stream in wanted if stream not in head.silent | stored),
             gains=gains.of[ENVELOPE],
-            gains_bytes=gains.num_bytes[ENVELOPE],
+            gains_bytes=sum(gains.num_bytes[ENVELOPE].values()),
             treble=gains.of[TREBLE],
-            treble_bytes=gains.num_bytes[TREBLE],
+            treble_bytes=sum(gains.num_bytes[TREBLE].values()),
+            places={header.domain_of(stream).stem: places for stream, places in gains.of[STEREO].items()},
+            places_bytes={header.domain_of(stream).stem: count for stream, count in gains.num_bytes[STEREO].items()},
             chunks=copies,
             units={kind: tuple(units) for kind, units in gains.units.items()},
         )
@@ -436,40 +447,50 @@ class Reader:
         return codes
 
     def _gains(self, found: SegmentAt) -> _Gains:
-        """Gains of the channels of a segment, which follow it.
+        """Gains of the channels of a segment, and places of its domains, which follow it.
 
         Nothing is looked for, and a pipe not waited for, in a stream that says it has none.
         """
         header = self._part(found.head)
-        layouts = {ENVELOPE: header.envelope, TREBLE: header.treble}
+        layouts = {ENVELOPE: header.envelope, TREBLE: header.treble, STEREO: header.stereo}
+        # Of what is silent or was removed nobody says where it stands.
+        active = {header.domain_of(chunk.stream).stem for chunk in found.head.chunks}
+        most = dict.fromkeys((ENVELOPE, TREBLE), header.coded_channels) | {STEREO: len(active)}
         gains = _Gains(found.stop)
-        for _ in range(header.coded_channels * sum(layout is not None for layout in layouts.values())):
+        for _ in range(sum(most[kind] for kind, layout in layouts.items() if layout is not None)):
             unit = self._scanner.unit_at(gains.stop)
             layout = layouts.get(unit.kind) if isinstance(unit, UnitAt) else None
             if not isinstance(unit, UnitAt) or layout is None:
                 break
             kind, name, loss = _GAINS[unit.kind]
-            stored = self._stored_gains(unit, found.head, layout)
+            owners: Sequence[int] = range(header.coded_channels)
+            if unit.kind == STEREO:
+                owners = [header.stream_of(stem) for stem in header.stems]
+            stored = self._stored_gains(unit, found.head, layout, owners)
             values = None if stored is None else self._values(stored, found.head, layout, kind)
             of_kind = gains.units[unit.kind]
             if stored is None:
                 # Of which channel it was nobody knows; the one that comes next is as good as any.
                 last = of_kind[-1].channel if of_kind else -1
-                stored = GainsUnit(found.head.sequence, min(last + 1, header.coded_channels - 1), LOST, b"")
+                owner = next((owner for owner in owners if owner > last), owners[-1])
+                stored = GainsUnit(found.head.sequence, owner, LOST, b"")
             of_kind.append(stored)
             if values is None:
                 where = self._where(found.head)
                 self._report(name, f"{loss[0]} is damaged in {where}: {loss[1]}", found.head.start_frame)
             else:
                 gains.of[unit.kind][stored.channel] = values
-                gains.num_bytes[unit.kind] += len(stored.data)
+                gains.num_bytes[unit.kind][stored.channel] = len(stored.data)
             gains.stop = unit.stop
         return gains
 
-    def _stored_gains(self, unit: UnitAt, head: SegmentHead, layout: GainLayout) -> GainsUnit | None:
-        """Gains of a segment as they are stored; None if they are damaged, or those of another one."""
+    def _stored_gains(
+        self, unit: UnitAt, head: SegmentHead, layout: GainLayout, owners: Sequence[int]
+    ) -> GainsUnit | None:
+        """Gains of a segment as they are stored; None if they are damaged, or those of another one, or of no owner."""
         # More bytes than raw gains take cannot be right, and are not asked for.
-        if unit.num_bytes > 2 * MAX_VARINT_BYTES + 1 + layout.num_bands * layout.num_columns(head.num_frames):
+        most = layout.num_bands * (1 + (unit.kind == STEREO)) * layout.num_columns(head.num_frames)
+        if unit.num_bytes > 2 * MAX_VARINT_BYTES + 1 + most:
             return None
         body = self._scanner.body_of(unit)
         if body is None:
@@ -478,16 +499,18 @@ class Reader:
             gains = parse_gains(body)
         except ValueError:
             return None
-        return gains if gains.sequence == head.sequence and gains.channel < self.header.coded_channels else None
+        return gains if gains.sequence == head.sequence and gains.channel in owners else None
 
     @staticmethod
     def _values(gains: GainsUnit, head: SegmentHead, layout: GainLayout, kind: GainKind) -> NDArray[np.int64] | None:
         """Gains `[B, n]`; None if they are damaged, or in a coding that this version lacks."""
-        shape = layout.num_bands, layout.num_columns(head.num_frames)
+        is_stereo = kind is STEREO_GAINS
+        shape = layout.num_bands * (1 + is_stereo), layout.num_columns(head.num_frames)
         try:
-            return kind.codings[gains.coding].decode(gains.data, shape, kind.count) + kind.lowest
+            values = kind.codings[gains.coding].decode(gains.data, shape, kind.count) + kind.lowest
         except (KeyError, ValueError):
             return None
+        return None if is_stereo and not places_fit(values) else values
 
     # --- problems
 
@@ -514,7 +537,7 @@ class Reader:
 
     def _report_unit(self, unit: UnitAt, whole: bool) -> None:
         who = f"block {unit.kind.decode()} at byte {unit.body}"
-        if whole and unit.kind not in (INDEX, ENVELOPE, TREBLE):
+        if whole and unit.kind not in (INDEX, *_GAINS):
             self.unknown.add(unit.kind)
         if not whole:
             self._report("block", f"{who} is damaged; it holds no codes", None)

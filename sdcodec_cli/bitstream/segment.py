@@ -16,7 +16,8 @@ INDEX = b"SIDX"
 END = b"SDCE"
 ENVELOPE = b"senv"
 TREBLE = b"strb"
-RESERVED = {b"ster": "stereo parameters", b"covr": "a cover"}
+STEREO = b"ster"
+RESERVED = {b"covr": "a cover"}
 """Types of units that are set aside for what a later version will have."""
 MIN_SEGMENT_BYTES = 14
 END_BYTES = 45
@@ -162,22 +163,23 @@ def _chunks(cursor: Cursor, header: Header, num_frames: int) -> Iterator[Chunk]:
 
 @dataclass(frozen=True)
 class GainsUnit:
-    """Band gains of one channel of the segment before it: its envelope, or its treble."""
+    """Band gains of one channel of the segment before it: its envelope, or its treble; or the places of one domain."""
 
     sequence: int
     """Of that segment."""
     channel: int
+    """Of places, the number of the domain's stream; see `Header.stream_of`."""
     coding: int
     data: bytes
 
 
 def encode_gains(unit: GainsUnit) -> bytes:
-    """The body of an envelope or a treble."""
+    """The body of an envelope, a treble, or places."""
     return varint(unit.sequence) + varint(unit.channel) + bytes([unit.coding]) + unit.data
 
 
 def parse_gains(body: bytes) -> GainsUnit:
-    """An envelope or a treble from its body. `ValueError` if it is too short."""
+    """An envelope, a treble, or places, from its body. `ValueError` if it is too short."""
     cursor = Cursor(body)
     sequence, channel, coding = cursor.varint(), cursor.varint(), cursor.uint(1)
     return GainsUnit(sequence, channel, coding, body[cursor.position :])

@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, RAW, TREBLE_GAINS, GainKind
+from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, RAW, STEREO_GAINS, TREBLE_GAINS, GainKind, places_fit
 from .header import MAX_CODES, MAX_FRAMES, DomainEntry, GainLayout, Header, StreamKey, encode_header
 from .segment import (
     END,
     ENVELOPE,
     INDEX,
+    STEREO,
     TREBLE,
     Chunk,
     End,
@@ -51,8 +52,8 @@ class _Waiting:
     """By stream, `[K, n]`."""
     copied: Mapping[int, Sequence[StoredChunk]]
     """Of a segment that has no codes but their bytes, by stream."""
-    envelopes: Sequence[GainsUnit]
-    trebles: Sequence[GainsUnit]
+    units: Mapping[bytes, Sequence[GainsUnit]]
+    """Gains, and places, by type of unit."""
 
 
 class Writer:
@@ -95,13 +96,15 @@ class Writer:
         self.bytes_written = 0
         """All bytes so far."""
         self.payload_bytes = 0
-        """Bytes so far that hold codes and gains."""
+        """Bytes so far that hold codes, gains and places."""
         self.saved_bytes = 0
         """Bytes that raw codes would have taken more so far."""
         self.gains_bytes = 0
         """Bytes so far that hold gains of envelopes."""
         self.treble_bytes = 0
         """Bytes so far that hold gains of treble."""
+        self.stereo_bytes = 0
+        """Bytes so far that hold places of domains."""
         self._write(encode_header(header))
 
     @property
@@ -112,7 +115,7 @@ class Writer:
     @property
     def saved_percent(self) -> float:
         """The same, in percent of what raw codes would have taken."""
-        codes_bytes = self.payload_bytes - self.gains_bytes - self.treble_bytes + self.saved_bytes
+        codes_bytes = self.payload_bytes - self.gains_bytes - self.treble_bytes - self.stereo_bytes + self.saved_bytes
         return 100 * self.saved_bytes / max(1, codes_bytes)
 
     def write(
@@ -122,6 +125,7 @@ class Writer:
         *,
         gains: Mapping[int, NDArray[np.integer[Any]]] | None = None,
         treble: Mapping[int, NDArray[np.integer[Any]]] | None = None,
+        places: Mapping[str, NDArray[np.integer[Any]]] | None = None,
     ) -> None:
         """Write one segment, 1 to `header.segment_frames` frames.
 
@@ -129,7 +133,8 @@ class Writer:
         is the domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a
         silent stream, a missing key for one that was removed. Without any array, `num_frames` says how long the
         segment is. Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of
-        `header.envelope`, and treble likewise in those of `header.treble`.
+        `header.envelope`, and treble likewise in those of `header.treble`. Places are integers `[2 B, n]` of domains
+        that are not in the middle: level differences in the steps and bands of `header.stereo`, and then widths.
         """
         import numpy as np
 
@@ -142,9 +147,13 @@ class Writer:
         silent = frozenset(numbers[key] for key, value in codes.items() if value is None)
         for stream, array_ in arrays.items():
             _check_codes(array_, header.domain_of(stream))
-        envelopes = self._units(gains, num_frames, header.envelope, ENVELOPE_GAINS, "an envelope")
-        trebles = self._units(treble, num_frames, header.treble, TREBLE_GAINS, "treble")
-        self._append(_Waiting(header, num_frames, silent, arrays, {}, envelopes, trebles))
+        of_streams = {header.stream_of(domain): values for domain, values in (places or {}).items()}
+        units = {
+            ENVELOPE: self._units(gains, num_frames, header.envelope, ENVELOPE_GAINS, "an envelope"),
+            TREBLE: self._units(treble, num_frames, header.treble, TREBLE_GAINS, "treble"),
+            STEREO: self._units(of_streams, num_frames, header.stereo, STEREO_GAINS, "stereo"),
+        }
+        self._append(_Waiting(header, num_frames, silent, arrays, {}, units))
 
     def copy(self, segment: Segment) -> None:
         """Write a segment of another stream as it is stored there: nothing is opened, or coded again.
@@ -159,15 +168,16 @@ class Writer:
             sizes = [entry.chunk_bytes(group, header.frames_in(entry, num_frames)) for group in range(len(chunks))]
             if any(len(chunk.data) > size for chunk, size in zip(chunks, sizes, strict=True)):
                 raise ValueError(f"chunks of {entry.name} that have more bytes than raw ones")
-        envelopes, trebles = (
-            [replace(unit, sequence=self._num_segments) for unit in segment.units.get(kind, ())]
-            for kind in (ENVELOPE, TREBLE)
-        )
-        if (envelopes and header.envelope is None) or (trebles and header.treble is None):
+        units = {
+            kind: [replace(unit, sequence=self._num_segments) for unit in segment.units.get(kind, ())]
+            for kind in (ENVELOPE, TREBLE, STEREO)
+        }
+        layouts = {ENVELOPE: header.envelope, TREBLE: header.treble, STEREO: header.stereo}
+        if any(units[kind] and layout is None for kind, layout in layouts.items()):
             raise ValueError("gains in a stream whose header has none")
         silent = frozenset(numbers[key] for key in segment.silent)
         copied = {numbers[key]: chunks for key, chunks in segment.chunks.items()}
-        self._append(_Waiting(header, num_frames, silent, {}, copied, envelopes, trebles))
+        self._append(_Waiting(header, num_frames, silent, {}, copied, units))
 
     def _part(self) -> Header:
         """The header of the part that the next segment is of."""
@@ -215,14 +225,15 @@ class Writer:
             self._frames.append(segment.num_frames)
             self._write(encode_segment(head, segment.header) + b"".join(payload[place][1] for place in order))
             self.payload_bytes += head.payload_bytes
-            for kind, units in ((ENVELOPE, segment.envelopes), (TREBLE, segment.trebles)):
-                self._write(b"".join(encode_unit(kind, encode_gains(unit)) for unit in units))
-            gains_bytes, treble_bytes = (
-                sum(len(unit.data) for unit in units) for units in (segment.envelopes, segment.trebles)
-            )
-            self.gains_bytes += gains_bytes
-            self.treble_bytes += treble_bytes
-            self.payload_bytes += gains_bytes + treble_bytes
+            num_bytes = dict.fromkeys((ENVELOPE, TREBLE, STEREO), 0)
+            for kind in num_bytes:
+                for unit in segment.units.get(kind, ()):
+                    self._write(encode_unit(kind, encode_gains(unit)))
+                    num_bytes[kind] += len(unit.data)
+            self.gains_bytes += num_bytes[ENVELOPE]
+            self.treble_bytes += num_bytes[TREBLE]
+            self.stereo_bytes += num_bytes[STEREO]
+            self.payload_bytes += sum(num_bytes.values())
         self._waiting.clear()
 
     def _range_coded(self) -> dict[tuple[int, int, int], bytes]:
@@ -300,18 +311,21 @@ class Writer:
         kind: GainKind,
         name: str,
     ) -> list[GainsUnit]:
-        """What holds the gains of one kind of all channels that have any."""
+        """What holds the gains of one kind of all channels that have any, or the places of all domains that do."""
         units = []
+        is_stereo = kind is STEREO_GAINS
         for channel, steps in sorted((gains or {}).items()):
             if layout is None:
                 raise ValueError(f"gains in a stream whose header has no {name.removeprefix('an ')}")
-            if not 0 <= channel < self._header.coded_channels:
+            if not is_stereo and not 0 <= channel < self._header.coded_channels:
                 raise ValueError(f"no channel {channel} in a stream of {self._header.coded_channels}")
-            shape = layout.num_bands, layout.num_columns(num_frames)
+            shape = layout.num_bands * (1 + is_stereo), layout.num_columns(num_frames)
             values = steps - kind.lowest
             if steps.dtype.kind != "i" or steps.shape != shape or values.min() < 0 or values.max() >= kind.count:
                 highest = kind.lowest + kind.count - 1
                 raise ValueError(f"gains of {name} must be {list(shape)} integers from {kind.lowest} to {highest}")
+            if is_stereo and not places_fit(steps):
+                raise ValueError("widths of stereo must not be below 0")
             coding, data = min(
                 ((coding, kind.codings[coding].encode(values, kind.count)) for coding in (RANGE, RAW)),
                 key=lambda coded: len(coded[1]),

@@ -57,7 +57,7 @@ class _Compress:
     bitrate: float | None
     codebooks: int | None
     domains: Literal["auto", "all"] | list[str]
-    channels: Literal["mono", "keep"]
+    channels: Literal["mono", "stereo", "keep"]
     envelope: bool
     fine: bool | None
     treble: bool
@@ -79,7 +79,7 @@ class _Compress:
 
     @functools.cached_property
     def _prepared(self) -> Codec:
-        self.codec.prepare(decode=(self.envelope or self.treble) and self.whole)
+        self.codec.prepare(decode=((self.envelope or self.treble) and self.whole) or self.channels == "stereo")
         return self.codec
 
     def __call__(self, job: Job, say: Say, progress: Progress | None) -> CompressResult:
@@ -139,8 +139,11 @@ def compress(
         ),
     ] = "auto",
     channels: Annotated[
-        Literal["mono", "keep"],
-        typer.Option(help="Mix the channels down to one, or keep them, each coded by itself, for as many bits each."),
+        Literal["mono", "stereo", "keep"],
+        typer.Option(
+            help="Mix the channels down to one (mono); store with that where each domain stands between left and "
+            "right, for 0.1 kbit/s each (stereo); or code each channel by itself, for as many bits each (keep)."
+        ),
     ] = "mono",
     envelope: Annotated[
         bool,

@@ -50,8 +50,9 @@ def info(inputs: StreamInputs, json: Json = False) -> None:
 
 
 def _show_one(report: FileReport) -> None:
-    gains = (("envelope", report.envelope), ("treble", report.treble))
+    gains = (("envelope", report.envelope), ("treble", report.treble), ("stereo", report.stereo))
     coded = "mono" if report.coded_channels == 1 else f"{report.coded_channels} channels"
+    coded = "mono with the places of domains" if report.stereo else coded
     rows = [
         ("duration", duration(report.duration)),
         ("audio", f"{report.original_rate} Hz, {report.original_channels} channel(s), coded as {coded}"),

@@ -173,7 +173,7 @@ SCHEMAS = [
     ("`sdc info --json`", "sdcodec_cli.engine.inspect", "FileReport"),
     ("Each of `streams`", "sdcodec_cli.engine.inspect", "StreamReport"),
     ("Each of `lower`", "sdcodec_cli.engine.inspect", "LowerModelReport"),
-    ("`envelope` and `treble`", "sdcodec_cli.engine.inspect", "GainsReport"),
+    ("`envelope`, `treble` and `stereo`", "sdcodec_cli.engine.inspect", "GainsReport"),
     ("Each of `parts`", "sdcodec_cli.engine.inspect", "PartReport"),
     ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),
     ("`sdc train --json`", "sdcodec_cli.engine.train.loop", "TrainResult"),

@@ -30,6 +30,7 @@ from .causal import FrameDecoder, FrameEncoder, checked_causal
 from .codes import Codes, codes_of
 from .envelope import Bands, layout_for
 from .stems import named, stems_in
+from .stereo import StereoEncoder, stereo_layout_for
 from .stream import FILES, SEGMENT_FRAMES, Grid, StreamDecoder
 from .stream_encoder import StreamEncoder
 from .treble import FACTOR, Treble, treble_layout_for
@@ -277,6 +278,11 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         """Of the treble that is made with this model, if any is."""
         return None if len(self.stages) > 1 else treble_layout_for(self.sample_rate, self.hop_length)
 
+    @property
+    def stereo_layout(self) -> GainLayout:
+        """Of the places of domains that are found with this model."""
+        return stereo_layout_for(self.sample_rate, self.hop_length, self.stages[0].sample_rate / 2)
+
     def prepare(self, *, encode: bool = True, decode: bool = True, wait: bool = False) -> None:
         """Load what will be used, in the background unless told to wait; anything else is loaded on its first use."""
         refine = encode and any(effort > 0 for effort in self._efforts)
@@ -382,6 +388,25 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             treble=treble,
             grid=grid,
         )
+
+    def stereo_encoder(
+        self,
+        *,
+        num_codebooks: int | None = None,
+        active: Sequence[str] | None = None,
+        envelope: bool = False,
+        fine: bool = False,
+        treble: bool = False,
+        grid: Grid = FILES,
+    ) -> StereoEncoder:
+        """As `stream_encoder`, for a mid and a side signal; segments say where domains stand, see `engine.stereo`."""
+        encoder = self.stream_encoder(
+            num_codebooks=num_codebooks, active=active, envelope=envelope, fine=fine, treble=treble, grid=grid
+        )
+        # The fine structure that decoders make up says nothing of who is where.
+        decoder = self.stream_decoder(self.domains, texture=False, num_stages=1, grid=grid)
+        stems = {stream.name: stream.stem for stage in self.stages for stream in stage.streams}
+        return StereoEncoder(encoder, decoder, self.domains, stems, self.stereo_layout)
 
     def stream_decoder(
         self,

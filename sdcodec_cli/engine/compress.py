@@ -36,7 +36,7 @@ from ..audio import (
     loudness_weights,
 )
 from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, Writer
-from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
+from ..bitstream.codings import ENVELOPE_GAINS, STEREO_GAINS, TREBLE_GAINS, GainKind
 from ..bitstream.header import MAX_CODES, MAX_RATE, first_of
 from ..errors import InputError
 from ..progress import Progress, in_stage
@@ -44,6 +44,8 @@ from .allocation import Allocation, Extent
 from .cascade import Encoder
 from .codec import Codec
 from .envelope import Gains, envelope_bitrate
+from .stereo import BITRATE as STEREO_BITRATE
+from .stereo import StereoEncoder
 from .stream import FILES, LIVE, CodedSegment, Grid
 from .treble import BITRATE as TREBLE_BITRATE
 
@@ -73,15 +75,17 @@ class CompressResult:
     num_codebooks: int
     """Of each domain; of a model of several codecs, in the first of them."""
     payload_bitrate: float
-    """Of codes, envelope and treble alone, in kbit/s."""
+    """Of codes, envelope, treble and stereo alone, in kbit/s."""
     envelope_bitrate: float
     """Of the envelope alone, in kbit/s."""
     treble_bitrate: float
     """Of the treble alone, in kbit/s."""
+    stereo_bitrate: float
+    """Of the places of domains alone, in kbit/s."""
     saved_percent: float
     """Bytes that range coding saves of those that raw codes would take, in percent."""
     overhead_percent: float
-    """Bytes that are neither codes nor gains, in percent of those that are."""
+    """Bytes that are neither codes nor gains nor places, in percent of those that are."""
     times_real_time: float
     effort: int
     """Steps of analysis by synthesis."""
@@ -105,7 +109,7 @@ def compress(
     bitrate: float | None = None,
     num_codebooks: int | None = None,
     domains: Literal["auto", "all"] | Sequence[str] = "auto",
-    channels: Literal["mono", "keep"] = "mono",
+    channels: Literal["mono", "stereo", "keep"] = "mono",
     envelope: bool = True,
     fine: bool | None = None,
     treble: bool = True,
@@ -125,13 +129,14 @@ def compress(
         source: any file that libsndfile or FFmpeg reads, `-` for standard input, or either as a `Source` that is open
         target: where the `.sdc` goes, or `-` for standard output
         codec: the model, at the effort wanted
-        bitrate: of the payload of the file, in kbit/s: all streams of all channels, envelope and treble. It gets the
-            best of `Codec.allocations` that takes no more in the mean
+        bitrate: of the payload of the file, in kbit/s: all streams of all channels, envelope, treble and stereo. It
+            gets the best of `Codec.allocations` that takes no more in the mean
         num_codebooks: of each domain, instead of a bitrate; with neither what the model suggests
         domains: `auto` stores each domain in the segments in which it is active, `all` stores all domains throughout,
             a list stores only these domains, where they are active; analysis by synthesis is of the mix of all
             active domains, stored or not
-        channels: `mono` mixes down (see `audio.downmix`), `keep` codes every channel by itself
+        channels: `mono` mixes down (see `audio.downmix`), `stereo` does so with two and stores where each domain stands
+            between them, see `engine.stereo`, `keep` codes every channel by itself
         envelope: store what the decoded mix lacks in bands, too, see `engine.envelope`; it is that of all domains, so
             a file with some of them has none
         fine: in more bands and more often; by default what is best at the bitrate, or beside so many codebooks
@@ -152,8 +157,8 @@ def compress(
         raise ValueError("a bitrate needs a live source to be read in advance; give num_codebooks instead")
     if not live and level is not None:
         raise ValueError("only a live source has a level that is assumed; leave the level out, or pass live=True")
-    if channels not in ("mono", "keep"):
-        raise ValueError(f"channels must be mono or keep, got {channels!r}")
+    if channels not in ("mono", "stereo", "keep"):
+        raise ValueError(f"channels must be mono, stereo or keep, got {channels!r}")
     stored = _stored(codec, domains)
     envelope = envelope and stored == codec.domains
     if bitrate is not None and num_codebooks is not None:
@@ -167,7 +172,13 @@ def compress(
         info = reader.info
         wide_rate = codec.wide_rate if treble and stored == codec.domains else None
         wide_rate = wide_rate if info.sample_rate > codec.sample_rate else None
-        mono = channels == "mono" or info.channels == 1
+        if channels == "stereo" and info.channels > 2:
+            raise InputError(
+                f"{info.name}: {info.channels} channels; --channels stereo takes two: mix them down (--channels mono), "
+                "or code each by itself (--channels keep)"
+            )
+        stereo = channels == "stereo" and info.channels == 2
+        mono = channels != "keep" or info.channels == 1
         coded_channels = 1 if mono else info.channels
         if coded_channels > 255:
             raise InputError(
@@ -176,6 +187,8 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
+        if channels == "stereo" and not stereo:
+            notes.append("has one channel and is coded as mono")
         if coded_channels > 2 and info.channel_mask is not None:
             tags[MASK_TAG] = f"{info.channel_mask:#x}"
         if isinstance(reader, LiveReader):
@@ -189,7 +202,7 @@ def compress(
 
         def coder(codec: Codec, allocation: Allocation, *, envelope: bool, treble: bool) -> Coder:
             encoders = [
-                codec.stream_encoder(
+                (codec.stereo_encoder if stereo else codec.stream_encoder)(
                     num_codebooks=allocation.num_codebooks,
                     active=active,
                     envelope=envelope,
@@ -202,12 +215,13 @@ def compress(
             return Coder(encoders, info.sample_rate, gain_db)
 
         def blocks() -> Iterator[Wav]:
-            return (block - found.offset for block in _blocks(reader, meter, mono=mono))
+            offset = np.pad(found.offset, ((0, 1), (0, 0))) if stereo else found.offset
+            return (block - offset for block in _blocks(reader, meter, mono=mono, stereo=stereo))
 
         if bitrate is not None:
             heard = coder(codec.at_effort(0), allocation, envelope=False, treble=False)
             extent = _extent(heard, blocks(), codec, stored, in_stage(progress, "estimating", main=False), info.seconds)
-            beside = {"envelope": envelope, "treble": wide_rate is not None}
+            beside = {"envelope": envelope, "treble": wide_rate is not None, "stereo": stereo}
             allocation = _fitting(bitrate, extent, codec, stored, name=info.name, fine=fine, **beside)
         header = stream_header(
             codec,
@@ -221,6 +235,7 @@ def compress(
             tags=tags,
             envelope=codec.envelope_layout(fine=allocation.fine) if envelope else None,
             treble=codec.treble_layout if wide_rate else None,
+            stereo=codec.stereo_layout if stereo else None,
             grid=grid,
         )
         most = sum(entry.num_codebooks * header.frames_in(entry, grid.segment_frames) for entry in header.domains)
@@ -245,6 +260,7 @@ def compress(
                     segments[0].num_frames,
                     gains=_by_channel(gains, header.envelope, ENVELOPE_GAINS, segments[0].num_frames, every=live),
                     treble=_by_channel(treble_gains, header.treble, TREBLE_GAINS, segments[0].num_frames, every=live),
+                    places=_by_domain(segments[0], header, every=live),
                 )
                 if at_once:
                     file.flush()
@@ -273,13 +289,14 @@ def compress(
         payload_bitrate=payload_bitrate,
         envelope_bitrate=writer.gains_bytes * 8 / 1000 / seconds,
         treble_bitrate=writer.treble_bytes * 8 / 1000 / seconds,
+        stereo_bitrate=writer.stereo_bytes * 8 / 1000 / seconds,
         saved_percent=writer.saved_percent,
         overhead_percent=100 * (writer.bytes_written - writer.payload_bytes) / max(1, writer.payload_bytes),
         times_real_time=seconds / (time.monotonic() - began),
         effort=codec.effort,
         model=codec.name,
         device=codec.device,
-        channels_note=_channels_note(info, mono=mono),
+        channels_note=_channels_note(info, mono=mono, stereo=stereo),
         activity={domain: count / frames for domain, count in active_frames.items()},
         notes=tuple(notes),
         problems=(reader.problem,) if isinstance(reader, LiveReader) and reader.problem else (),
@@ -314,6 +331,7 @@ def _fitting(
     envelope: bool,
     fine: bool | None,
     treble: bool,
+    stereo: bool,
 ) -> Allocation:
     """The best allocation that takes no more than a bitrate."""
 
@@ -321,6 +339,7 @@ def _fitting(
         found = {}
         for each in codec.allocations(envelope=envelope, fine=fine):
             gains = envelope_bitrate(envelope=envelope, fine=each.fine) + TREBLE_BITRATE * treble
+            gains += STEREO_BITRATE * len(stored) * stereo
             found[each] = extent.bitrate(_entries(codec, each.num_codebooks, stored), gains)
         return found
 
@@ -358,6 +377,7 @@ def stream_header(
     tags: Mapping[str, str] | None = None,
     envelope: GainLayout | None = None,
     treble: GainLayout | None = None,
+    stereo: GainLayout | None = None,
     grid: Grid = FILES,
 ) -> Header:
     """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
@@ -379,6 +399,7 @@ def stream_header(
         tags=dict(tags or {}),
         envelope=envelope,
         treble=treble,
+        stereo=stereo,
         tables_sha256=tables.sha256 if tables else None,
         lower=tuple(
             LowerModel(
@@ -437,9 +458,11 @@ def _stored(codec: Codec, domains: Literal["auto", "all"] | Sequence[str]) -> tu
     return tuple(domain for domain in codec.domains if domain in domains)
 
 
-def _channels_note(info: AudioInfo, *, mono: bool) -> str | None:
+def _channels_note(info: AudioInfo, *, mono: bool, stereo: bool) -> str | None:
     if info.channels == 1:
         return None
+    if stereo:
+        return "2 channels were mixed down to one, with where each domain stands between them"
     if not mono:
         return f"{info.channels} channels, each coded by itself"
     if info.channels == 2:
@@ -460,12 +483,15 @@ def cancelled(info: AudioInfo) -> str:
     return f"hardly anything is left in the down-mix, because its channels cancel each other{or_lfe}"
 
 
-def _blocks(reader: AudioReader | LiveReader, meter: LoudnessMeter | None, *, mono: bool) -> Iterator[Wav]:
+def _blocks(
+    reader: AudioReader | LiveReader, meter: LoudnessMeter | None, *, mono: bool, stereo: bool
+) -> Iterator[Wav]:
+    """Blocks `[C, T]` of what is coded: the down-mix, that and the side signal, or all channels."""
     for block in reader.blocks():
         wav = downmix(block, reader.info.channel_mask) if mono else block
         if meter:
             meter.push(wav)
-        yield wav
+        yield np.concatenate([wav, (block[:1] - block[1:]) / 2]) if stereo else wav
 
 
 def _weights(info: AudioInfo, *, mono: bool) -> Sequence[float]:
@@ -485,6 +511,18 @@ def _by_channel(
     absent = np.full((layout.num_bands, layout.num_columns(num_frames)), kind.absent, dtype=np.int64)
     given = ((channel, absent if each is None and every else each) for channel, each in enumerate(gains))
     return {channel: each for channel, each in given if each is not None}
+
+
+def _by_domain(segment: CodedSegment, header: Header, *, every: bool) -> dict[str, Gains]:
+    """Places of the stored domains that are not in the middle; with `every`, of all that are active."""
+    if header.stereo is None:
+        return {}
+    absent = np.full(
+        (2 * header.stereo.num_bands, header.stereo.num_columns(segment.num_frames)), STEREO_GAINS.absent, np.int64
+    )
+    active = {entry.stem for entry in header.domains if segment.active[entry.name]} if every else set()
+    given = dict.fromkeys(active, absent) | dict(segment.places)
+    return {stem: places for stem, places in given.items() if stem in header.stems}
 
 
 def _level_note(assumed: float, measured: float) -> str:
@@ -560,14 +598,15 @@ class Coder:
         gain_db: to apply
     """
 
-    def __init__(self, encoders: Sequence[Encoder], rate: int, gain_db: float) -> None:
+    def __init__(self, encoders: Sequence[Encoder | StereoEncoder], rate: int, gain_db: float) -> None:
         self.num_samples = 0
         """Per channel, at the original rate."""
         self.num_frames = 0
         self.rate = rate
         self._encoders = encoders
         self._gain = np.float32(db_to_amplitude(gain_db))
-        self._resampler = RatesResampler(rate, encoders[0].rates, len(encoders))
+        num_channels = 2 if isinstance(encoders[0], StereoEncoder) else len(encoders)
+        self._resampler = RatesResampler(rate, encoders[0].rates, num_channels)
 
     def run(
         self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
@@ -583,7 +622,8 @@ class Coder:
     def _push(self, wavs: Sequence[Wav], *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
         channels = []
         for index, encoder in enumerate(self._encoders):
-            segments = encoder.push(*(wav[index] * self._gain for wav in wavs))
+            own = (wav if isinstance(encoder, StereoEncoder) else wav[index] for wav in wavs)
+            segments = encoder.push(*(wav * self._gain for wav in own))
             channels.append([*segments, *encoder.finish()] if last else segments)
         for together in zip(*channels, strict=True):
             self.num_frames += together[0].num_frames

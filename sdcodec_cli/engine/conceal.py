@@ -44,6 +44,8 @@ class Stretch:
     """Streams of which nothing is left."""
     is_gap: bool = False
     """Whether all is lost, gains too."""
+    places: Mapping[str, Gains] = field(default_factory=dict)
+    """Of domains that are not in the middle, of each frame, `[2 B, F]`; what is made up stands in the middle."""
     made_up: Mapping[StreamKey, Levels] = field(default_factory=dict)
     """How loud frames are that were made up, from 0 to 1, `[num_frames]`."""
 

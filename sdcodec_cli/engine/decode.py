@@ -39,6 +39,7 @@ from .files import StemsResult, check_stems, check_targets, levels, opened_strea
 from .films import open_writer
 from .shaper import CONTEXT_FRAMES
 from .stems import named, stems_in
+from .stereo import StreamPlacer
 from .stream import SEGMENT_FRAMES, Grid
 from .treble import FACTOR
 
@@ -156,7 +157,7 @@ def decode(
             stem: open_writer(
                 target,
                 header.original_rate,
-                header.coded_channels,
+                header.decoded_channels,
                 num_samples=stated,
                 channel_mask=mask,
                 at_once=piped or reader.end is not None,
@@ -236,7 +237,11 @@ def fitted(reader: Reader, name: str, codec: Codec, *, force_model: bool = False
 def sum_of(
     domains: Sequence[str], reader: Reader, header: Header, codec: Codec, *, share: float = SHARE
 ) -> Iterator[Wav]:
-    """Audio of the sum of some domains of a file that can be sought in, at its original rate and level: `[C, T]`."""
+    """Audio of the sum of some domains of a file that can be sought in, at its original rate and level: `[C, T]`.
+
+    Of stereo, the mean of both sides.
+    """
+    header = header.without_stereo
     length = reader.end.original_samples if reader.end else header.original_samples
     excerpts, stages = _excerpts(header, length, 0.0, None), len(header.stages)
     for wavs, _ in _decoded_excerpts(
@@ -275,6 +280,11 @@ def _decoded_excerpts(
         made_up: where seconds of each domain that were made up are added
         mixed: see `concealed`
     """
+    num_outputs = len(stems)
+    held = {stem: tuple(domains) if stem == "mix" else stems_in(stem, header.stems) for stem in stems}
+    if header.stereo:
+        # Where a sum stands is what its stems say.
+        stems = [*stems, *dict.fromkeys(part for parts in held.values() for part in parts if part not in stems)]
     contexts = [_context(codec, excerpt.header, texture) for excerpt in excerpts]
     first, stop = excerpts[0].span(contexts[0])[0], excerpts[-1].span(contexts[-1])[1]
     streams = {
@@ -304,12 +314,13 @@ def _decoded_excerpts(
             streams,
             made_up,
             mixed,
+            held,
         )
         cut = _at_original_rate(decoded, rate, excerpt, len(stems))
         if reader.end is None and not header.parts:
             cut = _to_the_end(cut, reader, begin)
         for wavs in cut:
-            yield wavs, rate
+            yield wavs[:num_outputs], rate
 
 
 def _as_far_as(header: Header, codec: Codec) -> Header:
@@ -403,6 +414,7 @@ class _Excerpt:
 def _context(codec: Codec, header: Header, texture: bool) -> int:
     """Frames on each side of an excerpt that its audio depends on."""
     context = codec.context_frames + CONTEXT_FRAMES * (header.envelope is not None or header.treble is not None)
+    context += CONTEXT_FRAMES * (header.stereo is not None)  # under the same windows
     return context + texturing.CONTEXT_FRAMES * texture
 
 
@@ -475,6 +487,7 @@ def _decoded_stems(
     streams: Collection[str],
     made_up: dict[str, float],
     mixed: bool,
+    held: Mapping[str, tuple[str, ...]],
 ) -> Iterator[Wav]:
     """Audio at the model's rate, or twice that, and the original level, from where resampling begins: `[S, C, T]`."""
     header = excerpt.header
@@ -490,11 +503,14 @@ def _decoded_stems(
         )
         for _ in range(header.coded_channels)
     ]
+    placer = None
+    if header.stereo:
+        placer = StreamPlacer(header.stereo, decoders[0].hop_length, header.frame_rate, stems, held)
     begin, stop = excerpt.span(context)
     level = np.float32(db_to_amplitude(-header.gain_db))
     trim = (excerpt.first_frame + excerpt.shift - begin) * decoders[0].hop_length
     trim += excerpt.lead * rate // header.sample_rate
-    for wav in _run_decoders(reader, segments, header, decoders, stems, streams, begin, stop, made_up, mixed):
+    for wav in _run_decoders(reader, segments, header, decoders, stems, streams, placer, begin, stop, made_up, mixed):
         if wav.shape[-1] > trim:
             yield wav[..., trim:] * level
         trim = max(0, trim - wav.shape[-1])
@@ -507,6 +523,7 @@ def _run_decoders(
     decoders: Sequence[Decoder],
     stems: Sequence[str],
     streams: Collection[str],
+    placer: StreamPlacer | None,
     begin: int,
     stop: int | None,
     made_up: dict[str, float],
@@ -526,11 +543,14 @@ def _run_decoders(
 
     def together(pieces: list[list[Wav]]) -> Iterator[Wav]:
         for of_channels in zip(*pieces, strict=True):
-            yield fader.applied(np.stack(of_channels, axis=1))
+            wavs = fader.applied(np.stack(of_channels, axis=1))
+            yield placer.push(wavs[:, 0]) if placer else wavs
 
     absent = ENVELOPE_GAINS.absent, TREBLE_GAINS.absent
     for stretch in concealed(_stretches(reader, segments, header, stem_of, begin, stop), absent, mixed=mixed):
         fader.push(stretch)
+        if placer:
+            placer.push_places(stretch.num_frames, stretch.places)
         for stem in header.stems:
             levels = [level for (_, name), level in stretch.made_up.items() if stem_of[name] == stem]
             if levels:
@@ -547,6 +567,8 @@ def _run_decoders(
             ]
         )
     yield from together([decoder.finish() for decoder in decoders])
+    if placer:
+        yield placer.finish()
 
 
 def _stretches(
@@ -593,6 +615,11 @@ def _stretches(
             gains,
             treble,
             lost=every - segment.codes.keys() - segment.silent - segment.removed,
+            places={
+                stem: header.stereo.per_frame(each, segment.num_frames)[:, span]
+                for stem, each in segment.places.items()
+                if header.stereo
+            },
         )
         position += num_frames
     if reader.header.parts and stop is not None and not _breaks_off(reader):
@@ -609,7 +636,7 @@ def _cut(codes: Codes, span: slice, count: int) -> Codes:
 def _at_original_rate(stems: Iterator[Wav], rate: int, excerpt: _Excerpt, num_stems: int) -> Iterator[Wav]:
     """Resample `[S, C, T]` from `rate` to the original rate and cut out the excerpt."""
     header = excerpt.header
-    resampler = StreamResampler(rate, header.original_rate, num_stems * header.coded_channels)
+    resampler = StreamResampler(rate, header.original_rate, num_stems * header.decoded_channels)
     skip, left = excerpt.skip_samples, excerpt.num_samples
 
     def resampled() -> Iterator[Wav]:
@@ -624,7 +651,7 @@ def _at_original_rate(stems: Iterator[Wav], rate: int, excerpt: _Excerpt, num_st
             piece = piece[:, :left]
             left -= piece.shape[-1]
         if piece.shape[-1]:
-            yield piece.reshape(num_stems, header.coded_channels, -1)
+            yield piece.reshape(num_stems, header.decoded_channels, -1)
 
 
 def _to_the_end(wavs: Iterator[Wav], reader: Reader, begin: int) -> Iterator[Wav]:

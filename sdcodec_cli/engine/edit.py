@@ -15,7 +15,7 @@ from pathlib import Path
 from ..audio import MASK_TAG, atomic_output, parse_mask
 from ..bitstream import DomainEntry, GainLayout, Header, Segment, Writer
 from ..bitstream.header import MAX_PARTS, encode_header
-from ..bitstream.segment import RESERVED, TREBLE
+from ..bitstream.segment import RESERVED, STEREO, TREBLE
 from ..errors import InputError
 from ..progress import Progress
 from .pieces import Input, Piece, length_of, pieces_of, segments_of
@@ -92,8 +92,12 @@ def strip(
         num_groups = [{entry.name: len(entry.groups) for entry in part.domains} for part in header.of_parts]
 
         def smaller(segment: Segment) -> Segment:
-            groups = num_groups[whole.part_at(segment.start_frame)]
-            treble = header.of_parts[whole.part_at(segment.start_frame)].treble
+            number = whole.part_at(segment.start_frame)
+            groups, own = num_groups[number], whole.of_parts[number]
+            units = dict(segment.units)
+            if not header.of_parts[number].treble:
+                units[TREBLE] = ()
+            units[STEREO] = tuple(unit for unit in units.get(STEREO, ()) if own.domain_of(unit.channel).name in kept)
             return replace(
                 segment,
                 num_frames=segment.num_frames * scale,
@@ -103,7 +107,7 @@ def strip(
                     for key, chunks in segment.chunks.items()
                     if key[1] in groups and key[1] in kept
                 },
-                units=segment.units if treble else {**segment.units, TREBLE: ()},
+                units=units,
             )
 
         with atomic_output(target, overwrite=overwrite) as file:
@@ -235,6 +239,7 @@ def _below(name: str, header: Header, below: float, notes: list[str]) -> tuple[H
             segment_frames=lower.segment_frames * scale,
             envelope=scaled(lower.envelope),
             treble=None,
+            stereo=scaled(lower.stereo),
             parts=tuple(
                 replace(
                     part,
@@ -242,6 +247,7 @@ def _below(name: str, header: Header, below: float, notes: list[str]) -> tuple[H
                     origin=part.origin * scale,
                     envelope=scaled(part.envelope),
                     treble=None,
+                    stereo=scaled(part.stereo),
                     domains=tuple(entry for entry in part.domains if entry.stage <= stage),
                 )
                 for part in header.parts
@@ -341,7 +347,9 @@ def _ends(segments: Iterator[Segment]) -> tuple[int, int]:
 def _context(header: Header) -> int:
     """Frames around an excerpt whose codes have a part in its audio, however it is decoded."""
     seconds = -(-LEAD_SECONDS * header.sample_rate // header.hop_length)
-    return header.context_frames + SHAPER_FRAMES + TEXTURE_FRAMES + seconds
+    # What puts stems in their places works under the same windows, behind the shaper.
+    shaping = SHAPER_FRAMES * (2 if header.stereo else 1)
+    return header.context_frames + shaping + TEXTURE_FRAMES + seconds
 
 
 def _check_same(first: Input, other: Input) -> None:
@@ -365,6 +373,11 @@ def _check_same(first: Input, other: Input) -> None:
             "compress it again from audio at that rate"
         )
     masks = [parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels) for header in (ours, theirs)]
+    if bool(ours.stereo) != bool(theirs.stereo):
+        which, other_which = ("stereo" if header.stereo else "not stereo" for header in (theirs, ours))
+        raise InputError(
+            f"{other.name}: is {which}, but {first.name} is {other_which}; compress both with the same --channels"
+        )
     if ours.coded_channels != theirs.coded_channels or masks[0] != masks[1]:
         raise InputError(
             f"{other.name}: its channels ({theirs.coded_channels}) are not those of {first.name} "
@@ -384,7 +397,7 @@ def _merged(before: Piece, after: Piece) -> Piece | None:
     what it was decoded from.
     """
     header, seam = before.header, after.first_sample
-    same = ("gain_db", "domains", "envelope", "treble", "tables_sha256")
+    same = ("gain_db", "domains", "envelope", "treble", "stereo", "tables_sha256")
     if seam != before.first_sample + before.num_samples or any(
         getattr(header, name) != getattr(after.header, name) for name in same
     ):
@@ -430,6 +443,7 @@ def _joined(first: Header, pieces: Sequence[Piece]) -> Header:
         domains=piece.header.domains,
         envelope=piece.header.envelope,
         treble=piece.header.treble,
+        stereo=piece.header.stereo,
         parts=() if is_whole else tuple(each.part for each in pieces),
     )
 

@@ -114,7 +114,13 @@ class Bands:
         return factors[:, self._band_of_bin]
 
 
-def choose_gains(wanted: NDArray[np.float64], max_bits: float, kind: GainKind = ENVELOPE_GAINS) -> Gains | None:
+def choose_gains(
+    wanted: NDArray[np.float64],
+    max_bits: float,
+    kind: GainKind = ENVELOPE_GAINS,
+    weights: NDArray[np.float64] | None = None,
+    price: float = PRICE,
+) -> Gains | None:
     """Gains that are close to those that are wanted, and cheap.
 
     One after the other, in the order in which they are coded, each is the one with the least sum of its squared error
@@ -124,16 +130,19 @@ def choose_gains(wanted: NDArray[np.float64], max_bits: float, kind: GainKind = 
         wanted: in steps, `[B, n]`
         max_bits: what they may take with their place in a file
         kind: which values they can have
+        weights: how much the error of each counts, `[B, n]`; by default all by 1
+        price: of a bit, in squared steps of error, to begin with
 
     Returns:
         `[B, n]`, or None where doing without them is better
     """
     columns = np.clip(wanted - kind.lowest, -0.5, kind.count - 0.5).T.tolist()
-    nothing, price = np.square(np.array(columns) - (kind.absent - kind.lowest)).sum(), PRICE
+    counts = np.ones_like(wanted) if weights is None else weights
+    nothing, first_price = (counts.T * np.square(np.array(columns) - (kind.absent - kind.lowest))).sum(), price
     while price < DEAREST:
-        gains, error, bits = _chosen(columns, price, kind)
+        gains, error, bits = _chosen(columns, counts.T.tolist(), price, kind)
         bits += UNIT_BITS
-        if error + PRICE * bits >= nothing:
+        if error + first_price * bits >= nothing:
             return None
         if bits <= max_bits:
             return np.array(gains, dtype=np.int64).T + kind.lowest
@@ -141,22 +150,25 @@ def choose_gains(wanted: NDArray[np.float64], max_bits: float, kind: GainKind = 
     return None
 
 
-def _chosen(columns: Sequence[Sequence[float]], price: float, kind: GainKind) -> tuple[list[list[int]], float, float]:
+def _chosen(
+    columns: Sequence[Sequence[float]], weights: Sequence[Sequence[float]], price: float, kind: GainKind
+) -> tuple[list[list[int]], float, float]:
     """Gains of columns, all from 0, with their squared error and their bits."""
     costs, gains = _costs(kind), []
     total_error = total_bits = 0.0
     before = None
-    for column in columns:
+    for column, counts in zip(columns, weights, strict=True):
         chosen: list[int] = []
-        for band, place in enumerate(column):
+        for band, (place, count) in enumerate(zip(column, counts, strict=True)):
             cost = costs[kind.context(band, len(column), before, chosen)]
             nearest = round(place)
+            reach = 2 if count == 1 else kind.count  # what does not count may be anything that costs little
             _, best = min(
-                ((place - gain) ** 2 + price * cost[gain], gain)
-                for gain in range(max(0, nearest - 2), min(kind.count, nearest + 3))
+                (count * (place - gain) ** 2 + price * cost[gain], gain)
+                for gain in range(max(0, nearest - reach), min(kind.count, nearest + reach + 1))
             )
             chosen.append(best)
-            total_error += (place - best) ** 2
+            total_error += count * (place - best) ** 2
             total_bits += cost[best]
         gains.append(chosen)
         before = chosen
@@ -165,5 +177,7 @@ def _chosen(columns: Sequence[Sequence[float]], price: float, kind: GainKind) ->
 
 @functools.cache
 def _costs(kind: GainKind) -> list[list[float]]:
-    """Bits of every gain in every context."""
-    return [[PRECISION - math.log2(frequency) for frequency in row] for row in kind.frequencies]
+    """Bits of every gain in every context; those that it cannot have there are endless."""
+    return [
+        [PRECISION - math.log2(frequency) if frequency else math.inf for frequency in row] for row in kind.frequencies
+    ]

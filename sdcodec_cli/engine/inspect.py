@@ -45,7 +45,7 @@ class StreamReport:
 
 @dataclass(frozen=True, kw_only=True)
 class GainsReport:
-    """Gains of bands, of all channels."""
+    """Gains of bands, of all channels; or places in bands, of all domains."""
 
     num_bands: int
     """Bands of frequency that have gains."""
@@ -58,7 +58,7 @@ class GainsReport:
     bitrate: float
     """Of the gains, in kbit/s, over the whole duration."""
     present: float
-    """Share of the segments, of each channel, that have one."""
+    """Share of the segments, of each channel or domain, that have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class FileReport:
     num_bytes: int
     """Of the whole stream, or of as much of it as there is."""
     payload_bytes: int
-    """Of codes, envelopes and treble alone."""
+    """Of codes, envelopes, treble and stereo alone."""
     bitrate: float
     """Of the same, in kbit/s."""
     file_bitrate: float
@@ -140,6 +140,8 @@ class FileReport:
     """What the decoded mix lacks in bands; None if the stream does not have that."""
     treble: GainsReport | None
     """What lies above the model's band; None likewise."""
+    stereo: GainsReport | None
+    """Where domains stand between left and right; None likewise."""
     parts: tuple[PartReport, ...]
     """Of which each decodes by itself; none where the stream is all of one file."""
     problems: tuple[Problem, ...]
@@ -170,7 +172,7 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
     reader = Reader(fo, name)
     header = reader.header
     num_segments = num_frames = 0
-    gains, treble = Counter[str](), Counter[str]()
+    gains, treble, places = Counter[str](), Counter[str](), Counter[str]()
     stored: Counter[StreamKey] = Counter()
     raw: Counter[StreamKey] = Counter()
     reader.tables = _tables_for(header)
@@ -183,6 +185,7 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         raw.update(segment.raw_bytes)
         gains.update(units=len(segment.gains), num_bytes=segment.gains_bytes)
         treble.update(units=len(segment.treble), num_bytes=segment.treble_bytes)
+        places.update(units=len(segment.places), num_bytes=sum(segment.places_bytes.values()))
         stored_here = header.of_parts[header.part_at(segment.start_frame)].streams
         for key, counts in states.items():
             if key in segment.num_codebooks:
@@ -202,9 +205,9 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         duration = header.seconds_at(num_frames)
     else:
         duration = original_samples / header.original_rate
-    payload_bytes = stored.total() + gains["num_bytes"] + treble["num_bytes"]
+    payload_bytes = stored.total() + sum(each["num_bytes"] for each in (gains, treble, places))
 
-    def gains_report(layout: GainLayout | None, found: Counter[str]) -> GainsReport | None:
+    def gains_report(layout: GainLayout | None, found: Counter[str], owners: int) -> GainsReport | None:
         return (
             None
             if layout is None
@@ -214,10 +217,11 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
                 step_db=layout.step_db,
                 num_bytes=found["num_bytes"],
                 bitrate=_bitrate(found["num_bytes"], duration),
-                present=found["units"] / max(num_segments * header.coded_channels, 1),
+                present=found["units"] / max(num_segments * owners, 1),
             )
         )
 
+    channels = header.coded_channels
     return FileReport(
         name=name,
         format_version=".".join(map(str, reader.version)),
@@ -254,8 +258,11 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         codes_checked=can_decode,
         saved=None if header.tables_sha256 is None else 100 * (1 - stored.total() / max(1, raw.total())),
         streams=tuple(_streams(header, stored, raw, states, num_segments, duration)),
-        envelope=gains_report(next((part.envelope for part in header.of_parts if part.envelope), None), gains),
-        treble=gains_report(next((part.treble for part in header.of_parts if part.treble), None), treble),
+        envelope=gains_report(
+            next((part.envelope for part in header.of_parts if part.envelope), None), gains, channels
+        ),
+        treble=gains_report(next((part.treble for part in header.of_parts if part.treble), None), treble, channels),
+        stereo=gains_report(header.stereo, places, len(header.stems)),
         parts=tuple(_part(part, header) for part in header.parts),
         problems=tuple(reader.problems),
     )

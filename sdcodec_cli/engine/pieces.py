@@ -16,7 +16,7 @@ from typing import BinaryIO, cast
 
 from ..bitstream import Header, Part, Reader, Segment, StoredChunk
 from ..bitstream.codings import LOST
-from ..bitstream.segment import ENVELOPE, TREBLE, GainsUnit
+from ..bitstream.segment import ENVELOPE, STEREO, TREBLE, GainsUnit
 from ..bitstream.source import PIECE
 from ..errors import InputError
 from .files import opened_stream
@@ -117,6 +117,7 @@ class Piece:
             domains=self.header.domains,
             envelope=self.header.envelope,
             treble=self.header.treble,
+            stereo=self.header.stereo,
         )
 
     def between(self, start: int, stop: int) -> Iterator[Segment]:
@@ -213,9 +214,14 @@ def _without_gains(segment: Segment, header: Header) -> Segment:
     """A segment of which gains are marked as damaged where it has none."""
     own = header.of_parts[header.part_at(segment.start_frame)]
     units: dict[bytes, tuple[GainsUnit, ...]] = {}
-    for kind, layout in ((ENVELOPE, own.envelope), (TREBLE, own.treble)):
+    owners = [own.stream_of(stem) for stem in own.stems]
+    for kind, layout, channels in (
+        (ENVELOPE, own.envelope, range(own.coded_channels)),
+        (TREBLE, own.treble, range(own.coded_channels)),
+        (STEREO, own.stereo, owners),
+    ):
         found = {unit.channel: unit for unit in segment.units.get(kind, ())}
         if layout is not None:
-            lost = {channel: GainsUnit(0, channel, LOST, b"") for channel in range(own.coded_channels)}
+            lost = {channel: GainsUnit(0, channel, LOST, b"") for channel in channels}
             units[kind] = tuple((lost | found).values())
     return replace(segment, units=units)

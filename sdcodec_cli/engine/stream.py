@@ -11,7 +11,7 @@ Legend: N streams, K codebooks, F frames, S stems, T samples, B bands, n columns
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -74,6 +74,8 @@ class CodedSegment:
     """Its envelope, `[B, n]`; None if it has none."""
     treble: Gains | None = None
     """What lies above the model's band, `[B, n]`; None if nothing does."""
+    places: Mapping[str, Gains] = field(default_factory=dict)
+    """Where domains stand that are not in the middle, `[2 B, n]`; see `engine.stereo`."""
 
     @property
     def stored(self) -> dict[str, Codes | None]:

@@ -130,6 +130,8 @@ def to_tokens(
         tokens = _kept(name, _read(reader, name), domains, num_codebooks)
         if domains is not None and (reader.header.envelope or reader.header.treble) and not tokens.header.envelope:
             notes.append("envelope and treble are those of the mix of all domains, and are left out")
+        if reader.header.stereo:
+            notes.append("where domains stand in stereo is left out: tokens are of the mono signal")
     data = to_bytes(tokens, kind)
     with atomic_output(target, overwrite=overwrite) as output:
         output.write(data)
@@ -267,7 +269,7 @@ def _read(reader: Reader, name: str) -> Tokens:
     whole = position * header.hop_length * header.original_rate // header.sample_rate
     announced = whole if header.original_samples is None else min(whole, header.original_samples)
     return Tokens(
-        header=header,
+        header=replace(header, stereo=None),
         num_samples=announced if reader.end is None else reader.end.original_samples,
         segments=np.array([segment.num_frames for segment in segments], dtype=np.uint16),
         streams={entry.name: _stream(segments, header, entry) for entry in header.domains},
