@@ -27,6 +27,7 @@ from bitstream_examples import (
     random_codes,
     range_coded_example,
     range_coded_tables,
+    stereo_example,
     treble_example,
     write_example,
 )
@@ -68,6 +69,7 @@ def seeds() -> dict[str, bytes]:
         "parts": parts_example().data,
         "range": range_coded_example().data,
         "stages": staged_example(),
+        "stereo": stereo_example().data,
         "treble": treble_example().data,
     }
 

@@ -248,3 +248,33 @@ def test_treble_has_the_place_of_the_highest_band(codec: Codec, tmp_path: Path) 
     sides = decoded(codec, tmp_path / "a.sdc")
     above = np.square(np.abs(np.fft.rfft(sides)))[:, 2 * 9000 : 2 * 15_000].sum(1)
     assert above[0] > 4 * above[1]
+
+
+def test_live_audio_says_of_every_active_domain_where_it_stands(
+    codec: Codec, made: tuple[Path, CompressResult], tmp_path: Path
+) -> None:
+    """So that nobody who reads a pipe has to wait for what comes next."""
+    folder, _ = made
+    result = compress(folder / "a.wav", tmp_path / "a.sdc", codec=codec, channels="stereo", live=True)
+    assert result.problems == ()
+    with (tmp_path / "a.sdc").open("rb") as fo:
+        assert all(set(segment.places) == set(codec.domains) for segment in Reader(fo).segments())
+    sides = decoded(codec, tmp_path / "a.sdc")
+    assert decibels(sides[0]) - decibels(sides[1]) == pytest.approx(12, abs=3)
+
+
+def test_a_sum_of_some_domains_stands_where_they_do(codec: Codec, made: tuple[Path, CompressResult]) -> None:
+    folder, _ = made
+    first, *others = codec.domains
+    sides = decoded(codec, folder / "a.sdc", f"without-{first}")
+    mono = decoded(codec, folder / "mono.sdc", f"without-{first}")
+    assert np.abs(sides.mean(0) - mono[0]).max() < 1e-4
+    assert decibels(sides[0]) - decibels(sides[1]) > 6
+    assert others
+
+
+def test_a_bitrate_has_room_for_places(codec: Codec, made: tuple[Path, CompressResult], tmp_path: Path) -> None:
+    folder, _ = made
+    result = compress(folder / "a.wav", tmp_path / "a.sdc", codec=codec, channels="stereo", bitrate=4.5)
+    assert result.stereo_bitrate > 0
+    assert result.payload_bitrate <= 4.5

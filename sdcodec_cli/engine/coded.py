@@ -123,6 +123,9 @@ class Coded:
             """What encodes codes that go with its own."""
             self.codec, self.header = fitted(reader, name, self.encoder)
             """What decodes it, and its header as far as that does."""
+            if self.header.stereo:
+                self.header = self.header.without_stereo
+                self.notes += ("where its domains stand in stereo is left out",)
             if self.header.parts:
                 raise InputError(f"{name}: was cut or joined, which this cannot do; decode it, and give the audio")
             if reader.end is None:  # it is cut off, and however long it should be, there is no more than this
