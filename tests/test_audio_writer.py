@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from audio_examples import RATE, full_disk, noise, read, write
 
-from sdcodec_cli.audio import AudioWriter, FormatName, WriteOptions, writer, written_together
+from sdcodec_cli.audio import AudioReader, AudioWriter, FormatName, WriteOptions, writer, written_together
 from sdcodec_cli.errors import OutputError
 
 
@@ -174,3 +174,17 @@ def test_nothing_is_left_of_audio_that_was_held_back_where_the_disk_is_full(tmp_
     with full_disk(10_000), pytest.raises(OutputError, match=r"a\.wav: cannot be written: .*; free some space"):
         write(tmp_path / "a.wav", noise(1.0), options=WriteOptions(rescale=True))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.opus"])
+@pytest.mark.parametrize("num_samples", [16_000, None])
+def test_tags_are_written(tmp_path: Path, name: str, num_samples: int | None) -> None:
+    """Those of WAV stand behind the samples; a text that looks like a chunk does no harm."""
+    tags = {"title": "Tïtle", "artist": "data fmt ", "comment": "x" * 1000, "tracknumber": "3"}
+    wav = np.full((2, 16_000), 0.25, dtype=np.float32)
+    given = {**tags, "mood": "unknown to files"}
+    with AudioWriter(tmp_path / name, 16_000, 2, num_samples=num_samples, tags=given) as made:
+        made.write(wav)
+    with AudioReader(tmp_path / name) as reader:
+        assert {key: text for key, text in reader.info.tags.items() if text} == tags
+        assert sum(block.shape[1] for block in reader.blocks()) == 16_000

@@ -108,3 +108,13 @@ def test_a_track_of_a_film_is_compressed_and_separated(codec: Codec, tmp_path: P
         assert result.seconds == seconds
         targets = {"sfx": tmp_path / "sfx.wav"}
         assert separate(path, targets, codec=codec, views=1, track=track, overwrite=True).seconds == seconds
+
+
+def test_tags_come_back_with_the_audio(codec: Codec, tmp_path: Path) -> None:
+    with AudioWriter(tmp_path / "a.flac", RATE, 1, tags={"title": "Talk", "date": "2026"}) as writer:
+        writer.write(noise(0.5))
+    compress(tmp_path / "a.flac", tmp_path / "a.sdc", codec=codec)
+    decode(tmp_path / "a.sdc", {"mix": tmp_path / "b.wav", "speech": tmp_path / "b.ogg"}, codec=codec)
+    for name in ("b.wav", "b.ogg"):
+        with AudioReader(tmp_path / name) as reader:
+            assert reader.info.tags == {"title": "Talk", "date": "2026"}

@@ -9,7 +9,7 @@ import contextlib
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +34,9 @@ from .output import (
 )
 from .signals import signals_wait
 from .wav import StreamResampler, Wav, to_16_bit, to_24_bit
+
+TAGS = ("title", "artist", "album", "date", "tracknumber", "genre", "comment", "copyright", "license")
+"""Names of the tags that files get."""
 
 HELD_SAMPLES = 1 << 18
 """Of each channel that are read back at once, of audio that was held back."""
@@ -87,6 +90,8 @@ class AudioWriter:
         num_samples: how many samples per channel will come. A WAV file that would pass 4 GiB becomes RF64. If None,
             room for the RF64 header is kept, and it becomes one only if it has to.
         channel_mask: what each channel is for, see `channels`; None if that is not known.
+        tags: such as `title`, by the names of `TAGS`; others are left out, and so are all of MP3 and of
+            what is written at once.
         at_once: write every block to standard output, a pipe or a device as soon as it comes, and not all of them in
             the end. A header is then written first, and says that the length is unknown where `num_samples` is None. Of
             16 bit WAV that is not rescaled.
@@ -115,12 +120,14 @@ class AudioWriter:
         overwrite: bool = False,
         num_samples: int | None = None,
         channel_mask: int | None = None,
+        tags: Mapping[str, str] | None = None,
         at_once: bool = False,
         write: WriteOptions | None = None,
     ) -> None:
         write = write or WriteOptions()
         self.clipped, self.peak, self.scale, self.notes = 0, 0.0, 1.0, ()
         self.rescales = write.rescale
+        self._tags = {name: text for name, text in (tags or {}).items() if name in TAGS}
         self._target = str(target)
         self._channels = channels
         self._overwrite = overwrite
@@ -191,6 +198,8 @@ class AudioWriter:
                     compression_level=self._level,
                     bitrate_mode="CONSTANT" if self._level is not None and self._format == "MP3" else None,
                 )
+                if self._format in ("FLAC", "OGG"):  # in MP3, libsndfile garbles all letters but those of English
+                    self._tag()
         except BaseException as error:
             if file is None:
                 raise
@@ -200,6 +209,10 @@ class AudioWriter:
             if isinstance(error, soundfile.LibsndfileError):
                 raise self._refused() from error
             raise
+
+    def _tag(self) -> None:
+        for name, text in self._tags.items():
+            setattr(self._sound, name, text)
 
     def write(self, wav: Wav) -> None:
         """Append a block `[C, T]`."""
@@ -271,6 +284,8 @@ class AudioWriter:
             self._encode(wav * np.float32(self.scale))
             if tell:
                 tell(wav.shape[1] / self._rates[1])
+        if self._format in ("WAV", "WAVEX", "RF64"):
+            self._guard(self._tag)  # behind the samples, so that the header has its usual length
         self._guard(self._sound.close)
         if self._kind.container == "WAV":
             try:

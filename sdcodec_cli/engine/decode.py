@@ -160,6 +160,7 @@ def decode(
                 header.decoded_channels,
                 num_samples=stated,
                 channel_mask=mask,
+                tags=header.tags,
                 at_once=piped or reader.end is not None,
                 film=film,
                 track=track,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..audio import AudioWriter, FilmWriter, Soundtrack, WriteOptions, is_film
@@ -20,10 +21,11 @@ def open_writer(
     track: int,
     soundtrack: Soundtrack | None,
     overwrite: bool,
+    tags: Mapping[str, str] | None = None,
     at_once: bool = False,
     write: WriteOptions | None = None,
 ) -> AudioWriter | FilmWriter:
-    """What writes one output: sound alone, or a film if there is one to take the picture from."""
+    """What writes one output: sound alone, with tags, or a film if there is one to take the picture from."""
     if film is None:
         return AudioWriter(
             target,
@@ -32,6 +34,7 @@ def open_writer(
             overwrite=overwrite,
             num_samples=num_samples,
             channel_mask=channel_mask,
+            tags=tags,
             at_once=at_once,
             write=write,
         )
