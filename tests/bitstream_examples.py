@@ -356,7 +356,7 @@ def copied(data: bytes) -> bytes:
 
 
 def write_golden(folder: Path) -> None:
-    """Make v1_range_coded, v1_parts, v1_lost, v1_stages and v1_stereo anew: right as long as none was released with them.
+    """Make all from v1_range_coded on anew: right as long as no version was released with them.
 
     PYTHONPATH=.:tests python -c "import bitstream_examples as b; b.write_golden(b.Path('tests/data'))"
     """

@@ -16,6 +16,7 @@ from sdcodec_cli import load_codec
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.bitstream.codings import MAX_WIDTH
 from sdcodec_cli.engine.codec import Codec
+from sdcodec_cli.engine.coded import Coded
 from sdcodec_cli.engine.compress import CompressResult, compress
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.engine.edit import cut, join, strip
@@ -278,3 +279,12 @@ def test_a_bitrate_has_room_for_places(codec: Codec, made: tuple[Path, CompressR
     result = compress(folder / "a.wav", tmp_path / "a.sdc", codec=codec, channels="stereo", bitrate=4.5)
     assert result.stereo_bitrate > 0
     assert result.payload_bitrate <= 4.5
+
+
+def test_what_works_on_speech_takes_the_mono_signal_and_says_so(
+    codec: Codec, made: tuple[Path, CompressResult]
+) -> None:
+    folder, _ = made
+    coded = Coded("a.sdc", folder / "a.sdc", lambda header: codec)
+    assert coded.header.decoded_channels == 1
+    assert coded.notes == ("where its domains stand in stereo is left out",)
