@@ -40,6 +40,19 @@ def test_more_codebooks_come_closer(embedded, coded, scene):
     assert scores[-1] > scores[0] + 2
 
 
+def test_a_truncated_file_gives_what_is_there(embedded, scene, tmp_path):
+    """Range-coded segments are read several at a time, so that its end is met before its first one is decoded."""
+    soundfile.write(tmp_path / "a.wav", scene[: 7 * 16_000], 16_000)
+    compress(tmp_path / "a.wav", tmp_path / "a.sdc", codec=embedded.at_effort(0))
+    data = (tmp_path / "a.sdc").read_bytes()
+    for kept, least in ((0.5, 2), (0.99, 6)):
+        (tmp_path / "cut.sdc").write_bytes(data[: int(kept * len(data))])
+        result = decode(tmp_path / "cut.sdc", {"mix": tmp_path / "cut.wav"}, codec=embedded, overwrite=True)
+        assert result.problems
+        assert least <= result.seconds <= 7
+        assert soundfile.info(tmp_path / "cut.wav").frames == round(result.seconds * 16_000)
+
+
 def test_the_voice_is_where_it_is_heard(embedded, coded):
     """It speaks from 3.5 to 11.5 s of 14."""
     codes, _ = coded(embedded.effort)

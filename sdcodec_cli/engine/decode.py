@@ -296,8 +296,10 @@ def _decoded_excerpts(
     }
     by_part = _by_part(reader.segments(first, stop, streams), header, excerpts)
     for (excerpt, segments), context in zip(by_part, contexts, strict=True):
-        if _breaks_off(reader):
-            return
+        if segments is None:
+            if _breaks_off(reader):  # before this part
+                return
+            segments = iter(())
         layout = excerpt.header.treble if below is None else None
         rate = header.sample_rate * FACTOR if layout else header.stages[num_stages - 1].sample_rate
         decoded = _decoded_stems(
@@ -457,8 +459,8 @@ def _total(excerpts: Sequence[_Excerpt]) -> int | None:
 
 def _by_part(
     segments: Iterator[Segment], header: Header, excerpts: Sequence[_Excerpt]
-) -> Iterator[tuple[_Excerpt, Iterator[Segment]]]:
-    """Each excerpt with the segments of its part, which come one part after the other, or not at all."""
+) -> Iterator[tuple[_Excerpt, Iterator[Segment] | None]]:
+    """Each excerpt with the segments of its part, which come one part after the other; None if there are none."""
     groups = itertools.groupby(segments, lambda segment: header.part_at(segment.start_frame))
     found = next(groups, None)
     for excerpt in excerpts:
@@ -466,7 +468,7 @@ def _by_part(
             yield excerpt, found[1]
             found = next(groups, None)
         else:
-            yield excerpt, iter(())
+            yield excerpt, None
 
 
 def _breaks_off(reader: Reader) -> bool:
