@@ -308,7 +308,7 @@ class Known:
         return self._segments
 
 
-def test_without_envelope_treble_and_tables_files_are_byte_for_byte_those_of_version_1_0(embedded, tmp_path, monkeypatch):
+def test_codes_alone_are_stored_byte_for_byte_as_in_version_1_0(embedded, tmp_path, monkeypatch):
     """The file of version 0.1.0 holds the 4.3 s of the scene from 4 s on; codes may differ between processors."""
     with GOLDEN.open("rb") as file:
         reader = Reader(file)

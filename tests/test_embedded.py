@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from audio_examples import si_sdr
 
-from sdcodec_cli import decode
+from sdcodec_cli import compress, decode
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = ROOT / "docs" / "scene.flac"
