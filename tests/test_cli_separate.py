@@ -162,7 +162,7 @@ def test_what_cannot_become_a_film_is_refused_before_a_model_is_loaded(engine: E
 
 
 def test_a_format_and_rescaling_are_of_sound_alone(engine: Engine) -> None:
-    for option, given in (("--format", ["--format", "flac"]), ("--rescale", ["--rescale"])):
+    for given, instead in ((["--format", "flac"], "choose --audio-codec"), (["--rescale"], "name a .wav with -o")):
         (line,) = errors(sdc("separate", "film.wav", "--film", *given), exit_code=2)
-        assert line == f"{option} is of sound alone, and this writes a film; leave it out, or choose --audio-codec"
+        assert line == f"{given[0]} is of sound alone, and this writes a film; leave it out, or {instead}"
     assert engine.calls == []

@@ -77,6 +77,8 @@ class Console:
             self.say(note)
         for failure in settled.failures:
             self.fail(failure)
+        if not (settled.jobs or settled.notes or settled.failures or settled.skipped):
+            self.say("there is nothing to do in this part of the inputs")
         self._counts["there already"] += len(settled.skipped)
         self._counts["failed"] += len(settled.failures)
         return settled.jobs

@@ -51,9 +51,10 @@ def write_options(form: FormatName | None, bitrate: float | None, *, rescale: bo
     from ..audio import WriteOptions
 
     if film:
-        for name, given in (("--format", form), ("--rescale", rescale)):
-            if given:
-                wrong(f"{name} is of sound alone, and this writes a film; leave it out, or choose --audio-codec")
+        if form:
+            wrong("--format is of sound alone, and this writes a film; leave it out, or choose --audio-codec")
+        if rescale:
+            wrong("--rescale is of sound alone, and this writes a film; leave it out, or name a .wav with -o")
         return WriteOptions()
     try:
         return WriteOptions(format=form, bitrate=bitrate, rescale=rescale)

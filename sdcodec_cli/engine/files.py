@@ -328,6 +328,8 @@ def plan_tokens(
 
     def stems_of(source: str) -> Sequence[str]:
         has_tokens = Path(source).suffix.lower() in TOKENS_SUFFIXES
+        if back and source == "-":
+            raise InputError("stdin: tokens are read from files, whose names say what they are; name one")
         if back and not has_tokens:
             raise InputError(
                 f"{source}: is no file of tokens, whose names end in {', '.join(sorted(TOKENS_SUFFIXES))}; for others "
