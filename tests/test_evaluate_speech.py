@@ -85,7 +85,7 @@ def test_more_noise_is_worse_and_a_silent_estimate_is_worst(voice, judge):
 
 
 @needs("dnsmos")
-@pytest.mark.parametrize("seconds", GOLDEN)
+@pytest.mark.parametrize("seconds", [4.0, 15.0, pytest.param(7.3, marks=pytest.mark.slow)])
 def test_dnsmos_is_that_of_the_package(seconds):
     wav = bursts(seconds)
     expected = {f"dnsmos_{name}": (pytest.approx(value, abs=1e-5), None) for name, value in GOLDEN[seconds].items()}
@@ -117,7 +117,7 @@ def test_a_reference_without_speech_has_no_score_but_a_reason():
 @needs("pesq")
 @needs("estoi")
 @needs("dnsmos")
-@pytest.mark.parametrize("judge", ["pesq", "estoi", "dnsmos"])
+@pytest.mark.parametrize("judge", ["pesq", "estoi", pytest.param("dnsmos", marks=pytest.mark.slow)])
 def test_other_rates_are_resampled(voice, judge):
     wavs = voice, noisy(voice, 0.3)
     wide = [soxr.resample(wav, RATE, 48_000) for wav in wavs]

@@ -76,6 +76,7 @@ def test_effort_brings_the_decoded_scene_closer_to_the_scene(coded, scene):
     assert scores[0] + 0.7 < scores[1] < scores[2]
 
 
+@pytest.mark.slow
 def test_effort_helps_at_lower_bitrates_too(coded, scene):
     for count in (3, 6):
         plain, tried = (si_sdr(coded(effort, count)[1], scene) for effort in (0, 4))

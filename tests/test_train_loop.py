@@ -58,7 +58,7 @@ def run(after_one_step, tmp_path) -> Path:
     return Path(shutil.copytree(after_one_step, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adamw", marks=pytest.mark.slow), "muon"])
 def test_the_loss_falls_and_the_run_can_be_exported_and_used(corpus, tmp_path, optimizer):
     recipe = short(
         steps=60,
@@ -92,7 +92,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return {**state["average"], **{f"discriminators.{name}": value for name, value in state["discriminators"].items()}}
 
 
-@pytest.mark.parametrize("make", [short, adversarial])
+@pytest.mark.parametrize("make", [short, pytest.param(adversarial, marks=pytest.mark.slow)])
 def test_a_stopped_run_goes_on_where_an_unbroken_one_would_have_bit_for_bit(corpus, tmp_path, monkeypatch, make):
     # Codebooks are renewed in step 4, from what was counted before and after the break; rows are means of two steps.
     monkeypatch.setattr(Trainer, "renews_codebooks", property(lambda trainer: trainer.step == 4))

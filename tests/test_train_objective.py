@@ -274,6 +274,7 @@ def test_discriminators_only_learn_while_they_warm_up(pool):
     assert any(float(parameter.grad.abs().sum()) > 0 for parameter in critic.parameters())
 
 
+@pytest.mark.slow
 def test_discriminators_learn_to_tell_decoded_from_real(pool):
     recipe = override(
         adversarial(learning_rate=1e-12, warmup_steps=0, codebook_renewal=False, swap_probability=0.0),

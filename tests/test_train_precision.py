@@ -147,6 +147,7 @@ processes.end()
 """
 
 
+@pytest.mark.slow
 def test_all_processes_take_the_choice_of_the_first(tmp_path):
     (tmp_path / "minds.py").write_text(TWO_MINDS)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
