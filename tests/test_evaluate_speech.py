@@ -85,7 +85,7 @@ def test_more_noise_is_worse_and_a_silent_estimate_is_worst(voice, judge):
 
 
 @needs("dnsmos")
-@pytest.mark.parametrize("seconds", [4.0, 15.0, pytest.param(7.3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [4.0, 9.5, 15.0, pytest.param(7.3, marks=pytest.mark.slow)])
 def test_dnsmos_is_that_of_the_package(seconds):
     wav = bursts(seconds)
     expected = {f"dnsmos_{name}": (pytest.approx(value, abs=1e-5), None) for name, value in GOLDEN[seconds].items()}
