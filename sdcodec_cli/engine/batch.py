@@ -148,7 +148,7 @@ def outcomes(
     if processes == 1:
         for job in jobs:
             try:
-                with job.folders(keep_empty=False), watch(job.source, UNIT) as progress:
+                with job.folders(), watch(job.source, UNIT) as progress:
                     result = work(job, say, progress)
             except SdcError as error:
                 yield Outcome(job, None, error)
@@ -168,7 +168,7 @@ def _in_workers(
         for job in jobs:
             try:
                 # Here, because a worker would take away the folder of another that has yet to write into it.
-                stack.enter_context(job.folders(keep_empty=False))
+                stack.enter_context(job.folders())
                 todo.append(job)
             except SdcError as error:
                 yield Outcome(job, None, error)

@@ -103,13 +103,9 @@ class Job:
     `tokens` or `page`."""
 
     @contextlib.contextmanager
-    def folders(self, *, keep_empty: bool = True) -> Iterator[None]:
-        """Create the folders that the outputs go to, where they are missing; an exception takes empty ones away.
-
-        So does the end of the block without `keep_empty`, for work that may have no output.
-        """
+    def folders(self) -> Iterator[None]:
+        """Create the folders that the outputs go to, where they are missing; its end takes empty ones away."""
         made: list[Path] = []
-        keep = False
         try:
             for target in self.targets.values():
                 folder = Path(target).parent
@@ -121,9 +117,8 @@ class Job:
                         f"{folder}: cannot be created: {error.strerror}; choose another with -o"
                     ) from error
             yield
-            keep = keep_empty
         finally:
-            for place in () if keep else made:
+            for place in made:
                 with contextlib.suppress(OSError):
                     place.rmdir()
 
