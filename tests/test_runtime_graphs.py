@@ -210,6 +210,16 @@ def test_audio_goes_through_them_from_end_to_end(made):
 
 
 @pytest.mark.slow
+def test_models_that_share_all_codebooks_have_graphs_too(tmp_path):
+    recipe = tiny_bands()
+    folder = write_tiny(tmp_path / "bands", recipe)
+    zoo.replace_graphs(folder, make_graphs(recipe))
+    one, other = both(folder)
+    codes = other.encode(noise(40_000))
+    np.testing.assert_allclose(one.decode(codes), other.decode(codes), atol=1e-4)
+
+
+@pytest.mark.slow
 def test_graphs_of_a_recipe_are_the_same_bytes_whoever_makes_them():
     """So that a change of them in a repository is a change of the network."""
     import torch

@@ -15,6 +15,7 @@ import soundfile
 import torch
 
 from sdcodec_cli import load_codec, zoo
+from sdcodec_cli.audio import resampled
 from sdcodec_cli.engine import other_codecs, systems
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.evaluate.settings import Settings
@@ -24,7 +25,7 @@ from sdcodec_cli.engine.separate import separate_wav
 from sdcodec_cli.errors import DeviceError, ModelError, SdcError
 from sdcodec_cli.recipe import override
 
-from tiny_models import tiny_recipe, tiny_separator, write_tiny
+from tiny_models import tiny_bands, tiny_recipe, tiny_separator, write_tiny
 
 RATE = 16_000
 DOMAINS = ("speech", "music", "sfx")
@@ -74,6 +75,20 @@ def test_guessed_treble_extends_as_the_command_does():
     assert system.name == "treble"
     assert system.identity == find_system("treble").identity != find_system("upsample").identity
     assert np.array_equal(system.extend(wav, RATE, 2 * RATE), extend_wav(wav, RATE, 2 * RATE))
+
+
+def test_a_cascade_extends_by_what_its_upper_codecs_make_of_what_the_lower_lost(tmp_path):
+    folder = write_tiny(tmp_path / "bands", tiny_bands())
+    system = find_system(str(folder), task="extend")
+    wav = tones()
+    upsampled = resampled(wav, RATE, 2 * RATE)
+    found = system.extend(wav, RATE, 2 * RATE)
+    # With nothing above its band the model stops there by itself, and everywhere is what makes it go on.
+    codes = system.codec.encode(upsampled, envelope=False, everywhere=True)
+    assert codes.active["audio-2"].all()
+    assert not system.codec.encode(upsampled, envelope=False).active["audio-2"].any()
+    assert found.shape == upsampled.shape
+    assert not np.allclose(found, upsampled, atol=1e-3)
 
 
 # Opus -----------------------------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class CascadeEncoder:
         efforts: steps of refinement, of each stage
         envelope: whether segments have one, of the first stage
         fine: whether that is a fine one
+        everywhere: whether upper stages code what has nothing above the band of the one before, too
         grid: of the whole model
     """
 
@@ -45,6 +46,7 @@ class CascadeEncoder:
         efforts: Sequence[int],
         envelope: bool,
         fine: bool,
+        everywhere: bool = False,
         grid: Grid = FILES,
     ) -> None:
         self.rates: tuple[int, ...] = tuple(stage.sample_rate for stage in model.stages)
@@ -66,7 +68,11 @@ class CascadeEncoder:
         ]
         self._model, self._first = model, encoders[0]
         self._decoder = _decoder(model, 0, grid)
-        self._upper = [_Stage(model, number, encoder, grid) for number, encoder in enumerate(encoders) if number]
+        self._upper = [
+            _Stage(model, number, encoder, grid, everywhere=everywhere)
+            for number, encoder in enumerate(encoders)
+            if number
+        ]
         self._waiting: list[list[CodedSegment]] = [[] for _ in model.stages]
 
     def push(self, wav: Wav, *wider: Wav) -> list[CodedSegment]:
@@ -144,7 +150,10 @@ class _Resampler:
 class _Stage:
     """A stage above the first: codes what the sum of those before it lacks, or what the audio has above their band."""
 
-    def __init__(self, model: CascadeModel, number: int, encoder: StreamEncoder, grid: Grid) -> None:
+    def __init__(
+        self, model: CascadeModel, number: int, encoder: StreamEncoder, grid: Grid, *, everywhere: bool
+    ) -> None:
+        self._everywhere = everywhere
         before, stage = model.stages[number - 1], model.stages[number]
         self._encoder = encoder
         self._lift = _Resampler(before.sample_rate, stage.sample_rate)
@@ -195,8 +204,8 @@ class _Stage:
 
     def _sounds(self, wav: Wav) -> bool:
         """Whether a frame of the next segment `[T]` has anything above the band of the stage before."""
-        if not len(wav):
-            return False
+        if self._everywhere or not len(wav):
+            return self._everywhere
         length = self._window_length
         if len(wav) < length:  # an end that is cut off would sound like a click
             wav = np.concatenate([self._before, wav])[-length:]

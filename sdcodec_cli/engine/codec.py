@@ -348,6 +348,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         envelope: bool = False,
         fine: bool = False,
         treble: bool = False,
+        everywhere: bool = False,
         grid: Grid = FILES,
     ) -> StreamEncoder | CascadeEncoder:
         """An encoder for one mono signal at the model's rate and level that arrives piece by piece; see `encode`.
@@ -376,6 +377,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
                 efforts=self._efforts,
                 envelope=envelope,
                 fine=fine,
+                everywhere=everywhere,
                 grid=grid,
             )
         return StreamEncoder(
@@ -482,6 +484,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
         normalize: bool = True,
         envelope: bool = True,
         fine: bool | None = None,
+        everywhere: bool = False,
     ) -> Codes:
         """Encode mono signals.
 
@@ -497,6 +500,7 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             envelope: take down what the decoded mix lacks in bands, too, for which it is decoded once
             fine: in more bands and more often: a sound closer to the original, for four times as many bits; None for
                 what the model suggests
+            everywhere: of a cascade, code with every stage what has nothing above the band of the one before, too
 
         Raises:
             ValueError: no samples, samples that are not floats or not finite, `num_codebooks` out of range, no such
@@ -513,7 +517,12 @@ class Codec(Loaded[CodecModel | CascadeModel]):
             # Training data has no constant offset, and nobody hears one.
             row = row - np.float32(row.mean(dtype=np.float64)) if normalize else row
             encoder = self.stream_encoder(
-                num_codebooks=count, active=active, envelope=envelope, fine=allocation.fine, treble=treble
+                num_codebooks=count,
+                active=active,
+                envelope=envelope,
+                fine=allocation.fine,
+                treble=treble,
+                everywhere=everywhere,
             )
             rows = [row if rate == given else resampled(row, given, rate) for rate in encoder.rates]
             gain = self.gain_for(integrated_loudness(rows[0][None], encoder.rates[0])) if normalize else 0.0

@@ -20,6 +20,7 @@ from ..bitstream import Writer
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
 from ..errors import ModelError
 from ..families import of
+from ..runtime.model import CascadeModel
 from .codec import Codec, load_codec
 from .codes import Codes
 from .compress import TOGETHER, stream_header
@@ -254,6 +255,27 @@ class SeparatingCodec(ModelCodec):
 
 
 @dataclass
+class ExtendingCodec(SeparatingCodec):
+    """A model of ours of several codecs, each of what the sum of those before it lacks: it extends audio, too."""
+
+    def extend(self, wav: Wav, sample_rate: int, new_rate: int) -> Wav:
+        """See `Extends`: as in arXiv:2510.03735, of the sum of all stages.
+
+        Those above the first one are given what it lost, and have to guess from that what there may have been above.
+        """
+        rate = self.codec.sample_rate
+        upsampled = resampled(wav, sample_rate, rate)
+        codes = self.codec.encode(
+            upsampled,
+            num_codebooks=self.num_codebooks,
+            envelope=self.share is not None,
+            fine=self.fine,
+            everywhere=True,
+        )
+        return resampled(self.decode(codes), rate, new_rate)
+
+
+@dataclass
 class SeparatorNetwork:
     """A model of ours that has no codes; what it puts out stands beside masks, which is what `sdc separate` gives."""
 
@@ -320,7 +342,7 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     # Where nothing is separated, only domains matter: signals come at a rate of their own, and are resampled.
     at_rate = found.sample_rate == codec.sample_rate or settings.task != "dnr"
     if found.domains != codec.domains or not at_rate:
-        return ModelCodec(found, **_sound(settings))
+        return (ExtendingCodec if _extends(found) else ModelCodec)(found, **_sound(settings))
     try:
         return separating_codec(found, settings)
     except ValueError as error:
@@ -336,7 +358,12 @@ def separating_codec(codec: Codec, settings: Settings) -> SeparatingCodec:
     has_envelope = settings.envelope is not None
     bits = codec.allocate(settings.codebooks, envelope=has_envelope, fine=settings.fine)
     sound = {**_sound(settings), "fine": bits.fine}
-    return SeparatingCodec(codec, num_codebooks=bits.num_codebooks, views=settings.views, **sound)
+    kind = ExtendingCodec if _extends(codec) else SeparatingCodec
+    return kind(codec, num_codebooks=bits.num_codebooks, views=settings.views, **sound)
+
+
+def _extends(codec: Codec) -> bool:
+    return isinstance(codec.model, CascadeModel) and set(codec.model.residuals[1:]) == {"whole"}
 
 
 def _sound(settings: Settings) -> dict[str, Any]:

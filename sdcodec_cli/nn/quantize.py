@@ -213,9 +213,10 @@ class MultiSourceRVQ(nn.Module):
     def dequantize(self, codes: Tensor) -> Tensor:
         """Latents from codes of all domains: int64 `[N, K, F]`, -1 for codebooks left out, to `[N, D, F]`."""
         own = self.num_codebooks - self.num_shared
-        latents = self.own.dequantize(codes[:, :own])
+        # Quantizers without codebooks are left out: ONNX Runtime takes no products of nothing.
+        parts = [self.own.dequantize(codes[:, :own])] if own else []
         if self.num_shared:
             # A shared codebook treats the frames of all domains as one long stream.
             long = codes[:, own:].transpose(0, 1).flatten(1)[None]
-            latents = latents + self.shared.dequantize(long).unflatten(1, (len(codes), -1))[0]
-        return latents.transpose(1, 2)
+            parts.append(self.shared.dequantize(long).unflatten(1, (len(codes), -1))[0])
+        return sum(parts[1:], parts[0]).transpose(1, 2)

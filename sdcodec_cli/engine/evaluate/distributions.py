@@ -67,7 +67,9 @@ def distributions(table: Sequence[Measurement], colours: Mapping[str, str]) -> s
     for task in (task for task in get_args(Task) if task in groups):
         figures = "".join(_figure(task, metric, entries, colours) for metric, entries in groups[task].items())
         if figures:
-            parts.append(f"<details open><summary><h3>{task[:1].upper() + task[1:]}</h3></summary>\n{figures}</details>\n")
+            parts.append(
+                f"<details open><summary><h3>{task[:1].upper() + task[1:]}</h3></summary>\n{figures}</details>\n"
+            )
     if not parts:
         return ""
     how = "A dot is a clip. The box holds the middle half of them, the line in it is the median, the number the mean."

@@ -22,6 +22,7 @@ from ...runtime import CodecModel
 from ..codec import Codec
 from ..separate import checked_views
 from ..systems import (
+    ExtendingCodec,
     Extends,
     Mixture,
     ModelCodec,
@@ -193,7 +194,7 @@ def _systems(model: SeparatingCodec, settings: Settings, notes: list[str]) -> li
         found.append(system)
     if not found:
         raise InputError(f"--task {settings.task}: nothing here can {what}; pass --against upsample")
-    order = {Mixture: 0, SeparatingCodec: 1}
+    order = {Mixture: 0, SeparatingCodec: 1, ExtendingCodec: 1}
     return sorted(found, key=lambda system: order.get(type(system), 2))
 
 
