@@ -20,7 +20,7 @@ import soundfile
 
 import sdcodec_cli
 
-from cli_examples import sdc
+from cli_examples import errors, sdc
 
 NAMES = ("compress", "decode", "separate", "mixer", "info", "models")
 COMMANDS = [[], *([name] for name in NAMES), ["models", "list"], ["models", "show"]]
@@ -77,6 +77,40 @@ def test_no_command_shows_the_help_and_exits_with_2() -> None:
     result = sdc()
     assert result.exit_code == 2
     assert "Usage: sdc" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("decode a.sdc --stm speech", "decode: no such option --stm; did you mean --stem?"),
+        ("decode -Z a.sdc", "decode: no such option -Z; see sdc decode -h"),
+        ("--foo", "no such option --foo; see sdc -h"),
+        ("deocde a.sdc", "no such command 'deocde'; did you mean 'decode'?"),
+        ("talk.wav", "no such command 'talk.wav'; see sdc -h"),
+        ("models foo", "models: no such command 'foo'; see sdc models -h"),
+        ("decode", "decode: INPUT is missing; see sdc decode -h"),
+        ("cut a.sdc", "cut: --output is missing; see sdc cut -h"),
+        ("models show a b", "models show: got unexpected extra argument(s) (b); see sdc models show -h"),
+        ("decode a.sdc -o", "decode: option '-o' requires an argument; see sdc decode -h"),
+        ("models average --name", "models average: option '--name' requires an argument; see sdc models average -h"),
+        ("--version=3", "option '--version' does not take a value; see sdc -h"),
+        ("separate a.wav --device tpu", "separate: --device: 'tpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"),
+        ("separate a.wav --track one", "separate: --track: 'one' is not a valid integer"),
+        ("separate a.wav --track 0", "separate: --track: '0' is not greater than or equal to 1"),
+        (
+            "decode a.sdc --gain 3",
+            "decode: --gain: '3' is not STEM=DB with a gain from -100 to 40 dB, such as speech=-6",
+        ),
+    ],
+)
+def test_a_wrong_call_is_one_line_that_says_what_to_do(arguments: str, expected: str) -> None:
+    assert errors(sdc(*arguments.split()), exit_code=2) == [expected]
+
+
+def test_a_wrong_value_from_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDC_DEVICE", "gpu")
+    (line,) = errors(sdc("separate", "a.wav"), exit_code=2)
+    assert line == "separate: SDC_DEVICE: 'gpu' is not one of 'auto', 'cpu', 'cuda', 'mps'"
 
 
 def test_python_dash_m_is_the_same_program() -> None:

@@ -244,10 +244,10 @@ def test_a_wrong_command_line_exits_with_2(engine: Engine, arguments: list[str],
         ["talk.wav", "--unknown"],
     ],
 )
-def test_values_out_of_range_exit_with_2_and_show_the_usage(engine: Engine, arguments: list[str]) -> None:
-    result = sdc("compress", *arguments)
-    assert result.exit_code == 2
-    assert result.stderr.startswith("Usage: sdc compress")
+def test_values_out_of_range_exit_with_2_and_a_line_that_names_the_option(engine: Engine, arguments: list[str]) -> None:
+    (line,) = errors(sdc("compress", *arguments), exit_code=2)
+    assert line.startswith("compress: ")
+    assert all(argument in line for argument in arguments if argument.startswith("--"))
     assert engine.loaded == []
 
 

@@ -242,9 +242,8 @@ def test_an_effort_that_is_none_is_refused(tiny, effort):
 
 
 def test_the_command_line_takes_the_same_efforts():
-    refused = sdc("compress", "none.wav", "--effort", str(MAX_EFFORT + 1))
-    assert refused.exit_code == 2
-    assert f"Invalid value for '--effort': Input should be less than or equal to {MAX_EFFORT}" in refused.stderr
+    (line,) = errors(sdc("compress", "none.wav", "--effort", str(MAX_EFFORT + 1)), exit_code=2)
+    assert line == f"compress: --effort: '{MAX_EFFORT + 1}' is not less than or equal to {MAX_EFFORT}"
     (line,) = errors(sdc("compress", "none.wav", "--effort", str(MAX_EFFORT)))
     assert line.startswith("none.wav: ")
 

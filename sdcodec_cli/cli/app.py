@@ -1,4 +1,4 @@
-"""The `sdc` command: assembles the subcommands, and turns errors into lines and exit codes."""
+"""The `sdc` command: assembles the subcommands."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from .. import __version__
 from ..account import name_user
-from ..errors import SdcError
 from ..stop import ask_to_stop, end_program
 from . import (
     background,
@@ -38,18 +36,7 @@ from . import (
     voice,
 )
 from .console import report
-
-
-class Group(TyperGroup):
-    """Commands whose expected errors end in one line and exit code 1."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except SdcError as error:
-            report(error)
-            raise typer.Exit(1) from error
-
+from .group import Group
 
 app = typer.Typer(
     name="sdc",

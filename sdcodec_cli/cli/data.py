@@ -10,12 +10,13 @@ import typer
 
 from ..extras import require
 from .console import Console, wrong
+from .group import Group
 from .options import Json, Quiet, parse_length
 
 if TYPE_CHECKING:
     from ..data.scan import ScanResult
 
-app = typer.Typer(name="data", no_args_is_help=True, rich_markup_mode=None, help="List and make data sets.")
+app = typer.Typer(name="data", cls=Group, no_args_is_help=True, rich_markup_mode=None, help="List and make data sets.")
 
 Jobs = Annotated[
     int | None,

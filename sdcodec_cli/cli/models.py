@@ -14,6 +14,7 @@ import typer
 from ..errors import InputError
 from ..extras import require
 from .console import Console, as_json, num_bytes, put, table, wrong
+from .group import Group
 from .options import Force, Json, Quiet, complete_model
 
 if TYPE_CHECKING:
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from ..zoo import ModelEntry
 
 app = typer.Typer(
-    name="models", no_args_is_help=True, rich_markup_mode=None, help="List, show, import, export and average models."
+    name="models",
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="List, show, import, export and average models.",
 )
 
 
