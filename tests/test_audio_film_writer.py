@@ -205,10 +205,14 @@ def test_bitrates_are_for_all_channels(mp4: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("a.avi", {}, "cannot write .avi; use one of .mp4, .m4v, .mov, .mkv, .webm with -o"),
-        ("a", {}, "cannot write a film without suffix; use one of"),
-        ("a.webm", {"codec": "aac"}, ".webm takes no aac; choose from opus, or .mkv"),
-        ("a.mkv", {"bitrate": 100}, "flac is lossless and has no bitrate to choose; leave it out, or choose aac"),
+        ("a.avi", {}, "a film cannot be .avi; use one of .mp4, .m4v, .mov, .mkv, .webm with -o, or leave out --film"),
+        ("a", {}, "a film cannot be without a suffix; use one of"),
+        ("a.webm", {"codec": "aac"}, ".webm takes no aac; choose --audio-codec opus, or name it a.mkv"),
+        (
+            "a.mkv",
+            {"bitrate": 100},
+            "flac is lossless and has no bitrate to choose; leave out --audio-bitrate, or choose --audio-codec aac",
+        ),
     ],
 )
 def test_codings_that_do_not_go_into_a_container_are_refused(name: str, options: dict[str, Any], expected: str) -> None:
@@ -239,7 +243,8 @@ def test_what_is_no_film_has_too_few_tracks_or_does_not_fit_is_refused_and_nothi
     assert message(tmp_path / "b.mkv", chirp(0.1), wav).endswith("write the sound alone, as .wav, or name a film")
     (tmp_path / "a.txt").write_text("text")
     assert "has no picture" in message(tmp_path / "b.mkv", chirp(0.1), tmp_path / "a.txt")
-    assert "is not a file" in message(tmp_path / "b.mkv", chirp(0.1), tmp_path / "none.mkv")
+    assert "no such file; check the name of the film" in message(tmp_path / "b.mkv", chirp(0.1), tmp_path / "none.mkv")
+    assert "is not a file" in message(tmp_path / "b.mkv", chirp(0.1), tmp_path)
     assert "has 2 audio tracks, so there is no track 3" in message(tmp_path / "b.mkv", chirp(0.1), mkv, track=3)
     assert "webm does not take the picture" in message(tmp_path / "b.webm", chirp(0.1), mp4)
     with full_disk(20_000):

@@ -274,6 +274,13 @@ def test_sound_goes_into_the_film_that_is_named(engine: Engine, monkeypatch: pyt
         (["--film", "film.mkv", "-o", "film.mkv", "-f"], 1, "film.mkv: is the film itself; choose another output"),
         (["--film", "film.mkv", "--start", "3"], 2, "--film: a film has sound from its beginning to its end"),
         (["--film", "film.mkv", "--stem", "all"], 0, ""),
+        (["--film", "none.mkv"], 1, "none.mkv: no such file; check the name of the film"),
+        (["--film", ""], 2, "--film is empty; name a film"),
+        (
+            ["--track", "2"],
+            2,
+            "--track 2: is of a film, and there is none; name it with --film, or leave the option out",
+        ),
         (["-o", "film.mp4"], 2, "-o film.mp4: where is its picture? name the film that it comes from with --film"),
         (["--audio-codec", "aac"], 2, "--audio-codec is of films, and this writes sound alone"),
     ):

@@ -89,8 +89,17 @@ def test_a_single_stem_may_go_to_a_device(engine: Engine) -> None:
     ("arguments", "expected"),
     [
         (["film.wav", "--stem", "voice"], "--stem voice: the model has no such domain; choose from speech, music, sfx"),
+        (
+            ["film.wav", "--stem", "music,sfx"],
+            "--stem music,sfx: takes one domain at a time; give --stem music --stem sfx",
+        ),
+        (["film.wav", "--without", "a,b"], "--without a,b: takes one domain at a time; give --without a --without b"),
+        (
+            ["film.wav", "-o", "a.avi"],
+            "-o a.avi: one file cannot hold several stems; name a folder, such as -o stems/, or",
+        ),
         (["film.wav", "--stem", "mix"], "--stem mix: the model has no such domain"),
-        (["film.wav", "-o", "-"], "-o -: one file cannot hold several outputs"),
+        (["film.wav", "-o", "-"], "-o -: standard output cannot hold several outputs"),
         (["-"], "standard output cannot hold several stems; name a folder, such as -o out/"),
     ],
 )
@@ -150,9 +159,17 @@ def test_a_film_is_written_where_its_name_or_an_option_says_so(engine: Engine, m
     assert engine.calls[-1]["soundtrack"] == Soundtrack(add=True, language="deu", title="without sfx")
 
 
+def test_a_suffix_that_is_not_written_names_those_of_sound_and_of_films(engine: Engine) -> None:
+    assert errors(sdc("separate", "film.wav", "--stem", "sfx", "-o", "a.avi")) == [
+        "a.avi: cannot write .avi; use one of .wav, .flac, .ogg, .opus, .mp3, or, for a film, .m4v, .mkv, .mov, .mp4, .webm"
+    ]
+    assert engine.loaded == []
+
+
 def test_what_cannot_become_a_film_is_refused_before_a_model_is_loaded(engine: Engine) -> None:
     assert errors(sdc("separate", "film.wav", "--film", "--without", "sfx")) == [
-        "film.without-sfx.wav: cannot write .wav; use one of .mp4, .m4v, .mov, .mkv, .webm with -o"
+        "film.without-sfx.wav: a film cannot be .wav; use one of .mp4, .m4v, .mov, .mkv, .webm with -o, or leave out "
+        "--film and --add-track to write sound alone"
     ]
     (line,) = errors(sdc("separate", "-", "--without", "sfx", "-o", "a.mp4"))
     assert line == "stdin: is a pipe, and a film is read more than once; save it first"
@@ -162,7 +179,10 @@ def test_what_cannot_become_a_film_is_refused_before_a_model_is_loaded(engine: E
 
 
 def test_a_format_and_rescaling_are_of_sound_alone(engine: Engine) -> None:
-    for given, instead in ((["--format", "flac"], "choose --audio-codec"), (["--rescale"], "name a .wav with -o")):
+    for given, instead in (
+        (["--format", "flac"], "choose --audio-codec"),
+        (["--rescale"], "write a .wav instead of a film"),
+    ):
         (line,) = errors(sdc("separate", "film.wav", "--film", *given), exit_code=2)
         assert line == f"{given[0]} is of sound alone, and this writes a film; leave it out, or {instead}"
     assert engine.calls == []

@@ -268,7 +268,8 @@ def test_outputs_that_cannot_be_written_are_refused() -> None:
     assert failure(separate("a.wav", output="file")) == "file: is a file, not a folder; choose another with -o"
     assert failure(separate("a.wav", output="file/deep/")) == "file: is a file, not a folder; choose another with -o"
     assert failure(decode("b.sdc", output="b")) == (
-        "b: cannot write a file without suffix; use one of .wav, .flac, .ogg, .opus, .mp3"
+        "b: cannot write a file without suffix; use one of .wav, .flac, .ogg, .opus, .mp3, or, for a film, .m4v, .mkv, "
+        ".mov, .mp4, .webm"
     )
     assert failure(compress("a.wav", output="b.mp3")) == "b.mp3: would hold a .sdc stream; name it b.sdc"
 
@@ -316,12 +317,13 @@ def test_arguments_that_contradict_each_other_are_a_wrong_call() -> None:
     touch("a.wav", "b.wav", "in/a.wav", "in/b.wav")
     streams("a.sdc")
     one = "one file cannot hold several outputs; name a folder, such as -o out/"
+    stdout = one.replace("one file", "standard output")
     assert wrong(compress, "a.wav", "b.wav", output="x.sdc") == f"-o x.sdc: {one}"
     assert wrong(compress, "a.wav", "none.wav", output="x.sdc") == f"-o x.sdc: {one}"
     assert wrong(compress, "in", output="x.sdc") == f"-o x.sdc: {one}"
-    assert wrong(compress, "a.wav", "b.wav", output="-") == f"-o -: {one}"
+    assert wrong(compress, "a.wav", "b.wav", output="-") == f"-o -: {stdout}"
     assert wrong(decode, "a.sdc", stems=("all",), output="x.wav") == f"-o x.wav: {one}"
-    assert wrong(separate, "a.wav", output="-") == f"-o -: {one}"
+    assert wrong(separate, "a.wav", output="-") == f"-o -: {stdout}"
     assert wrong(compress, "-", "-") == "standard input can be read only once; name - once"
     assert wrong(decode, "-", stems=("speech", "mix")) == (
         "standard output cannot hold several stems; name a folder, such as -o out/"

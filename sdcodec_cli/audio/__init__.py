@@ -5,7 +5,7 @@ Everything here works on numpy arrays and needs no torch.
 
 from .channels import MASK_TAG, downmix, layout_name, loudness_weights, parse_mask
 from .decibels import amplitude_to_db, db_to_amplitude, db_to_power
-from .film import FILM_SUFFIXES, FilmWriter, Soundtrack, film_codec, is_film
+from .film import FILM_SUFFIXES, FilmWriter, Soundtrack, check_film, film_codec, is_film
 from .formats import WITH_BITRATE, FormatName, WriteOptions, audio_format
 from .libsndfile import UNKNOWN_FRAMES, SequentialFile
 from .live import LiveReader
@@ -42,6 +42,7 @@ __all__ = [
     "amplitude_to_db",
     "atomic_output",
     "audio_format",
+    "check_film",
     "check_name",
     "check_target",
     "db_to_amplitude",

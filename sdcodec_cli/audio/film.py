@@ -103,6 +103,14 @@ def is_film(target: str | Path) -> bool:
     return Path(target).suffix.lower() in FILM_SUFFIXES
 
 
+def check_film(film: str | Path) -> None:
+    """Raise an InputError unless there is a file, from which a picture can be taken more than once."""
+    if not os.path.exists(film):
+        raise InputError(f"{film}: no such file; check the name of the film")
+    if not os.path.isfile(film):
+        raise InputError(f"{film}: is not a file, which a film has to be, for its picture; save it first")
+
+
 def film_codec(target: str | Path, sound: Soundtrack) -> str:
     """How sound will be coded in a film.
 
@@ -111,14 +119,22 @@ def film_codec(target: str | Path, sound: Soundtrack) -> str:
     """
     suffix = Path(target).suffix.lower()
     if suffix not in _CONTAINERS:
-        known = ", ".join(_CONTAINERS)
-        raise OutputError(f"{target}: cannot write {suffix or 'a film without suffix'}; use one of {known} with -o")
+        raise OutputError(
+            f"{target}: a film cannot be {suffix or 'without a suffix'}; use one of {', '.join(_CONTAINERS)} with -o, or "
+            "leave out --film and --add-track to write sound alone"
+        )
     _, codecs = _CONTAINERS[suffix]
     codec = sound.codec or codecs[0]
     if codec not in codecs:
-        raise OutputError(f"{target}: {suffix} takes no {codec}; choose from {', '.join(codecs)}, or .mkv")
+        raise OutputError(
+            f"{target}: {suffix} takes no {codec}; choose --audio-codec {' or '.join(codecs)}, or name it "
+            f"{Path(target).with_suffix('.mkv').name}"
+        )
     if sound.bitrate is not None and not _CODECS[codec].bitrate:
-        raise OutputError(f"{target}: {codec} is lossless and has no bitrate to choose; leave it out, or choose aac")
+        raise OutputError(
+            f"{target}: {codec} is lossless and has no bitrate to choose; leave out --audio-bitrate, or choose "
+            "--audio-codec aac"
+        )
     return codec
 
 
@@ -324,8 +340,7 @@ class FilmWriter:
     def _opened_film(self) -> Iterator[InputContainer]:
         import av
 
-        if not os.path.isfile(self._film):
-            raise InputError(f"{self._film}: is not a file, which a film has to be, for its picture; save it first")
+        check_film(self._film)
         with open(self._film, "rb") as file:
             try:
                 options = {"protocol_whitelist": "none"}

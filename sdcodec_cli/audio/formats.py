@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import io
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -115,8 +116,12 @@ class WriteOptions:
         return ".wav" if self.format is None else f".{self.format.partition('-')[0]}"
 
 
-def audio_format(target: str | Path, write: WriteOptions | None = None) -> Format:
+def audio_format(
+    target: str | Path, write: WriteOptions | None = None, *, film_suffixes: Collection[str] = ()
+) -> Format:
     """Format of an output: the one that is asked for, or that of its suffix; WAV for `-` and devices.
+
+    An error about a suffix names those of films, too, where it is given them.
 
     Raises:
         OutputError: the suffix stands for no format that can be written, for another, or for one without a bitrate
@@ -137,6 +142,8 @@ def audio_format(target: str | Path, write: WriteOptions | None = None) -> Forma
         found = next((name for name in FORMAT_NAMES if suffix == f".{name}"), None)
         if found is None:
             known = ", ".join(_SUFFIXES)
+            if film_suffixes:
+                known += f", or, for a film, {', '.join(sorted(film_suffixes))}"
             raise OutputError(f"{target}: cannot write {suffix or 'a file without suffix'}; use one of {known}")
         name = found
     if write.bitrate is not None and not _FORMATS[name].has_bitrate:

@@ -256,6 +256,8 @@ def decode(
         wrong(f"-o {output}: where is its picture? name the film that it comes from with --film")
     if film is not None and (start or length):
         wrong("--film: a film has sound from its beginning to its end; leave out --start and --duration")
+    if film is None and track != 1:
+        wrong(f"--track {track}: is of a film, and there is none; name it with --film, or leave the option out")
     gains = {entry.stem: entry.db for entry in gain}
     if len(gains) < len(gain):
         wrong("--gain: a stem is named twice; give each one gain")

@@ -54,7 +54,9 @@ def write_options(form: FormatName | None, bitrate: float | None, *, rescale: bo
         if form:
             wrong("--format is of sound alone, and this writes a film; leave it out, or choose --audio-codec")
         if rescale:
-            wrong("--rescale is of sound alone, and this writes a film; leave it out, or name a .wav with -o")
+            wrong(
+                "--rescale is of sound alone, and this writes a film; leave it out, or write a .wav instead of a film"
+            )
         return WriteOptions()
     try:
         return WriteOptions(format=form, bitrate=bitrate, rescale=rescale)
@@ -85,6 +87,11 @@ def outputs_of(stem: list[str], without: list[str], *, summed: bool, default: st
     from ..engine.stems import sum_of
     from ..engine.stems import without as all_but
 
+    for option, names in (("--stem", stem), ("--without", without)):
+        for name in names:
+            if "," in name:
+                each = " ".join(f"{option} {part.strip()}" for part in name.split(","))
+                wrong(f"{option} {name}: takes one domain at a time; give {each}")
     if summed and (len(set(stem)) < 2 or {"all", "mix"} & set(stem)):
         wrong("--sum: of what? name two domains or more with --stem")
     stems = [sum_of(stem)] if summed else stem
@@ -107,7 +114,7 @@ def soundtrack_of(
     if not film:
         given = {"--add-track": add, "--audio-codec": codec, "--language": language, "--title": title}
         for name, value in given.items():
-            if value:
+            if value not in (None, False):
                 wrong(f"{name} is of films, and this writes sound alone; ask for a film with --film, or leave it out")
         return None
     if add and title is None:
@@ -352,8 +359,8 @@ Rescale = Annotated[
     bool,
     typer.Option(
         "--rescale",
-        help="Where an output would go beyond full scale, make all outputs of that input softer alike, instead of "
-        "limiting samples.",
+        help="Where an output would go beyond full scale, make all outputs of that input softer alike. Otherwise "
+        "samples are limited, or kept as they are in WAV of floats.",
     ),
 ]
 ProgressOption = Annotated[

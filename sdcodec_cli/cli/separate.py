@@ -158,6 +158,7 @@ def separate(
     domains = recipe.model.domains
     if views is not None and not of(recipe).streams(recipe):
         wrong(f"--views {views}: views are of masks, and {recipe.name} makes none; leave the option out")
+    outputs = outputs_of(stem, without, summed=sum, default="all")
     for name in stem:
         if name not in (*domains, "all"):
             wrong(f"--stem {name}: the model has no such domain; choose from {', '.join(domains)}, all")
@@ -166,7 +167,6 @@ def separate(
             wrong(f"--without {name}: the model has no such domain; choose from {', '.join(domains)}")
     if set(without) == set(domains):
         wrong("--without: leaves nothing; leave one domain")
-    outputs = outputs_of(stem, without, summed=sum, default="all")
     stems = [name for given in outputs for name in (domains if given == "all" else (given,))]
     soundtrack = soundtrack_of(
         film or add_track or (output is not None and is_film(output)),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypedDict, cast
 
 from ..audio import (
+    FILM_SUFFIXES,
     READ_SUFFIXES,
     WITH_BITRATE,
     AudioWriter,
@@ -19,6 +20,7 @@ from ..audio import (
     WriteOptions,
     amplitude_to_db,
     audio_format,
+    check_film,
     check_name,
     check_target,
     film_codec,
@@ -220,12 +222,16 @@ def plan_decode(
     that do not have all of `stems` and `gains`.
 
     Raises:
+        InputError: there is no such film
         ValueError: the arguments contradict each other, such as two stems for one output file.
     """
     write = _write_options(write, output)
     suffix = write.suffix if film is None else Path(film).suffix
     if film is not None:
         _refuse_stdout(inputs, output)
+        if not film:
+            raise ValueError("--film is empty; name a film")
+        check_film(film)
 
     def check(target: str) -> None:
         _check_sound(target, None if film is None else soundtrack or Soundtrack(), write)
@@ -276,7 +282,9 @@ def plan_separate(
     write = _write_options(write, output)
     one = len(set(stems)) == 1
     if not one and output is not None and Path(output).suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(output):
-        raise ValueError(f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/")
+        raise ValueError(
+            f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/, or choose one with --stem"
+        )
 
     if soundtrack is not None:
         _refuse_stdout((), output)
@@ -373,7 +381,7 @@ def plan_extend(
         suffixes=AUDIO_SUFFIXES,
         stems=lambda source: ("extended",),
         name=lambda base, stem: f"{base}.{stem}{write.suffix}",
-        check=lambda target: _check_sound(target, None, write),
+        check=lambda target: audio_format(target, write),
         overwrite=overwrite,
         only=only,
         made={"extended"},
@@ -611,7 +619,8 @@ def _plan(
 
     several = sum(len(keys) for _, keys in wanted) > 1 or len(sources) > 1 or len(inputs) > 1
     if several and output is not None and not folder:
-        raise ValueError(f"-o {output}: one file cannot hold several outputs; name a folder, such as -o out/")
+        place = "standard output" if output == "-" else "one file"
+        raise ValueError(f"-o {output}: {place} cannot hold several outputs; name a folder, such as -o out/")
 
     jobs: list[Job] = []
     skipped: list[str] = []
@@ -678,7 +687,7 @@ def _refuse_stdout(inputs: Sequence[str], output: str | None) -> None:
 def _check_sound(target: str, soundtrack: Soundtrack | None, write: WriteOptions) -> None:
     """Raise an OutputError if sound cannot be written under this name: alone, or, with a soundtrack, in a film."""
     if soundtrack is None:
-        audio_format(target, write)
+        audio_format(target, write, film_suffixes=FILM_SUFFIXES)
     else:
         film_codec(target, soundtrack)
 
