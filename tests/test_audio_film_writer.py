@@ -88,6 +88,16 @@ def test_the_picture_stays_and_the_sound_is_in_time_to_the_sample(
     assert capfd.readouterr().err == ""
 
 
+def test_sound_that_is_not_as_long_as_the_film_is_said(mp4: Path, mkv: Path, tmp_path: Path) -> None:
+    silent = film(tmp_path / "silent.mp4", [], picture_seconds=SECONDS)
+    for source, seconds, add in ((mp4, 2.5, False), (mkv, 0.9, False), (mkv, 2.5, True), (silent, 0.5, True)):
+        writer = write(tmp_path / "b.mkv", chirp(seconds), source, sound=Soundtrack(add=add), overwrite=True)
+        assert writer.notes == (
+            f"the sound is {seconds} s long, and {source} 1.5 s; check that it was made of this film",
+        )
+    assert write(tmp_path / "b.mkv", chirp(1.2), mp4, overwrite=True).notes == ()
+
+
 def test_what_a_film_says_of_itself_comes_along(mp4: Path, tmp_path: Path) -> None:
     write(tmp_path / "b.mkv", chirp(SECONDS), mp4)
     with av.open(str(tmp_path / "b.mkv")) as container:

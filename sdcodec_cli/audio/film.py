@@ -68,6 +68,9 @@ _OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 
 _MAX_CHANNELS = 8
 
+_SAME_LENGTH = 0.5
+"""Seconds by which sound may be longer or shorter than that whose place it takes, before it is said."""
+
 _ATTACHED_PICTURE = 1 << 10
 """In a stream's disposition (FFmpeg's AV_DISPOSITION_ATTACHED_PIC): a cover."""
 
@@ -166,7 +169,7 @@ class FilmWriter:
     scale: float
     """What all samples were multiplied by: 1."""
     notes: tuple[str, ...]
-    """What could not be taken along, for people."""
+    """What could not be taken along, and lengths that differ, for people."""
 
     def __init__(
         self,
@@ -242,6 +245,7 @@ class FilmWriter:
         for packet in self._encoded(None):
             self._mux(packet)
         self._copy(until=None)
+        self._compare_lengths()
         assert self._output is not None
         self._guard(self._output.close)
 
@@ -304,6 +308,9 @@ class FilmWriter:
 
         try:
             for packet in self._packets:
+                if packet.stream.index == self._measured and packet.pts is not None:
+                    end = (packet.pts + (packet.duration or 0)) * packet.time_base - self._begin
+                    self._film_end = max(self._film_end, end)
                 # Empty ones at the end have no time; those of subtitles that clear the screen do, covers do not.
                 if packet.stream.index in self._streams and (packet.pts is not None or packet.size):
                     self._waiting = packet
@@ -363,6 +370,8 @@ class FilmWriter:
         if not tracks and not self._sound.add:
             raise InputError(f"{self._film}: has no sound to replace; add a track to it instead, with --add-track")
         former = tracks[self._track - 1] if tracks else None
+        self._measured = (former or film.streams.video[0]).index
+        self._film_end = Fraction(0)
         for stream in film.streams:
             if stream is former and not self._sound.add:
                 self._add_sound(output, former)
@@ -436,6 +445,13 @@ class FilmWriter:
 
     def _note(self, what: str) -> None:
         self.notes += (f"{self._target}: does not have all of {self._film}: left out {what}",)
+
+    def _compare_lengths(self) -> None:
+        sound, film = self._position / self._rate, float(self._film_end)
+        if abs(sound - film) > _SAME_LENGTH:
+            self.notes += (
+                f"the sound is {sound:.1f} s long, and {self._film} {film:.1f} s; check that it was made of this film",
+            )
 
     def _layout_of(self, channels: int, mask: int | None) -> str:
         """FFmpeg's name of the layout, of which a pair of surrounds may be back or side."""
