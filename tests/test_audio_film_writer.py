@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -164,23 +165,48 @@ def test_chapters_come_along_also_of_a_film_that_begins_late(tmp_path: Path) -> 
     assert times == [packet[2] - 2 for packet in packets(tmp_path / "a.mkv", "video")]
 
 
+def texts(path: Path) -> list[tuple[float, float, str]]:
+    """Begin, length and text of each subtitle, without styles."""
+    with av.open(str(path)) as container:
+        stream: Any = container.streams.subtitles[0]
+        return [
+            (float(packet.pts * packet.time_base), float(packet.duration * packet.time_base), text)
+            for packet in container.demux(stream)
+            for found in [stream.codec_context.decode2(packet)]
+            if found
+            for text in [re.sub(r"\{[^}]*\}", "", found[0].dialogue.decode())]
+        ]
+
+
 @needs_ffmpeg
 @pytest.mark.parametrize(("suffix", "codec"), [(".mp4", "mov_text"), (".mkv", "srt")])
-def test_subtitles_come_along_where_the_container_takes_them(
-    suffix: str, codec: str, mp4: Path, tmp_path: Path
+def test_subtitles_come_along_as_they_are_or_as_the_container_takes_them(
+    suffix: str, codec: str, mp4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.srt").write_text("1\n00:00:00,250 --> 00:00:01,000\ngrößer\n\n")
+    (tmp_path / "a.srt").write_text(
+        "1\n00:00:00,250 --> 00:00:01,000\ngrößer, <i>ja</i>\nund\n\n2\n00:00:01,100 --> 00:00:01,400\nEnde\n\n"
+    )
     source = tmp_path / f"a{suffix}"
     ffmpeg("-i", mp4, "-i", tmp_path / "a.srt", "-c", "copy", "-c:s", codec, "-metadata:s:s:0", "language=fra", source)
     write(tmp_path / f"b{suffix}", chirp(SECONDS), source)
-    assert packets(tmp_path / f"b{suffix}", "video", "subtitle") == packets(source, "video", "subtitle")
+    for kind in ("video", "subtitle"):
+        assert packets(tmp_path / f"b{suffix}", kind) == packets(source, kind)
     with av.open(str(tmp_path / f"b{suffix}")) as container:
         assert container.streams.subtitles[0].metadata["language"] in ("fra", "fre")
-    if suffix == ".mp4":
-        assert message(tmp_path / "b.mkv", chirp(SECONDS), source) == (
-            f"{tmp_path / 'b.mkv'}: matroska does not take the subtitles of {source} (mov_text); choose another "
-            "container with -o, such as b.mp4"
-        )
+    other, container, other_codec = (".mkv", "matroska", "subrip") if suffix == ".mp4" else (".mp4", "mp4", "mov_text")
+    writer = write(tmp_path / f"b{other}", chirp(SECONDS), source)
+    assert writer.notes == (
+        f"subtitles of {source} are {other_codec} now, not {codec}: the same text at the same times, in simpler styles",
+    )
+    assert texts(tmp_path / f"b{other}") == texts(source)
+    assert [text for *_, text in texts(source)] == ["größer, ja\nund", "Ende"]
+    with av.open(str(tmp_path / f"b{other}")) as film:
+        assert film.streams.subtitles[0].metadata["language"] in ("fra", "fre")
+    monkeypatch.setattr("sdcodec_cli.audio.film._is_text", lambda stream: False)  # pictures, or an older PyAV
+    assert message(tmp_path / f"c{other}", chirp(SECONDS), source) == (
+        f"{tmp_path / f'c{other}'}: {container} does not take the subtitles of {source} ({codec}); choose another "
+        f"container with -o, such as c{suffix}"
+    )
 
 
 def test_six_channels_are_where_they_were(mp4: Path, tmp_path: Path) -> None:

@@ -61,6 +61,9 @@ _CONTAINERS = {
 }
 """By suffix, FFmpeg's name of the container and the codings of sound that it takes, the first one by default."""
 
+_TEXT_CODINGS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+"""By container, that of subtitles which are converted, if they are text in another coding."""
+
 FILM_SUFFIXES = frozenset(_CONTAINERS)
 
 _OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands"}
@@ -123,8 +126,8 @@ def film_codec(target: str | Path, sound: Soundtrack) -> str:
     suffix = Path(target).suffix.lower()
     if suffix not in _CONTAINERS:
         raise OutputError(
-            f"{target}: a film cannot be {suffix or 'without a suffix'}; use one of {', '.join(_CONTAINERS)} with -o, or "
-            "leave out --film and --add-track to write sound alone"
+            f"{target}: a film cannot be {suffix or 'without a suffix'}; use one of {', '.join(_CONTAINERS)} with -o, "
+            "or leave out --film and --add-track to write sound alone"
         )
     _, codecs = _CONTAINERS[suffix]
     codec = sound.codec or codecs[0]
@@ -145,7 +148,8 @@ class FilmWriter:
     """A film as it is, but for its sound; it appears under its name only when it is complete.
 
     Sound begins where that of an `AudioReader` does. Whatever was there before comes along with its time: pictures,
-    subtitles, other sound, attachments, chapters and metadata. Like an `AudioWriter` it goes into `written_together`.
+    subtitles, other sound, attachments, chapters and metadata. Subtitles of text are converted where the container
+    takes another coding. Like an `AudioWriter` it goes into `written_together`.
 
     Args:
         target: a path with one of `FILM_SUFFIXES`
@@ -227,6 +231,8 @@ class FilmWriter:
         self._output = output = av.open(self._sink, "w", format=self._container)
         self._stack.callback(self._close_output)
         self._streams: dict[int, Stream] = {}
+        self._text: set[int] = set()
+        self._film_end = Fraction(0)
         self._add_streams(film, output)
         kept = {key: text for key, text in film.metadata.items() if key.lower() not in _OF_THE_FILE}
         output.metadata.update(kept)
@@ -299,8 +305,26 @@ class FilmWriter:
                 late = round(self._begin / packet.time_base)
                 packet.pts = None if packet.pts is None else packet.pts - late
                 packet.dts = None if packet.dts is None else packet.dts - late
+            if packet.stream.index in self._text:
+                self._mux_text(packet)
+                continue
             packet.stream = self._streams[packet.stream.index]
             self._mux(packet)
+
+    def _mux_text(self, packet: Any) -> None:
+        """Write a packet of subtitles in the coding of their new stream; one that only clears the screen is none."""
+        stream: Any = self._streams[packet.stream.index]
+        made: list[Any] = []
+
+        def convert() -> None:
+            if found := packet.stream.codec_context.decode2(packet):
+                made.append(stream.codec_context.encode_subtitle(found))
+
+        self._guard(convert)
+        for text in made:
+            text.stream, text.time_base, text.duration = stream, packet.time_base, packet.duration
+            text.pts = text.dts = packet.pts
+            self._mux(text)
 
     def _next(self) -> bool:
         """Read the next packet that is to be copied; False at the end."""
@@ -371,7 +395,6 @@ class FilmWriter:
             raise InputError(f"{self._film}: has no sound to replace; add a track to it instead, with --add-track")
         former = tracks[self._track - 1] if tracks else None
         self._measured = (former or film.streams.video[0]).index
-        self._film_end = Fraction(0)
         for stream in film.streams:
             if stream is former and not self._sound.add:
                 self._add_sound(output, former)
@@ -407,18 +430,36 @@ class FilmWriter:
                 name = stream.metadata.get("filename") or stream.metadata.get("handler_name")
                 self._note(f"its stream {stream.index} ({stream.type}{f', {name}' if name else ''})")
             return
+        copy: Stream
         try:
             copy = output.add_stream_from_template(stream, opaque=True)
         except (ValueError, AttributeError) as error:  # AttributeError: FFmpeg has no decoder
-            raise OutputError(
-                f"{self._target}: {self._container} does not take the {kind} of {self._film} "
-                f"({codec or 'unknown'}); {self._elsewhere()}"
-            ) from error
+            if not _is_text(stream):
+                raise OutputError(
+                    f"{self._target}: {self._container} does not take the {kind} of {self._film} "
+                    f"({codec or 'unknown'}); {self._elsewhere()}"
+                ) from error
+            copy = self._add_text(output, stream)
         copy.metadata.update(stream.metadata)
         if title := _title(stream):
             copy.metadata["title"] = title
         copy.disposition = stream.disposition
         self._streams[stream.index] = copy
+
+    def _add_text(self, output: OutputContainer, stream: Stream) -> Stream:
+        """A stream for subtitles that are converted, which begin with the styles that their decoder states."""
+        decoder: Any = stream.codec_context
+        decoder.open()
+        coding = _TEXT_CODINGS[self._container]
+        made: Any = output.add_stream(coding)
+        made.codec_context.subtitle_header = decoder.subtitle_header
+        made.codec_context.time_base = Fraction(1, 1000)
+        self._text.add(stream.index)
+        self.notes += (
+            f"subtitles of {self._film} are {coding} now, not {decoder.codec.name}: the same text at the same times, "
+            "in simpler styles",
+        )
+        return cast("Stream", made)
 
     def _attach(self, output: OutputContainer, stream: Stream, codec: str | None) -> bool:
         """Attach to a Matroska file what is attached, such as fonts, or a cover; False if that cannot be."""
@@ -474,6 +515,13 @@ class FilmWriter:
                 f"{self._sound.bitrate:g}; choose another --audio-bitrate"
             )
         return round(self._sound.bitrate * 1000)
+
+
+def _is_text(stream: Stream) -> bool:
+    """Whether these are subtitles whose text can be put into another coding."""
+    context: Any = stream.codec_context
+    # PyAV 14 and some after it cannot encode subtitles.
+    return stream.type == "subtitle" and bool(context.codec.text_sub) and hasattr(context, "encode_subtitle")
 
 
 def _is_made_anew(film: InputContainer, stream: Stream) -> bool:

@@ -29,10 +29,9 @@ from .options import (
     Threads,
     Track,
     parse_snr,
-    select,
     write_options,
 )
-from .speech import run_jobs
+from .speech import run_jobs, settle
 
 
 def background(
@@ -84,17 +83,20 @@ def background(
 
     Example: sdc background talk.sdc --with rain.wav -o outside.wav
     """
-    from ..engine.files import plan_speech
-    from ..zoo import find
-
     console = Console(quiet=quiet, json=json, progress=progress)
     write = write_options(kind, audio_bitrate, rescale=rescale)
-    only = select(skip_existing=skip_existing, force=force, shard=shard)
-    domains = find(model).recipe.model.domains
-    todo = console.settle(
-        lambda: plan_speech(
-            inputs, output, "exchanged", sdc=sdc, overwrite=force, domains=domains, only=only, write=write, beside=other
-        )
+    todo = settle(
+        console,
+        inputs,
+        output,
+        "exchanged",
+        model=model,
+        sdc=sdc,
+        write=write,
+        shard=shard,
+        skip_existing=skip_existing,
+        force=force,
+        beside=other,
     )
     if todo:
         from ..engine.background import exchange_background as run

@@ -7,15 +7,13 @@ from typing import Annotated
 import typer
 
 from .console import Console, say_edit
-from .options import EditOutput, Force, Json, Quiet, StreamInput, parse_positive, parse_start
+from .options import EditOutput, Force, Json, Quiet, Start, StreamInput, parse_positive
 
 
 def cut(
     source: StreamInput,
     output: EditOutput,
-    start: Annotated[
-        float, typer.Option(metavar="S", parser=parse_start, help="Begin at this time, in seconds from 0.")
-    ] = 0.0,
+    start: Start = 0.0,
     length: Annotated[
         float | None,
         typer.Option(

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ModelError
 from ..progress import Progress
 from .console import Console, say_audio, source_name, wrong
+from .loading import Models
 from .options import (
     DEFAULT_SHARE,
     AddTrack,
     AudioBitrate,
     AudioCodec,
     AudioOutput,
-    Device,
+    Below,
     DeviceOption,
     Force,
     FormatOption,
@@ -30,10 +28,10 @@ from .options import (
     ProgressOption,
     Quiet,
     Rescale,
-    Runtime,
     RuntimeOption,
     ShardOption,
     SkipExisting,
+    Start,
     StreamInputs,
     Sum,
     TextureOption,
@@ -47,8 +45,6 @@ from .options import (
     parse_gain,
     parse_positive,
     parse_share,
-    parse_start,
-    say_runtime,
     select,
     soundtrack_of,
     write_options,
@@ -68,10 +64,7 @@ if TYPE_CHECKING:
 class _Decode:
     """What is done with one input; each process loads each model once."""
 
-    model: str | None
-    runtime: Runtime
-    device: Device
-    threads: int | None
+    models: Models
     stems: list[str]
     gains: Mapping[str, float]
     start: float
@@ -86,14 +79,6 @@ class _Decode:
     write: WriteOptions
     force: bool
 
-    @functools.cached_property
-    def _load(self) -> Callable[..., Codec]:
-        from ..engine.codec import open_codec
-
-        return functools.cache(
-            functools.partial(open_codec, runtime=self.runtime, device=self.device, threads=self.threads)
-        )
-
     def __call__(self, job: Job, say: Say, progress: Progress | None) -> DecodeResult:
         from ..engine.decode import decode
         from ..engine.files import check_stems
@@ -101,12 +86,7 @@ class _Decode:
         def codec(header: Header) -> Codec:
             # Standard input shows only now what it holds.
             check_stems(job.source, header.stems, self.stems, self.gains)
-            if self.model:
-                found = self._load(self.model, made_with=header.weights_sha256)
-            else:
-                found = named_model(say, job.source, header, self._load)
-            say_runtime(say, found, self.runtime)
-            return found
+            return self.models.codec_for(say, job.source, header)
 
         return decode(
             job.source,
@@ -153,9 +133,7 @@ def decode(
             show_default=False,
         ),
     ] = [],  # noqa: B006
-    start: Annotated[
-        float, typer.Option(metavar="S", parser=parse_start, help="Begin at this time, in seconds from 0.")
-    ] = 0.0,
+    start: Start = 0.0,
     length: Annotated[
         float | None,
         typer.Option(
@@ -176,16 +154,7 @@ def decode(
             show_default=False,
         ),
     ] = None,
-    below: Annotated[
-        float | None,
-        typer.Option(
-            metavar="HZ",
-            parser=parse_positive,
-            help="Leave out what lies above this frequency: treble, or upper stages of the model. 8000 where the first "
-            "codec is of 16 kHz.",
-            show_default=False,
-        ),
-    ] = None,
+    below: Below = None,
     texture: TextureOption = True,
     film: Annotated[
         str | None,
@@ -299,10 +268,7 @@ def decode(
 
     processes = count_processes(jobs, todo)
     work = _Decode(
-        model=model,
-        runtime=runtime,
-        device=device,
-        threads=threads_for(threads, processes),
+        models=Models(model=model, runtime=runtime, device=device, threads=threads_for(threads, processes)),
         stems=stems,
         gains=gains,
         start=start,
@@ -325,23 +291,3 @@ def _decoded_with(older: str, result: DecodeResult) -> str:
     other = f"{result.decoder_weights[:8]}..., which have the same quantizers"
     how = "their own decoder" if older == result.decoder_weights else other
     return f"was made with older weights {older[:8]}...; decoded with {how}"
-
-
-def named_model(say: Say, source: str, header: Header, load: Callable[..., Codec]) -> Codec:
-    """The model that a file names, or else that of as many of its stages as there is one for."""
-    try:
-        return load(header.model, made_with=header.weights_sha256)
-    except ModelError as error:
-        for lower in header.by_lower_models:
-            with contextlib.suppress(ModelError):
-                found = load(lower.model, made_with=lower.weights_sha256)
-                if found.weights_sha256 == lower.weights_sha256:
-                    say(
-                        f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); decoded "
-                        f"up to {lower.sample_rate / 2:g} Hz, with {found.name}"
-                    )
-                    return found
-        raise ModelError(
-            f"{source_name(source)}: was made with {header.model}, which cannot be used ({error}); name the folder of "
-            "that model with --model DIR"
-        ) from error

@@ -29,10 +29,9 @@ from .options import (
     Threads,
     Track,
     parse_decibels,
-    select,
     write_options,
 )
-from .speech import run_jobs
+from .speech import run_jobs, settle
 
 
 def enhance(
@@ -73,17 +72,19 @@ def enhance(
 
     Example: sdc enhance talk.wav -o clean.wav
     """
-    from ..engine.files import plan_speech
-    from ..zoo import find
-
     console = Console(quiet=quiet, json=json, progress=progress)
     write = write_options(kind, audio_bitrate, rescale=rescale)
-    only = select(skip_existing=skip_existing, force=force, shard=shard)
-    domains = find(model).recipe.model.domains
-    todo = console.settle(
-        lambda: plan_speech(
-            inputs, output, "enhanced", sdc=sdc, overwrite=force, domains=domains, only=only, write=write
-        )
+    todo = settle(
+        console,
+        inputs,
+        output,
+        "enhanced",
+        model=model,
+        sdc=sdc,
+        write=write,
+        shard=shard,
+        skip_existing=skip_existing,
+        force=force,
     )
     if todo:
         from ..engine.background import enhance as run

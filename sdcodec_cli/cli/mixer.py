@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,16 +10,14 @@ import typer
 
 from ..progress import Progress
 from .console import Console, duration, num_bytes, source_name, wrong
-from .decode import named_model
+from .loading import Models
 from .options import (
-    Device,
     DeviceOption,
     Force,
     Jobs,
     Json,
     ProgressOption,
     Quiet,
-    Runtime,
     RuntimeOption,
     ShardOption,
     SkipExisting,
@@ -34,7 +31,6 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..bitstream import Header
     from ..engine.batch import Say
     from ..engine.codec import Codec
     from ..engine.files import Job
@@ -46,49 +42,31 @@ if TYPE_CHECKING:
 class _Mixer:
     """What is done with one input; each process loads each model once, for the first that needs it."""
 
-    model: str | None
-    runtime: Runtime
-    device: Device
-    threads: int | None
+    models: Models
     views: int | None
     track: int
     force: bool
 
     @functools.cached_property
-    def _load(self) -> Callable[..., Codec]:
-        from ..engine.codec import open_codec
-
-        return functools.cache(
-            functools.partial(open_codec, runtime=self.runtime, device=self.device, threads=self.threads)
-        )
-
-    @functools.cached_property
     def _separator(self) -> Codec | Separator:
         from ..engine.separator import open_separator
 
-        found = open_separator(self.model, runtime=self.runtime, device=self.device, threads=self.threads)
+        how = self.models
+        found = open_separator(how.model, runtime=how.runtime, device=how.device, threads=how.threads)
         found.prepare()
         return found
 
     def __call__(self, job: Job, say: Say, progress: Progress | None) -> MixerResult:
         from ..engine.mixer.mixer import mixer
 
-        def codec(header: Header) -> Codec:
-            if self.model:
-                found = self._load(self.model, made_with=header.weights_sha256)
-            else:
-                found = named_model(say, job.source, header, self._load)
-            say_runtime(say, found, self.runtime)
-            return found
-
         def separator() -> Codec | Separator:
-            say_runtime(say, self._separator, self.runtime)
+            say_runtime(say, self._separator, self.models.runtime)
             return self._separator
 
         return mixer(
             job.source,
             job.targets["page"],
-            codec=codec,
+            codec=lambda header: self.models.codec_for(say, job.source, header),
             separator=separator,
             views=self.views,
             track=self.track,
@@ -172,10 +150,7 @@ def mixer(
 
     processes = count_processes(jobs, todo)
     work = _Mixer(
-        model=model,
-        runtime=runtime,
-        device=device,
-        threads=threads_for(threads, processes),
+        models=Models(model=model, runtime=runtime, device=device, threads=threads_for(threads, processes)),
         views=views,
         track=track,
         force=force,

@@ -138,6 +138,14 @@ def parse_envelope(text: str) -> str:
     return text if text == "off" else str(parse_share(text))
 
 
+def parse_names(text: str) -> str:
+    """Names separated by commas, each once."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names) or len(set(names)) < len(names):
+        raise typer.BadParameter(f"{text!r} is not a list of domains such as speech,music")
+    return ",".join(names)
+
+
 def complete_model(incomplete: str) -> list[str]:
     """Names of the models in the zoo, for the shell."""
     from ..zoo import list_models
@@ -457,6 +465,17 @@ Views = Annotated[
         help="Average the masks that a codec makes of so many views of the audio, with polarity inverted or delayed by "
         "part of a frame; 4 by default. 1 is the paper's single mask; the time that separation takes grows in "
         "proportion.",
+        show_default=False,
+    ),
+]
+Start = Annotated[float, typer.Option(metavar="S", parser=parse_start, help="Begin at this time, in seconds from 0.")]
+Below = Annotated[
+    float | None,
+    typer.Option(
+        metavar="HZ",
+        parser=parse_positive,
+        help="Leave out what lies above this frequency: treble, or upper stages of the model. 8000 where the first "
+        "codec is of 16 kHz.",
         show_default=False,
     ),
 ]

@@ -94,8 +94,10 @@ loaded; `--force` replaces them. An input is never replaced.
 `.mkv`, `.webm`), `separate` copies picture, subtitles, chapters, covers, attachments, metadata and other sound tracks
 of its input as they are, and puts its sound in the place of the first sound track, or of `--track N`; `decode` does
 so with the film that `--film` names. With `--add-track` it becomes one track more. It is in sync to the sample; a
-film that begins late begins at zero. What a container cannot hold is refused, and data tracks that are left out are
-said.
+film that begins late begins at zero. Subtitles of text that the container
+does not take as they are become those that it takes, with the same text and times, but simpler styles. What a container
+cannot hold is refused. What is left out or converted is said, and so are both lengths where film and sound differ by
+more than half a second.
 
 **Standard output** carries results only: audio, streams, tables, JSON. Everything else is on standard error: a
 progress bar if that is a terminal, with stage and time left, one line per file when it is done, notes and errors.

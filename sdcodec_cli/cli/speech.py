@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..progress import Progress
 from .console import Console, duration, say_levels, source_name, speed, target_name
-from .decode import named_model
-from .options import Device, Runtime, count_processes, say_runtime
+from .loading import Models
+from .options import Device, Runtime, count_processes, select
 
 if TYPE_CHECKING:
+    from ..audio import WriteOptions
     from ..bitstream import Header
     from ..engine.batch import Say
     from ..engine.codec import Codec
@@ -26,33 +26,41 @@ class _Work:
 
     run: Callable[..., SpeechResult]
     """Of the engine: takes an input, `target`, `codec` and `progress`."""
-    model: str | None
-    for_audio: str | None
-    runtime: Runtime
-    device: Device
-    threads: int | None
-
-    @functools.cached_property
-    def _load(self) -> Callable[..., Codec]:
-        from ..engine.codec import open_codec
-
-        return functools.cache(
-            functools.partial(open_codec, runtime=self.runtime, device=self.device, threads=self.threads)
-        )
+    models: Models
 
     def __call__(self, job: Job, say: Say, progress: Progress | None) -> SpeechResult:
         def codec(header: Header | None) -> Codec:
-            if header is None:
-                found = self._load(self.model or self.for_audio)
-            elif self.model:
-                found = self._load(self.model, made_with=header.weights_sha256)
-            else:
-                found = named_model(say, job.source, header, self._load)
-            say_runtime(say, found, self.runtime)
-            return found
+            return self.models.codec_for(say, job.source, header)
 
         (target,) = job.targets.values()
         return self.run(job.source, target=target, codec=codec, progress=progress)
+
+
+def settle(
+    console: Console,
+    inputs: list[str],
+    output: str | None,
+    made: str,
+    *,
+    model: str | None,
+    sdc: bool,
+    write: WriteOptions,
+    shard: str | None,
+    skip_existing: bool,
+    force: bool,
+    beside: str | None = None,
+) -> tuple[Job, ...]:
+    """The inputs and outputs of a command, after its options; see `plan_speech`."""
+    from ..engine.files import plan_speech
+    from ..zoo import find
+
+    only = select(skip_existing=skip_existing, force=force, shard=shard)
+    domains = find(model).recipe.model.domains
+    return console.settle(
+        lambda: plan_speech(
+            inputs, output, made, sdc=sdc, overwrite=force, domains=domains, only=only, beside=beside, write=write
+        )
+    )
 
 
 def run_jobs(
@@ -103,12 +111,7 @@ def run_jobs(
         console.result(result)
 
     processes = count_processes(jobs, todo)
-    work = _Work(
-        run=run,
-        model=model,
-        for_audio=for_audio,
-        runtime=runtime,
-        device=device,
-        threads=threads_for(threads, processes),
+    models = Models(
+        model=model, for_audio=for_audio, runtime=runtime, device=device, threads=threads_for(threads, processes)
     )
-    console.work(work, todo, processes=processes, show=show)
+    console.work(_Work(run=run, models=models), todo, processes=processes, show=show)

@@ -7,15 +7,7 @@ from typing import Annotated
 import typer
 
 from .console import Console, say_edit, wrong
-from .options import EditOutput, Force, Json, Quiet, StreamInput, parse_positive
-
-
-def parse_names(text: str) -> str:
-    """Names separated by commas."""
-    names = [name.strip() for name in text.split(",")]
-    if not all(names):
-        raise typer.BadParameter(f"{text!r} is not a list of domains such as speech,music")
-    return ",".join(names)
+from .options import Below, EditOutput, Force, Json, Quiet, StreamInput, parse_names
 
 
 def strip(
@@ -41,16 +33,7 @@ def strip(
             show_default=False,
         ),
     ] = None,
-    below: Annotated[
-        float | None,
-        typer.Option(
-            metavar="HZ",
-            parser=parse_positive,
-            help="Leave out what lies above this frequency: treble, or upper stages of the model. 8000 where the first "
-            "codec is of 16 kHz.",
-            show_default=False,
-        ),
-    ] = None,
+    below: Below = None,
     force: Force = False,
     quiet: Quiet = False,
     json: Json = False,

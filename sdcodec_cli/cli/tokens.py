@@ -28,6 +28,7 @@ from .options import (
     Threads,
     Track,
     count_processes,
+    parse_names,
     say_runtime,
     select,
 )
@@ -91,14 +92,6 @@ class _Tokens:
             overwrite=self.force,
             progress=progress,
         )
-
-
-def parse_names(text: str) -> str:
-    """Names separated by commas, each once."""
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len(set(names)) < len(names):
-        raise typer.BadParameter(f"{text!r} is not a list of domains such as speech,music")
-    return ",".join(names)
 
 
 def tokens(

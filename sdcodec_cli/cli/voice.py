@@ -28,10 +28,9 @@ from .options import (
     SpeechOutput,
     Threads,
     Track,
-    select,
     write_options,
 )
-from .speech import run_jobs
+from .speech import run_jobs, settle
 
 
 def voice(
@@ -74,25 +73,20 @@ def voice(
 
     Example: sdc voice talk.wav --like other.wav -o converted.wav
     """
-    from ..engine.files import plan_speech
-    from ..zoo import find
-
     console = Console(quiet=quiet, json=json, progress=progress)
     write = write_options(kind, audio_bitrate, rescale=rescale)
-    only = select(skip_existing=skip_existing, force=force, shard=shard)
-    domains = find(model).recipe.model.domains
-    todo = console.settle(
-        lambda: plan_speech(
-            inputs,
-            output,
-            "converted",
-            sdc=sdc,
-            overwrite=force,
-            domains=domains,
-            only=only,
-            write=write,
-            beside=reference,
-        )
+    todo = settle(
+        console,
+        inputs,
+        output,
+        "converted",
+        model=model,
+        sdc=sdc,
+        write=write,
+        shard=shard,
+        skip_existing=skip_existing,
+        force=force,
+        beside=reference,
     )
     if todo:
         from ..engine.voice import convert_voice as run

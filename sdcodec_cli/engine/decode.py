@@ -35,7 +35,7 @@ from . import texture as texturing
 from .cascade import Decoder
 from .codec import Codec
 from .conceal import Fader, Stretch, concealed
-from .files import StemsResult, check_stems, check_targets, levels, opened_stream
+from .files import StemsResult, check_stems, check_targets, levels, opened_file
 from .films import open_writer
 from .shaper import CONTEXT_FRAMES
 from .stems import named, stems_in
@@ -131,7 +131,7 @@ def decode(
     began = time.monotonic()
     with contextlib.ExitStack() as stack:
         name = "stdin" if str(source) == "-" else str(source)
-        reader = Reader(stack.enter_context(opened_stream(source)), name)
+        reader = Reader(stack.enter_context(opened_file(source)), name)
         header = reader.header
         domains = header.stems
         for stem in [*gains, *(stem for output in targets for stem in named(output))]:

@@ -283,7 +283,7 @@ def plan_separate(
     one = len(set(stems)) == 1
     if not one and output is not None and Path(output).suffix.lower() in AUDIO_SUFFIXES and not os.path.isdir(output):
         raise ValueError(
-            f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/, or choose one with --stem"
+            f"-o {output}: one file cannot hold several stems; name a folder, such as -o stems/, or one with --stem"
         )
 
     if soundtrack is not None:
@@ -375,13 +375,17 @@ def plan_extend(
         ValueError: the arguments contradict each other, such as two inputs for one output file.
     """
     write = _write_options(write, output)
+
+    def check(target: str) -> None:
+        audio_format(target, write)
+
     return _plan(
         inputs,
         output,
         suffixes=AUDIO_SUFFIXES,
         stems=lambda source: ("extended",),
         name=lambda base, stem: f"{base}.{stem}{write.suffix}",
-        check=lambda target: audio_format(target, write),
+        check=check,
         overwrite=overwrite,
         only=only,
         made={"extended"},
@@ -485,8 +489,8 @@ def plan_edit(inputs: Sequence[str], output: str, *, overwrite: bool) -> Plan:
 
 
 @contextlib.contextmanager
-def opened_stream(source: str | Path) -> Iterator[BinaryIO]:
-    """A `.sdc` file for reading, or standard input.
+def opened_file(source: str | Path) -> Iterator[BinaryIO]:
+    """A file for reading, or standard input.
 
     Raises:
         InputError: it cannot be opened
@@ -497,9 +501,11 @@ def opened_stream(source: str | Path) -> Iterator[BinaryIO]:
     try:
         file = open(source, "rb")  # noqa: SIM115 (closed below; only the opening may raise an InputError)
     except IsADirectoryError as error:
-        raise InputError(f"{source}: is a folder; give a .sdc file") from error
+        raise InputError(f"{source}: is a folder; name a file in it") from error
+    except FileNotFoundError as error:
+        raise InputError(f"{source}: no such file; check the name") from error
     except OSError as error:
-        raise InputError(f"{source}: {error.strerror}; give a .sdc file") from error
+        raise InputError(f"{source}: cannot be read: {error.strerror}; check its permissions") from error
     with file:
         yield file
 
@@ -619,8 +625,8 @@ def _plan(
 
     several = sum(len(keys) for _, keys in wanted) > 1 or len(sources) > 1 or len(inputs) > 1
     if several and output is not None and not folder:
-        place = "standard output" if output == "-" else "one file"
-        raise ValueError(f"-o {output}: {place} cannot hold several outputs; name a folder, such as -o out/")
+        what = "standard output" if output == "-" else "one file"
+        raise ValueError(f"-o {output}: {what} cannot hold several outputs; name a folder, such as -o out/")
 
     jobs: list[Job] = []
     skipped: list[str] = []

@@ -19,7 +19,7 @@ from ..bitstream.codings import LOST
 from ..bitstream.segment import ENVELOPE, STEREO, TREBLE, GainsUnit
 from ..bitstream.source import PIECE
 from ..errors import InputError
-from .files import opened_stream
+from .files import opened_file
 
 MAX_LOST_FRAMES = 180_000
 """Most frames that a stream without an end is taken to have lost in one place: an hour at 50 frames/s."""
@@ -44,7 +44,7 @@ class Input:
     def __enter__(self) -> Input:
         try:
             if self.given == "-" or not Path(self.given).is_file():
-                with opened_stream(self.given) as source:
+                with opened_file(self.given) as source:
                     self._spool(source)
             with self.opened() as reader:
                 self.header = reader.header
@@ -71,7 +71,7 @@ class Input:
     def opened(self) -> Iterator[Reader]:
         """A reader at the start of the stream."""
         with contextlib.ExitStack() as stack:
-            file = self._copy or stack.enter_context(opened_stream(self.given))
+            file = self._copy or stack.enter_context(opened_file(self.given))
             if self._copy:
                 file.seek(0)
             reader = Reader(file, self.name)

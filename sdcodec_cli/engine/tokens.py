@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -40,7 +39,7 @@ from ..errors import CorruptStream, InputError, ModelError
 from ..prediction import CodeTables
 from ..progress import Progress
 from ..zoo import find
-from .files import STREAM_SUFFIXES
+from .files import STREAM_SUFFIXES, opened_file
 
 if TYPE_CHECKING:
     from .codec import Codec
@@ -112,7 +111,7 @@ def to_tokens(
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
         name = "stdin" if str(source) == "-" else str(source)
-        file = stack.enter_context(_opened(source))
+        file = stack.enter_context(opened_file(source))
         if codec is not None and Path(name).suffix.lower() not in STREAM_SUFFIXES and not _is_stream(file):
             from .compress import compress
 
@@ -209,19 +208,6 @@ def _result(
         notes=notes,
         problems=problems,
     )
-
-
-@contextlib.contextmanager
-def _opened(source: str | Path) -> Iterator[BinaryIO]:
-    if str(source) == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        file = open(source, "rb")  # noqa: SIM115 (closed below; only the opening may raise an InputError)
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read: {error.strerror}; check its permissions") from error
-    with file:
-        yield file
 
 
 def _is_stream(file: BinaryIO) -> bool:
