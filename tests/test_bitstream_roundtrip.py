@@ -283,6 +283,14 @@ def test_codes_that_do_not_fit_the_header_are_a_wrong_call(codes: Any, num_frame
     assert fo.getvalue() == before
 
 
+def test_a_stream_that_is_lost_has_no_codes() -> None:
+    writer = Writer(io.BytesIO(), example_header())
+    with pytest.raises(ValueError, match="lost"):
+        writer.write({speech: None}, 4, lost=[speech])
+    with pytest.raises(ValueError, match="no such stream"):
+        writer.write({}, 4, lost=[(0, "music")])
+
+
 def test_nothing_can_be_written_after_the_end() -> None:
     writer = Writer(io.BytesIO(), example_header())
     writer.close(0)

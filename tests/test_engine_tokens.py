@@ -78,7 +78,7 @@ def test_silent_and_removed_streams_and_missing_groups_stay_what_they_are() -> N
     assert back() == short.data
 
 
-def test_what_is_damaged_or_lost_is_told_and_comes_back_as_removed() -> None:
+def test_what_is_damaged_or_lost_is_told_and_comes_back_as_damaged() -> None:
     example = small_example()
     data = bytearray(example.data)
     data[example.starts[1] - 1] ^= 1  # the last chunk of the first segment, of the upper group of sfx
@@ -90,9 +90,15 @@ def test_what_is_damaged_or_lost_is_told_and_comes_back_as_removed() -> None:
     assert "all streams are lost in frames 7-13" in result.problems[0]
     assert found.num_frames == 44
     assert all((stream.state[7:14] == DAMAGED).all() for stream in found.streams.values())
-    assert from_tokens("a.npz", "b.sdc").notes == ("what is damaged in it is stored as removed",)
-    _, segments = read_all(io.BytesIO(Path("b.sdc").read_bytes()))
-    assert segments[1].removed == {(0, "speech"), (0, "sfx")}
+    assert from_tokens("a.npz", "b.sdc").notes == ("what is damaged in it is stored as damaged",)
+    reader, segments = read_all(io.BytesIO(Path("b.sdc").read_bytes()))
+    assert (segments[1].codes, segments[1].silent, segments[1].removed) == ({}, set(), set())
+    assert [problem.message for problem in reader.problems] == [
+        f"{name} is damaged in segment 1 (frames 7-13, 0.14-0.28 s): it is lost there" for name in ("speech", "sfx")
+    ]
+    again, _ = tokens_of(Path("b.sdc").read_bytes())
+    assert all((again.streams[name].state == stream.state).all() for name, stream in found.streams.items())
+    assert back() == Path("b.sdc").read_bytes()
 
 
 def test_a_file_that_was_cut_off_comes_back_as_long_as_it_is() -> None:

@@ -342,6 +342,11 @@ class Header:
             total += min(max(before, 0.0), part.num_samples / self.original_rate)
         return total
 
+    def samples_in(self, num_frames: int) -> int:
+        """Samples per channel at the original rate that the first frames of one file hold, of those announced."""
+        held = num_frames * self.hop_length * self.original_rate // self.sample_rate
+        return held if self.original_samples is None else min(held, self.original_samples)
+
     def first_sample_from(self, frame: int) -> int:
         """The first sample of the model, from a frame on, at whose time there is one at every other rate, too."""
         rates = [self.original_rate, *(stage.sample_rate for stage in self.stages)]

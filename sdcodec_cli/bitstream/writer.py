@@ -51,7 +51,7 @@ class _Waiting:
     codes: Mapping[int, NDArray[np.integer[Any]]]
     """By stream, `[K, n]`."""
     copied: Mapping[int, Sequence[StoredChunk]]
-    """Of a segment that has no codes but their bytes, by stream."""
+    """Of streams that have no codes but their bytes, or are damaged."""
     units: Mapping[bytes, Sequence[GainsUnit]]
     """Gains, and places, by type of unit."""
 
@@ -126,12 +126,13 @@ class Writer:
         gains: Mapping[int, NDArray[np.integer[Any]]] | None = None,
         treble: Mapping[int, NDArray[np.integer[Any]]] | None = None,
         places: Mapping[str, NDArray[np.integer[Any]]] | None = None,
+        lost: Collection[StreamKey] = (),
     ) -> None:
         """Write one segment, 1 to `header.segment_frames` frames.
 
         Codes are integers `[K, n]`, all with the same n in a stage and each below the `codebook_size` of its domain. K
         is the domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a
-        silent stream, a missing key for one that was removed. Without any array, `num_frames` says how long the
+        silent stream, a missing key for one that was removed, or damaged if it is among those `lost`. Without any array, `num_frames` says how long the
         segment is. Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of
         `header.envelope`, and treble likewise in those of `header.treble`. Places are integers `[2 B, n]` of domains
         that are not in the middle: level differences in the steps and bands of `header.stereo`, and then widths.
@@ -139,7 +140,9 @@ class Writer:
         import numpy as np
 
         header = self._part()
-        numbers = _numbers(header, codes)
+        numbers = _numbers(header, [*codes, *lost])
+        if set(lost) & codes.keys():
+            raise ValueError("a stream that is lost has no codes, and is not silent")
         arrays = {numbers[key]: np.asarray(value) for key, value in codes.items() if value is not None}
         num_frames = self._num_frames(header, arrays, num_frames)
         if sum(array_.size for array_ in arrays.values()) > MAX_CODES:
@@ -153,7 +156,8 @@ class Writer:
             TREBLE: self._units(treble, num_frames, header.treble, TREBLE_GAINS, "treble"),
             STEREO: self._units(of_streams, num_frames, header.stereo, STEREO_GAINS, "stereo"),
         }
-        self._append(_Waiting(header, num_frames, silent, arrays, {}, units))
+        damaged = {numbers[key]: (StoredChunk(LOST),) for key in lost}
+        self._append(_Waiting(header, num_frames, silent, arrays, damaged, units))
 
     def copy(self, segment: Segment) -> None:
         """Write a segment of another stream as it is stored there: nothing is opened, or coded again.

@@ -109,7 +109,7 @@ class FileReport:
     original_channels: int
     coded_channels: int
     original_samples: int | None
-    """Per channel, at the original rate; None if the stream does not say."""
+    """Per channel, at the original rate; None if the stream does not say. Of a truncated stream, what is there."""
     gain_db: float
     """Applied before coding and undone by decoding, in dB; that of the first part, if there are several."""
     segment_frames: int
@@ -201,7 +201,9 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
     if reader.end:
         num_frames = max(num_frames, reader.end.total_frames)
         original_samples = reader.end.original_samples
-    if original_samples is None or not reader.end:
+    elif original_samples is not None and not header.parts:
+        original_samples = header.samples_in(num_frames)
+    if original_samples is None or (header.parts and not reader.end):
         duration = header.seconds_at(num_frames)
     else:
         duration = original_samples / header.original_rate

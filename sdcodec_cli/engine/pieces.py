@@ -157,14 +157,16 @@ def pieces_of(stream: Input) -> list[Piece]:
 
 
 def length_of(reader: Reader, num_frames: int) -> int:
-    """Samples of a stream of one file with so many frames, per channel."""
+    """Samples of a stream of one file with so many frames, per channel.
+
+    Of one without an end, the last frame stands for what is lost, and the samples are those of the frames before it.
+    """
     header = reader.header
     if header.parts and header.original_samples is not None:
         return header.original_samples
     if reader.end is not None:
         return reader.end.original_samples
-    most = num_frames * header.hop_length * header.original_rate // header.sample_rate
-    return most if header.original_samples is None else min(most, header.original_samples)
+    return header.samples_in(max(0, num_frames - 1))
 
 
 def segments_of(reader: Reader, start: int, stop: int | None) -> Iterator[Segment]:
@@ -192,13 +194,8 @@ def _missing(reader: Reader, position: int) -> int:
     """How many frames are lost behind the last segment of a stream."""
     if reader.end is not None:
         return max(0, reader.end.total_frames - position)
-    header = reader.header
-    if header.parts:
-        return header.part_starts[-1] - position
-    announced = header.original_samples or 0
-    frames = -(-announced * header.sample_rate // (header.original_rate * header.hop_length)) - position
-    # Whatever it was: that something is lost shall be seen.
-    return frames if 0 < frames <= MAX_LOST_FRAMES else 1
+    # Nothing says how much it was, or only what was announced: that something is lost shall be seen.
+    return reader.header.part_starts[-1] - position if reader.header.parts else 1
 
 
 def _lost(header: Header, start: int, stop: int) -> Iterator[Segment]:

@@ -166,7 +166,7 @@ def from_tokens(
         notes.append(f"the tables of {header.model} are not here, so its codes are stored raw")
         header = replace(header, tables_sha256=None)
     if any((stream.state == DAMAGED).any() for stream in tokens.streams.values()):
-        notes.append("what is damaged in it is stored as removed")
+        notes.append("what is damaged in it is stored as damaged")
     with atomic_output(target, overwrite=overwrite) as file:
         try:
             num_bytes = _write(file, replace(tokens, header=header), tables)
@@ -252,11 +252,9 @@ def _read(reader: Reader, name: str) -> Tokens:
         position += segment.num_frames
     if reader.end is not None:
         lose(reader.end.total_frames)
-    whole = position * header.hop_length * header.original_rate // header.sample_rate
-    announced = whole if header.original_samples is None else min(whole, header.original_samples)
     return Tokens(
         header=replace(header, stereo=None),
-        num_samples=announced if reader.end is None else reader.end.original_samples,
+        num_samples=header.samples_in(position) if reader.end is None else reader.end.original_samples,
         segments=np.array([segment.num_frames for segment in segments], dtype=np.uint16),
         streams={entry.name: _stream(segments, header, entry) for entry in header.domains},
         envelope=_gains([each.gains for each in segments], segments, header, header.envelope, ENVELOPE_GAINS),
@@ -365,6 +363,7 @@ def _write(file: BinaryIO, tokens: Tokens, tables: CodeTables | None) -> int:
     columns = {"envelope": 0, "treble": 0}
     for number, length in enumerate(map(int, tokens.segments)):
         codes: dict[StreamKey, NDArray[np.uint16] | None] = {}
+        lost: list[StreamKey] = []
         for entry in header.domains:
             stream, frames = tokens.streams[entry.name], header.frames_in(entry, 1)
             first = start * frames
@@ -376,6 +375,8 @@ def _write(file: BinaryIO, tokens: Tokens, tables: CodeTables | None) -> int:
                     codes[channel, entry.name] = whole[:count, first : first + length * frames]
                 elif state == SILENT:
                     codes[channel, entry.name] = None
+                elif state == DAMAGED:
+                    lost.append((channel, entry.name))
         gains: dict[str, dict[int, NDArray[np.int64]]] = {"envelope": {}, "treble": {}}
         for name, layout, found in (
             ("envelope", header.envelope, tokens.envelope),
@@ -388,7 +389,7 @@ def _write(file: BinaryIO, tokens: Tokens, tables: CodeTables | None) -> int:
                 if _of_channel(found.present, channel, header)[number]:
                     steps = _of_channel(found.gains, channel, header)[:, first : columns[name]]
                     gains[name][channel] = steps.astype(np.int64)
-        writer.write(codes, length, gains=gains["envelope"], treble=gains["treble"])
+        writer.write(codes, length, gains=gains["envelope"], treble=gains["treble"], lost=lost)
         start += length
     writer.close(tokens.num_samples)
     return writer.bytes_written
