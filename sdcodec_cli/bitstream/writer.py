@@ -132,10 +132,11 @@ class Writer:
 
         Codes are integers `[K, n]`, all with the same n in a stage and each below the `codebook_size` of its domain. K
         is the domain's `num_codebooks`, or fewer if whole layer groups at the end are left out. None stands for a
-        silent stream, a missing key for one that was removed, or damaged if it is among those `lost`. Without any array, `num_frames` says how long the
-        segment is. Gains are integers `[B, n]` of channels that have an envelope, in the steps and bands of
-        `header.envelope`, and treble likewise in those of `header.treble`. Places are integers `[2 B, n]` of domains
-        that are not in the middle: level differences in the steps and bands of `header.stereo`, and then widths.
+        silent stream, a missing key for one that was removed, or that is damaged if it is among those `lost`. Without
+        any array, `num_frames` says how long the segment is. Gains are integers `[B, n]` of channels that have an
+        envelope, in the steps and bands of `header.envelope`, and treble likewise in those of `header.treble`. Places
+        are integers `[2 B, n]` of domains that are not in the middle: level differences in the steps and bands of
+        `header.stereo`, and then widths.
         """
         import numpy as np
 

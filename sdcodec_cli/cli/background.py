@@ -76,10 +76,10 @@ def background(
 ) -> None:
     """Give speech the background of another recording.
 
-    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.exchanged.wav. What is not speech in
-    OTHER takes the place of what is not speech in INPUT, repeated with a short fade or cut to its length. Levels are
-    loudness after ITU-R BS.1770. The suffix of -o says whether audio is written or a .sdc, in which the codes of the
-    speech stay as they are and those of the background are made anew.
+    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.exchanged.wav. All that is not
+    speech in INPUT is replaced by all that is not speech in OTHER, which is cut to its length, or repeated with a short
+    fade. With --sdc, or a name like -o a.sdc, a .sdc file is written and not audio: codes of the speech stay as they
+    are, those of the background are made anew. Levels are loudness after ITU-R BS.1770.
 
     Example: sdc background talk.sdc --with rain.wav -o outside.wav
     """

@@ -122,9 +122,9 @@ def compress(
             "--bitrate",
             metavar="KBPS",
             parser=parse_positive,
-            help="Most that a file may take in the mean, in kbit/s: codes of all domains and channels, levels of bands "
-            "and what is above, without headers. It gets as many codebooks as that allows; what is not active "
-            "takes nothing. The input is read once more for it.",
+            help="The most that a file may take, in kbit/s, in the mean and without headers: codes of all domains and "
+            "channels, envelope and treble. It gets as many codebooks as that surely allows, and so often takes "
+            "less. What is not active takes nothing. The input is read once more for it.",
             show_default=False,
         ),
     ] = None,
@@ -134,23 +134,23 @@ def compress(
         typer.Option(
             metavar="auto|all|NAME,...",
             parser=parse_domains,
-            help="Domains to store: in each segment of 2 s those that are active (auto), all, or the ones named, such "
-            "as speech,music.",
+            help="Domains to store: in every 2 s those that are active (auto), all of them, or those named, such as "
+            "speech,music.",
         ),
     ] = "auto",
     channels: Annotated[
         Literal["mono", "stereo", "keep"],
         typer.Option(
-            help="Mix the channels down to one (mono); store with that where each domain stands between left and "
-            "right, for 0.1 kbit/s each (stereo); or code each channel by itself, for as many bits each (keep)."
+            help="mono mixes the channels down to one. stereo does so, and stores where each domain stands between "
+            "left and right, for 0.1 kbit/s each. keep codes every channel by itself, each for as many bits."
         ),
     ] = "mono",
     envelope: Annotated[
         bool,
         typer.Option(
             "--envelope/--no-envelope",
-            help="Store the levels that decoded audio lacks in bands, too: half a kbit/s or, --fine, 1.9, for a "
-            "brighter and clearer sound. A file with some of the domains only has none.",
+            help="Also store which levels decoded audio lacks in bands of frequency, for a brighter and clearer sound: "
+            "half a kbit/s, or 1.9 with --fine. Files of only some domains have none.",
         ),
     ] = True,
     fine: Fine = None,
@@ -158,8 +158,8 @@ def compress(
         bool,
         typer.Option(
             "--treble/--no-treble",
-            help="Store what it takes to make the octave above the model's band (8 to 16 kHz) out of the one below, "
-            "too: 0.3 to 0.5 kbit/s, where there is something. A file with some of the domains only has none.",
+            help="Also store the levels of the octave above the model's band (8 to 16 kHz), which decoding makes of "
+            "the octave below: 0.3 to 0.5 kbit/s where there is something. Files of only some domains have none.",
         ),
     ] = True,
     track: Track = 1,
@@ -167,8 +167,9 @@ def compress(
         bool,
         typer.Option(
             "--live",
-            help="Take WAV as it comes from a pipe, and write each 0.8 s as soon as they are coded: with decoding, "
-            "what comes out is less than 3 s late. Ctrl-C ends the file. Codes differ from those of a file.",
+            help="Take WAV while it comes from a pipe, and write every 0.8 s as soon as they are coded: decoded at "
+            "once, sound is less than 3 s late. Ctrl-C ends the file. Codes differ from those of the same audio "
+            "in a file.",
         ),
     ] = False,
     level: Annotated[

@@ -16,9 +16,9 @@ from .options import (
     AddTrack,
     AudioBitrate,
     AudioCodec,
-    AudioOutput,
     Below,
     DeviceOption,
+    FilmOutput,
     Force,
     FormatOption,
     Gain,
@@ -110,7 +110,7 @@ class _Decode:
 
 def decode(
     inputs: StreamInputs,
-    output: AudioOutput = None,
+    output: FilmOutput = None,
     stem: Annotated[
         list[str],
         typer.Option(
@@ -127,9 +127,9 @@ def decode(
         typer.Option(
             metavar="STEM=DB",
             parser=parse_gain,
-            help="Make a domain louder or softer, by itself and in the mix, or the mix as a whole; -100 to 40 dB. "
-            "May be given several times. With a gain for any domain, of 0 dB too, the mix is the sum of stems that are "
-            "decoded one by one; without, they are decoded together, which is closer to the original.",
+            help="Make a domain louder or softer, by itself and in the mix, or the mix as a whole; -100 to 40 dB. May "
+            "be given several times. With a gain for any domain, even 0 dB, domains are decoded one by one and "
+            "added up. Without, they are decoded together, which is closer to the original.",
             show_default=False,
         ),
     ] = [],  # noqa: B006
@@ -161,7 +161,7 @@ def decode(
         typer.Option(
             "--film",
             metavar="FILM",
-            help="The film that INPUT was made of: its picture and all else, with this sound, make a film.",
+            help="The film that INPUT was made of: write a copy of it, with picture and all else, that has this sound.",
             show_default=False,
         ),
     ] = None,
@@ -200,8 +200,8 @@ def decode(
     """Decode .sdc files to audio files.
 
     Each INPUT becomes a file beside it: a.sdc becomes a.decoded.wav, or a.speech.wav for a domain. The model is the one
-    that the file names. What a damaged file still holds is decoded; the exit code is 1 then. With --film the sound
-    goes into a film, in the place of what it has there.
+    that the file names. Of a damaged file what is left is decoded, and the exit code is 1. With --film the output is a
+    copy of that film in which the sound is replaced.
 
     Example: sdc decode talk.sdc --stem speech -o voice.wav
     """

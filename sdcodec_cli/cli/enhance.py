@@ -66,9 +66,9 @@ def enhance(
 ) -> None:
     """Take the speech out of its background.
 
-    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.enhanced.wav. The speech is what a codec
-    decodes of it, which for audio is coded first; the suffix of -o says whether audio is written or a .sdc, in which
-    the codes of the speech stay as they are. Background is all that is not speech: music and sound effects.
+    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.enhanced.wav. The speech is decoded from
+    its codes; audio is coded first. With --sdc, or a name like -o a.sdc, a .sdc file is written and not audio, and the
+    codes of the speech stay as they are. Background is all that is not speech: music and sound effects.
 
     Example: sdc enhance talk.wav -o clean.wav
     """

@@ -55,7 +55,8 @@ BitsOption = Annotated[
         "--bits",
         metavar="32|16|8",
         parser=parse_bits,
-        help="Of each weight in the file: 16 halve its size, 8 quarter it; what either costs is for sdc eval to say.",
+        help="Bits of each weight in the file: 16 halve its size, 8 quarter it. What that costs in quality, sdc eval "
+        "says.",
     ),
 ]
 
@@ -504,10 +505,10 @@ def tables(
         typer.Option(metavar="DIR", help="What sdc train takes, after sdc data scan.", show_default=False),
     ],
     minutes: Annotated[
-        float, typer.Option(metavar="M", min=1, max=6000, help="Of audio whose codes the tables are made of.")
+        float, typer.Option(metavar="M", min=1, max=6000, help="Minutes of audio whose codes the tables are made of.")
     ] = 60,
-    passes: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="Over these codes.")] = 6,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the mixtures and the networks.")] = 0,
+    passes: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How often to go through these codes.")] = 6,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the mixtures and the networks.")] = 0,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:

@@ -291,7 +291,7 @@ SdcOption = Annotated[
 ]
 ChannelsOption = Annotated[
     Literal["mono", "keep"],
-    typer.Option(help="Of audio: keep the channels, each coded by itself, or mix them down to one."),
+    typer.Option(help="What becomes of the channels of audio: keep codes each by itself, mono mixes them down to one."),
 ]
 AudioOutput = Annotated[
     str | None,
@@ -304,12 +304,23 @@ AudioOutput = Annotated[
         show_default=False,
     ),
 ]
+FilmOutput = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE|DIR/|-",
+        help="File (.wav, .flac, .ogg, .opus, .mp3; or a film: .mp4, .m4v, .mov, .mkv, .webm) for one output, folder "
+        "(existing, or ending in a slash) for several, or - for WAV on standard output.",
+        show_default=False,
+    ),
+]
 Without = Annotated[
     list[str],
     typer.Option(
         metavar="DOMAIN",
-        help="Leave a domain out: the sum of all others in one file, a.without-speech.wav. May be given several times, "
-        "to leave out several.",
+        help="Write the sum of all domains but this one, to a.without-speech.wav. May be given several times, to leave "
+        "out several.",
         show_default=False,
     ),
 ]
@@ -332,8 +343,8 @@ AudioBitrate = Annotated[
         "--audio-bitrate",
         metavar="KBPS",
         parser=parse_positive,
-        help="Bitrate of Ogg Vorbis, Opus or MP3, and of sound in films, in kbit/s, of all channels together; by "
-        "default that of the encoder, and in films 96 for each channel, 80 of Opus.",
+        help="Bitrate of Ogg Vorbis, Opus and MP3 files, and of sound in films, in kbit/s for all channels together. "
+        "By default what the encoder chooses; in films 96 for each channel, or 80 for Opus.",
         show_default=False,
     ),
 ]
@@ -411,8 +422,8 @@ RuntimeOption = Annotated[
     typer.Option(
         "--runtime",
         envvar="SDC_RUNTIME",
-        help="What computes: ONNX Runtime on the CPU, torch, or auto, which takes torch for CUDA and MPS and for "
-        "models without graphs.",
+        help="What computes: ONNX Runtime, on the CPU, or torch. auto takes torch for CUDA and MPS, and for models "
+        "without graphs.",
     ),
 ]
 Threads = Annotated[
@@ -433,9 +444,9 @@ Codebooks = Annotated[
         metavar="N",
         min=1,
         max=64,  # bitstream.header.MAX_CODEBOOKS
-        help="Codebooks of each active domain, of models that were trained for fewer than all: half a kbit/s each in "
-        "the default one, which has 12 and takes 11 beside a fine envelope. Of a model of several codecs those of the "
-        "lowest one; the others follow in proportion.",
+        help="How many codebooks code each active domain: fewer take less, and sound worse. In the default model each "
+        "is half a kbit/s; it has 12, and takes 11 beside a fine envelope. Where a model is several codecs, this "
+        "is for the lowest one, and the others follow in proportion. Some models need all of theirs.",
         show_default=False,
     ),
 ]
@@ -446,8 +457,8 @@ Effort = Annotated[
         metavar="N",
         min=0,
         max=100,  # recipe.MAX_EFFORT
-        help="Steps of analysis by synthesis, which bring the decoded mix closer to the audio, from 0 (fastest) to "
-        "100; by default what the model suggests, see sdc models show.",
+        help="How long to search for codes that bring the decoded mix closer to the audio: steps of analysis by "
+        "synthesis, from 0 (fastest) to 100. By default what the model suggests, see sdc models show.",
         show_default=False,
     ),
 ]
@@ -462,9 +473,8 @@ Views = Annotated[
         metavar="N",
         min=1,
         max=16,  # engine.separate.MAX_VIEWS
-        help="Average the masks that a codec makes of so many views of the audio, with polarity inverted or delayed by "
-        "part of a frame; 4 by default. 1 is the paper's single mask; the time that separation takes grows in "
-        "proportion.",
+        help="Show a codec the audio so many times, inverted or delayed a little, and average the masks that it makes. "
+        "More take longer, in proportion. 4 by default; 1 is as in the paper.",
         show_default=False,
     ),
 ]
@@ -474,8 +484,8 @@ Below = Annotated[
     typer.Option(
         metavar="HZ",
         parser=parse_positive,
-        help="Leave out what lies above this frequency: treble, or upper stages of the model. 8000 where the first "
-        "codec is of 16 kHz.",
+        help="Leave out what lies above this frequency: treble, or upper stages of the model. For files of the default "
+        "model it is 8000.",
         show_default=False,
     ),
 ]
@@ -485,17 +495,17 @@ TextureOption = Annotated[
     bool,
     typer.Option(
         "--texture/--no-texture",
-        help="Make up the fine structure where codes say levels only, from 1.4 kHz on in the default model, instead of "
-        "what the network puts there, which buzzes.",
+        help="Make up the fine structure of the sound where codes hold levels only: above 1.4 kHz in the default "
+        "model. What the network itself puts there buzzes.",
     ),
 ]
 Fine = Annotated[
     bool | None,
     typer.Option(
         "--fine/--coarse",
-        help="An envelope of more bands, and more often: about 1.9 kbit/s, for a sound closer to the original; or one "
-        "of half a kbit/s. By default whichever sounds better: fine in the default model, beside three codebooks or "
-        "more, and 11 of its 12 if nothing else is asked for.",
+        help="A fine envelope has more bands, and more often: about 1.9 kbit/s, for a sound closer to the original. A "
+        "coarse one takes half a kbit/s. By default whichever sounds better: in the default model a fine one "
+        "beside three codebooks or more, and beside 11 of its 12 if nothing else is asked for.",
         show_default=False,
     ),
 ]
@@ -506,8 +516,8 @@ Jobs = Annotated[
         metavar="N",
         min=0,
         max=1024,
-        help="Processes, each of which works on one input at a time and, unless --threads says otherwise, with its "
-        "share of the cores; 0 is one for each core.",
+        help="How many inputs to work on at the same time, each in a process of its own; 0 is one for each core. They "
+        "share the cores, unless --threads says otherwise.",
     ),
 ]
 ShardOption = Annotated[
@@ -515,8 +525,8 @@ ShardOption = Annotated[
     typer.Option(
         "--shard",
         metavar="I/N|auto",
-        help="Work on one of N parts of the inputs only, 1/N to N/N, as on several machines; auto is what torchrun, or "
-        "a SLURM array, says.",
+        help="Work on one of N parts of the inputs only, 1/N to N/N, where several machines share the work; auto takes "
+        "the part that torchrun or a SLURM array says.",
         show_default=False,
     ),
 ]

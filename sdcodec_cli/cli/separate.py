@@ -15,9 +15,9 @@ from .options import (
     AudioBitrate,
     AudioCodec,
     AudioInputs,
-    AudioOutput,
     Device,
     DeviceOption,
+    FilmOutput,
     Force,
     FormatOption,
     Jobs,
@@ -99,7 +99,7 @@ class _Separate:
 
 def separate(
     inputs: AudioInputs,
-    output: AudioOutput = None,
+    output: FilmOutput = None,
     stem: Annotated[
         list[str],
         typer.Option(
@@ -113,7 +113,7 @@ def separate(
     sum: Sum = False,
     film: Annotated[
         bool,
-        typer.Option("--film", help="Write films: the picture and all else of the input, with this sound."),
+        typer.Option("--film", help="Write films: copies of the input, picture and all else, with this sound."),
     ] = False,
     track: Track = 1,
     add_track: AddTrack = False,
@@ -138,12 +138,12 @@ def separate(
 ) -> None:
     """Separate audio files into speech, music and sound effects.
 
-    Each INPUT becomes one file per stem beside it: a.wav becomes a.speech.wav, a.music.wav and a.sfx.wav. They are
-    parts of the input itself, cut out with masks that a codec finds, or what a model made for separation puts out
-    (sdc models list: those without codes); nothing is compressed. They have the input's sample rate and channels, and
-    add up to it. Above half of the model's sample rate, which is 8 kHz for the models that ship, a stem gets as large
-    a share as it has right below. An output with the suffix of a film (.mp4, .m4v, .mov, .mkv, .webm) keeps the
-    picture, and all else, of the input.
+    Each INPUT becomes one file per stem beside it: a.wav becomes a.speech.wav, a.music.wav and a.sfx.wav. Stems are
+    cut out of the input with masks that a codec finds; nothing is compressed. A model made for separation (one without
+    codes in sdc models list) puts out stems itself. Stems have the input's sample rate and channels, and add up to it.
+    Above half of the model's sample rate (8 kHz for the models that ship) each gets as large a share of the input as
+    right below. With --film, or if the output has the suffix of a film (.mp4, .m4v, .mov, .mkv, .webm), picture and
+    all else of the input are kept.
 
     Example: sdc separate film.mp4 --without speech -o film.music-and-effects.mp4
     """

@@ -65,9 +65,9 @@ def voice(
 ) -> None:
     """Say the same in the voice of another (an experiment).
 
-    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.converted.wav, with what is said and its
-    pauses, without background. Codes of what is said are kept; those of how it sounds are taken from REFERENCE, where
-    it says the same or what comes closest and its pitch is as high or low for that voice. Only for models with a
+    Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.converted.wav, with the same
+    words and pauses, without background. Codes of what is said are kept. Codes of how it sounds come from REFERENCE:
+    from where it says the same, or nearly so, at a pitch that is as high or low for that voice. Only for models with a
     codebook for what is said, as those of the family decodec. Do not expect much: the authors of the method have
     dropped this use of it.
 
