@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -33,7 +33,7 @@ class Group(TyperGroup):
             _end(error, f"{ctx.command_path} {ctx.invoked_subcommand}")
 
 
-def _end(error: Any, command: str) -> None:
+def _end(error: Any, command: str) -> NoReturn:
     """End with a line about a command line that Click refuses; without a command, it shows the help that it holds.
 
     Args:
@@ -75,7 +75,7 @@ def _of_value(error: Any) -> str:
     if not message.startswith("Input should be"):
         return message
     (found, *_) = error.__cause__.errors()
-    return message.replace("Input should be", f"{found['input']!r} is not").partition(",")[0]
+    return message.replace("Input should be", f"{found['input']!r} is not").partition(", unable")[0]
 
 
 def _sentence_case(message: str) -> str:
