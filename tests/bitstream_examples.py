@@ -158,9 +158,10 @@ def write_example(
     treble: Sequence[Gains] | None = None,
     places: Sequence[Places] | None = None,
     tables: CodeTables | None = None,
+    cover: bytes | None = None,
 ) -> Example:
     fo = io.BytesIO()
-    writer = Writer(fo, header, tables=tables)
+    writer = Writer(fo, header, tables=tables, cover=cover)
     starts = []
     gains, treble, places = (each or [{}] * len(lengths) for each in (gains, treble, places))
     for codes, num_frames, envelopes, trebles, stereo in zip(segments, lengths, gains, treble, places, strict=True):
@@ -255,6 +256,21 @@ def stereo_example() -> Example:
     )
 
 
+COVER = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000020000000108020000007b40e8dd0000000f49444154789c63f8cfc0c0f09f"
+    "010007ff01ff017f89a70000000049454e44ae426082"
+)
+"""A PNG of two pixels, red and green."""
+
+
+def cover_example() -> Example:
+    """The golden file v1_cover: a picture in front of two segments."""
+    header = ENVELOPES.header(tags={"title": "Tune"})
+    segments = [random_codes(header, length, seed=length) for length in (7, 3)]
+    gains = [{0: random_gains(ENVELOPES, 7)}, {}]
+    return write_example(header, segments, [7, 3], samples=8_000, gains=gains, cover=COVER)
+
+
 def range_coded_tables() -> CodeTables:
     """Of the first domain of `range_coded_header`; the other has no tables."""
     return toy_tables(speech={})
@@ -344,10 +360,10 @@ def damaged_gains_example() -> bytes:
     return bytes(data)
 
 
-def copied(data: bytes) -> bytes:
-    """A stream whose segments were copied, and nothing else."""
+def copied(data: bytes, cover: bytes | None = None) -> bytes:
+    """A stream whose segments were copied, and nothing else; with a cover if there is one."""
     reader, out = Reader(io.BytesIO(data)), io.BytesIO()
-    writer = Writer(out, reader.header, copies=True)
+    writer = Writer(out, reader.header, copies=True, cover=cover)
     for segment in reader.segments(decode=False):
         writer.copy(segment)
     assert reader.end is not None
@@ -370,6 +386,7 @@ def write_golden(folder: Path) -> None:
         ("v1_lost", copied(damaged_gains_example())),
         ("v1_stages", stages_example().data),
         ("v1_stereo", stereo_example().data),
+        ("v1_cover", cover_example().data),
     ):
         (folder / f"{name}.sdc").write_bytes(data)
         content = as_json(*read_all(io.BytesIO(data)))
@@ -463,6 +480,8 @@ def as_json(reader: Reader, segments: Sequence[Segment]) -> dict[str, Any]:
             del header[name]
         else:
             header[name]["edges"] = list(header[name]["edges"])
+    if header["cover_bytes"] is None:  # likewise
+        del header["cover_bytes"]
     if "stereo" not in header:  # likewise
         for part in header["parts"]:
             del part["stereo"]

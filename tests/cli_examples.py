@@ -91,6 +91,7 @@ class Engine:
             "stereo_bitrate": 0.0,
             "saved_percent": 0.0,
             "overhead_percent": 0.8,
+            "cover_bytes": 0,
             "times_real_time": 38.4,
             "effort": 4,
             "channels_note": None,

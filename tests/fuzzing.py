@@ -19,6 +19,7 @@ from sdcodec_cli.bitstream.wire import MAX_VARINT_BYTES, Cursor
 from sdcodec_cli.errors import StreamError
 
 from bitstream_examples import (
+    cover_example,
     example_header,
     gains_example,
     long_example,
@@ -64,6 +65,7 @@ def seeds() -> dict[str, bytes]:
 
     return {
         "codes": long_example(3).data,
+        "cover": cover_example().data,
         "gains": gains_example(ENVELOPES, TREBLES).data,
         "lost": (DATA / "v1_lost.sdc").read_bytes(),
         "parts": parts_example().data,
@@ -146,6 +148,8 @@ def exercise(data: bytes) -> None:
         try:
             reader = Reader(fo)
             reader.tables = TABLES if reader.header.tables_sha256 is not None else None
+            picture = reader.cover()
+            assert picture is None or len(picture) == reader.header.cover_bytes
             found = reader.segments(decode=decode)
         except StreamError:
             continue

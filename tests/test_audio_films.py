@@ -55,6 +55,9 @@ def test_a_file_of_every_suffix_reads_as_ffmpeg_and_libsndfile_decode_it(
     assert 2.0 - 0.01 <= found.shape[1] / rate < 2.1
     assert abs(delay_of(found[0], chirp(2.0, rate)[0])) < 0.05 * rate
     expected = decoded_by_ffmpeg(path)
+    if suffix in (".mp4", ".m4a", ".m4v", ".3gp", ".3g2"):  # FFmpeg leaves what the encoder filled the last frame with
+        assert found.shape[1] == 2 * rate < expected.shape[1]
+        expected = expected[:, : 2 * rate]
     # Silence takes the place of what a clock says is late.
     silence = found.shape[1] - expected.shape[1]
     assert 0 <= silence < 0.1 * rate

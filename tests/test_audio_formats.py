@@ -50,7 +50,7 @@ def test_vorbis_states_the_bitrate(rate: int, channels: int, wanted: float, tmp_
         ("a.opus", 48_000, 2, 600, r"Opus of 2 channel\(s\) at 48000 Hz takes 12 to 512 kbit/s, not 600"),
         ("a.ogg", 44_100, 2, 20, r"Ogg Vorbis of 2 channel\(s\) at 44100 Hz takes 64 to 500 kbit/s, not 20"),
         ("a.ogg", 96_000, 1, 64, r"takes none, because its encoder does not say what comes out; leave it out"),
-        ("a.flac", 44_100, 1, 64, r"16 bit FLAC has no bitrate to choose; ogg, opus or mp3 have one"),
+        ("a.flac", 44_100, 1, 64, r"16 bit FLAC has no bitrate to choose; ogg, opus, mp3 or m4a have one"),
     ],
 )
 def test_a_bitrate_that_cannot_be_is_refused_with_those_that_can(
@@ -77,9 +77,9 @@ def test_a_format_has_a_suffix_and_a_name_must_not_say_another(name: FormatName 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "aac"}, "format must be one of wav, wav-24, wav-float, flac, flac-24, ogg, opus, mp3, got 'aac'"),
+        ({"format": "aac"}, "format must be one of wav, wav-24, .*, opus, mp3, m4a, m4a-alac, got 'aac'"),
         ({"bitrate": 0}, "bitrate must be above 0, got 0"),
-        ({"format": "wav-24", "bitrate": 64}, "24 bit WAV has no bitrate to choose; ogg, opus or mp3 have one"),
+        ({"format": "wav-24", "bitrate": 64}, "24 bit WAV has no bitrate to choose; ogg, opus, mp3 or m4a have one"),
     ],
 )
 def test_options_that_contradict_themselves_are_wrong(options: dict[str, object], message: str) -> None:

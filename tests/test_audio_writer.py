@@ -56,8 +56,9 @@ def test_what_a_format_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
     for name, (rate, channels, expected) in refused.items():
         with pytest.raises(OutputError, match=expected):
             write(tmp_path / name, noise(0.1, rate, channels), rate)
-    for name in ("a.m4a", "a"):
-        with pytest.raises(OutputError, match=r"cannot write .*; use one of \.wav, \.flac, \.ogg, \.opus, \.mp3"):
+    for name in ("a.wma", "a"):
+        known = r"\.wav, \.flac, \.ogg, \.opus, \.mp3, \.m4a"
+        with pytest.raises(OutputError, match=rf"cannot write .*; use one of {known}$"):
             write(tmp_path / name, noise(0.1))
     assert list(tmp_path.iterdir()) == []
 

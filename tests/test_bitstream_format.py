@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
 WRITTEN = ["v1_three_domains", "v1_two_channels", "v1_envelope", "v1_treble", "v1_range_coded", "v1_parts", "v1_stages"]
 WRITTEN += ["v1_stereo"]
-GOLDEN = [*WRITTEN, "v1_future_minor", "v1_damaged", "v1_lost"]
+GOLDEN = [*WRITTEN, "v1_future_minor", "v1_damaged", "v1_lost", "v1_cover"]
 
 
 def fenced(language: str, number: int = 0) -> str:
@@ -185,6 +185,7 @@ def test_the_document_has_the_limits_of_the_code() -> None:
         "frames of a stream": header.MAX_FRAMES,
         "bands of an envelope, or of treble": header.MAX_BANDS,
         "frames of a gain": header.MAX_GAIN_FRAMES,
+        "bytes of a cover": header.MAX_COVER_BYTES,
         "samples per channel": header.MAX_SAMPLES,
         "parts": header.MAX_PARTS,
     }

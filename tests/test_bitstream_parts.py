@@ -114,7 +114,7 @@ def row(frames: int, origin: int, first: int, samples: int, fields: bytes = b"")
 
 
 def test_the_refusals_below_start_from_something_valid() -> None:
-    (part,) = read(with_table(row(2, 5, 5 * FRAME, FRAME, b"\x0e\1?"))).parts  # an unknown even field is skipped
+    (part,) = read(with_table(row(2, 5, 5 * FRAME, FRAME, b"\x10\1?"))).parts  # an unknown even field is skipped
     assert part.gain_db == -1.5
     assert (part.num_frames, part.origin, part.first_sample, part.num_samples) == (2, 5, 5 * FRAME, FRAME)
 

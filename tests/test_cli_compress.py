@@ -50,6 +50,7 @@ def test_a_file_becomes_a_stream_beside_it_with_one_line_about_it(engine: Engine
         "fine": None,
         "treble": True,
         "track": 1,
+        "cover": False,
         "live": False,
         "level": None,
         "overwrite": False,
@@ -265,6 +266,11 @@ def test_the_track_of_a_film_is_handed_on(engine: Engine) -> None:
     assert sdc("compress", "talk.wav", "--track", "0", "-f").exit_code == 2
 
 
+def test_a_cover_is_stored_on_request(engine: Engine) -> None:
+    assert sdc("compress", "talk.wav", "--cover").exit_code == 0
+    assert engine.calls[-1]["cover"] is True
+
+
 def test_a_live_source_has_a_level_that_is_assumed(engine: Engine) -> None:
     assert sdc("compress", "talk.wav", "--live", "-o", "a.sdc").exit_code == 0
     assert sdc("compress", "talk.wav", "--live", "--level", "-20.5", "-o", "b.sdc").exit_code == 0
@@ -287,6 +293,7 @@ def test_a_live_source_that_ended_too_early_leaves_a_file_and_fails(engine: Engi
             ["--live", "--bitrate", "6"],
             "--bitrate reads the input in advance, which --live cannot; pass --codebooks instead",
         ),
+        (["--live", "--cover"], "--cover: WAV, which --live takes, has none; leave one of them out"),
         (["--live", "other.wav"], "--live takes one input, not 2; name one, or leave --live out"),
     ],
 )

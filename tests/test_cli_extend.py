@@ -148,10 +148,14 @@ def test_a_format_its_bitrate_and_rescaling_are_chosen() -> None:
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        ("--audio-bitrate 64", 2, "a bitrate of 64 kbit/s: WAV has none to choose; ask for ogg, opus or mp3 with"),
+        ("--audio-bitrate 64", 2, "a bitrate of 64 kbit/s: WAV has none to choose; ask for ogg, opus, mp3 or m4a with"),
         ("--format flac --audio-bitrate 64", 2, "--audio-bitrate 64: 16 bit FLAC has no bitrate to choose; ogg, opus"),
         ("--format mp3 -o a.flac", 1, "a.flac: would hold MP3; name it a.mp3"),
-        ("-o a.flac --audio-bitrate 64", 1, "a.flac: 16 bit FLAC has no bitrate to choose; ogg, opus or mp3 have one"),
+        (
+            "-o a.flac --audio-bitrate 64",
+            1,
+            "a.flac: 16 bit FLAC has no bitrate to choose; ogg, opus, mp3 or m4a have one",
+        ),
         ("--format mp3 --audio-bitrate 100", 1, "talk.extended.mp3: MP3 of 1 channel(s) at 32000 Hz takes 32, 40, 48"),
     ],
 )

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from bitstream_examples import example_header, long_example, random_codes, small_example, write_example
+from bitstream_examples import (
+    COVER,
+    cover_example,
+    example_header,
+    long_example,
+    random_codes,
+    small_example,
+    write_example,
+)
 from cli_examples import errors, sdc
 
 
@@ -46,6 +54,35 @@ def test_several_files_are_shown_in_a_table_whose_rows_stay_whole() -> None:
     assert header.split() == ["file", "duration", "size", "kbit/s", "domains", "model", "state"]
     assert " ".join(first.split()) == "a.sdc 0.2 s 305 B 13.45 speech, sfx toy whole"
     assert second.startswith(name)
+
+
+def test_a_cover_is_shown_and_saved() -> None:
+    Path("b.sdc").write_bytes(cover_example().data)
+    result = sdc("info", "b.sdc", "--cover", "b.png")
+    assert result.exit_code == 0
+    assert "cover PNG, 2 x 1, 72 B" in [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert Path("b.png").read_bytes() == COVER
+    found = json.loads(sdc("info", "b.sdc", "--json").stdout)["cover"]
+    assert found == {"media_type": "image/png", "width": 2, "height": 1, "num_bytes": 72}
+    assert errors(sdc("info", "b.sdc", "--cover", "b.png")) == ["b.png exists; pass --force to overwrite it"]
+    assert sdc("info", "b.sdc", "--cover", "b.png", "--force").exit_code == 0
+
+
+def test_a_cover_that_cannot_be_saved_is_told() -> None:
+    Path("b.sdc").write_bytes(cover_example().data)
+    kind = "b.jpg: would hold another kind of picture; name it b.png"
+    assert errors(sdc("info", "b.sdc", "--cover", "b.jpg")) == [kind]
+    none = "a.sdc: has no cover that could be saved; leave --cover out"
+    assert errors(sdc("info", "a.sdc", "--cover", "a.png")) == [none]
+    one = "saves the cover of one file to another; name one of each"
+    for arguments in (["a.sdc", "b.sdc", "--cover", "b.png"], ["-", "--cover", "b.png"], ["b.sdc", "--cover", "-"]):
+        assert errors(sdc("info", *arguments), 2) == [f"--cover {arguments[-1]}: {one}"]
+    assert errors(sdc("info", "a.sdc", "--force"), 2) == ["--force is about the file of --cover; leave it out"]
+    header = example_header()
+    Path("c.sdc").write_bytes(write_example(header, [random_codes(header, 7)], [7], samples=999, cover=b"BM").data)
+    assert "cover     neither JPEG nor PNG, 2 B" in sdc("info", "c.sdc").stdout
+    assert errors(sdc("info", "c.sdc", "--cover", "c.png")) == ["c.sdc: its cover is neither JPEG nor PNG"]
+    assert sorted(path.name for path in Path().iterdir()) == ["a.sdc", "b.sdc", "c.sdc"]
 
 
 def test_channels_and_tags_are_shown_as_they_are() -> None:

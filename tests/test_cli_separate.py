@@ -117,6 +117,13 @@ def test_notes_and_the_track_of_a_film(engine: Engine) -> None:
     assert sdc("separate", "film.wav", "--track", "0", "-f").exit_code == 2
 
 
+def test_a_cover_is_taken_along_on_request(engine: Engine) -> None:
+    for arguments in ([], ["--cover"]):
+        assert sdc("separate", "film.wav", "--format", "m4a", "-f", *arguments).exit_code == 0
+    assert [call["cover"] for call in engine.calls] == [False, True]
+    assert engine.calls[-1]["targets"]["sfx"] == "film.sfx.m4a"
+
+
 def test_a_domain_can_be_left_out_and_domains_added_up(engine: Engine) -> None:
     for arguments, expected in (
         (["--without", "speech"], ["without-speech"]),
@@ -136,6 +143,7 @@ def test_a_domain_can_be_left_out_and_domains_added_up(engine: Engine) -> None:
         (["--sum"], "--sum: of what? name two domains or more with --stem"),
         (["--sum", "--stem", "all", "--stem", "sfx"], "--sum: of what? name two domains or more with --stem"),
         (["--title", "Music"], "--title is of films, and this writes sound alone; ask for a film with --film"),
+        (["--film", "--cover"], "--cover is of sound alone, and this writes a film, which keeps its own; leave it out"),
         (["--film", "--language", "German"], "--language must have three small letters (ISO 639-2), such as eng"),
     ],
 )

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 from audio_examples import noise
+from cover_examples import picture, png
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.audio import AudioReader, AudioWriter, Wav
+from sdcodec_cli.audio import AudioReader, AudioWriter, Cover, Wav
+from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
@@ -108,6 +110,46 @@ def test_a_track_of_a_film_is_compressed_and_separated(codec: Codec, tmp_path: P
         assert result.seconds == seconds
         targets = {"sfx": tmp_path / "sfx.wav"}
         assert separate(path, targets, codec=codec, views=1, track=track, overwrite=True).seconds == seconds
+
+
+def test_a_cover_comes_back_with_the_audio_where_it_was_asked_for(codec: Codec, tmp_path: Path) -> None:
+    source, targets = tmp_path / "a.mp3", {"mix": tmp_path / "b.m4a", "speech": tmp_path / "b.wav"}
+    with AudioWriter(source, RATE, 2, tags={"title": "Tune"}, cover=Cover.of(png())) as writer:
+        writer.write(noise(0.5, channels=2))
+    result = compress(source, tmp_path / "a.sdc", codec=codec, cover=True, channels="keep")
+    assert (result.cover_bytes, result.notes) == (len(png()), ())
+    decoded = decode(tmp_path / "a.sdc", targets, codec=codec)
+    assert decoded.notes == ("16 bit WAV holds no cover, so that of the input is left out",)
+    with AudioReader(tmp_path / "b.m4a") as reader:
+        assert (reader.cover(), reader.info.tags, reader.info.channels) == (png(), {"title": "Tune"}, 2)
+        assert sum(block.shape[1] for block in reader.blocks()) == RATE // 2
+    stems = {"speech": tmp_path / "speech.flac", "sfx": tmp_path / "sfx.m4a"}
+    assert separate(source, stems, codec=codec, views=1, cover=True).notes == ()
+    for path in stems.values():
+        with AudioReader(path) as reader:
+            assert (reader.cover(), reader.info.tags) == (png(), {"title": "Tune"})
+    compress(source, tmp_path / "plain.sdc", codec=codec)
+    with (tmp_path / "plain.sdc").open("rb") as file:
+        assert Reader(file).cover() is None
+
+
+def test_a_cover_that_is_not_stored_has_a_note(codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, target = tmp_path / "a.flac", tmp_path / "a.sdc"
+
+    def notes(cover: Cover | None) -> tuple[str, ...]:
+        with AudioWriter(path, RATE, 1, cover=cover, overwrite=True) as writer:
+            writer.write(noise(0.2))
+        return compress(path, target, codec=codec, cover=True, overwrite=True).notes
+
+    assert notes(None) == ("has no cover",)
+    bitmap = Cover(picture("bmp", "bgr24", 4, 4), "image/bmp", 4, 4)
+    assert notes(bitmap) == ("its cover is neither JPEG nor PNG, and is left out; convert it first",)
+    large = Cover.of(png(30, 30))
+    assert notes(large) == ("its cover takes 3 kB, more than its sound",)
+    monkeypatch.setattr("sdcodec_cli.engine.compress.MAX_COVER_BYTES", 2000)
+    assert notes(large) == ("its cover of 3 kB, more than 2 kB, is left out; make it smaller first",)
+    with pytest.raises(ValueError, match="a live source has no cover; leave it out"):
+        compress(path, target, codec=codec, cover=True, live=True)
 
 
 def test_tags_come_back_with_the_audio(codec: Codec, tmp_path: Path) -> None:

@@ -21,10 +21,13 @@ from sdcodec_cli.engine.tokens import to_tokens
 from sdcodec_cli.errors import InputError, OutputError
 
 from bitstream_examples import (
+    COVER,
     ENVELOPES,
     TREBLES,
     Example,
     block,
+    copied,
+    cover_example,
     example_header,
     pipe,
     random_codes,
@@ -460,6 +463,7 @@ def test_damaged_gains_stay_damaged() -> None:
 
 
 def test_units_of_later_versions_are_left_out_and_named() -> None:
+    """Among them a cover that the header does not announce."""
     example = usual_talk()
     start = example.starts[1]
     data = example.data[:start] + block(b"covr", b"wide") + block(b"abcd", b"") + example.data[start:]
@@ -468,9 +472,43 @@ def test_units_of_later_versions_are_left_out_and_named() -> None:
     assert result.notes == (
         "left out above 8000 Hz: the treble",
         "left out something of a later version of the format (type abcd)",
-        "left out a cover of a later version of the format (type covr)",
+        "left out something of a later version of the format (type covr)",
     )
     assert not {b"covr", b"abcd"} & {Path("b.sdc").read_bytes()[n : n + 4] for n in range(500)}
+
+
+# covers
+
+
+def test_editing_keeps_the_cover() -> None:
+    write("plain.sdc")
+    write("a.sdc", copied(usual_talk().data, COVER))
+    strip("a.sdc", "stripped.sdc", domains=["sfx"])
+    cut("a.sdc", "excerpt.sdc", start=2.0, duration=1.0)
+    cut("a.sdc", "rest.sdc", start=3.0)
+    assert join(["excerpt.sdc", "rest.sdc"], "joined.sdc").notes == ("its cover is that of excerpt.sdc",)
+    for name in ("stripped", "excerpt", "joined"):
+        reader = Reader(io.BytesIO(Path(f"{name}.sdc").read_bytes()))
+        assert (reader.cover(), list(reader.problems)) == (COVER, []), name
+        assert len(list(reader.segments(decode=False))) > 2
+        assert reader.problems == []
+    assert join(["plain.sdc", "a.sdc"], "none.sdc").notes == ("it has no cover, as plain.sdc has none",)
+    assert Reader(io.BytesIO(Path("none.sdc").read_bytes())).header.cover_bytes is None
+
+
+def test_a_damaged_cover_is_left_out_and_told() -> None:
+    data = bytearray(copied(usual_talk().data, COVER))
+    data[data.index(b"covr") + 12] ^= 1
+    write("a.sdc", bytes(data))
+    assert strip("a.sdc", "b.sdc", domains=["sfx"]).problems == (
+        "a.sdc: the cover is damaged; it is lost, and nothing else is by that",
+    )
+    assert Reader(io.BytesIO(Path("b.sdc").read_bytes())).header.cover_bytes is None
+
+
+def test_tokens_leave_the_cover_out() -> None:
+    Path("a.sdc").write_bytes(cover_example().data)
+    assert to_tokens("a.sdc", "a.npz", kind="npz").notes == ("its cover is left out",)
 
 
 # pipes

@@ -268,8 +268,8 @@ def test_outputs_that_cannot_be_written_are_refused() -> None:
     assert failure(separate("a.wav", output="file")) == "file: is a file, not a folder; choose another with -o"
     assert failure(separate("a.wav", output="file/deep/")) == "file: is a file, not a folder; choose another with -o"
     assert failure(decode("b.sdc", output="b")) == (
-        "b: cannot write a file without suffix; use one of .wav, .flac, .ogg, .opus, .mp3, or, for a film, .m4v, .mkv, "
-        ".mov, .mp4, .webm"
+        "b: cannot write a file without suffix; use one of .wav, .flac, .ogg, .opus, .mp3, .m4a, or, for a film, .m4v, "
+        ".mkv, .mov, .mp4, .webm"
     )
     assert failure(compress("a.wav", output="b.mp3")) == "b.mp3: would hold a .sdc stream; name it b.sdc"
 

@@ -58,6 +58,7 @@ def test_a_whole_file_is_described_in_full(tmp_path: Path) -> None:
         lower=(),
         encoder="sdc test",
         tags={"title": "Ten"},
+        cover=None,
         sample_rate=16_000,
         hop_length=320,
         frame_rate=50.0,

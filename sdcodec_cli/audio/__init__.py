@@ -4,6 +4,7 @@ Everything here works on numpy arrays and needs no torch.
 """
 
 from .channels import MASK_TAG, downmix, layout_name, loudness_weights, parse_mask
+from .cover import Cover
 from .decibels import amplitude_to_db, db_to_amplitude, db_to_power
 from .film import FILM_SUFFIXES, FilmWriter, Soundtrack, check_film, film_codec, is_film
 from .formats import WITH_BITRATE, FormatName, WriteOptions, audio_format
@@ -28,6 +29,7 @@ __all__ = [
     "AudioInfo",
     "AudioReader",
     "AudioWriter",
+    "Cover",
     "FilmWriter",
     "FormatName",
     "LiveReader",

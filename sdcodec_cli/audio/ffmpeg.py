@@ -15,6 +15,7 @@ import numpy as np
 
 from ..errors import InputError
 from .channels import mask_of, to_wav_order
+from .cover import is_cover
 from .source import AudioInfo, Source
 from .structure import is_cut, mpeg_samples, mpeg_start, tag_size
 from .wav import Wav
@@ -69,6 +70,7 @@ class FFmpegDecoder:
         self._source, self._track = source, track
         self._start = 0  # where FFmpeg begins to read
         self._filled = Fraction(0)  # seconds of silence within the track
+        self._stated: Fraction | None = None  # seconds of the packet that was decoded last
         tags: dict[str, str] = {}
         with source.path.open("rb") as file:
             mpeg = mpeg_start(file)
@@ -213,6 +215,7 @@ class FFmpegDecoder:
             if (broken and not ragged) or (was_broken and not broken and frames and decoded):
                 raise self._damaged(decoded)
             for frame in frames:
+                self._stated = packet.duration * packet.time_base if packet.duration and packet.time_base else None
                 decoded += Fraction(frame.samples, frame.sample_rate)
                 yield frame
         self._check_end(container, stream, decoded, end)
@@ -241,6 +244,9 @@ class FFmpegDecoder:
             base = Fraction(max(container.start_time or 0, 0), 10**6)
             position = 0
             self._filled = Fraction(0)
+            # Of sound alone in MPEG-4, the last packet says how much of it is filling, which FFmpeg does not cut off.
+            exact = container.format.name.startswith("mov") and all(map(is_cover, container.streams.video))
+            held: Wav | None = None
             for frame in self._decoded(container, stream):
                 wav = self._samples(frame, position)
                 if frame.pts is not None:
@@ -251,13 +257,20 @@ class FFmpegDecoder:
                     elif gap > (_GAP if position else 0):
                         if gap > _MAX_GAP:
                             raise self._source.damaged(f"after {position / rate:.3f} s, where its clock jumps")
+                        if held is not None:
+                            yield held
+                            held = None
                         missing = round(gap * rate)
                         self._filled += gap if position else 0
                         position += missing
                         for begin in range(0, missing, length):
                             yield np.zeros((len(wav), min(length, missing - begin)), np.float32)
                 position += wav.shape[1]
-                yield wav
+                if held is not None:
+                    yield held
+                held = wav
+            if held is not None:
+                yield held[:, : round(self._stated * rate)] if exact and self._stated else held
 
     def _samples(self, frame: AudioFrame, position: int) -> Wav:
         """Samples of a frame as floats, in WAV's order of channels."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..errors import InputError, OutputError
-from .channels import default_mask, means_default, roles_of
+from .coders import CODERS, MAX_CHANNELS, layout_of
+from .cover import is_cover
 from .ffmpeg import missing_track
 from .output import AtomicFile, Sink, cannot_write, check_target
 from .signals import signals_wait
@@ -29,29 +30,6 @@ if TYPE_CHECKING:
     from av.stream import Stream
 
 
-@dataclass(frozen=True)
-class _Codec:
-    """How sound is coded."""
-
-    encoder: str
-    """FFmpeg's name."""
-    format: str
-    """Of the samples it is given, FFmpeg's name."""
-    rates: tuple[int, ...] = ()
-    """In Hz, that it takes; all if there are none."""
-    bitrate: int = 0
-    """In kbit/s for each channel, where nothing else is asked for; 0 if it is lossless."""
-    bitrates: tuple[int, int] = (0, 0)
-    """The least and the most, likewise."""
-
-
-_AAC_RATES = (7350, 8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 64_000, 88_200, 96_000)
-_CODECS = {
-    "aac": _Codec("aac", "flt", _AAC_RATES, 96, (8, 256)),
-    "opus": _Codec("libopus", "flt", (8000, 12_000, 16_000, 24_000, 48_000), 80, (6, 256)),
-    "flac": _Codec("flac", "s16"),
-    "alac": _Codec("alac", "s16"),
-}
 _CONTAINERS = {
     ".mp4": ("mp4", ("aac", "opus", "flac", "alac")),
     ".m4v": ("mp4", ("aac", "opus", "flac", "alac")),
@@ -69,13 +47,8 @@ FILM_SUFFIXES = frozenset(_CONTAINERS)
 _OF_THE_FILE = {"encoder", "major_brand", "minor_version", "compatible_brands"}
 """Entries of metadata that say how the file itself was written."""
 
-_MAX_CHANNELS = 8
-
 _SAME_LENGTH = 0.5
 """Seconds by which sound may be longer or shorter than that whose place it takes, before it is said."""
-
-_ATTACHED_PICTURE = 1 << 10
-"""In a stream's disposition (FFmpeg's AV_DISPOSITION_ATTACHED_PIC): a cover."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +67,8 @@ class Soundtrack:
     """By default that of the track whose place it takes."""
 
     def __post_init__(self) -> None:
-        if self.codec is not None and self.codec not in _CODECS:
-            raise ValueError(f"soundtrack.codec must be one of {', '.join(_CODECS)}, got {self.codec!r}")
+        if self.codec is not None and self.codec not in CODERS:
+            raise ValueError(f"soundtrack.codec must be one of {', '.join(CODERS)}, got {self.codec!r}")
         if self.bitrate is not None and not self.bitrate > 0:
             raise ValueError(f"soundtrack.bitrate must be positive, got {self.bitrate}")
         if self.language is not None and not re.fullmatch("[a-z]{3}", self.language):
@@ -136,7 +109,7 @@ def film_codec(target: str | Path, sound: Soundtrack) -> str:
             f"{target}: {suffix} takes no {codec}; choose --audio-codec {' or '.join(codecs)}, or name it "
             f"{Path(target).with_suffix('.mkv').name}"
         )
-    if sound.bitrate is not None and not _CODECS[codec].bitrate:
+    if sound.bitrate is not None and not CODERS[codec].bitrate:
         raise OutputError(
             f"{target}: {codec} is lossless and has no bitrate to choose; leave out --audio-bitrate, or choose "
             "--audio-codec aac"
@@ -190,11 +163,10 @@ class FilmWriter:
         self.clipped, self.peak, self.scale, self.notes = 0, 0.0, 1.0, ()
         self._target, self._film, self._track, self._overwrite = str(target), str(film), track, overwrite
         self._sound = sound or Soundtrack()
-        self._codec = _CODECS[film_codec(target, self._sound)]
+        self._codec = CODERS[film_codec(target, self._sound)]
         self._container, _ = _CONTAINERS[Path(target).suffix.lower()]
         check_target(target, overwrite=overwrite)
-        rates = self._codec.rates or (sample_rate,)
-        self._rate = min((rate for rate in rates if rate >= sample_rate), default=max(rates))
+        self._rate = self._codec.rate_for(sample_rate)
         self._resampler = StreamResampler(sample_rate, self._rate, channels)
         self._channels, self._layout = channels, self._layout_of(channels, channel_mask)
         self._bitrate = self._bitrate_of(channels)
@@ -269,8 +241,6 @@ class FilmWriter:
             self._output = None
 
     def _encode(self, wav: Wav) -> None:
-        import av
-
         if not wav.shape[1]:
             return
         self.peak = max(self.peak, float(np.abs(wav).max(initial=0)))
@@ -279,10 +249,7 @@ class FilmWriter:
             self.clipped += int(over.sum())
             wav = np.clip(wav, -1, 1)
         values = to_16_bit(wav) if self._codec.format == "s16" else wav
-        # One plane, because PyAV may read past the end of its list of planes; it makes frames of it itself.
-        packed: Any = np.ascontiguousarray(values.T).reshape(1, -1)
-        frame = av.AudioFrame.from_ndarray(packed, format=self._codec.format, layout=self._layout)
-        frame.sample_rate, frame.pts, frame.time_base = self._rate, self._position, Fraction(1, self._rate)
+        frame = self._codec.frame(values.T, self._rate, self._layout, self._position)
         self._position += wav.shape[1]
         for packet in self._encoded(frame):
             self._mux(packet)
@@ -424,7 +391,7 @@ class FilmWriter:
     def _add_copy(self, film: InputContainer, output: OutputContainer, stream: Stream) -> None:
         kind = {"video": "picture", "audio": "sound", "subtitle": "subtitles"}.get(stream.type)
         codec = stream.codec_context.name if stream.codec_context else None
-        cover = kind == "picture" and bool(stream.disposition & _ATTACHED_PICTURE)
+        cover = kind == "picture" and is_cover(stream)
         if kind is None or (cover and self._container in ("matroska", "webm")):
             if not (self._attach(output, stream, codec) or _is_made_anew(film, stream)):
                 name = stream.metadata.get("filename") or stream.metadata.get("handler_name")
@@ -495,26 +462,22 @@ class FilmWriter:
             )
 
     def _layout_of(self, channels: int, mask: int | None) -> str:
-        """FFmpeg's name of the layout, of which a pair of surrounds may be back or side."""
-        usual = default_mask(channels)
-        if usual is None or (mask is not None and not means_default(mask)):
+        layout = layout_of(channels, mask)
+        if layout is None:
             raise OutputError(
-                f"{self._target}: films take the usual layouts of 1 to {_MAX_CHANNELS} channels, not these {channels}; "
+                f"{self._target}: films take the usual layouts of 1 to {MAX_CHANNELS} channels, not these {channels}; "
                 "write .wav instead"
             )
-        # AAC and Opus have one order of six, in which surrounds are behind.
-        return "+".join(roles_of(usual))
+        return layout
 
     def _bitrate_of(self, channels: int) -> int:
-        if self._sound.bitrate is None:
-            return self._codec.bitrate * channels * 1000
-        least, most = (channels * limit for limit in self._codec.bitrates)
-        if not least <= self._sound.bitrate <= most:
+        try:
+            return self._codec.bitrate_for(self._sound.bitrate, self._rate, channels)
+        except ValueError as error:
             raise OutputError(
-                f"{self._target}: {self._codec.encoder} takes {least} to {most} kbit/s for {channels} channel(s), not "
+                f"{self._target}: {self._codec.encoder} takes {error} for {channels} channel(s), not "
                 f"{self._sound.bitrate:g}; choose another --audio-bitrate"
-            )
-        return round(self._sound.bitrate * 1000)
+            ) from error
 
 
 def _is_text(stream: Stream) -> bool:

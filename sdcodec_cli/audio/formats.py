@@ -16,9 +16,10 @@ from typing import Literal, get_args
 import soundfile
 
 from ..errors import OutputError
+from .coders import CODERS
 from .output import is_special
 
-FormatName = Literal["wav", "wav-24", "wav-float", "flac", "flac-24", "ogg", "opus", "mp3"]
+FormatName = Literal["wav", "wav-24", "wav-float", "flac", "flac-24", "ogg", "opus", "mp3", "m4a", "m4a-alac"]
 FORMAT_NAMES: tuple[FormatName, ...] = get_args(FormatName)
 
 OPUS_BITRATES = (6.0, 256.0)
@@ -34,7 +35,7 @@ _MP3_BITRATES = {
 
 @dataclass(frozen=True)
 class Format:
-    """One format, in libsndfile's words and for people."""
+    """One format, in libsndfile's words, but for MPEG-4, and for people."""
 
     container: str
     subtype: str
@@ -52,7 +53,7 @@ class Format:
         return next((rate for rate in self.sample_rates if rate >= sample_rate), self.sample_rates[-1])
 
     def compression_level(self, bitrate: float, sample_rate: int, channels: int) -> float:
-        """What libsndfile has to be told for a bitrate, from 0 to 1.
+        """What libsndfile has to be told for a bitrate, from 0 to 1; FFmpeg takes bitrates as they are.
 
         Raises:
             ValueError: what it takes instead
@@ -83,10 +84,12 @@ _FORMATS: dict[FormatName, Format] = {
     "ogg": Format("OGG", "VORBIS", "Ogg Vorbis", has_bitrate=True),
     "opus": Format("OGG", "OPUS", "Opus", _OPUS_RATES, has_bitrate=True),
     "mp3": Format("MP3", "MPEG_LAYER_III", "MP3", _MP3_RATES, has_bitrate=True),
+    "m4a": Format("M4A", "AAC", "AAC", CODERS["aac"].rates, has_bitrate=True),
+    "m4a-alac": Format("M4A", "ALAC", "ALAC"),
 }
 
 _SUFFIXES = [f".{name}" for name in FORMAT_NAMES if "-" not in name]
-WITH_BITRATE = "ogg, opus or mp3"
+WITH_BITRATE = "ogg, opus, mp3 or m4a"
 """Those with a bitrate, for people."""
 
 
@@ -95,10 +98,10 @@ class WriteOptions:
     """How audio is written."""
 
     format: FormatName | None = None
-    """By default what the suffix of each file says: 16 bits for `.wav` and `.flac`."""
+    """By default what the suffix of each file says: 16 bits for `.wav` and `.flac`, AAC for `.m4a`."""
     bitrate: float | None = None
-    """In kbit/s, of all channels together: exact for MP3, a mean for Opus, and for Ogg Vorbis what its encoder takes
-    its quality for."""
+    """In kbit/s, of all channels together: exact for MP3, a mean for Opus and AAC, and for Ogg Vorbis what its encoder
+    takes its quality for."""
     rescale: bool = False
     """Where something goes beyond full scale, make all outputs of an input softer alike, so that nothing is limited."""
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..stop import stop_if_asked
 from .channels import downmix
+from .cover import find_cover
 from .ffmpeg import FFmpegDecoder, missing_track
 from .libsndfile import LibsndfileDecoder, NotForLibsndfile
 from .source import AudioInfo, Decoder, Source
@@ -75,6 +76,10 @@ class AudioReader:
     def notes(self) -> tuple[str, ...]:
         """Remarks for people, complete once the audio was read to its end."""
         return self._decoder.notes
+
+    def cover(self) -> bytes | None:
+        """The picture that the file has as its cover, of whatever kind; None if it has none."""
+        return find_cover(self._source.path)
 
     def close(self) -> None:
         """Remove the temporary copy, if it made one."""

@@ -20,8 +20,11 @@ from numpy.typing import NDArray
 from ..errors import OutputError
 from ..progress import Progress, in_stage
 from .channels import layout_name, means_default, roles_of, to_vorbis_order
+from .coders import CODERS, layout_of
+from .cover import Cover
 from .film import FilmWriter
 from .formats import WriteOptions, audio_format
+from .m4a import M4aError, M4aFile
 from .output import (
     AtomicFile,
     DirectFile,
@@ -33,6 +36,7 @@ from .output import (
     refuse_terminal,
 )
 from .signals import signals_wait
+from .tagging import add_tags
 from .wav import StreamResampler, Wav, to_16_bit, to_24_bit
 
 TAGS = ("title", "artist", "album", "date", "tracknumber", "genre", "comment", "copyright", "license")
@@ -47,6 +51,9 @@ _MAX_RIFF_BYTES = 2**32 - 4096
 
 _UNKNOWN_SIZE = 2**32 - 1
 """What a WAV header says of a size that is not known yet, as FFmpeg writes it."""
+
+_ENCODER_ERRORS = (soundfile.LibsndfileError, AssertionError, M4aError)
+"""AssertionError comes from soundfile, on a short write."""
 
 _PCM_GUID = bytes.fromhex("0100000000001000800000aa00389b71")
 
@@ -78,9 +85,9 @@ class AudioWriter:
     """Audio to a file that appears under its name only when it is complete.
 
     The format is that of the options, or follows the suffix: `.wav` and `.flac` (16 bit), `.ogg` (Vorbis), `.opus`,
-    `.mp3`; `-` is WAV on standard output. Where a format does not take the sample rate, audio is resampled to the next
-    higher one that it takes. On any exception, Ctrl-C included, nothing is left behind and an existing file stays as
-    it was.
+    `.mp3`, `.m4a` (AAC); `-` is WAV on standard output. Where a format does not take the sample rate, audio is
+    resampled to the next higher one that it takes. On any exception, Ctrl-C included, nothing is left behind and an
+    existing file stays as it was.
 
     Args:
         target: a path, or `-`.
@@ -90,8 +97,8 @@ class AudioWriter:
         num_samples: how many samples per channel will come. A WAV file that would pass 4 GiB becomes RF64. If None,
             room for the RF64 header is kept, and it becomes one only if it has to.
         channel_mask: what each channel is for, see `channels`; None if that is not known.
-        tags: such as `title`, by the names of `TAGS`; others are left out, and so are all of MP3 and of
-            what is written at once.
+        tags: such as `title`, by the names of `TAGS`; others are left out, and so are all of what is written at once.
+        cover: a picture. WAV holds none, which a note says.
         at_once: write every block to standard output, a pipe or a device as soon as it comes, and not all of them in
             the end. A header is then written first, and says that the length is unknown where `num_samples` is None. Of
             16 bit WAV that is not rescaled.
@@ -121,6 +128,7 @@ class AudioWriter:
         num_samples: int | None = None,
         channel_mask: int | None = None,
         tags: Mapping[str, str] | None = None,
+        cover: Cover | None = None,
         at_once: bool = False,
         write: WriteOptions | None = None,
     ) -> None:
@@ -138,16 +146,24 @@ class AudioWriter:
         if self._rates[0] != self._rates[1]:
             self._resampler = StreamResampler(*self._rates, channels)
             self.notes = (f"written at {self._rates[1]} Hz, because {kind.label} does not take {sample_rate}",)
+        self._coder = CODERS[kind.subtype.lower()] if kind.container == "M4A" else None
         self._level: float | None = None
-        if write.bitrate is not None:
+        self._bitrate = 0
+        if self._coder is not None or write.bitrate is not None:
             try:
-                self._level = kind.compression_level(write.bitrate, self._rates[1], channels)
+                if self._coder is not None:
+                    self._bitrate = self._coder.bitrate_for(write.bitrate, self._rates[1], channels)
+                elif write.bitrate is not None:
+                    self._level = kind.compression_level(write.bitrate, self._rates[1], channels)
             except ValueError as error:
                 raise OutputError(
                     f"{target}: {kind.label} of {channels} channel(s) at {self._rates[1]} Hz takes {error}, not "
                     f"{write.bitrate:g}"
                 ) from error
         self._format, self._subtype = kind.container, kind.subtype
+        self._cover = None if kind.container == "WAV" else cover
+        if cover is not self._cover:
+            self.notes += (f"{kind.label} holds no cover, so that of the input is left out",)
         self._direct: DirectFile | None = None
         self._at_once = at_once and (self._target == "-" or is_special(Path(target)))
         self._at_once = self._at_once and (self._format, self._subtype) == ("WAV", "PCM_16") and not write.rescale
@@ -188,16 +204,7 @@ class AudioWriter:
                 self._sink = Sink(file.file)
                 if self.rescales:
                     self._held = _hidden_file(self._target)
-                self._sound = soundfile.SoundFile(
-                    self._sink,
-                    "w",
-                    self._rates[1],
-                    self._channels,
-                    self._subtype,
-                    format=self._format,
-                    compression_level=self._level,
-                    bitrate_mode="CONSTANT" if self._level is not None and self._format == "MP3" else None,
-                )
+                self._sound = self._encoder()
                 if self._format in ("FLAC", "OGG"):  # in MP3, libsndfile garbles all letters but those of English
                     self._tag()
         except BaseException as error:
@@ -206,9 +213,27 @@ class AudioWriter:
             self._discard()
             if self._sink.error is not None:
                 raise cannot_write(self._target, self._sink.error) from error
-            if isinstance(error, soundfile.LibsndfileError):
+            if isinstance(error, soundfile.LibsndfileError | M4aError):
                 raise self._refused() from error
             raise
+
+    def _encoder(self) -> Any:
+        """What samples are given to: libsndfile, or FFmpeg in its likeness."""
+        if self._coder is not None:
+            layout = layout_of(self._channels, self._mask)
+            if layout is None:
+                raise self._refused()
+            return M4aFile(self._sink, self._coder, self._rates[1], layout, self._bitrate, self._tags)
+        return soundfile.SoundFile(
+            self._sink,
+            "w",
+            self._rates[1],
+            self._channels,
+            self._subtype,
+            format=self._format,
+            compression_level=self._level,
+            bitrate_mode="CONSTANT" if self._level is not None and self._format == "MP3" else None,
+        )
 
     def _tag(self) -> None:
         for name, text in self._tags.items():
@@ -246,7 +271,7 @@ class AudioWriter:
             self._direct.write(to_16_bit(block).astype("<i2", copy=False).tobytes())
             return
         # Not left to libsndfile, whose conversion rounds towards −inf; so such a file comes back bit for bit.
-        if self._subtype == "PCM_16":
+        if self._subtype in ("PCM_16", "ALAC"):
             block = to_16_bit(block)
         elif self._subtype == "PCM_24":
             block = to_24_bit(block)
@@ -287,16 +312,16 @@ class AudioWriter:
         if self._format in ("WAV", "WAVEX", "RF64"):
             self._guard(self._tag)  # behind the samples, so that the header has its usual length
         self._guard(self._sound.close)
-        if self._kind.container == "WAV":
-            try:
-                if self._format in ("WAVEX", "RF64"):
-                    self._state_mask()
-                if self._subtype == "FLOAT":
-                    self._forget_time()
-                if self._format == "RF64" and self._may_shrink:
-                    self._shrink()
-            except OSError as error:
-                raise cannot_write(self._target, error) from error
+        try:
+            add_tags(self._file.file, self._format, self._tags, self._cover)
+            if self._format in ("WAVEX", "RF64"):
+                self._state_mask()
+            if self._subtype == "FLOAT":
+                self._forget_time()
+            if self._format == "RF64" and self._may_shrink:
+                self._shrink()
+        except OSError as error:
+            raise cannot_write(self._target, error) from error
 
     def _read_back(self) -> Iterator[Wav]:
         if self._held is None:
@@ -315,7 +340,7 @@ class AudioWriter:
             return
         try:
             if self._sound is not None:
-                with contextlib.suppress(soundfile.LibsndfileError, AssertionError), signals_wait():
+                with contextlib.suppress(*_ENCODER_ERRORS), signals_wait():
                     self._sound.close()
         finally:
             if self._held is not None:
@@ -323,12 +348,12 @@ class AudioWriter:
             self._file.discard()
 
     def _guard(self, call: Callable[[], None]) -> None:
-        """Run a call into libsndfile; raise an OutputError if the file it writes to has failed meanwhile."""
+        """Run a call into an encoder; raise an OutputError if the file it writes to has failed meanwhile."""
         problem: Exception | None = None
         try:
             with signals_wait():
                 call()
-        except (soundfile.LibsndfileError, AssertionError) as error:  # AssertionError: soundfile, on a short write
+        except _ENCODER_ERRORS as error:
             problem = error
         cause = self._sink.error or problem
         if cause is not None:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 MAGIC = b"\x89SDC\r\n\x1a\n"
 VERSION_MAJOR = 1
-ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR, TABLES_MINOR, PARTS_MINOR, STEREO_MINOR = 1, 2, 2, 3, 4, 5
-"""Minor versions of streams with an envelope, with treble, of several stages, with range-coded codes, of parts, and
-with places of domains; others are of version 1.0."""
+ENVELOPE_MINOR, TREBLE_MINOR, STAGES_MINOR, TABLES_MINOR, PARTS_MINOR, STEREO_MINOR, COVER_MINOR = 1, 2, 2, 3, 4, 5, 6
+"""Minor versions of streams with an envelope, with treble, of several stages, with range-coded codes, of parts, with
+places of domains, and with a cover; others are of version 1.0."""
 MULTICHANNEL = 1 << 0
 """Bit of the required features: there is more than one coded channel."""
 RANGE_CODED = 1 << 1
@@ -57,6 +57,7 @@ MAX_PARTS = 2048
 MAX_STAGES = 8
 MAX_BANDS = 64
 MAX_GAIN_FRAMES = 255
+MAX_COVER_BYTES = 4 * 2**20
 
 GROUP_CODEBOOKS = 4
 """Codebooks in a layer group, unless the domain says otherwise."""
@@ -85,17 +86,19 @@ TAG = 6
 ENVELOPE = 8
 TREBLE = 10
 STEREO = 12
+COVER = 14
 
 KNOWN_FIELDS = {
     *(MODEL, WEIGHTS_SHA256, SAMPLE_RATE, HOP_LENGTH, CONTEXT_FRAMES, ORIGINAL_RATE, ORIGINAL_CHANNELS),
     *(CODED_CHANNELS, GAIN, DOMAINS, SEGMENT_FRAMES, ORIGINAL_SAMPLES, ENCODER, TAG, ENVELOPE),
     TREBLE,
     STEREO,
+    COVER,
     TABLES_SHA256,
     STAGE_TABLE,
     PART_TABLE,
 }
-OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, STEREO, TABLES_SHA256, STAGE_TABLE, PART_TABLE}
+OPTIONAL_FIELDS = {ORIGINAL_SAMPLES, TAG, ENVELOPE, TREBLE, STEREO, COVER, TABLES_SHA256, STAGE_TABLE, PART_TABLE}
 PART_FIELDS = {GAIN, DOMAINS, STAGE_TABLE, ENVELOPE, TREBLE, STEREO}
 """Those that a part may have of its own, with the meaning that they have in the header."""
 
@@ -265,6 +268,8 @@ class Header:
     parts: tuple[Part, ...] = ()
     """What the stream consists of; none where it is all of one file. Gain, domains, envelope and treble above are those
     of the first part."""
+    cover_bytes: int | None = None
+    """Of the picture that stands behind the header; None where there is none. A `Writer` states it by itself."""
 
     def __post_init__(self) -> None:
         _check_range("number of stages", len(self.stages), 1, MAX_STAGES)  # of which each checks itself
@@ -301,6 +306,8 @@ class Header:
             if not re.fullmatch(r"[ -<>-~]{1,64}", key):
                 raise ValueError(f"the key of a tag must be 1 to 64 printable ASCII characters without =, got {key!r}")
             _check_text(f"tag {key}", value, max_bytes=MAX_BODY_BYTES, min_bytes=0, allowed="\n\t")
+        if self.cover_bytes is not None:
+            _check_range("bytes of a cover", self.cover_bytes, 1, MAX_COVER_BYTES)
         if self.parts:
             self._check_parts()
 
@@ -550,6 +557,8 @@ def encode_header(header: Header) -> bytes:
         fields.append((TREBLE, _encode_layout(header.treble)))
     if header.stereo:
         fields.append((STEREO, _encode_layout(header.stereo)))
+    if header.cover_bytes is not None:
+        fields.append((COVER, _uint(header.cover_bytes)))
     if header.tables_sha256 is not None:
         fields.append((TABLES_SHA256, header.tables_sha256))
     if header.lower:
@@ -562,6 +571,7 @@ def encode_header(header: Header) -> bytes:
     required = MULTICHANNEL * (header.coded_channels > 1) | STAGES * bool(header.lower) | PARTS * bool(header.parts)
     required |= RANGE_CODED * (header.tables_sha256 is not None)
     minors = (
+        (COVER_MINOR, header.cover_bytes),
         (STEREO_MINOR, header.stereo),
         (PARTS_MINOR, header.parts),
         (TABLES_MINOR, header.tables_sha256),
@@ -677,6 +687,7 @@ def _parse_fields(fields: Mapping[int, list[bytes]], name: str) -> Header:
         stereo=_parse_layout(Cursor(fields[STEREO][0])) if STEREO in fields else None,
         lower=lower,
         tables_sha256=fields[TABLES_SHA256][0] if TABLES_SHA256 in fields else None,
+        cover_bytes=number(COVER) if COVER in fields else None,
     )
     if PART_TABLE not in fields:
         return header

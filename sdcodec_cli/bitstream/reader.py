@@ -19,6 +19,7 @@ from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, STEREO_GAINS, TREBLE_
 from .header import GainLayout, Header, StreamKey, read_header
 from .scanner import Scanner, SegmentAt, UnitAt
 from .segment import (
+    COVER,
     END_BYTES,
     ENVELOPE,
     INDEX,
@@ -51,12 +52,13 @@ CHUNKS_TOGETHER, CODES_TOGETHER = 1024, 2**18
 """Chunks that are range-decoded at once, and codes of a block of segments, at most or little more: they take memory."""
 
 ProblemKind = Literal[
-    "chunk", "envelope", "treble", "stereo", "gap", "order", "truncated", "damage", "block", "junk", "more"
+    "chunk", "envelope", "treble", "stereo", "cover", "gap", "order", "truncated", "damage", "block", "junk", "more"
 ]
 """chunk: codes of a stream are lost in one segment. envelope: so are its band gains. treble: so is what is above its
-band. stereo: so is where a domain stands. gap: whole segments are lost. order: a segment that comes twice or in the
-wrong place is ignored. truncated: there is no end. damage: damaged bytes, but no lost segment. block: a unit without
-codes is damaged or unknown. junk: bytes after the end. more: there were too many problems to list."""
+band. stereo: so is where a domain stands. cover: the picture is damaged. gap: whole segments are lost. order: a segment
+that comes twice or in the wrong place is ignored. truncated: there is no end. damage: damaged bytes, but no lost
+segment. block: a unit without codes is damaged or unknown. junk: bytes after the end. more: there were too many
+problems to list."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,26 @@ class Reader:
     def can_seek(self) -> bool:
         """Whether the input is a file, and no pipe."""
         return self._source.size is not None
+
+    def cover(self) -> bytes | None:
+        """The picture behind the header, as it is stored; None if there is none, or, with a problem, it is damaged.
+
+        Where the input cannot seek it has to be asked for before the segments.
+        """
+        if self.header.cover_bytes is None:
+            return None
+        if self._source.oldest > self._first_unit:
+            raise ValueError("the input cannot seek, and the cover was in front of the segments")
+        unit = self._scanner.unit_at(self._first_unit)
+        picture = self._scanner.body_of(unit) if isinstance(unit, UnitAt) and self._is_cover(unit) else None
+        if picture is None:
+            self._report_cover()
+        return picture
+
+    def _is_cover(self, unit: UnitAt) -> bool:
+        """Whether a unit is the one that the header announces; one in another place is not known."""
+        begin = unit.body - unit.num_head_bytes
+        return (unit.kind, unit.num_bytes, begin) == (COVER, self.header.cover_bytes, self._first_unit)
 
     @property
     def bytes_read(self) -> int:
@@ -537,12 +559,19 @@ class Reader:
 
     def _report_unit(self, unit: UnitAt, whole: bool) -> None:
         who = f"block {unit.kind.decode()} at byte {unit.body}"
+        if self._is_cover(unit):
+            if not whole:
+                self._report_cover()
+            return
         if whole and unit.kind not in (INDEX, *_GAINS):
             self.unknown.add(unit.kind)
         if not whole:
             self._report("block", f"{who} is damaged; it holds no codes", None)
         elif unit.kind[:1].isupper() and unit.kind != INDEX:
             self._report("block", f"{who} is unknown to this version and skipped", None)
+
+    def _report_cover(self) -> None:
+        self._report("cover", "the cover is damaged; it is lost, and nothing else is by that", None)
 
     def _report_chunk(self, head: SegmentHead, stream: int, num_intact: int) -> None:
         channel, name = self._part(head).streams[stream]

@@ -50,6 +50,8 @@ class UnitAt:
     """Offset of the body."""
     num_bytes: int
     """Of the body."""
+    num_head_bytes: int
+    """From the type to the checksum."""
 
     @property
     def stop(self) -> int:
@@ -81,7 +83,7 @@ class Scanner:
             if not (kind.isalpha() and kind.isascii()):
                 return None
             self._checked(offset, cursor.position)
-            unit = UnitAt(kind, offset + cursor.position + 4, length)
+            unit = UnitAt(kind, offset + cursor.position + 4, length, cursor.position + 4)
             if kind != END:
                 return unit
             if unit.stop - offset != END_BYTES:

@@ -17,8 +17,7 @@ END = b"SDCE"
 ENVELOPE = b"senv"
 TREBLE = b"strb"
 STEREO = b"ster"
-RESERVED = {b"covr": "a cover"}
-"""Types of units that are set aside for what a later version will have."""
+COVER = b"covr"
 MIN_SEGMENT_BYTES = 14
 END_BYTES = 45
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, RAW, STEREO_GAINS, TREBLE_GAINS, GainKind, places_fit
 from .header import MAX_CODES, MAX_FRAMES, DomainEntry, GainLayout, Header, StreamKey, encode_header
 from .segment import (
+    COVER,
     END,
     ENVELOPE,
     INDEX,
@@ -67,9 +68,10 @@ class Writer:
         tables: what codes are range-coded with where that takes fewer bytes, if the header names any
         together: segments that are coded at once, which is quicker; up to so many wait before they are written
         copies: whether segments are only copied, which needs no tables
+        cover: a JPEG or PNG picture, which goes right behind the header; the header need not know of it
 
     Raises:
-        ValueError: these are not the tables that the header names
+        ValueError: these are not the tables that the header names, or the picture has too many bytes or none
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Writer:
         tables: CodeTables | None = None,
         together: int = 1,
         copies: bool = False,
+        cover: bytes | None = None,
     ) -> None:
+        header = replace(header, cover_bytes=None if cover is None else len(cover))
         if not copies and header.tables_sha256 != (tables.sha256 if tables else None):
             raise ValueError("the tables are not those that the header names")
         self._fo = fo
@@ -106,6 +110,8 @@ class Writer:
         self.stereo_bytes = 0
         """Bytes so far that hold places of domains."""
         self._write(encode_header(header))
+        if cover is not None:
+            self._write(encode_unit(COVER, cover))
 
     @property
     def num_frames(self) -> int:

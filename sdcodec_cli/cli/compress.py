@@ -63,6 +63,7 @@ class _Compress:
     treble: bool
     whole: bool
     """Whether all domains are stored; else there are no envelope and no treble."""
+    cover: bool
     track: int
     live: bool
     level: float | None
@@ -96,6 +97,7 @@ class _Compress:
             envelope=self.envelope,
             fine=self.fine,
             treble=self.treble,
+            cover=self.cover,
             track=self.track,
             live=self.live,
             level=self.level,
@@ -162,6 +164,13 @@ def compress(
             "the octave below: 0.3 to 0.5 kbit/s where there is something. Files of only some domains have none.",
         ),
     ] = True,
+    cover: Annotated[
+        bool,
+        typer.Option(
+            "--cover",
+            help="Store the cover of the input, too, a JPEG or PNG picture of up to 4 MiB; decode gives it back.",
+        ),
+    ] = False,
     track: Track = 1,
     live: Annotated[
         bool,
@@ -222,6 +231,8 @@ def compress(
         wrong("--level is about live sources; leave it out, or pass --live")
     if live and track > 1:
         wrong(f"--track {track}: WAV, which --live takes, has one track; leave one of them out")
+    if live and cover:
+        wrong("--cover: WAV, which --live takes, has none; leave one of them out")
     if live and bitrate is not None:
         wrong("--bitrate reads the input in advance, which --live cannot; pass --codebooks instead")
     only = select(skip_existing=skip_existing, force=force, shard=shard)
@@ -257,6 +268,7 @@ def compress(
             fine=fine,
             treble=treble,
             whole=whole,
+            cover=cover,
             track=track,
             live=live,
             level=level,

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from .console import Console, duration, num_bytes, put, source_name, table, wrong
-from .options import Json, StreamInputs
+from .options import Force, Json, StreamInputs
 
 if TYPE_CHECKING:
-    from ..engine.inspect import FileReport, GainsReport, LowerModelReport, PartReport, StreamReport
+    from ..engine.inspect import CoverReport, FileReport, GainsReport, LowerModelReport, PartReport, StreamReport
 
 
 SHOWN_PARTS = 6
 """Parts whose length is shown."""
 
 
-def info(inputs: StreamInputs, json: Json = False) -> None:
+def info(
+    inputs: StreamInputs,
+    cover: Annotated[
+        str | None,
+        typer.Option(
+            "--cover", metavar="FILE", help="Save the cover of INPUT to this file, .jpg or .png.", show_default=False
+        ),
+    ] = None,
+    force: Force = False,
+    json: Json = False,
+) -> None:
     """Show what .sdc files hold, without decoding them.
 
     Every checksum is verified; the exit code is 1 if a file is damaged.
@@ -24,13 +36,17 @@ def info(inputs: StreamInputs, json: Json = False) -> None:
     Example: sdc info talk.sdc
     """
     from ..engine.files import STREAM_SUFFIXES, find_inputs
-    from ..engine.inspect import inspect
+    from ..engine.inspect import inspect, save_cover
 
     console = Console(json=json)
     try:
         sources, failures = find_inputs(inputs, STREAM_SUFFIXES)
     except ValueError as error:
         wrong(error)
+    if cover is not None and (cover == "-" or inputs == ["-"] or len(sources) + len(failures) != 1):
+        wrong(f"--cover {cover}: saves the cover of one file to another; name one of each")
+    if force and cover is None:
+        wrong("--force is about the file of --cover; leave it out")
     for failure in failures:
         console.fail(failure)
     reports = []
@@ -39,6 +55,8 @@ def info(inputs: StreamInputs, json: Json = False) -> None:
             report = inspect(source)
             console.result(report)
             reports.append(report)
+            if cover is not None:
+                save_cover(source, cover, overwrite=force)
     if not json and len(reports) == 1:
         _show_one(reports[0])
     elif not json and reports:
@@ -67,6 +85,7 @@ def _show_one(report: FileReport) -> None:
         ("segments", f"{report.num_segments} of up to {report.segment_frames / report.frame_rate:g} s"),
         ("format", f"{report.format_version}, written by {report.encoder}"),
         *report.tags.items(),
+        *((("cover", _cover(report.cover)),) if report.cover else ()),
     ]
     width = max(len(name) for name, _ in rows)
     put(source_name(report.name))
@@ -126,6 +145,12 @@ def _parts(parts: Sequence[PartReport]) -> str:
 def _saved(report: FileReport) -> str:
     tables = f"range-coded, {report.saved:.1f} % smaller than raw; tables {(report.tables_sha256 or '')[:8]}"
     return tables if report.codes_checked else f"{tables}, which are not here: only checksums were checked"
+
+
+def _cover(report: CoverReport) -> str:
+    kind = "neither JPEG nor PNG" if report.media_type is None else report.media_type.removeprefix("image/").upper()
+    pixels = f", {report.width} x {report.height}" if report.width and report.height else ""
+    return f"{kind}{pixels}, {num_bytes(report.num_bytes)}"
 
 
 def _gains(report: GainsReport) -> str:

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Runtime = Literal["auto", "onnx", "torch"]
-FormatName = Literal["wav", "wav-24", "wav-float", "flac", "flac-24", "ogg", "opus", "mp3"]  # audio.FormatName
+FormatName = Literal[
+    "wav", "wav-24", "wav-float", "flac", "flac-24", "ogg", "opus", "mp3", "m4a", "m4a-alac"
+]  # audio.FormatName
 ProgressForm = Literal["auto", "json"]
 
 LARGEST = 1e9
@@ -280,8 +282,8 @@ SpeechOutput = Annotated[
         "--output",
         "-o",
         metavar="FILE|DIR/|-",
-        help="File (.sdc, .wav, .flac, .ogg, .opus or .mp3) for one output, folder (existing, or ending in a slash) "
-        "for several, or - for WAV on standard output.",
+        help="File (.sdc, .wav, .flac, .ogg, .opus, .mp3 or .m4a) for one output, folder (existing, or ending in a "
+        "slash) for several, or - for WAV on standard output.",
         show_default=False,
     ),
 ]
@@ -299,8 +301,8 @@ AudioOutput = Annotated[
         "--output",
         "-o",
         metavar="FILE|DIR/|-",
-        help="File (.wav, .flac, .ogg, .opus or .mp3) for one output, folder (existing, or ending in a slash) for "
-        "several, or - for WAV on standard output.",
+        help="File (.wav, .flac, .ogg, .opus, .mp3 or .m4a) for one output, folder (existing, or ending in a slash) "
+        "for several, or - for WAV on standard output.",
         show_default=False,
     ),
 ]
@@ -310,8 +312,8 @@ FilmOutput = Annotated[
         "--output",
         "-o",
         metavar="FILE|DIR/|-",
-        help="File (.wav, .flac, .ogg, .opus, .mp3; or a film: .mp4, .m4v, .mov, .mkv, .webm) for one output, folder "
-        "(existing, or ending in a slash) for several, or - for WAV on standard output.",
+        help="File (.wav, .flac, .ogg, .opus, .mp3, .m4a; or a film: .mp4, .m4v, .mov, .mkv, .webm) for one output, "
+        "folder (existing, or ending in a slash) for several, or - for WAV on standard output.",
         show_default=False,
     ),
 ]
@@ -343,8 +345,8 @@ AudioBitrate = Annotated[
         "--audio-bitrate",
         metavar="KBPS",
         parser=parse_positive,
-        help="Bitrate of Ogg Vorbis, Opus and MP3 files, and of sound in films, in kbit/s for all channels together. "
-        "By default what the encoder chooses; in films 96 for each channel, or 80 for Opus.",
+        help="Bitrate of Ogg Vorbis, Opus, MP3 and AAC files, and of sound in films, in kbit/s for all channels "
+        "together. By default what the encoder chooses; of AAC and in films 96 for each channel, or there 80 for Opus.",
         show_default=False,
     ),
 ]
@@ -370,7 +372,8 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         help="Format of audio, also on standard output: WAV and FLAC of 16 or 24 bits, WAV of floats, which keeps what "
-        "is beyond full scale, Ogg Vorbis, Opus or MP3; by default that of the suffix, or WAV of 16 bits.",
+        "is beyond full scale, Ogg Vorbis, Opus, MP3, and AAC or ALAC in .m4a; by default that of the suffix, or WAV "
+        "of 16 bits.",
         show_default=False,
     ),
 ]

@@ -65,8 +65,9 @@ one; others to their mean. Where channels are kept, what each of them is for is 
 `enhance`, `background` and `voice` write audio or `.sdc` files, as the suffix of `-o FILE` says; elsewhere WAV, or with
 `--sdc` codes.
 
-Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`; a WAV
-file beyond 4 GiB is RF64. `--format` asks for one of these, or for others, and names that are made get its suffix:
+Audio is written in the format of its suffix: `.wav` and `.flac` with 16 bits, `.ogg` (Vorbis), `.opus`, `.mp3`, `.m4a`
+(AAC); a WAV file beyond 4 GiB is RF64. `--format` asks for one of these, or for others, and names that are made get its
+suffix:
 
 | `--format` | samples | sample rate | `--audio-bitrate`, of all channels together |
 |---|---|---|---|
@@ -76,6 +77,8 @@ file beyond 4 GiB is RF64. `--format` asks for one of these, or for others, and 
 | `ogg` | Vorbis | up to 200 kHz; with a bitrate 50 kHz | nominal; 64 to 500 of stereo at 44.1 kHz, else other limits |
 | `opus` | Opus | 8, 12, 16, 24 or 48 kHz | 6 to 256 per channel, in the mean |
 | `mp3` | MP3, up to two channels | nine from 8 to 48 kHz | constant: one of 14 from 32 to 320, at low rates from 8 |
+| `m4a` | AAC, not late and exactly as long | 13 from 7.35 to 96 kHz | 8 to 256 per channel in the mean, usually 96 |
+| `m4a-alac` | 16 bits, compressed without loss, in MPEG-4 | any | |
 
 `--audio-bitrate` is for sound in films, too, which has `--audio-codec` instead of `--format`, and no `--rescale`. To a
 pipe `decode` writes at once only WAV of 16 bits that is not rescaled.
@@ -84,6 +87,19 @@ Where a format does not take the sample rate, audio is resampled to the next hig
 so. Samples beyond full scale are limited to it, and a line says how many. With `--rescale`, where an output would go
 beyond full scale, all outputs of that input are made softer alike, by no more than it takes: stems still fit together.
 They are held in the folder of the output until the peak is known, 4 bytes a sample.
+
+**Tags and covers**: a `.sdc` file has the tags of its input, and with `compress --cover` its cover: a JPEG or PNG
+picture of up to 4 MiB, as it is. `decode` writes both back, `info` shows them, `strip`, `cut`, `join`, `enhance`,
+`background` and `voice` keep them in `.sdc` files; of several files joined they are those of the first. `separate`
+gives stems the tags of its input, and with `--cover` its cover. What goes where:
+
+| | tags (title, artist, album, date, track number, genre, comment, copyright, licence) | cover |
+|---|---|---|
+| WAV | all but the licence; none through a pipe | not held, which a line says; `info --cover FILE` saves it |
+| FLAC, Ogg Vorbis, Opus | all, as Vorbis comments | as a picture block (in Ogg as `METADATA_BLOCK_PICTURE`) |
+| MP3 | all, as ID3 2.4 | as ID3's `APIC` |
+| `.m4a` | all, as items of iTunes | as its `covr` |
+| films | those of the film stay, and no others come | that of the film stays |
 
 An output appears under its name only when it is complete, and those of one input all
 together: on an error, Ctrl-C or a full disk, nothing is left behind. Where a program is killed outright, the unfinished
@@ -177,6 +193,7 @@ SCHEMAS = [
     ("Each of `lower`", "sdcodec_cli.engine.inspect", "LowerModelReport"),
     ("`envelope`, `treble` and `stereo`", "sdcodec_cli.engine.inspect", "GainsReport"),
     ("Each of `parts`", "sdcodec_cli.engine.inspect", "PartReport"),
+    ("`cover`", "sdcodec_cli.engine.inspect", "CoverReport"),
     ("Each of `problems`", "sdcodec_cli.bitstream.reader", "Problem"),
     ("`sdc train --json`", "sdcodec_cli.engine.train.loop", "TrainResult"),
     ("`sdc eval --json`", "sdcodec_cli.engine.evaluate.score", "EvalResult"),
@@ -213,6 +230,7 @@ _TYPES = {
     "Task": "text",
     "StepCost": "object",
     "GainsReport": "object",
+    "CoverReport": "object",
     "ProblemKind": "text",
 }
 

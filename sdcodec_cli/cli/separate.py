@@ -66,6 +66,7 @@ class _Separate:
     views: int | None
     track: int
     soundtrack: Soundtrack | None
+    cover: bool
     write: WriteOptions
     force: bool
 
@@ -91,6 +92,7 @@ class _Separate:
             views=self.views,
             track=self.track,
             soundtrack=self.soundtrack,
+            cover=self.cover,
             write=self.write,
             overwrite=self.force,
             progress=progress,
@@ -121,6 +123,12 @@ def separate(
     audio_bitrate: AudioBitrate = None,
     language: Language = None,
     title: Title = None,
+    cover: Annotated[
+        bool,
+        typer.Option(
+            "--cover", help="Put the cover of the input into the outputs, too, but for WAV, which holds none."
+        ),
+    ] = False,
     views: Views = None,
     kind: FormatOption = None,
     rescale: Rescale = False,
@@ -177,6 +185,8 @@ def separate(
         language=language,
         title=title,
     )
+    if cover and soundtrack is not None:
+        wrong("--cover is of sound alone, and this writes a film, which keeps its own; leave it out")
     write = write_options(kind, audio_bitrate, rescale=rescale, film=soundtrack is not None)
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     todo = console.settle(
@@ -208,6 +218,7 @@ def separate(
             views=views,
             track=track,
             soundtrack=soundtrack,
+            cover=cover,
             write=write,
             force=force,
         )

@@ -239,7 +239,8 @@ class Coded:
         header = replace(header, original_samples=self.num_samples, encoder=f"sdc {__version__}")
         with self.reader() as reader, atomic_output(target, overwrite=overwrite) as file:
             # What is waited for at the other end of a pipe is written as soon as it is known.
-            writer = Writer(file, header, tables=reader.tables, together=1 if str(target) == "-" else TOGETHER)
+            together = 1 if str(target) == "-" else TOGETHER
+            writer = Writer(file, header, tables=reader.tables, together=together, cover=reader.cover())
             frames = 0
             for part in parts(reader):
                 writer.write(part.codes, part.num_frames, gains=part.gains, treble=part.treble)

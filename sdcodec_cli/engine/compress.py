@@ -22,6 +22,7 @@ from ..audio import (
     SILENCE,
     AudioInfo,
     AudioReader,
+    Cover,
     LiveReader,
     LoudnessMeter,
     RatesResampler,
@@ -37,7 +38,7 @@ from ..audio import (
 )
 from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, Writer
 from ..bitstream.codings import ENVELOPE_GAINS, STEREO_GAINS, TREBLE_GAINS, GainKind
-from ..bitstream.header import MAX_CODES, MAX_RATE, first_of
+from ..bitstream.header import MAX_CODES, MAX_COVER_BYTES, MAX_RATE, first_of
 from ..errors import InputError
 from ..progress import Progress, in_stage
 from .allocation import Allocation, Extent
@@ -86,6 +87,8 @@ class CompressResult:
     """Bytes that range coding saves of those that raw codes would take, in percent."""
     overhead_percent: float
     """Bytes that are neither codes nor gains nor places, in percent of those that are."""
+    cover_bytes: int
+    """Among these, those of the cover; 0 if it has none."""
     times_real_time: float
     effort: int
     """Steps of analysis by synthesis."""
@@ -113,6 +116,7 @@ def compress(
     envelope: bool = True,
     fine: bool | None = None,
     treble: bool = True,
+    cover: bool = False,
     track: int = 1,
     live: bool = False,
     level: float | None = None,
@@ -142,6 +146,7 @@ def compress(
         fine: in more bands and more often; by default what is best at the bitrate, or beside so many codebooks
         treble: store what lies above the model's band, too, if the source has a rate for it, see `engine.treble`; like
             the envelope it is that of all domains
+        cover: store the picture that the source has as its cover, if it is JPEG or PNG and takes no more than 4 MiB
         track: which audio track of a film, from 1
         live: take WAV in as it comes, and let SIGINT, SIGTERM and errors of reading end it, see `audio.LiveReader`
         level: of a live source, in LUFS; by default that of the model's training
@@ -151,10 +156,12 @@ def compress(
     Raises:
         InputError, OutputError: see `audio`; also an input for which the bitrate is too low
         ValueError: codebooks or a domain that the model does not have, both a bitrate and codebooks, no such way with
-            channels, a track below 1, a level of what is not live, or a bitrate or a `Source` of what is
+            channels, a track below 1, a level of what is not live, or a bitrate, a cover or a `Source` of what is
     """
     if live and bitrate is not None:
         raise ValueError("a bitrate needs a live source to be read in advance; give num_codebooks instead")
+    if live and cover:
+        raise ValueError("a live source has no cover; leave it out")
     if not live and level is not None:
         raise ValueError("only a live source has a level that is assumed; leave the level out, or pass live=True")
     if channels not in ("mono", "stereo", "keep"):
@@ -187,6 +194,7 @@ def compress(
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
         tags, notes = _tags(info.tags)
+        picture = cover_of(reader, notes) if cover and isinstance(reader, AudioReader) else None
         if channels == "stereo" and not stereo:
             notes.append("has one channel and is coded as mono")
         if coded_channels > 2 and info.channel_mask is not None:
@@ -249,7 +257,9 @@ def compress(
             # What is waited for at the other end of a pipe is written as soon as it is known.
             at_once = live or str(target) == "-" or is_special(Path(target))
             together = 1 if at_once else TOGETHER
-            writer = Writer(file, header, tables=codec.tables(), together=together)
+            writer = Writer(
+                file, header, tables=codec.tables(), together=together, cover=picture.data if picture else None
+            )
             if at_once:  # whoever reads it can load its model meanwhile
                 file.flush()
             final = coder(codec, allocation, envelope=envelope, treble=wide_rate is not None)
@@ -269,6 +279,8 @@ def compress(
     frames = coded_channels * max(1, final.num_frames)
     notes += reader.notes
     payload_bitrate = writer.payload_bytes * 8 / 1000 / seconds
+    if picture is not None and len(picture.data) > writer.payload_bytes:
+        notes.append(f"its cover takes {_kilobytes(len(picture.data))} kB, more than its sound")
     if bitrate is not None:
         notes.append(_bitrate_note(payload_bitrate, allocation, codec, envelope=envelope))
     if meter:
@@ -292,6 +304,7 @@ def compress(
         stereo_bitrate=writer.stereo_bytes * 8 / 1000 / seconds,
         saved_percent=writer.saved_percent,
         overhead_percent=100 * (writer.bytes_written - writer.payload_bytes) / max(1, writer.payload_bytes),
+        cover_bytes=len(picture.data) if picture else 0,
         times_real_time=seconds / (time.monotonic() - began),
         effort=codec.effort,
         model=codec.name,
@@ -445,6 +458,27 @@ def _tags(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
             tags[key] = text
             room -= size
     return tags, notes
+
+
+def cover_of(reader: AudioReader, notes: list[str]) -> Cover | None:
+    """The cover of a source, or one more note about why there is none."""
+    data = reader.cover()
+    if data is None:
+        notes.append("has no cover")
+        return None
+    if len(data) > MAX_COVER_BYTES:
+        most = f"more than {_kilobytes(MAX_COVER_BYTES)} kB"
+        notes.append(f"its cover of {_kilobytes(len(data))} kB, {most}, is left out; make it smaller first")
+        return None
+    try:
+        return Cover.of(data)
+    except ValueError as error:
+        notes.append(f"its cover is {error}, and is left out; convert it first")
+        return None
+
+
+def _kilobytes(num_bytes: int) -> int:
+    return -(-num_bytes // 1000)
 
 
 def _stored(codec: Codec, domains: Literal["auto", "all"] | Sequence[str]) -> tuple[str, ...]:

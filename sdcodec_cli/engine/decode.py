@@ -17,6 +17,7 @@ import numpy as np
 
 from ..audio import (
     MASK_TAG,
+    Cover,
     Soundtrack,
     StreamResampler,
     Wav,
@@ -92,7 +93,8 @@ def decode(
     """Decode stems of one `.sdc` file, in memory that does not grow with its length.
 
     Only the wanted domains and segments are read. What is damaged is reported, and what is lost of a domain is made up
-    from what is around it for a second on either side, see `engine.conceal`, unless others mask it in the mix.
+    from what is around it for a second on either side, see `engine.conceal`, unless others mask it in the mix. Tags and
+    cover go into audio files that can hold them.
 
     Args:
         source: the file, or `-` for standard input
@@ -153,6 +155,7 @@ def decode(
         piped = not reader.can_seek
         stated = None if piped and header.original_samples is None else _total(excerpts)
         mask = parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels)
+        cover, notes = _cover(reader)
         writers = {
             stem: open_writer(
                 target,
@@ -161,6 +164,7 @@ def decode(
                 num_samples=stated,
                 channel_mask=mask,
                 tags=header.tags,
+                cover=cover,
                 at_once=piped or reader.end is not None,
                 film=film,
                 track=track,
@@ -208,10 +212,21 @@ def decode(
         band=min(max(rates), header.original_rate) / 2,
         older_weights=header.weights_sha256.hex() if model.decodes_older(header.weights_sha256) else None,
         decoder_weights=model.weights_sha256.hex(),
-        notes=tuple(dict.fromkeys(note for writer in writers.values() for note in writer.notes)),
+        notes=tuple(dict.fromkeys([*notes, *(note for writer in writers.values() for note in writer.notes)])),
         problems=problems,
         concealed=made_up,
     )
+
+
+def _cover(reader: Reader) -> tuple[Cover | None, list[str]]:
+    """The cover of a file, and a note if it is none that audio files hold."""
+    picture = reader.cover()
+    if picture is None:
+        return None, []
+    try:
+        return Cover.of(picture), []
+    except ValueError as error:
+        return None, [f"its cover is {error}, and is left out"]
 
 
 def _factor(gains: Mapping[str, float], stem: str) -> np.float32:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..audio import MASK_TAG, atomic_output, parse_mask
 from ..bitstream import DomainEntry, GainLayout, Header, Segment, Writer
 from ..bitstream.header import MAX_PARTS, encode_header
-from ..bitstream.segment import RESERVED, STEREO, TREBLE
+from ..bitstream.segment import STEREO, TREBLE
 from ..errors import InputError
 from ..progress import Progress
 from .pieces import Input, Piece, length_of, pieces_of, segments_of
@@ -111,7 +111,7 @@ def strip(
             )
 
         with atomic_output(target, overwrite=overwrite) as file:
-            writer = Writer(file, header, copies=True)
+            writer = Writer(file, header, copies=True, cover=reader.cover())
             copied = segments_of(reader, 0, None)
             for segment in copied:
                 writer.copy(smaller(segment))
@@ -205,13 +205,19 @@ def join(
         notes = []
         if any(stream.header.tags != streams[0].header.tags for stream in streams):
             notes.append(f"its tags are those of {streams[0].name}")
+        if any(stream.header.cover_bytes is not None for stream in streams[1:]):
+            first = streams[0]
+            has_cover = first.header.cover_bytes is not None
+            notes.append(
+                f"its cover is that of {first.name}" if has_cover else f"it has no cover, as {first.name} has none"
+            )
         tables = [stream.header.tables_sha256 for stream in streams if stream.header.tables_sha256 is not None]
-        first = replace(
+        common = replace(
             streams[0].header,
             segment_frames=max(stream.header.segment_frames for stream in streams),
             tables_sha256=tables[0] if tables else None,
         )
-        header = _joined(first, pieces)
+        header = _joined(common, pieces)
         return _write(streams, target, header, pieces, notes, overwrite=overwrite, progress=progress)
 
 
@@ -464,8 +470,10 @@ def _write(
     except ValueError as error:
         raise InputError(f"{streams[0].name}: {error}, or join fewer files") from None
     total = sum(piece.stop - piece.origin for piece in pieces)
+    with streams[0].opened() as reader:
+        cover = reader.cover()
     with atomic_output(target, overwrite=overwrite) as file:
-        writer = Writer(file, header, copies=True)
+        writer = Writer(file, header, copies=True, cover=cover)
         for piece in pieces:
             for segment in piece.between(piece.origin, piece.stop):
                 writer.copy(segment)
@@ -486,8 +494,7 @@ def _result(
     unknown = []
     for stream in streams:
         for kind in sorted(kind for kind in stream.unknown if kind[:1].islower()):
-            what = RESERVED.get(kind, "something")
-            unknown.append(f"left out {what} of a later version of the format (type {kind.decode()})")
+            unknown.append(f"left out something of a later version of the format (type {kind.decode()})")
     return EditResult(
         inputs=tuple(stream.given for stream in streams),
         output=str(target),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..audio import AudioWriter, FilmWriter, Soundtrack, WriteOptions, is_film
+from ..audio import AudioWriter, Cover, FilmWriter, Soundtrack, WriteOptions, is_film
 
 __all__ = ["Soundtrack", "is_film", "open_writer"]
 
@@ -22,10 +22,14 @@ def open_writer(
     soundtrack: Soundtrack | None,
     overwrite: bool,
     tags: Mapping[str, str] | None = None,
+    cover: Cover | None = None,
     at_once: bool = False,
     write: WriteOptions | None = None,
 ) -> AudioWriter | FilmWriter:
-    """What writes one output: sound alone, with tags, or a film if there is one to take the picture from."""
+    """What writes one output: sound alone, with tags and cover, or a film if there is one to take the picture from.
+
+    A film keeps its own.
+    """
     if film is None:
         return AudioWriter(
             target,
@@ -35,6 +39,7 @@ def open_writer(
             num_samples=num_samples,
             channel_mask=channel_mask,
             tags=tags,
+            cover=cover,
             at_once=at_once,
             write=write,
         )

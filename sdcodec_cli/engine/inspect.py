@@ -9,10 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from ..audio import Cover, atomic_output
 from ..bitstream import DomainEntry, GainLayout, Header, Part, Problem, Reader, StreamKey
-from ..errors import InputError, SdcError
+from ..errors import InputError, OutputError, SdcError
 from ..prediction import CodeTables
 from ..zoo import find
+from .files import opened_file
+
+COVER_SUFFIXES = {"image/jpeg": (".jpg", ".jpeg"), "image/png": (".png",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +90,19 @@ class PartReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoverReport:
+    """A picture."""
+
+    media_type: str | None
+    """`image/jpeg` or `image/png`; None if it is neither."""
+    width: int
+    """In pixels; 0 if the picture does not say."""
+    height: int
+    """Likewise."""
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileReport:
     """Everything about a stream; `dataclasses.asdict` makes it JSON."""
 
@@ -100,6 +117,8 @@ class FileReport:
     """Models of the stages below, that of the lowest rate first; none where the model is the only stage."""
     encoder: str
     tags: dict[str, str]
+    cover: CoverReport | None
+    """None if there is none, or it is damaged."""
     sample_rate: int
     hop_length: int
     frame_rate: float
@@ -168,9 +187,35 @@ def inspect(source: str | Path | BinaryIO) -> FileReport:
         raise InputError(f"{source}: cannot be read: {error.strerror}; check its permissions") from error
 
 
+def save_cover(source: str | Path, target: str | Path, *, overwrite: bool = False) -> None:
+    """Write the cover of a `.sdc` file to a file of its own.
+
+    Raises:
+        InputError: the file cannot be read, or has no cover that can be used
+        StreamError: its header is not usable
+        OutputError: see `audio`; also a name that ends otherwise than such a picture does
+    """
+    with opened_file(source) as fo:
+        reader = Reader(fo, str(source))
+        picture = reader.cover()
+    if picture is None:
+        raise InputError(f"{source}: has no cover that could be saved; leave --cover out")
+    try:
+        suffixes = COVER_SUFFIXES[Cover.of(picture).media_type]
+    except ValueError as error:
+        raise InputError(f"{source}: its cover is {error}") from error
+    if Path(target).suffix.lower() not in suffixes:
+        raise OutputError(
+            f"{target}: would hold another kind of picture; name it {Path(target).with_suffix(suffixes[0]).name}"
+        )
+    with atomic_output(target, overwrite=overwrite) as file:
+        file.write(picture)
+
+
 def _report(fo: BinaryIO, name: str) -> FileReport:
     reader = Reader(fo, name)
     header = reader.header
+    cover = _cover(reader.cover())
     num_segments = num_frames = 0
     gains, treble, places = Counter[str](), Counter[str](), Counter[str]()
     stored: Counter[StreamKey] = Counter()
@@ -238,6 +283,7 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         ),
         encoder=header.encoder,
         tags=dict(header.tags),
+        cover=cover,
         sample_rate=header.sample_rate,
         hop_length=header.hop_length,
         frame_rate=header.frame_rate,
@@ -268,6 +314,16 @@ def _report(fo: BinaryIO, name: str) -> FileReport:
         parts=tuple(_part(part, header) for part in header.parts),
         problems=tuple(reader.problems),
     )
+
+
+def _cover(picture: bytes | None) -> CoverReport | None:
+    if picture is None:
+        return None
+    try:
+        found = Cover.of(picture)
+    except ValueError:
+        return CoverReport(media_type=None, width=0, height=0, num_bytes=len(picture))
+    return CoverReport(media_type=found.media_type, width=found.width, height=found.height, num_bytes=len(picture))
 
 
 def _part(part: Part, header: Header) -> PartReport:

@@ -33,7 +33,7 @@ from ..audio import (
 from ..audio.masks import mask_mixture, window_length
 from ..progress import Progress, in_stage
 from .codec import Codec, checked_audio
-from .compress import Level, cancelled, measure_level
+from .compress import Level, cancelled, cover_of, measure_level
 from .files import StemsResult, check_targets, levels
 from .films import open_writer
 from .separator import Separator, StreamSeparator
@@ -72,6 +72,7 @@ def separate(
     views: int | None = None,
     track: int = 1,
     soundtrack: Soundtrack | None = None,
+    cover: bool = False,
     write: WriteOptions | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -89,6 +90,8 @@ def separate(
             single mask, and time grows in proportion
         track: which audio track of a film, from 1
         soundtrack: makes films of the targets, with the picture of the source, and says how sound gets into them
+        cover: put the cover of the source into targets that are sound alone, where they can hold one; they get its tags
+            in any case
         write: format and bitrate of sound alone, and what becomes of samples beyond full scale
         overwrite: replace existing targets; they appear all together, or none of them
         progress: called after every block that is separated; told of both passes if it is a `StagedProgress`
@@ -108,6 +111,8 @@ def separate(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(AudioReader(source, track=track))
         info = reader.info
+        notes: list[str] = []
+        picture = cover_of(reader, notes) if cover and soundtrack is None else None
         level = measure_level(reader, mono=isinstance(codec, Codec), progress=progress)
         writers = [
             open_writer(
@@ -116,6 +121,8 @@ def separate(
                 info.channels,
                 num_samples=info.num_samples,
                 channel_mask=info.channel_mask,
+                tags=info.tags,
+                cover=picture,
                 film=None if soundtrack is None else source,
                 track=track,
                 soundtrack=soundtrack,
@@ -148,13 +155,15 @@ def separate(
         for stems in separator.finish():
             give(stems)
     seconds = read / info.sample_rate
-    notes = (*reader.notes, *dict.fromkeys(note for writer in writers for note in writer.notes))
+    notes += [*reader.notes, *dict.fromkeys(note for writer in writers for note in writer.notes)]
     if level.problem == "silent":
-        notes += ("nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first",)
+        notes.append(
+            "nothing in it is louder than −80 dBFS, so its stems are equal shares of it; raise its level first"
+        )
     elif level.problem == "cancelled":
-        notes += (
+        notes.append(
             f"{cancelled(info)}, and that is what the model hears, so its stems mean little; "
-            "invert one channel, or separate each by itself",
+            "invert one channel, or separate each by itself"
         )
     return SeparateResult(
         input=str(source),
@@ -165,7 +174,7 @@ def separate(
         device=codec.device,
         **levels(dict(zip(targets, writers, strict=True))),
         views=views,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

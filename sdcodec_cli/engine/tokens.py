@@ -131,6 +131,8 @@ def to_tokens(
             notes.append("envelope and treble are those of the mix of all domains, and are left out")
         if reader.header.stereo:
             notes.append("where domains stand in stereo is left out: tokens are of the mono signal")
+        if reader.header.cover_bytes is not None:
+            notes.append("its cover is left out")
     data = to_bytes(tokens, kind)
     with atomic_output(target, overwrite=overwrite) as output:
         output.write(data)
@@ -253,7 +255,7 @@ def _read(reader: Reader, name: str) -> Tokens:
     if reader.end is not None:
         lose(reader.end.total_frames)
     return Tokens(
-        header=replace(header, stereo=None),
+        header=replace(header, stereo=None, cover_bytes=None),
         num_samples=header.samples_in(position) if reader.end is None else reader.end.original_samples,
         segments=np.array([segment.num_frames for segment in segments], dtype=np.uint16),
         streams={entry.name: _stream(segments, header, entry) for entry in header.domains},
