@@ -169,8 +169,8 @@ def test_a_film_is_written_where_its_name_or_an_option_says_so(engine: Engine, m
 
 def test_a_suffix_that_is_not_written_names_those_of_sound_and_of_films(engine: Engine) -> None:
     assert errors(sdc("separate", "film.wav", "--stem", "sfx", "-o", "a.avi")) == [
-        "a.avi: cannot write .avi; use one of .wav, .flac, .ogg, .opus, .mp3, or, for a film, .m4v, .mkv, .mov, .mp4, "
-        ".webm"
+        "a.avi: cannot write .avi; use one of .wav, .flac, .ogg, .opus, .mp3, .m4a, or, for a film, .m4v, .mkv, .mov, "
+        ".mp4, .webm"
     ]
     assert engine.loaded == []
 
