@@ -224,7 +224,6 @@ def test_codings_that_libsndfile_does_not_know_are_read_from_its_containers(tmp_
 
 
 @needs_ffmpeg
-@pytest.mark.skipif(not hasattr(av.Packet, "iter_sidedata"), reason="PyAV before 16 does not tell; it is damage then")
 def test_an_encrypted_film_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source, key = stored(tmp_path / "a.wav", chirp(1.0), FILM_RATE), "76a6c65c5ea762046bd749a2e632ccbb"
     ffmpeg("-i", source, *f"-encryption_scheme cenc-aes-ctr -encryption_key {key} -encryption_kid {key}".split(),

@@ -49,8 +49,8 @@ class Cover:
 
 
 def is_cover(stream: Stream) -> bool:
-    """Whether a picture is a cover, and not one of a film. PyAV 14 does not tell, and there none is."""
-    return bool(int(getattr(stream, "disposition", 0)) & _ATTACHED_PICTURE)
+    """Whether a picture is a cover, and not one of a film."""
+    return bool(stream.disposition.value & _ATTACHED_PICTURE)
 
 
 def find_cover(path: Path) -> bytes | None:

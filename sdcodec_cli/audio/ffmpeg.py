@@ -339,9 +339,7 @@ def _tags(container: InputContainer, stream: AudioStream | None) -> dict[str, st
 
 
 def _is_encrypted(packet: Any) -> bool:
-    # From PyAV 16 on; with earlier ones it is damage that is reported.
-    data = packet.iter_sidedata() if hasattr(packet, "iter_sidedata") else ()
-    return any(entry.data_type in ("encryption_info", "encryption_init_info") for entry in data)
+    return any(entry.data_type in ("encryption_info", "encryption_init_info") for entry in packet.iter_sidedata())
 
 
 def _roles(context: AudioCodecContext) -> list[str]:

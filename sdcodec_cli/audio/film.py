@@ -209,13 +209,10 @@ class FilmWriter:
         kept = {key: text for key, text in film.metadata.items() if key.lower() not in _OF_THE_FILE}
         output.metadata.update(kept)
         if chapters := film.chapters():
-            if hasattr(output, "set_chapters"):
-                for chapter in chapters:
-                    late = round(self._begin / (chapter["time_base"] or 1))
-                    chapter["start"], chapter["end"] = (max(0, chapter[edge] - late) for edge in ("start", "end"))
-                output.set_chapters(chapters)
-            else:
-                self._note("its chapters, which this version of PyAV cannot write; PyAV 15 can")
+            for chapter in chapters:
+                late = round(self._begin / (chapter["time_base"] or 1))
+                chapter["start"], chapter["end"] = (max(0, chapter[edge] - late) for edge in ("start", "end"))
+            output.set_chapters(chapters)
         self._guard(output.start_encoding)
 
     def _finish(self) -> None:
@@ -384,9 +381,9 @@ class FilmWriter:
             if text:
                 stream.metadata[key] = text
         if former is not None and not self._sound.add:
-            stream.disposition = former.disposition
+            _dispose(stream, former.disposition.value)
         elif self._sound.add:
-            stream.disposition = type(stream.disposition)(0)
+            _dispose(stream, 0)
 
     def _add_copy(self, film: InputContainer, output: OutputContainer, stream: Stream) -> None:
         kind = {"video": "picture", "audio": "sound", "subtitle": "subtitles"}.get(stream.type)
@@ -410,7 +407,7 @@ class FilmWriter:
         copy.metadata.update(stream.metadata)
         if title := _title(stream):
             copy.metadata["title"] = title
-        copy.disposition = stream.disposition
+        _dispose(copy, stream.disposition.value)
         self._streams[stream.index] = copy
 
     def _add_text(self, output: OutputContainer, stream: Stream) -> Stream:
@@ -430,8 +427,7 @@ class FilmWriter:
 
     def _attach(self, output: OutputContainer, stream: Stream, codec: str | None) -> bool:
         """Attach to a Matroska file what is attached, such as fonts, or a cover; False if that cannot be."""
-        # PyAV before 16 has no such method.
-        if self._container != "matroska" or stream.type == "data" or not hasattr(output, "add_attachment"):
+        if self._container != "matroska" or stream.type == "data":
             return False
         if stream.type == "attachment":
             output.add_stream_from_template(stream)
@@ -480,11 +476,22 @@ class FilmWriter:
             ) from error
 
 
+def is_old_pyav() -> bool:
+    """Whether PyAV is older than 17, as on Python 3.10: it writes no subtitles, and AAC into .mkv late."""
+    import av
+
+    return int(av.__version__.partition(".")[0]) < 17
+
+
+def _dispose(stream: Any, flags: int) -> None:
+    """Say whether a stream is the default one, a cover, and so on; PyAV before 17.1 takes its own flags as numbers only."""
+    stream.disposition = flags
+
+
 def _is_text(stream: Stream) -> bool:
     """Whether these are subtitles whose text can be put into another coding."""
     context: Any = stream.codec_context
-    # PyAV 14 and some after it cannot encode subtitles.
-    return stream.type == "subtitle" and bool(context.codec.text_sub) and hasattr(context, "encode_subtitle")
+    return stream.type == "subtitle" and bool(context.codec.text_sub) and not is_old_pyav()
 
 
 def _is_made_anew(film: InputContainer, stream: Stream) -> bool:
