@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+# torch's `scan` around it compiles what it is given, which cannot be traced with open axes.
 from torch._higher_order_ops.scan import scan_op
 
 from .tracing import is_for_graph
@@ -69,7 +71,8 @@ def _step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 class _Recurrence(torch.autograd.Function):
     """The loop of `_Direction` as an operation that graphs have, and its gradient towards what frames say to the gates.
 
-    Written out, a graph of its 25 steps takes minutes to make; torch's own gradient of `scan` cannot be written down.
+    A loop that is written out step by step takes minutes to make a graph of, and of torch's own gradient of `scan` none
+    can be made.
 
     Shape: `[P + F, B, 4 H]` and weight `[4 H, H]` to `[F, B, H]`
     """

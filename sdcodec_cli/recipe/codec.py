@@ -14,7 +14,7 @@ MAX_EFFORT = 100
 """Steps of analysis by synthesis beyond which nothing is gained that anyone would wait for."""
 
 MAX_LSTM_LAYERS, MAX_LSTM_CONTEXT = 4, 100
-"""Of an LSTM, whose layers and frames graphs have written out one by one."""
+"""Of an LSTM: a layer takes a step for each frame of its context, and what it sees has to be computed around blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
