@@ -71,8 +71,7 @@ def _step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 class _Recurrence(torch.autograd.Function):
     """The loop of `_Direction` as an operation that graphs have, and its gradient towards what frames say to the gates.
 
-    A loop that is written out step by step takes minutes to make a graph of, and of torch's own gradient of `scan` none
-    can be made.
+    Written out step by step the loop would be most of a graph, and of torch's own gradient of `scan` none can be made.
 
     Shape: `[P + F, B, 4 H]` and weight `[4 H, H]` to `[F, B, H]`
     """
