@@ -15,9 +15,9 @@ from tiny_models import tiny_recipe, write_tiny
 HOP = 320
 
 
-@pytest.fixture(scope="module")
-def codec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
-    recipe = tiny_recipe("conv", activity=False)
+@pytest.fixture(scope="module", params=["conv", "lstm"])
+def codec(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    recipe = tiny_recipe(request.param, activity=False)
     recipe = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, causal=True))
     return load_codec(write_tiny(tmp_path_factory.mktemp("model") / "causal", recipe), runtime="torch", device="cpu")
 

@@ -48,6 +48,20 @@ def test_codes_in_blocks_are_those_of_the_whole_file_at_once(codec):
     assert np.array_equal(np.stack(list(codes.codes.values()))[:, 0], whole(codec, signal()))
 
 
+def test_an_lstm_hears_as_much_in_blocks_as_in_the_whole_file(tmp_path):
+    """Codes and audio; windows of the blocks begin where those of the whole do."""
+    codec = load_codec(write_tiny(tmp_path / "m", tiny_recipe("lstm", activity=False)), device="cpu")
+    wav = signal((BLOCK_FRAMES + 20) * HOP)
+    codes = codec.encode(wav, normalize=False, envelope=False)
+    found = np.stack(list(codes.codes.values()))[:, 0]
+    assert np.array_equal(found, whole(codec, wav))
+    decoded = codec.decode(codes)
+    network = codec.model.runtime.network
+    with torch.inference_mode():
+        expected = network.decode(network.quantizer.dequantize(torch.from_numpy(found)).sum(0)[None])[0, 0]
+    np.testing.assert_allclose(decoded, expected[: len(wav)].numpy(), atol=1e-5)
+
+
 def test_codes_and_audio_are_arrays(codec):
     codes = codec.encode(signal(4000))
     assert {found.dtype for found in codes.codes.values()} == {np.dtype(np.int64)}

@@ -9,6 +9,7 @@ import torch
 
 from sdcodec_cli.nn.autoencoder import ConvDecoder, ConvEncoder
 from sdcodec_cli.nn.layers import add_weight_norm, fold_weights, pad_to_multiple
+from sdcodec_cli.nn.lstm import WindowedLSTM
 
 STRIDES = [(2, 4, 5, 8), (3, 5, 7), (5,)]
 
@@ -67,12 +68,14 @@ def test_the_published_padding_of_sdcodec_is_eight_samples_late(upsampling, lag)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("layers", [0, 2])
 @pytest.mark.parametrize("causal", [False, True])
-def test_no_sample_beyond_the_declared_context_reaches_a_frame(causal):
+def test_no_sample_beyond_the_declared_context_reaches_a_frame(causal, layers):
     torch.manual_seed(0)
     upsampling = "causal" if causal else "exact"
-    encoder = ConvEncoder(width=2, strides=(2, 4, 5, 8), latent_dim=3, causal=causal).double()
-    decoder = ConvDecoder(width=32, strides=(8, 5, 4, 2), latent_dim=3, upsampling=upsampling).double()
+    lstms = [WindowedLSTM(channels=4, layers=layers, context=3, causal=causal) if layers else None for _ in range(2)]
+    encoder = ConvEncoder(width=2, strides=(2, 4, 5, 8), latent_dim=4, causal=causal, lstm=lstms[0]).double()
+    decoder = ConvDecoder(width=32, strides=(8, 5, 4, 2), latent_dim=4, upsampling=upsampling, lstm=lstms[1]).double()
     frame, context = 30, encoder.context_frames
     wav = torch.randn(1, 1, 61 * 320, dtype=torch.float64)
     near, far = wav.clone(), wav.clone()
@@ -81,7 +84,7 @@ def test_no_sample_beyond_the_declared_context_reaches_a_frame(causal):
     near[..., : (frame - context + 1) * 320] = 0
     assert torch.equal(encoder(far)[..., frame], encoder(wav)[..., frame])
     assert not torch.equal(encoder(near)[..., frame], encoder(wav)[..., frame])
-    latent, context = torch.randn(1, 3, 61, dtype=torch.float64), decoder.context_frames
+    latent, context = torch.randn(1, 4, 61, dtype=torch.float64), decoder.context_frames
     far = latent.clone()
     far[..., : frame - context] = 0
     far[..., frame + context + 1 :] = 0

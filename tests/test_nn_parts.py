@@ -19,7 +19,7 @@ from sdcodec_cli.nn.tracing import for_graph
 from tiny_models import tiny_recipe
 
 HOP = 320
-KINDS = ["spectral", "conv"]
+KINDS = ["spectral", "conv", "lstm"]
 
 
 def network(kind: str, **options: object) -> SDCodec:

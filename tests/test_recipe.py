@@ -129,6 +129,27 @@ def test_every_recipe_survives_being_written_and_read(entry, tmp_path):
             "encoder.window_length must be even, and so the hop",
         ),
         ({"name": "x", "encoder": {"width": 64}}, "a conv network needs strides"),
+        (
+            {"name": "x", "encoder": {"strides": [2], "lstm_layers": 2}},
+            "lstm_context must be between 1 and 100, got 0",
+        ),
+        (
+            {"name": "x", "encoder": {"strides": [2], "lstm_context": 24}},
+            "lstm_context is for an LSTM: set lstm_layers, or leave it out",
+        ),
+        ({"name": "x", "encoder": {"strides": [2], "lstm_layers": 5}}, "lstm_layers must be between 0 and 4, got 5"),
+        (
+            {"name": "x", "encoder": {"kind": "spectral", "depth": 2, "window_length": 640, "lstm_layers": 2}},
+            "lstm_layers and lstm_context belong to conv networks",
+        ),
+        (
+            {
+                "name": "x",
+                "model": {"latent_dim": 15},
+                "decoder": {"width": 1536, "strides": [8, 5, 4, 2], "lstm_layers": 2, "lstm_context": 24},
+            },
+            "model.latent_dim must be even for the two directions of a BiLSTM, got 15",
+        ),
         ({"name": "x", "mixing": {"track_probabilities": [0.5, 0.2]}}, "must be non-negative and add up to 1"),
         ({"name": "x", "mixing": {"seconds": 0.1}}, "mixing.seconds must be from 0.4"),
         ({}, "name"),

@@ -136,7 +136,7 @@ def test_no_root_is_taken_of_what_may_be_zero():
 # Graphs that are made now.
 
 
-@pytest.fixture(scope="module", params=["spectral", "conv"])
+@pytest.fixture(scope="module", params=["spectral", "conv", "lstm"])
 def made(request, tmp_path_factory) -> Path:
     """A tiny model with graphs."""
     recipe = tiny_recipe(request.param)

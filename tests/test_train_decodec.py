@@ -17,6 +17,7 @@ from sdcodec_cli.engine.train.distributed import Processes
 from sdcodec_cli.engine.train.export import export
 from sdcodec_cli.engine.train.loop import train
 from sdcodec_cli.engine.train.trainer import Trainer
+from sdcodec_cli.errors import ModelError
 from sdcodec_cli.families import build, of
 from sdcodec_cli.families.decodec import DeCodecRecipe
 from sdcodec_cli.nn.objectives.terms import teaching
@@ -151,3 +152,26 @@ def test_streams_tell_their_groups_where_something_is_taught():
         recipe = tiny_decodec(teacher=teacher)
         assert [stream.groups for stream in of(recipe).streams(recipe)] == [groups, ()]
         assert [name for name, _ in build(recipe).named_children()] == list(recipe.parts)
+
+
+def test_an_lstm_is_trained_with_the_convolutions_and_begins_anew_where_other_weights_have_none(pool, tmp_path):
+    def of_kind(kind: str) -> DeCodecRecipe:
+        tiny, recipe = tiny_recipe(kind, activity=False), tiny_decodec()
+        model = dataclasses.replace(recipe.model, activity=False)
+        return dataclasses.replace(recipe, model=model, encoder=tiny.encoder, decoder=tiny.decoder)
+
+    entry = find(write_tiny(tmp_path / "given", of_kind("conv"), seed=3))
+    trainer = trainer_of(of_kind("lstm"), initial=entry)
+    stored = load_network(entry).state_dict()
+    lstms = [trainer.model.encoder.lstm, trainer.model.decoder.lstm]
+    assert torch.equal(trainer.model.encoder.conv_in.bias, stored["encoder.conv_in.bias"])
+    before = [parameter.detach().clone() for lstm in lstms for parameter in lstm.parameters()]
+    trained = trainer.backward([make_batch(pool, trainer.recipe, range(2))])
+    trainer.take_step()
+    assert np.isfinite(float(trained["total"]))
+    after = [parameter for lstm in lstms for parameter in lstm.parameters()]
+    assert len(before) == 2 * 2 * 2 * 3  # of both, two layers in two directions
+    assert not any(torch.equal(one, two) for one, two in zip(before, after, strict=True))
+    entry = find(write_tiny(tmp_path / "other", of_kind("lstm"), seed=3))
+    with pytest.raises(ModelError, match=r"cannot be a start for this recipe, (en|de)coder\.lstm\..*another --init"):
+        trainer_of(of_kind("conv"), initial=entry)

@@ -72,6 +72,16 @@ def test_the_papers_models_have_as_many_weights_as_the_published_ones(name, mill
     assert (count + magnitudes) / 1e6 == pytest.approx(millions, abs=0.01)
 
 
+@pytest.mark.parametrize(("name", "width", "ways"), [("decodec-16k", 512, 2), ("decodec-16k-causal", 1024, 1)])
+def test_decodecs_encoder_and_decoder_have_lstms_of_two_layers_as_large_as_torchs(name, width, ways):
+    with torch.device("meta"):
+        network = build(zoo.find(name).recipe)
+        reference = torch.nn.LSTM(1024, width, num_layers=2, bidirectional=ways == 2)
+    expected = sum(parameter.numel() for name, parameter in reference.named_parameters() if "bias_hh" not in name)
+    for part in (network.encoder, network.decoder):
+        assert sum(parameter.numel() for parameter in part.lstm.parameters()) == expected
+
+
 def sha256_of(entry):
     return sha256(read(zoo.weights_path(entry)))
 

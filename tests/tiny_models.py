@@ -33,10 +33,11 @@ from sdcodec_cli.recipe import (
 
 
 def tiny_recipe(kind: str = "spectral", *, activity: bool = True, strides: tuple[int, ...] = (2, 4, 5, 8)) -> Recipe:
-    """A codec of some ten thousand weights, at 16 kHz and 50 frames/s."""
-    if kind == "conv":
-        encoder = NetworkFields(width=4, strides=strides)
-        decoder = NetworkFields(width=64, strides=strides[::-1])
+    """A codec of some ten thousand weights, at 16 kHz and 50 frames/s: spectral, conv, or conv with an lstm."""
+    if kind in ("conv", "lstm"):
+        lstm = {"lstm_layers": 2, "lstm_context": 3} if kind == "lstm" else {}
+        encoder = NetworkFields(width=4, strides=strides, **lstm)
+        decoder = NetworkFields(width=64, strides=strides[::-1], **lstm)
     else:
         encoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)
         decoder = NetworkFields(kind="spectral", width=16, depth=2, window_length=640)

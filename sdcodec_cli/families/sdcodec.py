@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ..nn.autoencoder import ConvDecoder, ConvEncoder
+    from ..nn.lstm import WindowedLSTM
     from ..nn.objectives import Critic, Estimate, ParameterGroup
     from ..nn.objectives.sdcodec import CodecChoices, CodecObjective
     from ..nn.projection import HardProjection, SoftProjection
@@ -44,6 +45,9 @@ SPEECH = "speech"
 SCALE_RATE = 0.05
 """Learning rate of the blocks' scales, as a share of all others'. At the full one, those of blocks that are added to a
 trained network are at zero after a hundred steps, before the blocks have learned anything, and stay there."""
+
+NEW = ("activity.", "projection.", "semantic.", "encoder.lstm.", "decoder.lstm.")
+"""How the names of weights begin that another model may lack, because they are of options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +100,11 @@ class SDCodecRecipe(Recipe):
             require(self.encoder.kind == self.decoder.kind == "conv", "model.causal: is for conv networks alone")
             require(self.decoder.upsampling == "exact", "model.causal: leave decoder.upsampling out")
             require(not self.model.activity, "model.causal: the activity head looks ahead; set model.activity to false")
+        elif self.encoder.lstm_layers or self.decoder.lstm_layers:
+            require(
+                self.model.latent_dim % 2 == 0,
+                f"model.latent_dim must be even for the two directions of a BiLSTM, got {self.model.latent_dim}",
+            )
         several = len(self.model.domains) > 1
         require(
             not (several and self.quantizer.num_shared == self.quantizer.num_codebooks),
@@ -217,9 +226,9 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         Encoder and decoder are taken as they are. Where the other model has one quantizer for everything, as DAC has,
         every domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one
         and share its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are
-        of little use for thousands of steps. An encoder's long windows do begin so. Projection and heads begin anew
-        where the other has none. A domain that the other lacks starts as its last one, and fewer codebooks are the
-        first ones of its.
+        of little use for thousands of steps. An encoder's long windows do begin so. Projection, heads and LSTMs begin
+        anew where the other has none; an LSTM adds little to the latent then. A domain that the other lacks starts as
+        its last one, and fewer codebooks are the first ones of its.
         """
         import torch
 
@@ -245,7 +254,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
             if getattr(network, part) is None:
                 found = {key: value for key, value in found.items() if not key.startswith(f"{part}.")}
         for key, value in own_tensors.items():
-            if key not in found and key.startswith(("activity.", "projection.", "semantic.")):
+            if key not in found and key.startswith(NEW):
                 found[key] = value
             elif key not in found and key.endswith(".embed_context.weight"):
                 found[key] = torch.zeros_like(value)
@@ -332,7 +341,13 @@ def _encoder(fields: NetworkFields, model: CodecModelFields) -> ConvEncoder | Sp
     from ..nn.spectral import SpectralEncoder
 
     if fields.kind == "conv":
-        return ConvEncoder(width=fields.width, strides=fields.strides, latent_dim=model.latent_dim, causal=model.causal)
+        return ConvEncoder(
+            width=fields.width,
+            strides=fields.strides,
+            latent_dim=model.latent_dim,
+            causal=model.causal,
+            lstm=_lstm(fields, model),
+        )
     return SpectralEncoder(
         window_length=fields.window_length,
         context_window_length=fields.context_window_length,
@@ -353,6 +368,7 @@ def _decoder(fields: NetworkFields, model: CodecModelFields) -> ConvDecoder | Sp
             strides=fields.strides,
             latent_dim=model.latent_dim,
             upsampling="causal" if model.causal else fields.upsampling,
+            lstm=_lstm(fields, model),
         )
     return SpectralDecoder(
         window_length=fields.window_length,
@@ -360,6 +376,16 @@ def _decoder(fields: NetworkFields, model: CodecModelFields) -> ConvDecoder | Sp
         width=fields.width,
         dilations=fields.block_dilations,
         latent_dim=model.latent_dim,
+    )
+
+
+def _lstm(fields: NetworkFields, model: CodecModelFields) -> WindowedLSTM | None:
+    from ..nn.lstm import WindowedLSTM
+
+    if not fields.lstm_layers:
+        return None
+    return WindowedLSTM(
+        channels=model.latent_dim, layers=fields.lstm_layers, context=fields.lstm_context, causal=model.causal
     )
 
 

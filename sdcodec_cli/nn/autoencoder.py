@@ -1,6 +1,7 @@
 """The time-domain encoder and decoder of DAC, for any strides and widths.
 
-Source: "High-Fidelity Audio Compression with Improved RVQGAN", arXiv:2306.06546; SD-Codec uses its 16 kHz sizes.
+Source: "High-Fidelity Audio Compression with Improved RVQGAN", arXiv:2306.06546; SD-Codec uses its 16 kHz sizes, and
+DeCodec (arXiv:2509.09201) has an LSTM beside the convolutions.
 
 Legend: B batch, C channels, T samples, F frames, D latent width.
 """
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import ResidualUnit, Snake, convolution
+from .lstm import WindowedLSTM
 
 Upsampling = Literal["exact", "dac", "sdcodec", "causal"]
 """How a transposed convolution of stride s, whose raw output is s samples too long, is trimmed.
@@ -87,11 +89,20 @@ class ConvEncoder(nn.Module):
         strides: downsampling of each stage; their product is the hop length
         latent_dim: channels of the latent
         causal: whether a frame depends on nothing that comes after its samples
+        lstm: on the latent, of as many channels; none by default
 
     Shape: `[B, 1, T]`, T a multiple of the hop length, to `[B, D, T / hop_length]`
     """
 
-    def __init__(self, *, width: int, strides: Sequence[int], latent_dim: int, causal: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        strides: Sequence[int],
+        latent_dim: int,
+        causal: bool = False,
+        lstm: WindowedLSTM | None = None,
+    ) -> None:
         super().__init__()
         self.strides, self.causal = tuple(strides), causal
         self.conv_in = convolution(1, width, 7, causal=causal)
@@ -99,9 +110,11 @@ class ConvEncoder(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.snake_out = Snake(width << len(strides))
         self.conv_out = convolution(width << len(strides), latent_dim, 3, causal=causal)
+        self.lstm = lstm
 
     def forward(self, wav: Tensor) -> Tensor:
-        return self.conv_out(self.snake_out(self.stages(self.conv_in(wav))))
+        latent = self.conv_out(self.snake_out(self.stages(self.conv_in(wav))))
+        return latent if self.lstm is None else self.lstm(latent)
 
     @property
     def context_frames(self) -> int:
@@ -111,7 +124,8 @@ class ConvEncoder(nn.Module):
             reach += step * (3 * sum(DILATIONS) + math.ceil(stride / 2))
             step *= stride
         # What is not behind a sample is twice as far before it.
-        return math.ceil((reach + step) * (1 + self.causal) / step)
+        frames = math.ceil((reach + step) * (1 + self.causal) / step)
+        return frames + (0 if self.lstm is None else self.lstm.context_frames)
 
 
 class ConvDecoder(nn.Module):
@@ -122,23 +136,32 @@ class ConvDecoder(nn.Module):
         strides: upsampling of each stage; their product is the hop length
         latent_dim: channels of the latent
         upsampling: how odd strides are trimmed, see `Upsampling`
+        lstm: on the latent, of as many channels; none by default
 
     Shape: `[B, D, F]` to `[B, 1, F * hop_length]`
     """
 
     def __init__(
-        self, *, width: int, strides: Sequence[int], latent_dim: int, upsampling: Upsampling = "exact"
+        self,
+        *,
+        width: int,
+        strides: Sequence[int],
+        latent_dim: int,
+        upsampling: Upsampling = "exact",
+        lstm: WindowedLSTM | None = None,
     ) -> None:
         super().__init__()
         self.strides, self.causal = tuple(strides), upsampling == "causal"
         self.hop_length = math.prod(strides)
+        self.lstm = lstm
         self.conv_in = convolution(latent_dim, width, 7, causal=self.causal)
         self.stages = nn.Sequential(*(DecoderStage(width >> i, stride, upsampling) for i, stride in enumerate(strides)))
         self.snake_out = Snake(width >> len(strides))
         self.conv_out = convolution(width >> len(strides), 1, 7, causal=self.causal)
 
     def forward(self, latent: Tensor) -> Tensor:
-        wav = torch.tanh(self.conv_out(self.snake_out(self.stages(self.conv_in(latent)))))
+        seen = latent if self.lstm is None else self.lstm(latent)
+        wav = torch.tanh(self.conv_out(self.snake_out(self.stages(self.conv_in(seen)))))
         # Published paddings miss the length by a few samples; both make it up at the end.
         return F.pad(wav, (0, latent.shape[-1] * self.hop_length - wav.shape[-1]))
 
@@ -150,4 +173,5 @@ class ConvDecoder(nn.Module):
             samples += rate * 3 * sum(DILATIONS)
             rate *= stride
             samples += rate
-        return math.ceil((samples + 3 * rate) * (1 + self.causal) / rate)
+        frames = math.ceil((samples + 3 * rate) * (1 + self.causal) / rate)
+        return frames + (0 if self.lstm is None else self.lstm.context_frames)

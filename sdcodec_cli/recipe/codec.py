@@ -13,6 +13,9 @@ from .fields import ModelFields, TrainingFields
 MAX_EFFORT = 100
 """Steps of analysis by synthesis beyond which nothing is gained that anyone would wait for."""
 
+MAX_LSTM_LAYERS, MAX_LSTM_CONTEXT = 4, 100
+"""Of an LSTM: a layer takes a step for each frame of its context, and what it sees has to be computed around blocks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CodecModelFields(ModelFields):
@@ -61,6 +64,11 @@ class NetworkFields:
     """conv: stride of each stage; their product is the hop length."""
     upsampling: Literal["exact", "dac", "sdcodec"] = "exact"
     """conv decoder: how odd strides are trimmed; the latter two reproduce published weights."""
+    lstm_layers: int = 0
+    """conv: layers of an LSTM on the latent, behind the encoder's convolutions or before the decoder's; a BiLSTM unless
+    the model is causal."""
+    lstm_context: int = 0
+    """conv: frames before each frame, and behind it unless the model is causal, that a layer of it sees."""
     window_length: int = 0
     """spectral: samples under one window."""
     context_window_length: int = 0
@@ -84,8 +92,14 @@ class NetworkFields:
                 self.window_length == self.context_window_length == self.depth == len(self.dilations) == 0,
                 "window_length, context_window_length, depth and dilations belong to spectral networks",
             )
+            require_range("lstm_layers", self.lstm_layers, 0, MAX_LSTM_LAYERS)
+            if self.lstm_layers:
+                require_range("lstm_context", self.lstm_context, 1, MAX_LSTM_CONTEXT)
+            else:
+                require(self.lstm_context == 0, "lstm_context is for an LSTM: set lstm_layers, or leave it out")
         else:
             require(self.strides == (), "strides belong to conv networks")
+            require(self.lstm_layers == self.lstm_context == 0, "lstm_layers and lstm_context belong to conv networks")
             require(self.depth > 0, f"depth must be positive, got {self.depth}")
             require(self.window_length > 0, f"window_length must be positive, got {self.window_length}")
             require(
