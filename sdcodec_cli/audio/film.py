@@ -484,7 +484,7 @@ def is_old_pyav() -> bool:
 
 
 def _dispose(stream: Any, flags: int) -> None:
-    """Say whether a stream is the default one, a cover, and so on; PyAV before 17.1 takes its own flags as numbers only."""
+    """Say whether a stream is the default one, a cover, and so on; PyAV before 17.1 takes numbers only."""
     stream.disposition = flags
 
 
