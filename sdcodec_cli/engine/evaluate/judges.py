@@ -13,7 +13,7 @@ from . import speech, visqol
 
 if TYPE_CHECKING:
     from ...audio import Wav
-    from .settings import Settings
+    from .settings import Evaluation, Settings, VisqolModes
 
 Judge = Literal["visqol_speech", "visqol_audio", "pesq", "estoi", "dnsmos"]
 
@@ -25,8 +25,14 @@ OF_ALL: dict[str, tuple[Judge, ...]] = {
 }
 """Those that are asked about every stem, by the modes of ViSQOL that are set."""
 
-OF_SPEECH: tuple[speech.SpeechJudge, ...] = ("pesq", "estoi")
-"""Those that are asked about speech wherever they are installed."""
+DEFAULT_VISQOL: dict[Evaluation, VisqolModes] = {"dnr": "both", "decodec": "off"}
+"""Where nothing else is set, by task; elsewhere audio alone."""
+
+DEFAULT_SPEECH: dict[Evaluation, tuple[speech.SpeechJudge, ...]] = {
+    "dnr": ("pesq", "estoi"),
+    "decodec": ("pesq", "estoi", "dnsmos"),
+}
+"""Those that are asked about speech wherever they are installed, by task."""
 
 
 def resolved(settings: Settings, notes: list[str]) -> Settings:
@@ -35,11 +41,11 @@ def resolved(settings: Settings, notes: list[str]) -> Settings:
     Raises:
         SdcError: one that was asked for by name is not installed
     """
-    modes, plain = settings.visqol, settings.task == "dnr"
-    asked = (OF_SPEECH if plain else ()) if settings.speech is None else settings.speech
+    modes = DEFAULT_VISQOL.get(settings.task, "audio") if settings.visqol == "auto" else settings.visqol
+    asked = DEFAULT_SPEECH.get(settings.task, ()) if settings.speech is None else settings.speech
     wanted = [judge for judge in speech.PACKAGES if judge in asked]
     if modes != "off" and (missing := visqol.available()):
-        if modes != "auto":
+        if settings.visqol != "auto":
             raise SdcError(missing)
         notes.append(f"no ViSQOL: {missing}")
         modes = "off"
@@ -48,9 +54,7 @@ def resolved(settings: Settings, notes: list[str]) -> Settings:
         raise SdcError("; ".join(lacking.values()))
     notes += [f"no {judge.upper()}: {line}" for judge, line in lacking.items()]
     found = tuple(judge for judge in wanted if judge not in lacking)
-    return dataclasses.replace(
-        settings, visqol=("both" if plain else "audio") if modes == "auto" else modes, speech=found
-    )
+    return dataclasses.replace(settings, visqol=modes, speech=found)
 
 
 def judges(settings: Settings, stem: str) -> tuple[Judge, ...]:
