@@ -188,8 +188,8 @@ def eval_(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Score a model: resynthesis, separation, bitrate and speed on DnR, what is above 8 kHz on any audio, or how well it
-    tells speech from its background.
+    """Score a model: resynthesis, separation, bitrate and speed on DnR; on any audio what is above 8 kHz, too; or how
+    well it tells speech from its background.
 
     A clip that cannot be read is reported and skipped, and the exit code is 1 at the end. Under torchrun the processes
     share the clips, through --work.

@@ -62,8 +62,8 @@ def paper_rows() -> tuple[PaperRow, ...]:
 
 
 def decodec_rows() -> tuple[PaperRow, ...]:
-    """What arXiv:2509.09201 has of coding speech whole, its ablation (stems of noisy speech), and of enhancement without
-    reverberation.
+    """What arXiv:2509.09201 has of speech coded whole, of stems of noisy speech (its ablation), and of enhancement
+    without reverberation.
     """
     read = _read()["decodec"]
     found = (dict(zip(read["columns"], row, strict=True)) for row in read["rows"])

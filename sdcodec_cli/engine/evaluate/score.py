@@ -116,7 +116,7 @@ class Row:
     `pesq` from 1 to 4.64, `estoi` up to 1, `dnsmos_sig`, `dnsmos_bak` and `dnsmos_ovrl` from 1 to 5. Of `bands` and
     `extend` also `wave`, the mean distance of samples in % of full scale, and at 32 kHz `sdr_low`, `sdr_near` and
     `sdr_high` in dB (of 0 to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above
-    8 kHz. Of `decodec` also `sdr` in dB, which a gain takes from; of `exchange` `kept`, the same against what the speech
+    8 kHz. Of `decodec` also `sdr` in dB, which a gain lowers; of `exchange` `kept`, the same against what the speech
     decoded to before, and `level` and `level_recorded`, the level of the new background in dB less that of the one that
     it replaces."""
     band_bias: tuple[float, ...] | None
