@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -366,6 +367,24 @@ def test_the_papers_rows_stand_beside_ours(codec, result):
         ("noisy", "DeCodec, causal", "–"),
         ("noisy", "SELM", "–"),
     ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_tables_fit_any_terminal_and_say_what_they_leave_out(result, monkeypatch, capsys, columns):
+    scores = ("pesq", "estoi", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak")
+    rows = tuple(
+        dataclasses.replace(row, metrics={**row.metrics, **{score: row.metrics["si_sdr"] for score in scores}})
+        for row in result.rows
+        if row.task != "exchange"
+    )
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    command_line._show(dataclasses.replace(result, rows=rows))
+    lines = [re.sub(r"\x1b\[\d*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    found = [line for line in lines if line.startswith(("input ", "noisy ", "clean ", "0 dB ", "speech ", "sum "))]
+    assert len(found) > 20
+    assert [line for line in found if len(line) > columns] == []
+    assert any("not enough room for" in line for line in lines) == (columns < 200)
 
 
 def test_all_judges_of_speech_are_asked_where_they_are_installed(root):

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from ..engine.evaluate.tables import Table
 
 LEAST = (
-    *("wave, %", "spread >8 kHz, dB", "SDR 7–9 kHz, dB", "bias >8 kHz, dB"),
+    *("level to recorded, dB", "wave, %", "spread >8 kHz, dB", "SDR 7–9 kHz, dB", "bias >8 kHz, dB"),
     *("clips", "STFT", "mel", "DNSMOS BAK", "DNSMOS SIG", "ESTOI", "bias >1 kHz, dB", "spread >1 kHz, dB"),
-    *("SDR 0–8 kHz, dB", "mel >8 kHz", "ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech"),
+    *("SDR 0–8 kHz, dB", "mel >8 kHz", "ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech", "SDR, dB"),
 )
 """Columns of scores, the first of which go first where a terminal is narrow."""
 

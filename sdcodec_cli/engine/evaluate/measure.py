@@ -238,7 +238,7 @@ def exchange_measurements(system: Exchanges, clip: Clip, other: Wav, sample_rate
         found = system.exchange(clip.mix, other, sample_rate)
         wavs = (found.background, found.background_before, clip.stems[BACKGROUND])
         level, before, recorded = (integrated_loudness(wav[None], sample_rate) for wav in wavs)
-        if math.isfinite(level) and math.isfinite(before):
+        if all(map(math.isfinite, (level, before, recorded))):
             compared = (
                 float(sdr(found.speech, found.speech_before)),
                 float(sdr(found.speech, clip.stems[SPEECH])),

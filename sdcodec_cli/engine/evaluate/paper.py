@@ -47,12 +47,15 @@ class PaperRow:
     stft: float | None = None
     """The same of spectra themselves; extension only."""
     condition: str | None = None
-    """What speech was heard in, `clean` or `noisy`, see `noisy`; as all that follows of decodec only."""
+    """What speech was heard in, `clean` or `noisy`; as all that follows of decodec only."""
     sdr: float | None = None
     """In dB; the paper does not say which."""
     dnsmos_ovrl: float | None = None
+    """From 1 to 5, of the whole."""
     dnsmos_sig: float | None = None
+    """Likewise of the speech."""
     dnsmos_bak: float | None = None
+    """Likewise of the background."""
 
 
 def paper_rows() -> tuple[PaperRow, ...]:

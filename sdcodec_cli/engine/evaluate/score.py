@@ -99,7 +99,7 @@ class Row:
     """`resynthesis`, `separation` (straight from the decoder), `masked separation`, `cross` (through another domain's
     quantizer), `whole` (a single domain's audio through compress and decode); of `bands` `resynthesis at 32 kHz` and
     `resynthesis at 16 kHz`, of `extend` `extension`; of `decodec` `reconstruction` (coded whole), `enhancement`,
-    `enhancement with silence`, `masked enhancement` and `exchange`, see `noisy`."""
+    `enhancement with silence`, `masked enhancement` and `exchange` (of the background)."""
     system: str
     """A model's name, `mixture` (unprocessed), or another such as `opus 18`."""
     stem: str
