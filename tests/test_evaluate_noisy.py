@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,11 +25,11 @@ from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.engine.evaluate.speech import available
 from sdcodec_cli.engine.evaluate.tables import tables
 from sdcodec_cli.engine.metrics import sdr
-from sdcodec_cli.engine.systems import Enhanced, Exchanged, Resynthesis, SeparatingCodec
+from sdcodec_cli.engine.systems import Enhanced, Exchanged, Resynthesis, SeparatingCodec, find_system
 from sdcodec_cli.errors import InputError, ModelError
 
 from cli_examples import errors, sdc
-from tiny_models import tiny_recipe, write_tiny
+from tiny_models import tiny_recipe, tiny_separator, write_tiny
 
 RATE = 16_000
 
@@ -254,6 +255,18 @@ def test_an_exchanged_background_is_that_of_the_file_that_is_written(codec):
     assert not np.array_equal(found.background, found.background_before)
 
 
+def test_a_separator_of_other_domains_finds_speech_by_what_it_puts_out(root, tmp_path):
+    folder = write_tiny(tmp_path / "separator", tiny_separator())
+    beside = SimpleNamespace(domains=("speech", "background"), sample_rate=RATE)
+    system = find_system(str(folder), beside, settings_for(root))
+    mix = noise(1.0, 0)
+    ((way, found),) = system.enhance(mix, RATE).items()
+    assert (way, found.background) == ("masked enhancement", None)
+    np.testing.assert_array_equal(found.speech, system.separate(mix, RATE)["masked separation"]["speech"])
+    with pytest.raises(ModelError, match="it finds speech, music, sfx; leave it out"):
+        find_system(str(folder), beside, settings_for(root, task="dnr"))
+
+
 # --- tables
 
 
@@ -265,9 +278,10 @@ def known(root) -> Known:
 @pytest.fixture(scope="module")
 def result(codec, two_domains, root, known) -> EvalResult:
     """Of one clip at 0 and 10 dB: models of three domains and of two, a system whose scores are known, the mixture."""
-    found = evaluation.find_system
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "find_system", lambda name, *rest: known if name == "known" else found(name, *rest))
+        patch.setattr(
+            evaluation, "find_system", lambda name, *rest: known if name == "known" else find_system(name, *rest)
+        )
         asked = settings_for(root, snrs=(0.0, 10.0), limit=1, against=("known", str(two_domains), "mixture"))
         return evaluate(codec, asked)
 
