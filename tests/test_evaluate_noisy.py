@@ -431,6 +431,7 @@ def test_the_command_goes_on_from_what_it_has_and_writes_a_page(two_domains, roo
     page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
     assert "tiny-decodec, with silence" in page
     assert page.count("<article") == 3  # the mixture coded, the speech, the background
+    assert "SDR of speech, enhancement. mixture: mean 5.00 of 1;" in page  # not of clean speech, too
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
     found = json.loads(sdc(*command, "--json").stdout)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()} == kept

@@ -20,7 +20,8 @@ from ..page import Sounds, aligned, frequencies, picture, shortcuts, transport, 
 from ..pictures import RANGE, spectrogram
 from ..systems import System
 from .distributions import distributions, number
-from .measure import Estimate, Measurement, Plan, estimates, is_silent
+from .measure import ENHANCEMENTS, Estimate, Measurement, Plan, estimates, is_silent
+from .noisy import CLEAN
 from .score import METRICS
 from .settings import Evaluation
 from .tables import Table
@@ -111,6 +112,8 @@ def write_report(
     """
     sounds = Sounds()
     shown = [entry for entry in measurements if entry.metric in METRICS]
+    # Clean speech is its own reference: the best of scores, which would press all others together.
+    spread = [entry for entry in shown if not (entry.condition == CLEAN and entry.task in ENHANCEMENTS)]
     systems = dict.fromkeys(entry.system for entry in shown)
     systems |= dict.fromkeys(system for example in examples for system in example.estimates)
     # A CSS class for each system, the same all over the page; grey for what is not a system.
@@ -119,7 +122,7 @@ def write_report(
     colours = {"mixture": "colour-0", "reference": "colour-0", **colours}
     sections = {
         "results": ("Results", "".join(map(_table, tables))),
-        "distributions": ("Distributions", distributions(shown, colours)),
+        "distributions": ("Distributions", distributions(spread, colours)),
         "examples": ("Listen", _listen(examples, shown, colours, sounds)),
     }
     links = "".join(f'<li><a href="#{name}">{head}</a></li>' for name, (head, text) in sections.items() if text)
