@@ -86,7 +86,8 @@ class MixturePlan:
     layers: tuple[tuple[ClipPlan, ...], ...]
     """The background: a sum of layers, each of one clip after another."""
     other: tuple[tuple[ClipPlan, ...], ...]
-    """Another background, to exchange this one for; none where there is only one, and where nothing is exchanged."""
+    """The background to exchange this one for, which is the same where there is no other; none where nothing is
+    exchanged."""
     snr: float | None
     """In dB; None for the speech by itself."""
     room: int | None
