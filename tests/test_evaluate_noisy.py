@@ -25,11 +25,19 @@ from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.engine.evaluate.speech import available
 from sdcodec_cli.engine.evaluate.tables import tables
 from sdcodec_cli.engine.metrics import sdr
-from sdcodec_cli.engine.systems import Enhanced, Exchanged, Resynthesis, SeparatingCodec, find_system
+from sdcodec_cli.engine.systems import (
+    Enhanced,
+    Enhances,
+    Exchanged,
+    Resynthesis,
+    Separates,
+    SeparatingCodec,
+    find_system,
+)
 from sdcodec_cli.errors import InputError, ModelError
 
 from cli_examples import errors, sdc
-from tiny_models import tiny_recipe, tiny_separator, write_tiny
+from tiny_models import tiny_bands, tiny_recipe, tiny_separator, write_tiny
 
 RATE = 16_000
 
@@ -265,6 +273,13 @@ def test_a_separator_of_other_domains_finds_speech_by_what_it_puts_out(root, tmp
     np.testing.assert_array_equal(found.speech, system.separate(mix, RATE)["masked separation"]["speech"])
     with pytest.raises(ModelError, match="it finds speech, music, sfx; leave it out"):
         find_system(str(folder), beside, settings_for(root, task="dnr"))
+
+
+def test_a_model_of_bands_without_speech_only_codes(root, tmp_path):
+    folder = write_tiny(tmp_path / "bands", tiny_bands())
+    beside = SimpleNamespace(domains=("speech", "background"), sample_rate=RATE)
+    for task in ("decodec", "dnr", "bands"):
+        assert not isinstance(find_system(str(folder), beside, settings_for(root, task=task)), Separates | Enhances)
 
 
 # --- tables

@@ -445,7 +445,9 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     at_rate = found.sample_rate == codec.sample_rate or settings.task not in ("dnr", "decodec")
     alike = tells_speech(found.domains) if settings.task == "decodec" else found.domains == codec.domains
     if not (alike and at_rate):
-        return (ExtendingCodec if _extends(found) else ModelCodec)(found, **_sound(settings))
+        # One that extends audio separates, too, and may have other domains or another rate than what is evaluated.
+        made_of = ExtendingCodec if settings.task == "extend" and _extends(found) else ModelCodec
+        return made_of(found, **_sound(settings))
     try:
         return separating_codec(found, settings)
     except ValueError as error:
