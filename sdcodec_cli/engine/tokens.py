@@ -9,6 +9,7 @@ Legend: C channels, K codebooks, n frames of a segment.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from ..data.tokens import (
     SILENT,
     Format,
     GainTokens,
+    Layers,
     StreamTokens,
     Tokens,
     read_tokens,
@@ -81,6 +83,7 @@ def to_tokens(
     codec: Callable[[], Codec] | None = None,
     domains: Sequence[str] | None = None,
     num_codebooks: int | None = None,
+    layers: Layers = "all",
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -95,19 +98,23 @@ def to_tokens(
         codec: gives the model for audio
         domains: to keep; by default all. Envelope and treble are of the mix of all, and are left out with any of them
         num_codebooks: to keep of each stream, the first ones; by default all
+        layers: `semantic` keeps of speech the codebook of what is said, and nothing else, `acoustic` all others of
+            speech, of which `num_codebooks` are the first ones
         track: which audio track of a film, from 1
         overwrite: replace an existing target
         progress: called while audio is coded
 
     Raises:
         StreamError, InputError: not a usable stream or audio, or there is no such domain
-        ModelError: there is no such model
+        ModelError: there is no such model, or layers are wanted of one whose codebooks are not told apart
         MissingExtra: the format needs pyarrow, which is not installed
         OutputError: see `audio`
-        ValueError: `num_codebooks` below 1
+        ValueError: `num_codebooks` below 1, or `domains` beside layers, which are of speech
     """
     if num_codebooks is not None and num_codebooks < 1:
         raise ValueError(f"num_codebooks must be at least 1, got {num_codebooks}")
+    if layers != "all" and domains is not None:
+        raise ValueError(f"{layers} codes are of speech alone; leave domains out")
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
         name = "stdin" if str(source) == "-" else str(source)
@@ -126,7 +133,10 @@ def to_tokens(
                 "made of, or decode it and compress that"
             )
         reader.tables = _tables(reader.header, model)
-        tokens = _kept(name, _read(reader, name), domains, num_codebooks)
+        tokens = _read(reader, name)
+        if layers != "all":
+            tokens, domains = _layer(name, tokens, layers, model)
+        tokens = _kept(name, tokens, domains, num_codebooks)
         if domains is not None and (reader.header.envelope or reader.header.treble) and not tokens.header.envelope:
             notes.append("envelope and treble are those of the mix of all domains, and are left out")
         if reader.header.stereo:
@@ -163,6 +173,11 @@ def from_tokens(
     if len(rows) != 1:
         raise InputError(f"{source}: has {len(rows)} rows, and a .sdc file holds one; write each row into its own file")
     (tokens,) = rows
+    if tokens.layers == "acoustic":
+        raise InputError(
+            f"{source}: holds acoustic codes alone, which mean nothing without the semantic ones; write it again with "
+            "sdc tokens --layers all"
+        )
     header, tables, notes = tokens.header, _tables(tokens.header, model), []
     if header.tables_sha256 is not None and tables is None:
         notes.append(f"the tables of {header.model} are not here, so its codes are stored raw")
@@ -324,21 +339,9 @@ def _kept(name: str, tokens: Tokens, domains: Sequence[str] | None, num_codebook
     for entry in header.domains:
         if domains is not None and entry.stem not in domains:
             continue
-        count, stream = min(num_codebooks or entry.num_codebooks, entry.num_codebooks), tokens.streams[entry.name]
-        left_out = entry.num_codebooks - count
-        entries.append(
-            replace(
-                entry,
-                num_codebooks=count,
-                num_shared=max(0, entry.num_shared - left_out),
-                groups=first_of(entry.groups, count),
-            )
-        )
-        streams[entry.name] = replace(
-            stream,
-            codes=stream.codes[..., :count, :],
-            num_codebooks=np.minimum(stream.num_codebooks, count).astype(np.uint8),
-        )
+        count = min(num_codebooks or entry.num_codebooks, entry.num_codebooks)
+        streams[entry.name], entry = _first(tokens.streams[entry.name], entry, count)
+        entries.append(entry)
     some = len({entry.stem for entry in entries}) < len(header.stems)
     return replace(
         tokens,
@@ -352,6 +355,62 @@ def _kept(name: str, tokens: Tokens, domains: Sequence[str] | None, num_codebook
         envelope=None if some else tokens.envelope,
         treble=None if some else tokens.treble,
     )
+
+
+def _layer(name: str, tokens: Tokens, layers: Layers, model: str | Path | None) -> tuple[Tokens, list[str]]:
+    """The same, with the codebooks for what is said alone, or all others, and the domains that have such: speech."""
+    from ..families import of
+
+    header = tokens.header
+    recipe = find(model or header.model).recipe
+    semantic = {stream.name: stream for stream in of(recipe).streams(recipe) if stream.num_semantic}
+    if not semantic:
+        from .voice import semantic_models
+
+        raise ModelError(
+            f"{name}: codes of {header.model} are not told apart into semantic and acoustic ones; models whose codes "
+            f"are: {', '.join(semantic_models())}"
+        )
+    entries, streams = [], dict(tokens.streams)
+    for entry in header.domains:
+        if entry.name in semantic:
+            take = _first if layers == "semantic" else functools.partial(_without_first, name)
+            count = semantic[entry.name].num_semantic
+            streams[entry.name], entry = take(streams[entry.name], entry, count)
+        entries.append(entry)
+    found = replace(tokens, header=replace(header, domains=tuple(entries)), streams=streams, layers=layers)
+    return found, [stream.stem for stream in semantic.values()]
+
+
+def _without_first(name: str, stream: StreamTokens, entry: DomainEntry, count: int) -> tuple[StreamTokens, DomainEntry]:
+    """All codebooks of a stream but the first ones, which are a layer group."""
+    if entry.num_codebooks <= count:
+        raise InputError(
+            f"{name}: has no acoustic codes; they were left out of it, so take the file that it was made of"
+        )
+    rest = np.maximum(stream.num_codebooks.astype(np.int64) - count, 0).astype(np.uint8)
+    present = stream.state == PRESENT
+    left = replace(
+        stream,
+        codes=stream.codes[..., count:, :],
+        state=np.where(present & (rest == 0), REMOVED, stream.state).astype(np.uint8),
+        num_codebooks=rest,
+    )
+    total = entry.num_codebooks - count
+    shared = min(entry.num_shared, total)
+    return left, replace(entry, num_codebooks=total, num_shared=shared, groups=entry.groups[1:])
+
+
+def _first(stream: StreamTokens, entry: DomainEntry, count: int) -> tuple[StreamTokens, DomainEntry]:
+    """The first codebooks of a stream."""
+    left_out = entry.num_codebooks - count
+    kept = replace(
+        stream,
+        codes=stream.codes[..., :count, :],
+        num_codebooks=np.minimum(stream.num_codebooks, count).astype(np.uint8),
+    )
+    groups, shared = first_of(entry.groups, count), max(0, entry.num_shared - left_out)
+    return kept, replace(entry, num_codebooks=count, num_shared=shared, groups=groups)
 
 
 # --- and back
