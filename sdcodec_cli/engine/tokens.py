@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import itertools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -383,22 +384,21 @@ def _layer(name: str, tokens: Tokens, layers: Layers, model: str | Path | None) 
 
 
 def _without_first(name: str, stream: StreamTokens, entry: DomainEntry, count: int) -> tuple[StreamTokens, DomainEntry]:
-    """All codebooks of a stream but the first ones, which are a layer group."""
-    if entry.num_codebooks <= count:
-        raise InputError(
-            f"{name}: has no acoustic codes; they were left out of it, so take the file that it was made of"
-        )
-    rest = np.maximum(stream.num_codebooks.astype(np.int64) - count, 0).astype(np.uint8)
-    present = stream.state == PRESENT
-    left = replace(
-        stream,
-        codes=stream.codes[..., count:, :],
-        state=np.where(present & (rest == 0), REMOVED, stream.state).astype(np.uint8),
-        num_codebooks=rest,
-    )
+    """All codebooks of a stream but the first ones."""
     total = entry.num_codebooks - count
+    if total <= 0:
+        raise InputError(f"{name}: its acoustic codes were left out; take the file that it was made of")
+    counts = np.maximum(stream.num_codebooks.astype(np.int64) - count, 0).astype(np.uint8)
+    nothing = (stream.state == PRESENT) & (counts == 0)
+    left = StreamTokens(
+        codes=stream.codes[..., count:, :],
+        state=np.where(nothing, REMOVED, stream.state).astype(np.uint8),
+        num_codebooks=counts,
+    )
+    ends = [0, *(max(0, end - count) for end in itertools.accumulate(entry.groups))]
+    groups = tuple(stop - start for start, stop in itertools.pairwise(ends) if stop > start)
     shared = min(entry.num_shared, total)
-    return left, replace(entry, num_codebooks=total, num_shared=shared, groups=entry.groups[1:])
+    return left, replace(entry, num_codebooks=total, num_shared=shared, groups=groups)
 
 
 def _first(stream: StreamTokens, entry: DomainEntry, count: int) -> tuple[StreamTokens, DomainEntry]:
