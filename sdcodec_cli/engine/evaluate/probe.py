@@ -171,10 +171,14 @@ def _network(utterances: Sequence[Utterance], num_values: int | None, num_output
             self.drop = nn.Dropout(DROPOUT)
 
         def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-            found = self.conv(self.norm(hidden).transpose(1, 2)).transpose(1, 2)
-            return hidden + self.drop(functional.gelu(found))
+            found: torch.Tensor = self.conv(self.norm(hidden).transpose(1, 2)).transpose(1, 2)
+            heard: torch.Tensor = self.drop(functional.gelu(found))
+            return hidden + heard
 
     class Network(nn.Module):
+        mean: torch.Tensor
+        scale: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             if num_values is None:
@@ -196,6 +200,7 @@ def _network(utterances: Sequence[Utterance], num_values: int | None, num_output
                 hidden = hidden * there[..., None]
             for block in self.blocks:
                 hidden = block(hidden) if lengths is None else block(hidden) * there[..., None]
-            return self.leave(hidden).log_softmax(-1)
+            scores: torch.Tensor = self.leave(hidden)
+            return scores.log_softmax(-1)
 
     return Network()

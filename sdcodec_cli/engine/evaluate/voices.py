@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from .transcripts import edit_distance, words_of
@@ -204,8 +205,6 @@ def _mel_power(wav: NDArray[np.float64]) -> NDArray[np.float32]:
 @functools.lru_cache
 def _voice_network() -> Any:
     """Hearings `[W, F, M]` to whose voice each is, `[W, E]` of length 1."""
-    from importlib.resources import as_file, files
-
     import torch
     from torch import nn
 
@@ -220,8 +219,12 @@ def _voice_network() -> Any:
             return nn.functional.normalize(self.linear(last).relu(), dim=-1)
 
     network = VoiceNetwork().eval()
-    with as_file(files("resemblyzer") / "pretrained.pt") as path:
-        stored = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
+    # Importing the package would import all that it needs.
+    spec = importlib.util.find_spec("resemblyzer")
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin).with_name("pretrained.pt")
+    stored = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     wanted = network.state_dict()
     network.load_state_dict({name: stored[name] for name in wanted})
     return network
@@ -271,6 +274,6 @@ def _compare_pitch(said: NDArray[np.float64], found: NDArray[np.float64]) -> dic
     both = voiced[0] & voiced[1]
     errors: Score = (float((voiced[0] != voiced[1]).mean()), None)
     pairs = np.stack([said[both], found[both]])
-    if both.sum() < FEWEST_VOICED or pairs.std(axis=1).min() == 0:
+    if both.sum() < FEWEST_VOICED or np.ptp(pairs, axis=1).min() == 0:
         return {"pitch_correlation": (None, "unvoiced"), "voicing_errors": errors}
-    return {"pitch_correlation": (float(np.corrcoef(pairs)[0, 1]), None), "voicing_errors": errors}
+    return {"pitch_correlation": (float(np.asarray(np.corrcoef(pairs))[0, 1]), None), "voicing_errors": errors}
