@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -18,12 +19,15 @@ from sdcodec_cli.cli import eval as command_line
 from sdcodec_cli.data.scan import scan
 from sdcodec_cli.engine.evaluate import evaluation, noisy, settings
 from sdcodec_cli.engine.evaluate.evaluation import evaluate
-from sdcodec_cli.engine.evaluate.judges import resolved
+from sdcodec_cli.engine.evaluate.judges import asked_of_voices, resolved
+from sdcodec_cli.engine.evaluate.measure import conversion, measure
 from sdcodec_cli.engine.evaluate.paper import decodec_rows
-from sdcodec_cli.engine.evaluate.score import EvalResult
+from sdcodec_cli.engine.evaluate.protocol import Clip
+from sdcodec_cli.engine.evaluate.score import EvalResult, summarize
 from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.engine.evaluate.speech import available
 from sdcodec_cli.engine.evaluate.tables import tables
+from sdcodec_cli.engine.evaluate.voices import METRICS
 from sdcodec_cli.engine.metrics import sdr
 from sdcodec_cli.engine.systems import (
     Enhanced,
@@ -34,6 +38,7 @@ from sdcodec_cli.engine.systems import (
     SeparatingCodec,
     find_system,
 )
+from sdcodec_cli.engine.voice import convert_voice
 from sdcodec_cli.errors import InputError, ModelError
 
 from cli_examples import errors, sdc
@@ -458,3 +463,73 @@ def test_the_command_goes_on_from_what_it_has_and_writes_a_page(two_domains, roo
         assert line == f"{option[0]} is about speech with a background; leave it out, or --task decodec"
     (line,) = errors(sdc("eval", "--data-root", root, "--task", "decodec", "--snr", "200"), exit_code=2)
     assert line == "snr must be from -40 to 100 dB, got 200"
+
+
+# --- voices
+
+
+def test_a_voice_is_converted_as_by_the_command_for_it_by_models_that_were_taught_what_is_said(codec, tmp_path):
+    assert not SeparatingCodec(codec).can_convert
+    taught = small_codec("decodec", tmp_path)
+    system = SeparatingCodec(taught)
+    assert system.can_convert
+    mix, voice = noise(1.0, 0), noise(1.5, 1)
+    found = system.convert(mix, voice, RATE)
+    assert found.shape == mix.shape
+    for name, wav in {"mix": mix, "voice": voice}.items():
+        write(tmp_path / f"{name}.wav", wav)
+    convert_voice(tmp_path / "mix.wav", tmp_path / "voice.wav", tmp_path / "out.wav", codec=taught)
+    np.testing.assert_allclose(found, soundfile.read(tmp_path / "out.wav")[0], atol=1e-4)
+
+
+class Converting(Known):
+    """Says nothing in another voice."""
+
+    can_convert = True
+
+    def convert(self, mix, voice, sample_rate):
+        if len(mix) == len(voice) and mix @ voice == voice @ voice:
+            raise InputError("nobody speaks")
+        return np.zeros_like(mix)
+
+
+def test_judges_are_asked_about_converted_voices_and_say_why_they_cannot_tell(codec, root, known, tmp_path):
+    asked = settings_for(root, limit=2, voices=("similarity", "pitch"))
+    measured = measure(SeparatingCodec(codec), [Converting(known.speech)], planned(root, limit=2)[0], asked, tmp_path)
+    found = summarize(measured, codec, asked, split=None, cost=[], failures=[], notes=[])
+    assert (found.voices, found.failures) == (("similarity", "pitch"), ())
+    rows = {row.condition: row for row in found.rows if row.task == "conversion"}
+    assert set(rows) == {"clean", "0 dB", "noisy"}
+    for row in rows.values():
+        assert list(row.metrics) == [*METRICS["similarity"], *METRICS["pitch"]]
+        assert {(summary.mean, summary.reason) for summary in row.metrics.values()} == {(None, "silent")}
+    assert any("Similarity of the voice to the wanted one: no value for 4 of 4" in note for note in found.notes)
+    table = tables(found)[-1]
+    assert table.title == "Voice converted"
+    assert table.heads == ("input", "system", "similarity", "to the source", "before", "pitch", "voicing errors")
+
+
+def test_the_voice_is_that_of_another_clip_and_there_is_none_where_there_is_one_clip(root):
+    plans = planned(root, limit=2)[0]
+    assert [plan.voice for plan in plans] == [plans[-1].speech] * 2 + [plans[0].speech] * 2
+    assert {plan.voice for plan in planned(root, limit=1)[0]} == {None}
+    dry, room, clean = planned(root, limit=2, reverberation=True)[0][:3]
+    assert (dry.voice is None, room.voice is None, clean.voice is None) == (False, True, False)
+
+
+def test_where_nobody_speaks_nothing_is_converted(known):
+    clip = dataclasses.replace(planned_clip(known.speech), voice=known.speech)
+    assert conversion(Converting(known.speech), clip, known.speech, RATE) is None
+
+
+def planned_clip(speech: np.ndarray) -> Clip:
+    return Clip("a", speech, {"speech": speech}, "clean")
+
+
+def test_judges_of_voices_that_are_not_installed_are_noted(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "pocketsphinx" else object())
+    notes: list[str] = []
+    assert asked_of_voices(notes) == ("similarity", "pitch")
+    assert notes == [
+        "no word errors of converted voices: pocketsphinx is not installed; pip install '.[voices]' in the clone"
+    ]

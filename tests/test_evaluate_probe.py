@@ -35,7 +35,7 @@ def spoken(count: int, seed: int, *, vectors: bool = False, noise: float = 0.0) 
 
 @pytest.mark.parametrize("vectors", [False, True], ids=["codes", "vectors"])
 def test_phonemes_are_told_from_codes_and_from_vectors_of_any_scale(vectors: bool) -> None:
-    found = train_probe(spoken(30, 0, vectors=vectors), num_values=None if vectors else 7, steps=120)
+    found = train_probe(spoken(30, 0, vectors=vectors), num_values=None if vectors else 7, steps=40)
     assert found.phonemes == tuple(sorted(PHONEMES))
     held_out = spoken(10, 1, vectors=vectors)
     assert found.error_rate(held_out) < 0.05
@@ -43,7 +43,7 @@ def test_phonemes_are_told_from_codes_and_from_vectors_of_any_scale(vectors: boo
 
 
 def test_noise_in_features_makes_errors_and_seeds_decide_all() -> None:
-    first, again = (train_probe(spoken(20, 0), num_values=7, steps=80) for _ in range(2))
+    first, again = (train_probe(spoken(20, 0), num_values=7, steps=40) for _ in range(2))
     noisy = spoken(10, 1, noise=0.5)
     assert first.error_rate(noisy) == again.error_rate(noisy) > first.error_rate(spoken(10, 1)) + 0.1
 

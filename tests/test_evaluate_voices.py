@@ -151,5 +151,5 @@ def test_source_and_converted_have_to_be_of_one_length() -> None:
 
 def test_a_judge_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert available("pitch") == "pitch: swift-f0 is not installed; pip install '.[voices]' in the clone"
-    assert available("words") == "words: pocketsphinx is not installed; pip install '.[voices]' in the clone"
+    assert available("pitch") == "swift-f0 is not installed; pip install '.[voices]' in the clone"
+    assert available("words") == "pocketsphinx is not installed; pip install '.[voices]' in the clone"

@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from ..engine.evaluate.tables import Table
 
 LEAST = (
-    *("level to recorded, dB", "wave, %", "spread >8 kHz, dB", "SDR 7–9 kHz, dB", "bias >8 kHz, dB"),
+    *(
+        "before",
+        "voicing errors",
+        "level to recorded, dB",
+        "wave, %",
+        "spread >8 kHz, dB",
+        "SDR 7–9 kHz, dB",
+        "bias >8 kHz, dB",
+    ),
     *("clips", "STFT", "mel", "DNSMOS BAK", "DNSMOS SIG", "ESTOI", "bias >1 kHz, dB", "spread >1 kHz, dB"),
     *("SDR 0–8 kHz, dB", "mel >8 kHz", "ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech", "SDR, dB"),
 )

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol, 
 import numpy as np
 
 from .. import zoo
-from ..audio import AudioWriter, Wav, WriteOptions, resampled
+from ..audio import AudioReader, AudioWriter, Wav, WriteOptions, resampled
 from ..audio.bands import SHARE
 from ..bitstream import Writer
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
 from ..errors import ModelError
 from ..families import of
-from ..runtime.model import CascadeModel
+from ..runtime.model import CascadeModel, CodecModel
 from .background import exchange_background
 from .codec import Codec, load_codec
 from .coded import SPEECH, Coded, opened, tells_speech
@@ -37,6 +37,7 @@ from .separator import Separator, open_separator
 from .stems import without
 from .stream import SEGMENT_FRAMES
 from .treble_guess import WEIGHTS
+from .voice import convert_voice
 
 if TYPE_CHECKING:
     from .evaluate.settings import Settings
@@ -124,6 +125,24 @@ class Exchanges(Protocol):
 
         Raises:
             InputError: the system finds no background in one of both, or no speech
+        """
+
+
+@runtime_checkable
+class Converts(Protocol):
+    """A system that may be able to say what somebody says in the voice of somebody else."""
+
+    name: str
+
+    @property
+    def can_convert(self) -> bool:
+        """Whether it is: only models that were taught what is said are."""
+
+    def convert(self, mix: Wav, voice: Wav, sample_rate: int) -> Wav:
+        """A mono mixture `[T]`, and speech of the voice that is wanted, of any length, to speech alone, `[T]`.
+
+        Raises:
+            InputError: nobody speaks in one of both
         """
 
 
@@ -332,13 +351,25 @@ class SeparatingCodec(ModelCodec):
             active={name: (codes if name in speech else silent).active[name] for name in codes.active},
         )
 
+    @property
+    def can_convert(self) -> bool:
+        """See `Converts`."""
+        return isinstance(self.codec.model, CodecModel) and self.codec.model.semantic_codebook is not None
+
+    def convert(self, mix: Wav, voice: Wav, sample_rate: int) -> Wav:
+        """See `Converts`; what `sdc voice` writes."""
+        with tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True) as name:
+            mixture, reference, target = (Path(name) / file for file in ("mixture.wav", "voice.wav", "converted.wav"))
+            _write_floats({mixture: mix, reference: voice}, sample_rate)
+            convert_voice(mixture, reference, target, codec=self.codec, write=WriteOptions(format="wav-float"))
+            with AudioReader(target) as reader:
+                return np.concatenate([block[0] for block in reader.blocks()])
+
     def exchange(self, mix: Wav, other: Wav, sample_rate: int) -> Exchanged:
         """See `Exchanges`; what `sdc background` writes as a `.sdc` file, with the envelope it has by default."""
         with tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True) as name:
             mixture, behind, target = (Path(name) / file for file in ("mixture.wav", "other.wav", "exchanged.sdc"))
-            for path, wav in {mixture: mix, behind: other}.items():
-                with AudioWriter(path, sample_rate, 1, write=WriteOptions(format="wav-float")) as writer:
-                    writer.write(wav[None])
+            _write_floats({mixture: mix, behind: other}, sample_rate)
             with opened(mixture, self.codec) as scene:
                 exchange_background(scene.path, behind, target, codec=self.codec)
                 before = [self._audio(scene, domains) for domains in (scene.speech, scene.background)]
@@ -349,6 +380,13 @@ class SeparatingCodec(ModelCodec):
     def _audio(self, coded: Coded, domains: Sequence[str]) -> Wav:
         wavs = coded.audio(domains, share=self.share or 0.0)
         return np.concatenate([wav[0] for wav in wavs])[: coded.num_samples]
+
+
+def _write_floats(wavs: Mapping[Path, Wav], sample_rate: int) -> None:
+    """Write each wav `[T]` as a file."""
+    for path, wav in wavs.items():
+        with AudioWriter(path, sample_rate, 1, write=WriteOptions(format="wav-float")) as writer:
+            writer.write(wav[None])
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import tempfile
 import time
@@ -23,6 +24,7 @@ from ..codec import Codec
 from ..coded import check_domains
 from ..separate import checked_views
 from ..systems import (
+    Converts,
     Enhances,
     ExtendingCodec,
     Extends,
@@ -37,7 +39,7 @@ from ..systems import (
 )
 from ..torchrun import is_first_process, under_torchrun
 from . import noisy, wide
-from .judges import resolved
+from .judges import asked_of_voices, resolved
 from .measure import Plan, measure
 from .mushra import check_listening_test, write_mushra
 from .protocol import plan, protocol_facts
@@ -98,6 +100,8 @@ def evaluate(
     settings = resolved(settings, notes)
     model = separating_codec(codec, settings)
     systems = _systems(model, settings, notes)
+    if settings.task == "decodec" and any(isinstance(each, Converts) and each.can_convert for each in systems):
+        settings = dataclasses.replace(settings, voices=asked_of_voices(notes))
     if settings.mushra:
         rate = wide.RATE if settings.task in WIDE_TASKS else codec.sample_rate
         check_listening_test([system.name for system in systems], rate)

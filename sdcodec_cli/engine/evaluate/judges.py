@@ -1,4 +1,5 @@
-"""The judges of an evaluation that take their time, and are asked in a pool of processes: ViSQOL, PESQ, ESTOI, DNSMOS.
+"""The judges of an evaluation that take their time, and are asked in a pool of processes: ViSQOL, PESQ, ESTOI, DNSMOS,
+and those of voices.
 
 Nothing heavy is loaded until something is scored.
 """
@@ -9,7 +10,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from ...errors import SdcError
-from . import speech, visqol
+from . import speech, visqol, voices
 
 if TYPE_CHECKING:
     from ...audio import Wav
@@ -57,13 +58,27 @@ def resolved(settings: Settings, notes: list[str]) -> Settings:
     return dataclasses.replace(settings, visqol=modes, speech=found)
 
 
+def asked_of_voices(notes: list[str]) -> tuple[voices.VoiceJudge, ...]:
+    """Judges of converted voices that can be asked; `notes` gets a line for each that cannot."""
+    lacking = {judge: line for judge in voices.PACKAGES if (line := voices.available(judge))}
+    notes += [f"no {voices.TITLES[judge]} of converted voices: {line}" for judge, line in lacking.items()]
+    return tuple(judge for judge in voices.PACKAGES if judge not in lacking)
+
+
 def judges(settings: Settings, stem: str) -> tuple[Judge, ...]:
     """Who is asked about an estimate of a stem, by settings that are `resolved`."""
     return (*OF_ALL[settings.visqol], *((settings.speech or ()) if stem == "speech" else ()))
 
 
-def score(job: tuple[Wav, Wav, int, Judge]) -> dict[str, visqol.Score]:
-    """What a judge says: reference and estimate `[T]`, their rate in Hz and who is asked, to scores by metric."""
+Job = tuple["Wav", "Wav", int, Judge] | tuple[voices.Conversion, voices.VoiceJudge]
+"""What a judge is asked: about an estimate, reference and estimate `[T]`, their rate in Hz and who is asked; or about a
+conversion, that and who is asked."""
+
+
+def score(job: Job) -> dict[str, visqol.Score]:
+    """What a judge says, by metric."""
+    if len(job) == 2:
+        return voices.rate(*job)
     reference, estimate, sample_rate, judge = job
     match judge:
         case "visqol_speech":

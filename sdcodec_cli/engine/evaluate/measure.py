@@ -46,13 +46,14 @@ from ..metrics import (
 )
 from ..other_codecs import fitted
 from ..stream import SEGMENT_FRAMES
-from ..systems import Enhances, Exchanges, Extends, Resynthesizes, Separates, SeparatingCodec, System
+from ..systems import Converts, Enhances, Exchanges, Extends, Resynthesizes, Separates, SeparatingCodec, System
 from ..torchrun import PATIENCE, under_torchrun
 from .judges import judges, score
 from .noisy import BACKGROUND, CLEAN, NOISY, MixturePlan, overall
 from .protocol import Clip, ClipPlan
 from .settings import Evaluation, Settings
 from .visqol import Score
+from .voices import METRICS, Conversion
 
 Task = Literal[
     "resynthesis",
@@ -68,6 +69,7 @@ Task = Literal[
     "enhancement with silence",
     "masked enhancement",
     "exchange",
+    "conversion",
 ]
 """`resynthesis`: a signal through its own quantizer. `separation`: a stem of the mixture, straight from the decoder.
 `masked separation`: by ratio masks on the mixture, as `separate` makes them. `cross`: a stem through the quantizer of
@@ -75,7 +77,7 @@ another domain. `whole`: audio of a single domain through compress and decode, a
 `resynthesis at 32 kHz`: `resynthesis` of a signal at 32 kHz; `resynthesis at 16 kHz`: the same, after both were
 resampled to that. `extension`: a signal at 16 kHz brought to 32 kHz. `reconstruction`: clean or noisy speech, coded
 whole. `enhancement`, and those named after it: speech without its background, see `EnhancementWay`. `exchange`: speech
-that got another background, and that."""
+that got another background, and that. `conversion`: speech in another voice."""
 
 What = tuple[str, str, str, str, "str | None"]
 """The first fields of a `Measurement`: clip, task, system, stem and through."""
@@ -255,6 +257,14 @@ def exchange_measurements(system: Exchanges, clip: Clip, other: Wav, sample_rate
     ]
 
 
+def conversion(system: Converts, clip: Clip, voice: Wav, sample_rate: int) -> Conversion | None:
+    """What a system makes of a clip in somebody else's voice, beside the clean speech; None where nobody speaks."""
+    with contextlib.suppress(InputError):
+        converted = fitted(system.convert(clip.mix, voice, sample_rate), len(clip.mix))
+        return Conversion(clip.stems[SPEECH], voice, converted, sample_rate)
+    return None
+
+
 def is_silent(wav: Wav) -> bool:
     """Whether there is nothing to be measured."""
     return float(np.square(wav).mean()) < SILENT
@@ -308,7 +318,7 @@ def measure(
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     named = [(system.name, system.identity) for system in systems]
-    asked = (settings.task, settings.codebooks, settings.views, settings.visqol, settings.speech)
+    asked = (settings.task, settings.codebooks, settings.views, settings.visqol, settings.speech, settings.voices)
     depends = (LAYOUT, __version__, named, *asked)
     digests = (hashlib.sha256(repr((depends, plan.identity)).encode()).hexdigest()[:16] for plan in plans)
     results = {plan: work / f"clip-{digest}.json" for plan, digest in zip(plans, digests, strict=True)}
@@ -317,7 +327,7 @@ def measure(
     done = len(mine) - len(todo)
     with contextlib.ExitStack() as stack:
         pool = None
-        if judges(settings, "speech"):
+        if judges(settings, "speech") or settings.voices:
             torch = sys.modules.get("torch")
             if torch is not None:
                 # Threads of torch that wait for their turn would keep judges from their own.
@@ -363,12 +373,16 @@ def _measure_clip(
         return _Clip(plan, str(error))
     found.condition = clip.condition
     made: list[Estimate] = []
+    conversions: list[tuple[What, Conversion | None]] = []
     try:
         for system in systems:
             made += estimates(system, clip, plan.sample_rate, settings.task)
             made += own_estimates(model, clip) if system is model and settings.task == "dnr" else ()
             if isinstance(system, Exchanges) and clip.other is not None:
                 found.rows += exchange_measurements(system, clip, clip.other, plan.sample_rate)
+            if settings.voices and isinstance(system, Converts) and system.can_convert and clip.voice is not None:
+                converted = conversion(system, clip, clip.voice, plan.sample_rate)
+                conversions.append(((clip.name, "conversion", system.name, SPEECH, None), converted))
     except SdcError as error:
         # Such as a system that fails: without its rows the means would be of different clips.
         return _Clip(plan, f"{plan.place}: {error}")
@@ -378,6 +392,12 @@ def _measure_clip(
             for judge in judges(settings, estimate.stem):
                 future = pool.submit((estimate.reference, estimate.wav, estimate.sample_rate, judge))
                 found.scores.append((estimate.what(clip), future))
+    for what, converted in conversions:
+        for voice_judge in settings.voices:
+            if converted is None:
+                found.rows += [Measurement(*what, metric, None, "no_speech") for metric in METRICS[voice_judge]]
+            elif pool is not None:
+                found.scores.append((what, pool.submit((converted, voice_judge))))
     seconds = len(clip.mix) / plan.sample_rate
     found.rows.append(Measurement(clip.name, "file", model.name, "mix", None, "seconds", seconds))
     if settings.task == "dnr":

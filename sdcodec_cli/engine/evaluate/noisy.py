@@ -92,6 +92,8 @@ class MixturePlan:
     """In dB; None for the speech by itself."""
     room: int | None
     """Seed of the room; None for a dry one."""
+    voice: ClipPlan | None = None
+    """Other speech, to take its voice; none where there is only one, and where no voice is converted."""
 
     @property
     def sample_rate(self) -> int:
@@ -116,7 +118,7 @@ class MixturePlan:
     @property
     def identity(self) -> str:
         """The same for the same mixture of the same files, wherever they are, and no other."""
-        clips = [self.speech, *_all(self.layers), *_all(self.other)]
+        clips = [self.speech, *_all(self.layers), *_all(self.other), *([self.voice] if self.voice else [])]
         shape = [len(layer) for layer in (*self.layers, *self.other)]
         return repr((self.snr, self.room, shape, len(self.layers), [clip.identity for clip in clips]))
 
@@ -127,15 +129,16 @@ class MixturePlan:
             InputError: a file is missing, damaged, or shorter than it was
         """
         speech = self.speech.load().mix
+        voice = None if self.voice is None else self.voice.load().mix
         if self.snr is None:
-            return Clip(self.name, speech, {SPEECH: speech}, CLEAN)
+            return Clip(self.name, speech, {SPEECH: speech}, CLEAN, voice=voice)
         if self.room is not None:
             speech = reverberant(speech, self.sample_rate, self.room)
         background = at_ratio(speech, _sum_of(self.layers, len(speech)), self.snr)
         scale = np.float32(1 / max(1.0, float(np.abs(speech + background).max())))
         stems = {SPEECH: scale * speech, BACKGROUND: scale * background}
         other = _sum_of(self.other) if self.other else None
-        return Clip(self.name, stems[SPEECH] + stems[BACKGROUND], stems, self.condition, other)
+        return Clip(self.name, stems[SPEECH] + stems[BACKGROUND], stems, self.condition, other, voice)
 
 
 def at_ratio(speech: Wav, background: Wav, snr: float) -> Wav:
@@ -193,12 +196,13 @@ def plan(
         scenes, split = _of_files(settings, sample_rate, report, note, progress)
     plans = []
     for index, (speech, layers) in enumerate(scenes):
-        # That of a neighbour, so that it does not depend on how many there are.
-        other = scenes[index - 1 if index else min(1, len(scenes) - 1)][1]
-        plans += [MixturePlan(speech, layers, other, snr, None) for snr in settings.snrs]
+        # Those of a neighbour, so that they do not depend on how many there are.
+        spoken, other = scenes[index - 1 if index else min(1, len(scenes) - 1)]
+        voice = spoken if len(scenes) > 1 else None
+        plans += [MixturePlan(speech, layers, other, snr, None, voice) for snr in settings.snrs]
         if settings.reverberation:
             plans += [MixturePlan(speech, layers, (), snr, index) for snr in settings.snrs]
-        plans.append(MixturePlan(speech, (), (), None, None))
+        plans.append(MixturePlan(speech, (), (), None, None, voice))
     return plans, split
 
 

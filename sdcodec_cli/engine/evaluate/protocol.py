@@ -67,6 +67,8 @@ class Clip:
     """What it is heard in, where that is told apart, see `noisy`."""
     other: Wav | None = None
     """Another background, `[T]`, where this one's is to be exchanged."""
+    voice: Wav | None = None
+    """Somebody else's speech, `[T]`, where this one's voice is to be converted to that."""
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,16 @@ METRICS = {
     "dnsmos_sig": Metric("DNSMOS SIG", "DNSMOS of the speech", "in MOS, higher is better"),
     "dnsmos_bak": Metric("DNSMOS BAK", "DNSMOS of the background", "in MOS, higher is better"),
     "dnsmos_ovrl": Metric("DNSMOS OVRL", "DNSMOS overall", "in MOS, higher is better"),
+    "similarity": Metric("similarity", "Similarity of the voice to the wanted one", "up to 1, higher is better"),
+    "similarity_source": Metric(
+        "to the source", "Similarity of the voice to the source", "up to 1, lower is better", min
+    ),
+    "similarity_before": Metric(
+        "before", "Similarity of the source to the wanted voice", "up to 1, of the source alone"
+    ),
+    "word_errors": Metric("word errors", "Word errors", "per word, lower is better", min),
+    "pitch_correlation": Metric("pitch", "Correlation of pitch with the source", "up to 1, higher is better"),
+    "voicing_errors": Metric("voicing errors", "Voicing errors", "share of frames, lower is better", min),
     "mel": Metric("mel", "Mel distance", "lower is better", min),
     "stft": Metric("STFT", "STFT distance", "lower is better", min),
     "wave": Metric("wave, %", "Waveform distance", "in % of full scale, lower is better", min),
@@ -99,7 +109,7 @@ class Row:
     """`resynthesis`, `separation` (straight from the decoder), `masked separation`, `cross` (through another domain's
     quantizer), `whole` (a single domain's audio through compress and decode); of `bands` `resynthesis at 32 kHz` and
     `resynthesis at 16 kHz`, of `extend` `extension`; of `decodec` `reconstruction` (coded whole), `enhancement`,
-    `enhancement with silence`, `masked enhancement` and `exchange` (of the background)."""
+    `enhancement with silence`, `masked enhancement`, `exchange` (of the background) and `conversion` (of the voice)."""
     system: str
     """A model's name, `mixture` (unprocessed), or another such as `opus 18`."""
     stem: str
@@ -118,7 +128,7 @@ class Row:
     `sdr_high` in dB (of 0 to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above
     8 kHz. Of `decodec` also `sdr` in dB, which a gain lowers; of `exchange` `kept`, the same against what the speech
     decoded to before, and `level` and `level_recorded`, the level of the new background in dB less that of the one that
-    it replaces."""
+    it replaces; of `conversion` those of `voices.METRICS`."""
     band_bias: tuple[float, ...] | None
     """How much louder the estimate is in each band, in dB: mean over frames and clips; None for cross and whole."""
     band_spread: tuple[float, ...] | None
@@ -197,6 +207,8 @@ class EvalResult:
     """Modes that were measured: `off`, `speech`, `audio` or `both`."""
     speech: tuple[str, ...]
     """Who was asked about speech: `pesq`, `estoi`, `dnsmos`."""
+    voices: tuple[str, ...]
+    """Who was asked about converted voices: `similarity`, `words`, `pitch`."""
     band_edges: tuple[float, ...]
     """Between which the bands of `band_bias` and `band_spread` lie, in Hz, one more than there are bands; of a row at
     16 kHz those up to 8 kHz."""
@@ -259,6 +271,7 @@ def summarize(
         protocol=settings.protocol,
         visqol=settings.visqol,
         speech=settings.speech or (),
+        voices=settings.voices,
         band_edges=WIDE_EDGES if settings.task in WIDE_TASKS else band_edges(codec.sample_rate),
         num_clips=len({row.clip for row in measured.table}),
         seconds=seconds,
@@ -318,7 +331,7 @@ def _by_band(entries: Sequence[Measurement]) -> tuple[float, ...] | None:
 def _without_value(table: Sequence[Measurement]) -> list[str]:
     """A line for each judge of speech that did not rate everything: its means are of fewer clips than others."""
     notes = []
-    for metric in ("pesq", "estoi", "dnsmos_ovrl"):
+    for metric in ("pesq", "estoi", "dnsmos_ovrl", "similarity", "word_errors", "pitch_correlation"):
         entries = [entry for entry in table if entry.metric == metric]
         reasons = Counter(entry.reason.replace("_", " ") for entry in entries if entry.reason is not None)
         if reasons:

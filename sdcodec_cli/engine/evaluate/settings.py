@@ -10,6 +10,7 @@ from ...audio.bands import SHARE
 from ..background import HIGHEST_SNR, LOWEST_SNR
 from ..separate import DEFAULT_VIEWS
 from .speech import SpeechJudge
+from .voices import VoiceJudge
 
 if TYPE_CHECKING:
     from ...data.dnr import Split
@@ -48,6 +49,8 @@ class Settings:
     speech: tuple[SpeechJudge, ...] | None = None
     """Who is asked about speech; None for those that are installed: in `dnr` of PESQ and ESTOI, in `decodec` of all,
     and nobody in others."""
+    voices: tuple[VoiceJudge, ...] = ()
+    """Who is asked about converted voices; `judges.asked_of_voices` finds who can be."""
     jobs: int = 1
     """Processes for ViSQOL and judges of speech, beside this one."""
     work: Path | None = None

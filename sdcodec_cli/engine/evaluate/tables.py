@@ -11,6 +11,7 @@ from .measure import ENHANCEMENTS
 from .noisy import BACKGROUND, CLEAN, NOISY, REVERBERANT
 from .paper import PaperRow
 from .score import METRICS, EvalResult, Row, Summary, nearest_to_0
+from .voices import METRICS as VOICE_METRICS
 
 TITLES = {
     "resynthesis": "Resynthesis: through encoder, quantizer and decoder",
@@ -176,6 +177,7 @@ def _speech(result: EvalResult) -> list[Table]:
         dry,
         _enhancement(result, rooms, lambda condition: condition.endswith(REVERBERANT)),
         _exchange(result),
+        _conversion(result),
     ]
 
 
@@ -263,6 +265,18 @@ def _exchange(result: EvalResult) -> Table:
     )
     shown = ("kept", "sdr", "level", "level_recorded")
     return _compared("Background exchanged", groups, head="input", metrics=shown, rates=False, remarks=[what])
+
+
+def _conversion(result: EvalResult) -> Table:
+    found = [row for row in result.rows if row.task == "conversion"]
+    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
+    groups = [_Group(condition, [row for row in found if row.condition == condition]) for condition in conditions]
+    what = (
+        "Similarity of voices: of what came out to the wanted voice; to the source; and before, of the source to the "
+        "wanted voice. Words and pitch are compared with those of the clean speech."
+    )
+    shown = [metric for metrics in VOICE_METRICS.values() for metric in metrics]
+    return _compared("Voice converted", groups, head="input", metrics=shown, rates=False, remarks=[what])
 
 
 def _wins(row: Row, rows: Sequence[Row], metric: str) -> bool:

@@ -52,6 +52,9 @@ the logarithm of the fundamental frequency with that of the source, where both a
 frames in which one is voiced and the other is not.
 """
 
+TITLES: dict[VoiceJudge, str] = {"similarity": "similarity", "words": "word errors", "pitch": "pitch"}
+"""What each judge says, for messages."""
+
 SHORTEST = 0.5
 """Seconds below which none is asked."""
 
@@ -98,7 +101,7 @@ def available(judge: VoiceJudge) -> str | None:
     missing = [package for package in PACKAGES[judge] if importlib.util.find_spec(package) is None]
     if not missing:
         return None
-    return f"{judge}: {missing[0].replace('_', '-')} is not installed; pip install '.[voices]' in the clone"
+    return f"{missing[0].replace('_', '-')} is not installed; pip install '.[voices]' in the clone"
 
 
 def rate(conversion: Conversion, judge: VoiceJudge) -> dict[str, Score]:
