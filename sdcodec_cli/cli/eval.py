@@ -172,6 +172,14 @@ def eval_(
             "--reverberation/--no-reverberation", help="Of decodec: whether speech is heard in simulated rooms, too."
         ),
     ] = True,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Of decodec: teach small networks to tell phonemes from codes of noisy speech; takes the extra "
+            "[phonemes], and a minute or two for each.",
+        ),
+    ] = False,
     effort: Effort = None,
     codebooks: Codebooks = None,
     views: Views = DEFAULT_VIEWS,
@@ -223,8 +231,8 @@ def eval_(
         wrong(f"{'--fine' if fine else '--coarse'} is about the envelope; leave it out, or --envelope off")
     if not treble and task != "bands":
         wrong("--no-treble is about resynthesis of audio at more than the model's rate; leave it out, or --task bands")
-    if task != "decodec" and (snr is not None or not reverberation):
-        option = "--snr" if snr is not None else "--no-reverberation"
+    if task != "decodec" and (snr is not None or not reverberation or probe):
+        option = "--snr" if snr is not None else "--probe" if probe else "--no-reverberation"
         wrong(f"{option} is about speech with a background; leave it out, or --task decodec")
     share = None if envelope == "off" else float(envelope)
     console = Console(quiet=quiet or not first, json=json and first)
@@ -261,6 +269,7 @@ def eval_(
             texture=texture,
             snrs=DEFAULT_SNRS if snr is None else tuple(snr),
             reverberation=reverberation,
+            probe=probe,
         )
     except ValueError as error:
         wrong(error)

@@ -38,7 +38,8 @@ from ..systems import (
     separating_codec,
 )
 from ..torchrun import is_first_process, under_torchrun
-from . import noisy, wide
+from . import noisy, probe, wide
+from .features import probe_errors
 from .judges import asked_of_voices, resolved
 from .measure import Plan, measure
 from .mushra import check_listening_test, write_mushra
@@ -98,6 +99,8 @@ def evaluate(
     if settings.task == "decodec":
         check_domains(codec)
     settings = resolved(settings, notes)
+    if settings.probe and (missing := probe.available()):
+        raise SdcError(f"--probe: {missing}")
     model = separating_codec(codec, settings)
     systems = _systems(model, settings, notes)
     if settings.task == "decodec" and any(isinstance(each, Converts) and each.can_convert for each in systems):
@@ -130,6 +133,11 @@ def evaluate(
         with progress("clips") as tell:
             measured = measure(model, systems, plans, settings, work, progress=tell)
     first = is_first_process()
+    if first and settings.probe:
+        with progress("steps") as tell:
+            mixtures = [each for each in plans if isinstance(each, noisy.MixturePlan)]
+            probed = probe_errors(systems, mixtures, note=notes.append, progress=tell)
+        measured = dataclasses.replace(measured, table=[*measured.table, *probed])
     cost = _costs(model) if first and settings.task == "dnr" else []
     result = summarize(measured, codec, settings, split=split, cost=cost, failures=failures, notes=notes)
     if first:

@@ -70,6 +70,7 @@ Task = Literal[
     "masked enhancement",
     "exchange",
     "conversion",
+    "features",
 ]
 """`resynthesis`: a signal through its own quantizer. `separation`: a stem of the mixture, straight from the decoder.
 `masked separation`: by ratio masks on the mixture, as `separate` makes them. `cross`: a stem through the quantizer of
@@ -77,7 +78,8 @@ another domain. `whole`: audio of a single domain through compress and decode, a
 `resynthesis at 32 kHz`: `resynthesis` of a signal at 32 kHz; `resynthesis at 16 kHz`: the same, after both were
 resampled to that. `extension`: a signal at 16 kHz brought to 32 kHz. `reconstruction`: clean or noisy speech, coded
 whole. `enhancement`, and those named after it: speech without its background, see `EnhancementWay`. `exchange`: speech
-that got another background, and that. `conversion`: speech in another voice."""
+that got another background, and that. `conversion`: speech in another voice.
+`features`: what probes tell from features of noisy speech."""
 
 What = tuple[str, str, str, str, "str | None"]
 """The first fields of a `Measurement`: clip, task, system, stem and through."""

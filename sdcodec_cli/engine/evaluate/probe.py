@@ -40,7 +40,7 @@ CHANNELS, KERNEL, LAYERS, DROPOUT = 96, 5, 3, 0.1
 """Of the probe: a phoneme is told from 13 frames, 0.26 s at 50 frames/s."""
 
 Features = NDArray[Any]
-"""Codes, whole numbers `[F]`, or vectors, float32 `[F, D]`."""
+"""Codes, int64 `[F]`, or vectors, float16 or float32 `[F, D]`."""
 
 
 @dataclass(frozen=True)
@@ -182,19 +182,21 @@ def _network(utterances: Sequence[Utterance], num_values: int | None, num_output
         def __init__(self) -> None:
             super().__init__()
             if num_values is None:
-                whole = np.concatenate([each.features for each in utterances])
                 # Latents of different models differ in scale, which no probe should have to learn.
-                mean, scale = whole.mean(0), 1 / np.maximum(whole.std(0), 1e-5)
+                count = sum(len(each.features) for each in utterances)
+                mean = sum(each.features.sum(0, dtype=np.float64) for each in utterances) / count
+                square = sum(np.square(each.features, dtype=np.float64).sum(0) for each in utterances) / count
+                scale = 1 / np.sqrt(np.maximum(square - mean**2, 1e-10))
                 self.register_buffer("mean", torch.from_numpy(mean.astype(np.float32)))
                 self.register_buffer("scale", torch.from_numpy(scale.astype(np.float32)))
-                self.enter: nn.Module = nn.Linear(whole.shape[1], CHANNELS)
+                self.enter: nn.Module = nn.Linear(len(mean), CHANNELS)
             else:
                 self.enter = nn.Embedding(num_values, CHANNELS)
             self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
             self.leave = nn.Sequential(nn.LayerNorm(CHANNELS), nn.Linear(CHANNELS, num_outputs))
 
         def forward(self, features: torch.Tensor, lengths: torch.Tensor | None = None) -> torch.Tensor:
-            hidden = self.enter(features.long() if num_values else (features - self.mean) * self.scale)
+            hidden = self.enter(features.long() if num_values else (features.float() - self.mean) * self.scale)
             if lengths is not None:
                 there = torch.arange(features.shape[1]) < lengths[:, None]
                 hidden = hidden * there[..., None]

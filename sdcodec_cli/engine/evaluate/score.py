@@ -72,6 +72,7 @@ METRICS = {
     "word_errors": Metric("word errors", "Word errors", "per word, lower is better", min),
     "pitch_correlation": Metric("pitch", "Correlation of pitch with the source", "up to 1, higher is better"),
     "voicing_errors": Metric("voicing errors", "Voicing errors", "share of frames, lower is better", min),
+    "phoneme_errors": Metric("phoneme errors", "Phoneme errors", "per phoneme, lower is better", min),
     "mel": Metric("mel", "Mel distance", "lower is better", min),
     "stft": Metric("STFT", "STFT distance", "lower is better", min),
     "wave": Metric("wave, %", "Waveform distance", "in % of full scale, lower is better", min),
@@ -109,7 +110,8 @@ class Row:
     """`resynthesis`, `separation` (straight from the decoder), `masked separation`, `cross` (through another domain's
     quantizer), `whole` (a single domain's audio through compress and decode); of `bands` `resynthesis at 32 kHz` and
     `resynthesis at 16 kHz`, of `extend` `extension`; of `decodec` `reconstruction` (coded whole), `enhancement`,
-    `enhancement with silence`, `masked enhancement`, `exchange` (of the background) and `conversion` (of the voice)."""
+    `enhancement with silence`, `masked enhancement`, `exchange` (of the background), `conversion` (of the voice) and
+    `features` (of noisy speech)."""
     system: str
     """A model's name, `mixture` (unprocessed), or another such as `opus 18`."""
     stem: str
@@ -128,7 +130,7 @@ class Row:
     `sdr_high` in dB (of 0 to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above
     8 kHz. Of `decodec` also `sdr` in dB, which a gain lowers; of `exchange` `kept`, the same against what the speech
     decoded to before, and `level` and `level_recorded`, the level of the new background in dB less that of the one that
-    it replaces; of `conversion` those of `voices.METRICS`."""
+    it replaces; of `conversion` those of `voices.METRICS`, of `features` `phoneme_errors`."""
     band_bias: tuple[float, ...] | None
     """How much louder the estimate is in each band, in dB: mean over frames and clips; None for cross and whole."""
     band_spread: tuple[float, ...] | None

@@ -83,6 +83,9 @@ class Settings:
     reverberation: bool = True
     """Whether speech is heard in simulated rooms, too, in `decodec`."""
 
+    probe: bool = False
+    """Whether probes are taught to tell phonemes from features, in `decodec`."""
+
     def __post_init__(self) -> None:
         if not self.snrs or len(set(self.snrs)) < len(self.snrs):
             raise ValueError("snr: give at least one ratio of speech to background, and each of them once")

@@ -178,6 +178,7 @@ def _speech(result: EvalResult) -> list[Table]:
         _enhancement(result, rooms, lambda condition: condition.endswith(REVERBERANT)),
         _exchange(result),
         _conversion(result),
+        _features(result),
     ]
 
 
@@ -277,6 +278,18 @@ def _conversion(result: EvalResult) -> Table:
     )
     shown = [metric for metrics in VOICE_METRICS.values() for metric in metrics]
     return _compared("Voice converted", groups, head="input", metrics=shown, rates=False, remarks=[what])
+
+
+def _features(result: EvalResult) -> Table:
+    found = [row for row in result.rows if row.task == "features"]
+    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
+    groups = [_Group(condition, [row for row in found if row.condition == condition]) for condition in conditions]
+    what = (
+        "Of clips that probes did not learn from. First codebook: of speech, its codes; latents: what all codes of "
+        "speech stand for; mel: a spectrogram of the noisy speech."
+    )
+    title = "Phonemes told from features by a small network"
+    return _compared(title, groups, head="input", metrics=("phoneme_errors",), rates=False, remarks=[what])
 
 
 def _wins(row: Row, rows: Sequence[Row], metric: str) -> bool:
