@@ -78,7 +78,9 @@ def test_layers_are_of_speech_and_of_models_that_tell_them_apart() -> None:
     result = sdc("tokens", "talk.sdc", "--layers", "semantic", "--model", "sdcodec-16k-mini")
     assert result.exit_code == 1
     (line,) = errors(result)
-    assert line.startswith("talk.sdc: codes of toy are not told apart into semantic and acoustic ones; models whose")
+    assert line.startswith(
+        "talk.sdc: codes of sdcodec-16k-mini are not told apart into semantic and acoustic ones; models whose"
+    )
     result = sdc("tokens", "talk.sdc", "--layers", "acoustic", "--domains", "speech")
     assert result.exit_code == 2
     assert "--layers acoustic and --domains speech do not go together" in result.stderr

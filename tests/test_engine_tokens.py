@@ -196,11 +196,20 @@ def test_acoustic_codes_alone_make_no_file_and_are_removed_where_there_are_none(
 
 
 def test_layers_need_a_model_that_tells_them_apart_and_are_of_speech_alone() -> None:
-    with pytest.raises(ModelError, match=r"^a.sdc: codes of toy are not told apart .*: decodec-16k") as raised:
+    with pytest.raises(
+        ModelError, match=r"^a.sdc: codes of sdcodec-16k-mini are not told apart .*: decodec-16k"
+    ) as raised:
         tokens_of(small_example().data, layers="semantic", model="sdcodec-16k-mini")
     assert "\n" not in str(raised.value)
     with pytest.raises(ValueError, match="semantic codes are of speech alone; leave domains out"):
         tokens_of(small_example().data, layers="semantic", domains=["speech"])
+
+
+def test_audio_is_not_coded_for_layers_that_its_model_has_not(embedded: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write("a.wav", np.ones(8000) * 0.1, 16_000)
+    monkeypatch.setattr("sdcodec_cli.engine.compress.compress", lambda *args, **options: pytest.fail("it was coded"))
+    with pytest.raises(ModelError, match=r"^a.wav: codes of sdcodec-16k-mini are not told apart"):
+        to_tokens("a.wav", "a.npz", kind="npz", codec=lambda: embedded, layers="acoustic")
 
 
 def test_range_coded_codes_need_the_tables_one_way_and_are_raw_without_them_the_other(

@@ -45,6 +45,7 @@ from ..zoo import find
 from .files import STREAM_SUFFIXES, opened_file
 
 if TYPE_CHECKING:
+    from ..families import Stream
     from .codec import Codec
 
 MOST_LOST_FRAMES = 180_000
@@ -123,6 +124,8 @@ def to_tokens(
         if codec is not None and Path(name).suffix.lower() not in STREAM_SUFFIXES and not _is_stream(file):
             from .compress import compress
 
+            if layers != "all":  # what cannot be told apart is not coded first
+                _semantic(name, model or codec().name)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdc-tokens-")))
             made = compress(source, folder / "a.sdc", codec=codec(), track=track, progress=progress)
             notes += filter(None, (made.channels_note, *made.notes))
@@ -136,7 +139,8 @@ def to_tokens(
         reader.tables = _tables(reader.header, model)
         tokens = _read(reader, name)
         if layers != "all":
-            tokens, domains = _layer(name, tokens, layers, model)
+            semantic = _semantic(name, model or reader.header.model)
+            tokens, domains = _layer(name, tokens, layers, semantic), [stream.stem for stream in semantic.values()]
         tokens = _kept(name, tokens, domains, num_codebooks)
         if domains is not None and (reader.header.envelope or reader.header.treble) and not tokens.header.envelope:
             notes.append("envelope and treble are those of the mix of all domains, and are left out")
@@ -358,29 +362,35 @@ def _kept(name: str, tokens: Tokens, domains: Sequence[str] | None, num_codebook
     )
 
 
-def _layer(name: str, tokens: Tokens, layers: Layers, model: str | Path | None) -> tuple[Tokens, list[str]]:
-    """The same, with the codebooks for what is said alone, or all others, and the domains that have such: speech."""
+def _semantic(name: str, model: str | Path) -> dict[str, Stream]:
+    """Streams of a model, by name, of which codebooks were taught what is said.
+
+    Raises:
+        ModelError: it has none, or there is no such model
+    """
     from ..families import of
 
-    header = tokens.header
-    recipe = find(model or header.model).recipe
-    semantic = {stream.name: stream for stream in of(recipe).streams(recipe) if stream.num_semantic}
-    if not semantic:
+    recipe = find(model).recipe
+    found = {stream.name: stream for stream in of(recipe).streams(recipe) if stream.num_semantic}
+    if not found:
         from .voice import semantic_models
 
         raise ModelError(
-            f"{name}: codes of {header.model} are not told apart into semantic and acoustic ones; models whose codes "
+            f"{name}: codes of {model} are not told apart into semantic and acoustic ones; models whose codes "
             f"are: {', '.join(semantic_models())}"
         )
+    return found
+
+
+def _layer(name: str, tokens: Tokens, layers: Layers, semantic: Mapping[str, Stream]) -> Tokens:
+    """The same, with the codebooks for what is said alone, or with all others."""
     entries, streams = [], dict(tokens.streams)
-    for entry in header.domains:
+    for entry in tokens.header.domains:
         if entry.name in semantic:
             take = _first if layers == "semantic" else functools.partial(_without_first, name)
-            count = semantic[entry.name].num_semantic
-            streams[entry.name], entry = take(streams[entry.name], entry, count)
+            streams[entry.name], entry = take(streams[entry.name], entry, semantic[entry.name].num_semantic)
         entries.append(entry)
-    found = replace(tokens, header=replace(header, domains=tuple(entries)), streams=streams, layers=layers)
-    return found, [stream.stem for stream in semantic.values()]
+    return replace(tokens, header=replace(tokens.header, domains=tuple(entries)), streams=streams, layers=layers)
 
 
 def _without_first(name: str, stream: StreamTokens, entry: DomainEntry, count: int) -> tuple[StreamTokens, DomainEntry]:
