@@ -76,7 +76,7 @@ def test_probes_tell_what_features_hold_in_every_condition(monkeypatch: pytest.M
         return {Kind("known", 4): np.full(8, 3 if told >= 10 else told, dtype=np.int64)}
 
     monkeypatch.setattr(features, "features_of", known)
-    monkeypatch.setattr(features, "train_probe", lambda *args, **more: probe.train_probe(*args, **more, steps=40))
+    monkeypatch.setattr(features, "train_probe", lambda *args, **more: probe.train_probe(*args, **more, steps=120))
     steps: list[float] = []
     rows = probe_errors([Mixture(("speech",))], plans, progress=lambda done, total: steps.append(done))
     assert {(row.task, row.system, row.metric) for row in rows} == {("features", "known", "phoneme_errors")}
