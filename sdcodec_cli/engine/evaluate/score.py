@@ -130,7 +130,9 @@ class Row:
     `sdr_high` in dB (of 0 to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above
     8 kHz. Of `decodec` also `sdr` in dB, which a gain lowers; of `exchange` `kept`, the same against what the speech
     decoded to before, and `level` and `level_recorded`, the level of the new background in dB less that of the one that
-    it replaces; of `conversion` those of `voices.METRICS`, of `features` `phoneme_errors`."""
+    it replaces; of `conversion` `similarity`, `similarity_source` and
+    `similarity_before`, up to 1, `word_errors` per word, `pitch_correlation` up to 1 and `voicing_errors`, a share of
+    frames; of `features` `phoneme_errors` per phoneme."""
     band_bias: tuple[float, ...] | None
     """How much louder the estimate is in each band, in dB: mean over frames and clips; None for cross and whole."""
     band_spread: tuple[float, ...] | None
