@@ -74,6 +74,19 @@ def test_domains_and_codebooks_can_be_chosen() -> None:
     assert read_tokens("talk.npz")[0].streams["speech"].codes.shape == (2, 10)
 
 
+def test_layers_are_of_speech_and_of_models_that_tell_them_apart() -> None:
+    result = sdc("tokens", "talk.sdc", "--layers", "semantic", "--model", "sdcodec-16k-mini")
+    assert result.exit_code == 1
+    (line,) = errors(result)
+    assert line.startswith(
+        "talk.sdc: codes of sdcodec-16k-mini are not told apart into semantic and acoustic ones; models whose"
+    )
+    result = sdc("tokens", "talk.sdc", "--layers", "acoustic", "--domains", "speech")
+    assert result.exit_code == 2
+    assert "--layers acoustic and --domains speech do not go together" in result.stderr
+    assert sdc("tokens", "talk.npz", "--format", "sdc", "--layers", "semantic").exit_code == 2
+
+
 def test_damage_is_told_and_what_is_left_is_written() -> None:
     data = bytearray(small_example().data)
     data[small_example().starts[1] - 1] ^= 1

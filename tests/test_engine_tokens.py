@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import soundfile
 
 from sdcodec_cli import Codec
-from sdcodec_cli.bitstream import Reader
+from sdcodec_cli.bitstream import DomainEntry, Reader
 from sdcodec_cli.data.tokens import DAMAGED, FORMATS, PRESENT, REMOVED, SILENT, Format, Tokens, read_tokens
 from sdcodec_cli.engine import tokens as engine
 from sdcodec_cli.engine.compress import compress
@@ -31,6 +32,7 @@ from bitstream_examples import (
     small_example,
     write_example,
 )
+from tiny_models import tiny_decodec
 
 DATA = Path(__file__).resolve().parent / "data"
 
@@ -142,6 +144,72 @@ def test_some_domains_and_codebooks_make_a_smaller_file() -> None:
         tokens_of(example.data, domains=["voice"])
     with pytest.raises(ValueError, match="num_codebooks must be at least 1, got 0"):
         tokens_of(example.data, num_codebooks=0)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """A model whose first codebook of speech was taught what is said."""
+
+    recipe = tiny_decodec(teacher=True)
+
+
+def taught_example(num_codebooks: int = 3) -> Example:
+    header = example_header(
+        domains=(
+            DomainEntry(name="speech", num_codebooks=num_codebooks, codebook_size=16, groups=(1, 1, 1)[:num_codebooks]),
+            DomainEntry(name="background", num_codebooks=2, codebook_size=16, groups=(2,)),
+        )
+    )
+    return write_example(header, [random_codes(header, 7)], [7])
+
+
+def test_layers_of_speech_are_what_is_said_and_how_it_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "find", lambda name: Taught())
+    example = taught_example()
+    spoken = example.segments[0][0, "speech"]
+    semantic, result = tokens_of(example.data, layers="semantic")
+    assert (result.streams, semantic.layers) == ({"speech": 1}, "semantic")
+    assert np.array_equal(semantic.streams["speech"].codes, spoken[:1])
+    _, (segment,) = read_all(io.BytesIO(back()))
+    assert np.array_equal(segment.codes[0, "speech"], spoken[:1])
+    acoustic, result = tokens_of(example.data, layers="acoustic")
+    assert (result.streams, acoustic.layers, acoustic.header.domains[0].groups) == ({"speech": 2}, "acoustic", (1, 1))
+    assert np.array_equal(acoustic.streams["speech"].codes, spoken[1:])
+    _, result = tokens_of(example.data, layers="acoustic", num_codebooks=1)
+    assert result.streams == {"speech": 1}
+    assert tokens_of(example.data)[0].layers == "all"
+
+
+def test_acoustic_codes_alone_make_no_file_and_are_removed_where_there_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "find", lambda name: Taught())
+    example = taught_example()
+    tokens_of(example.data, layers="acoustic")
+    with pytest.raises(InputError, match=r"^a.npz: holds acoustic codes alone, .* sdc tokens --layers all$"):
+        back()
+    with pytest.raises(InputError, match=r"^a.sdc: its acoustic codes were left out; take the file that it was made"):
+        tokens_of(taught_example(1).data, layers="acoustic")
+    short = [{key: codes[:1] if key[1] == "speech" else codes for key, codes in example.segments[0].items()}]
+    found, _ = tokens_of(write_example(example.header, short, [7]).data, layers="acoustic")
+    assert found.streams["speech"].state.tolist() == [REMOVED] * 7
+
+
+def test_layers_need_a_model_that_tells_them_apart_and_are_of_speech_alone() -> None:
+    with pytest.raises(
+        ModelError, match=r"^a.sdc: codes of sdcodec-16k-mini are not told apart .*: decodec-16k"
+    ) as raised:
+        tokens_of(small_example().data, layers="semantic", model="sdcodec-16k-mini")
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="semantic codes are of speech alone; leave domains out"):
+        tokens_of(small_example().data, layers="semantic", domains=["speech"])
+
+
+def test_audio_is_not_coded_for_layers_that_its_model_has_not(embedded: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write("a.wav", np.ones(8000) * 0.1, 16_000)
+    monkeypatch.setattr("sdcodec_cli.engine.compress.compress", lambda *args, **options: pytest.fail("it was coded"))
+    with pytest.raises(ModelError, match=r"^a.wav: codes of sdcodec-16k-mini are not told apart"):
+        to_tokens("a.wav", "a.npz", kind="npz", codec=lambda: embedded, layers="acoustic")
 
 
 def test_range_coded_codes_need_the_tables_one_way_and_are_raw_without_them_the_other(

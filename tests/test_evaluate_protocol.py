@@ -11,7 +11,7 @@ import soundfile
 import torch
 
 from sdcodec_cli.engine.evaluate import protocol
-from sdcodec_cli.engine.evaluate.protocol import active_share, load, protocol_facts, trim
+from sdcodec_cli.engine.evaluate.protocol import active_share, protocol_facts, trim
 from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.errors import InputError
 
@@ -141,8 +141,8 @@ def test_the_mixture_is_the_file_or_in_the_published_code_the_sum_of_the_stems(t
     mix = 0.5 * sum(stems.values())
     write_track(tmp_path, "0000", stems, mix=mix)
     [paper], [code] = (plan(tmp_path, "val", DOMAINS, RATE, name) for name in ("paper", "published-code"))
-    np.testing.assert_array_equal(load(paper).mix, mix[: 5 * RATE])
-    np.testing.assert_allclose(load(code).mix, 2 * mix[: 5 * RATE], atol=1e-6)
+    np.testing.assert_array_equal(paper.load().mix, mix[: 5 * RATE])
+    np.testing.assert_allclose(code.load().mix, 2 * mix[: 5 * RATE], atol=1e-6)
 
 
 def test_test_is_tt_in_both_protocols(tmp_path):
@@ -153,7 +153,7 @@ def test_test_is_tt_in_both_protocols(tmp_path):
 
 def test_a_clip_has_its_part_of_every_file(tmp_path):
     stems = full_track(tmp_path, "0042", seconds=11)
-    clip = load(plan(tmp_path, "val", DOMAINS, RATE, "paper")[1])
+    clip = plan(tmp_path, "val", DOMAINS, RATE, "paper")[1].load()
     assert clip.name == "0042-5.0"
     assert clip.mix.dtype == np.float32
     for domain in DOMAINS:
@@ -166,7 +166,7 @@ def test_clips_are_resampled_in_time_and_to_the_very_length(tmp_path):
     tone = (0.3 * np.sin(2 * np.pi * 440 * time)).astype(np.float32)
     write_track(tmp_path, "0000", dict.fromkeys(DOMAINS, tone), rate=rate)
     clips = plan(tmp_path, "val", DOMAINS, new, "paper")
-    wav = load(clips[1]).stems["music"]
+    wav = clips[1].load().stems["music"]
     assert wav.shape == (5 * new,)
     expected = 0.3 * np.sin(2 * np.pi * 440 * (5 + np.arange(5 * new) / new))
     np.testing.assert_allclose(wav[1_000:-1_000], expected[1_000:-1_000], atol=1e-4)
@@ -196,7 +196,7 @@ def test_a_track_that_was_cut_after_planning_is_an_error(tmp_path):
     last = plan(tmp_path, "val", DOMAINS, RATE, "paper")[1]
     soundfile.write(tmp_path / "cv" / "0000" / "sfx.wav", noise(7, seed=0), RATE)
     with pytest.raises(InputError, match=r"sfx\.wav: ends before 10\.000 s"):
-        load(last)
+        last.load()
 
 
 def test_a_limit_reads_no_more_tracks_than_it_needs(tmp_path):

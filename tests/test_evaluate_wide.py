@@ -15,7 +15,6 @@ from sdcodec_cli.audio import READ_SUFFIXES, resampled
 from sdcodec_cli.data.scan import scan
 from sdcodec_cli.engine.evaluate import evaluation, wide
 from sdcodec_cli.engine.evaluate.evaluation import evaluate
-from sdcodec_cli.engine.evaluate.protocol import load
 from sdcodec_cli.engine.evaluate.score import EvalResult
 from sdcodec_cli.engine.evaluate.settings import Settings
 from sdcodec_cli.engine.evaluate.tables import about, tables
@@ -109,7 +108,7 @@ def test_of_a_file_by_itself_the_middle_is_measured(tmp_path):
     clips, split, reports, notes = planned(tmp_path)
     assert [clip.name for clip in clips] == ["long.flac.wav-1.0", "inner/short.wav-0.0"]
     assert (split, reports, notes) == (None, [], [])
-    long, short = map(load, clips)
+    long, short = (clip.load() for clip in clips)
     assert (len(long.mix), len(short.mix), long.stems) == (320_000, 19_200, {})
     assert long.mix[160_000] == pytest.approx(44_100 * 6 / 1e6, abs=1e-4)
     assert [clip.name for clip in planned(tmp_path, limit=1)[0]] == ["long.flac.wav-1.0"]
@@ -134,7 +133,7 @@ def test_the_mixture_of_a_film_of_stems_is_its_first_track(tmp_path):
     film(tmp_path / "song.stem.mp4", [tones(1_000, rate=44_100)[None], tones(5_000, rate=44_100)[None]])
     ((clip,), *_) = planned(tmp_path)
     assert clip.name == "song.stem.mp4-0.0"
-    wav = load(clip).mix
+    wav = clip.load().mix
     assert np.abs(np.fft.rfft(wav)).argmax() == pytest.approx(1_000 * len(wav) / RATE, abs=2)
 
 
@@ -166,8 +165,8 @@ def test_tracks_of_dnr_are_cut_as_ever_and_have_stems_for_models_of_several_doma
     clips, split, _, notes = planned(tmp_path, split="val")
     assert ([clip.name for clip in clips], split) == (["0000-0.0", "0000-5.0"], "val")
     assert notes == ["1 clips are left out, of tracks with a sample rate below 32000 Hz"]
-    assert load(clips[0]).stems.keys() == set(DOMAINS)
-    assert load(planned(tmp_path, ("audio",), split="val")[0][0]).stems == {}
+    assert clips[0].load().stems.keys() == set(DOMAINS)
+    assert planned(tmp_path, ("audio",), split="val")[0][0].load().stems == {}
     with pytest.raises(InputError, match="no tracks .* but cv has 2: --dnr val"):
         planned(tmp_path)
     with pytest.raises(InputError, match="give the folder above"):

@@ -35,14 +35,29 @@ if TYPE_CHECKING:
     from ..engine.evaluate.tables import Table
 
 LEAST = (
-    *("wave, %", "spread >8 kHz, dB", "SDR 7–9 kHz, dB", "bias >8 kHz, dB"),
+    *(
+        "before",
+        "voicing errors",
+        "level to recorded, dB",
+        "wave, %",
+        "spread >8 kHz, dB",
+        "SDR 7–9 kHz, dB",
+        "bias >8 kHz, dB",
+    ),
     *("clips", "STFT", "mel", "DNSMOS BAK", "DNSMOS SIG", "ESTOI", "bias >1 kHz, dB", "spread >1 kHz, dB"),
-    *("SDR 0–8 kHz, dB", "mel >8 kHz", "ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech"),
+    *("SDR 0–8 kHz, dB", "mel >8 kHz", "ViSQOL audio", "kbit/s", "DNSMOS OVRL", "PESQ", "ViSQOL speech", "SDR, dB"),
 )
 """Columns of scores, the first of which go first where a terminal is narrow."""
 
-DEFAULT_SYSTEMS = {"dnr": ("mixture", "opus:18"), "bands": ("opus:18",), "extend": ("upsample", "treble")}
+DEFAULT_SYSTEMS = {
+    "dnr": ("mixture", "opus:18"),
+    "bands": ("opus:18",),
+    "extend": ("upsample", "treble"),
+    "decodec": ("mixture",),
+}
 """By task. Left out with a note where a program is missing; systems that were asked for are an error then."""
+
+DEFAULT_SNRS = (-5.0, 0.0, 5.0, 10.0, 20.0)  # engine.evaluate.settings.DEFAULT_SNRS
 
 DEFAULT_EXAMPLES = 4
 
@@ -53,16 +68,17 @@ def eval_(
         typer.Option(
             metavar="DIR|FILE",
             help="Root of DnR v2, or of a set made by sdc data mix; for tasks other than dnr any folder, file or "
-            "manifest, too.",
+            "manifest, too; for decodec with folders speech, and sfx, music or background.",
             envvar="SDC_DATA_ROOT",
             show_default=False,
         ),
     ],
     task: Annotated[
-        Literal["dnr", "bands", "extend"],
+        Literal["dnr", "bands", "extend", "decodec"],
         typer.Option(
             help="dnr: resynthesis and separation, as in the paper's tables. bands: resynthesis of any audio, compared "
-            "at 32 and 16 kHz and by band. extend: audio at 16 kHz that systems bring to 32 kHz."
+            "at 32 and 16 kHz and by band. extend: audio at 16 kHz that systems bring to 32 kHz. decodec: speech with "
+            "a background mixed behind it, coded whole, without that, and with another."
         ),
     ] = "dnr",
     dnr: Annotated[
@@ -77,7 +93,7 @@ def eval_(
             metavar="NAME",
             help="System to measure beside it: mixture (unprocessed), upsample and treble (of extend), opus:KBPS, dac, "
             "encodec:KBPS, a model of the zoo or its folder, or none. May be given several times; by default mixture "
-            "and opus:18, of bands opus:18, of extend upsample and treble.",
+            "and opus:18, of bands opus:18, of extend upsample and treble, of decodec mixture.",
             show_default=False,
         ),
     ] = None,
@@ -88,8 +104,8 @@ def eval_(
     visqol: Annotated[
         Literal["auto", "off", "speech", "audio", "both"],
         typer.Option(
-            help="ViSQOL mode; auto is both, of bands and extend audio, if the extra [eval] is installed. Most of the "
-            "time goes into it."
+            help="ViSQOL mode; auto is both, of bands and extend audio, if the extra [eval] is installed, and of "
+            "decodec off. Most of the time goes into it."
         ),
     ] = "auto",
     speech: Annotated[
@@ -98,7 +114,7 @@ def eval_(
             "--speech",
             metavar="NAME",
             help="Score of speech: pesq, estoi, dnsmos, or none. May be given several times; for dnr pesq and "
-            "estoi by default, where they are installed.",
+            "estoi by default, for decodec all, where they are installed.",
             show_default=False,
         ),
     ] = None,
@@ -140,6 +156,30 @@ def eval_(
         int | None,
         typer.Option(metavar="N", min=1, help="Use the first N clips; all by default.", show_default=False),
     ] = None,
+    snr: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--snr",
+            metavar="DB",
+            help="Of decodec: how much more power the speech has than its background. May be given several times; "
+            f"{', '.join(f'{ratio:g}' for ratio in DEFAULT_SNRS[:-1])} and {DEFAULT_SNRS[-1]:g} by default.",
+            show_default=False,
+        ),
+    ] = None,
+    reverberation: Annotated[
+        bool,
+        typer.Option(
+            "--reverberation/--no-reverberation", help="Of decodec: whether speech is heard in simulated rooms, too."
+        ),
+    ] = True,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Of decodec: teach small networks to tell phonemes from codes of noisy speech; takes the extra "
+            "[phonemes], and a minute or two for each.",
+        ),
+    ] = False,
     effort: Effort = None,
     codebooks: Codebooks = None,
     views: Views = DEFAULT_VIEWS,
@@ -164,7 +204,8 @@ def eval_(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Score a model: on DnR resynthesis, separation, bitrate and speed, or on any audio what is above 8 kHz, too.
+    """Score a model: resynthesis, separation, bitrate and speed on DnR; on any audio what is above 8 kHz, too; or how
+    well it tells speech from its background.
 
     A clip that cannot be read is reported and skipped, and the exit code is 1 at the end. Under torchrun the processes
     share the clips, through --work.
@@ -190,6 +231,9 @@ def eval_(
         wrong(f"{'--fine' if fine else '--coarse'} is about the envelope; leave it out, or --envelope off")
     if not treble and task != "bands":
         wrong("--no-treble is about resynthesis of audio at more than the model's rate; leave it out, or --task bands")
+    if task != "decodec" and (snr is not None or not reverberation or probe):
+        option = "--snr" if snr is not None else "--probe" if probe else "--no-reverberation"
+        wrong(f"{option} is about speech with a background; leave it out, or --task decodec")
     share = None if envelope == "off" else float(envelope)
     console = Console(quiet=quiet or not first, json=json and first)
     chosen = tuple(against) if against is not None else DEFAULT_SYSTEMS[task]
@@ -198,31 +242,37 @@ def eval_(
     for name in speech or ():
         if name not in (*PACKAGES, "none") or (name == "none" and len(speech or ()) > 1):
             wrong(f"--speech {name}: give pesq, estoi or dnsmos, several of them, or none alone")
-    settings = Settings(
-        data_root=data_root,
-        split=dnr,
-        task=task,
-        protocol=protocol,
-        against=() if chosen == ("none",) else chosen,
-        all_needed=against is not None,
-        visqol=visqol,
-        speech=None if speech is None else tuple(name for name in PACKAGES if name in speech),
-        jobs=jobs or own_cores(),
-        work=work,
-        limit=limit,
-        report=report,
-        mushra=mushra,
-        examples=examples,
-        overwrite=force,
-        device=device,
-        effort=effort,
-        codebooks=codebooks,
-        views=views or DEFAULT_VIEWS,
-        envelope=share,
-        fine=fine,
-        treble=treble,
-        texture=texture,
-    )
+    try:
+        settings = Settings(
+            data_root=data_root,
+            split=dnr,
+            task=task,
+            protocol=protocol,
+            against=() if chosen == ("none",) else chosen,
+            all_needed=against is not None,
+            visqol=visqol,
+            speech=None if speech is None else tuple(name for name in PACKAGES if name in speech),
+            jobs=jobs or own_cores(),
+            work=work,
+            limit=limit,
+            report=report,
+            mushra=mushra,
+            examples=examples,
+            overwrite=force,
+            device=device,
+            effort=effort,
+            codebooks=codebooks,
+            views=views or DEFAULT_VIEWS,
+            envelope=share,
+            fine=fine,
+            treble=treble,
+            texture=texture,
+            snrs=DEFAULT_SNRS if snr is None else tuple(snr),
+            reverberation=reverberation,
+            probe=probe,
+        )
+    except ValueError as error:
+        wrong(error)
     codec = load_codec(model, device=device, effort=effort)
     check_codebooks(codec, codebooks)
 

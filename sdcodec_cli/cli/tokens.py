@@ -34,7 +34,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..data.tokens import Format
+    from ..data.tokens import Format, Layers
     from ..engine.batch import Say
     from ..engine.codec import Codec
     from ..engine.files import Job
@@ -56,6 +56,7 @@ class _Tokens:
     effort: int | None
     domains: list[str] | None
     num_codebooks: int | None
+    layers: Layers
     track: int
     force: bool
 
@@ -88,6 +89,7 @@ class _Tokens:
             codec=codec,
             domains=self.domains,
             num_codebooks=self.num_codebooks,
+            layers=self.layers,
             track=self.track,
             overwrite=self.force,
             progress=progress,
@@ -144,6 +146,13 @@ def tokens(
             show_default=False,
         ),
     ] = None,
+    layers: Annotated[
+        Literal["all", "semantic", "acoustic"],
+        typer.Option(
+            help="Of speech, the codebook of what is said, which is the first, or all others, and nothing else; for "
+            "models with a teacher, such as decodec-16k-mini.",
+        ),
+    ] = "all",
     track: Track = 1,
     model: Model = None,
     effort: Effort = None,
@@ -179,6 +188,11 @@ def tokens(
     for option, value in (("--domains", domains), ("--codebooks", num_codebooks)):
         if chosen == "sdc" and value is not None:
             wrong(f"{option} {value}: a .sdc file is made of all that the tokens hold; leave the option out")
+    if layers != "all":
+        if chosen == "sdc":
+            wrong(f"--layers {layers}: a .sdc file is made of all that the tokens hold; leave the option out")
+        if domains is not None:
+            wrong(f"--layers {layers} and --domains {domains} do not go together: layers are of speech alone")
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     known = find(model).recipe.model.domains
     todo = console.settle(lambda: plan_tokens(inputs, output, f".{chosen}", overwrite=force, domains=known, only=only))
@@ -205,6 +219,7 @@ def tokens(
         effort=effort,
         domains=None if domains is None else domains.split(","),
         num_codebooks=num_codebooks,
+        layers=layers,
         track=track,
         force=force,
     )

@@ -68,15 +68,21 @@ class _Folder(NamedTuple):
     """Device and inode of the folders above."""
 
 
-def find_audio(root: Path, domains: Sequence[str]) -> Iterator[AudioFile]:
+def find_audio(root: Path, domains: Sequence[str], *, needed: Sequence[str] | None = None) -> Iterator[AudioFile]:
     """Every audio file below a root whose folders say what it is, in the order of the folders' names.
 
     Hidden files and folders are left out. Links are followed; what can be reached in several ways is found once.
 
+    Args:
+        root: the folder
+        domains: that are looked for
+        needed: those of them that have to be there; by default all
+
     Raises:
-        InputError: the root or a folder of a domain cannot be read; or, at the end, there was nothing for a domain
+        InputError: the root or a folder of a domain cannot be read; or, at the end, there was nothing for a domain that
+            is needed
     """
-    missing = set(domains)
+    missing = set(domains if needed is None else needed)
     seen: set[tuple[int, int]] = set()
     name = os.path.basename(os.path.realpath(root))
     start = _Folder(str(root), "", None, None, SPLITS, 0, ())

@@ -35,6 +35,10 @@ Format = Literal["npz", "safetensors", "parquet", "jsonl"]
 FORMATS: tuple[Format, ...] = ("npz", "safetensors", "parquet", "jsonl")
 SUFFIXES = frozenset(f".{name}" for name in FORMATS)
 
+Layers = Literal["all", "semantic", "acoustic"]
+LAYERS: tuple[Layers, ...] = ("all", "semantic", "acoustic")
+"""Which codebooks of speech there are: all, those of what is said, or those of how it sounds."""
+
 VERSION = 1
 """Of what is in these files."""
 
@@ -93,6 +97,7 @@ class Tokens:
     """By the names in `header.domains`."""
     envelope: GainTokens | None = None
     treble: GainTokens | None = None
+    layers: Layers = "all"
 
     def __post_init__(self) -> None:
         _check(self)
@@ -207,10 +212,18 @@ def _from_arrays(facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> Token
         },
         envelope=gains("envelope", header.envelope),
         treble=gains("treble", header.treble),
+        layers=_layers(facts.get("layers", "all")),
     )
 
 
 # --- header
+
+
+def _layers(value: Any) -> Layers:
+    if value not in LAYERS:
+        raise ValueError(f"its layers are {value!r}, not {', '.join(LAYERS)}")
+    found: Layers = value
+    return found
 
 
 def _facts_of(tokens: Tokens) -> dict[str, Any]:
@@ -219,6 +232,7 @@ def _facts_of(tokens: Tokens) -> dict[str, Any]:
         "version": VERSION,
         "num_samples": tokens.num_samples,
         "frame_rate": tokens.header.frame_rate,
+        "layers": tokens.layers,
         **_plain(tokens.header),
     }
     facts["streams"] = facts.pop("domains")

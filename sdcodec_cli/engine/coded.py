@@ -342,11 +342,11 @@ def opened(
             found_stream = file.read(len(MAGIC)) == MAGIC
         if found_stream:
             coded = Coded(source.name, source.path, functools.partial(find_codec, codec))
-            _check_domains(coded.codec)
+            check_domains(coded.codec)
             yield coded
             return
         model = find_codec(codec, None)
-        _check_domains(model)
+        check_domains(model)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True))
         path = Path(folder) / "coded.sdc"
         result = compress(source, path, codec=model.at_effort(0), channels=channels, track=track, progress=progress)
@@ -358,9 +358,14 @@ def find_codec(codec: CodecFor, header: Header | None) -> Codec:
     return codec if isinstance(codec, Codec) else codec(header)
 
 
-def _check_domains(codec: Codec) -> None:
+def tells_speech(domains: Sequence[str]) -> bool:
+    """Whether speech is one of several domains."""
+    return SPEECH in domains and len(domains) > 1
+
+
+def check_domains(codec: Codec) -> None:
     """Raise a ModelError unless a model tells speech from other sounds."""
-    if SPEECH not in codec.domains or len(codec.domains) < 2:
+    if not tells_speech(codec.domains):
         raise ModelError(
             f"{codec.name}: does not tell speech from other sounds (it has {', '.join(codec.domains)}); choose a model "
             "that does, see sdc models list"

@@ -72,6 +72,16 @@ def si_sdr(estimate: Wavs, reference: Wavs) -> Scores:
     return np.asarray(10 * np.log10(np.square(target).sum(-1) / (np.square(noise).sum(-1) + EPS) + EPS))
 
 
+def sdr(estimate: Wavs, reference: Wavs) -> Scores:
+    """Signal-to-distortion ratio in dB: two `[..., T]` to `[...]`; a gain is a distortion.
+
+    Both powers have the offset of 1e-8 of `si_sdr`, in sums over samples.
+    """
+    wanted = np.square(reference.astype(np.float64)).sum(-1)
+    wrong = np.square(estimate.astype(np.float64) - reference).sum(-1)
+    return np.asarray(10 * np.log10((wanted + EPS) / (wrong + EPS)))
+
+
 def band_power(wav: Wavs, sample_rate: int, lowest: float, highest: float) -> Scores:
     """Mean square of what a signal has from `lowest` to below `highest` Hz: `[..., T]` to `[...]`.
 

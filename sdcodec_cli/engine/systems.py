@@ -9,27 +9,35 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+
 from .. import zoo
-from ..audio import Wav, resampled
+from ..audio import AudioReader, AudioWriter, Wav, WriteOptions, resampled
 from ..audio.bands import SHARE
 from ..bitstream import Writer
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
 from ..errors import ModelError
 from ..families import of
-from ..runtime.model import CascadeModel
+from ..runtime.model import CascadeModel, CodecModel
+from .background import exchange_background
 from .codec import Codec, load_codec
+from .coded import SPEECH, Coded, opened, tells_speech
 from .codes import Codes
 from .compress import TOGETHER, stream_header
 from .extend import extend_wav
 from .other_codecs import Opus, find_dac, find_encodec, fitted
 from .separate import separate_wav
 from .separator import Separator, open_separator
+from .stems import without
 from .stream import SEGMENT_FRAMES
 from .treble_guess import WEIGHTS
+from .voice import convert_voice
 
 if TYPE_CHECKING:
     from .evaluate.settings import Settings
@@ -37,6 +45,28 @@ if TYPE_CHECKING:
 Way = Literal["separation", "masked separation"]
 """How stems were found in a mixture: straight out of a codec, or as `sdc separate` gives them, by masks on the mixture
 that are made of those, or by a network that is made for it."""
+
+
+EnhancementWay = Literal["enhancement", "enhancement with silence", "masked enhancement"]
+"""How speech was found in a mixture: as a codec decodes its codes, without those of the background; beside codes that
+silence has in the place of those, as in arXiv:2509.09201; or by masks on the mixture, as `sdc separate` gives it."""
+
+
+class Enhanced(NamedTuple):
+    """What was found in a mixture; wavs are `[T]`."""
+
+    speech: Wav
+    background: Wav | None = None
+    """Everything but the speech, where it was decoded, too."""
+
+
+class Exchanged(NamedTuple):
+    """Speech that got another background, as both decode before and after; wavs are `[T]`."""
+
+    speech_before: Wav
+    speech: Wav
+    background_before: Wav
+    background: Wav
 
 
 class Resynthesis(NamedTuple):
@@ -77,6 +107,46 @@ class Separates(Protocol):
 
 
 @runtime_checkable
+class Enhances(Protocol):
+    """A system that finds the speech in a mixture."""
+
+    def enhance(self, mix: Wav, sample_rate: int) -> Mapping[EnhancementWay, Enhanced]:
+        """A mono mixture `[T]` to speech without its background, `[T]`, in one way or several."""
+
+
+@runtime_checkable
+class Exchanges(Protocol):
+    """A system that puts another background behind speech."""
+
+    name: str
+
+    def exchange(self, mix: Wav, other: Wav, sample_rate: int) -> Exchanged:
+        """A mono mixture `[T]`, and another background of any length, which is to be as loud as the one it replaces.
+
+        Raises:
+            InputError: the system finds no background in one of both, or no speech
+        """
+
+
+@runtime_checkable
+class Converts(Protocol):
+    """A system that may be able to say what somebody says in the voice of somebody else."""
+
+    name: str
+
+    @property
+    def can_convert(self) -> bool:
+        """Whether it is: only models that were taught what is said are."""
+
+    def convert(self, mix: Wav, voice: Wav, sample_rate: int) -> Wav:
+        """A mono mixture `[T]`, and speech of the voice that is wanted, of any length, to speech alone, `[T]`.
+
+        Raises:
+            InputError: nobody speaks in one of both
+        """
+
+
+@runtime_checkable
 class Extends(Protocol):
     """A system that gives audio of a low sample rate the high frequencies that it lacks."""
 
@@ -95,6 +165,10 @@ class Mixture:
     def separate(self, mix: Wav, sample_rate: int) -> dict[Way, dict[str, Wav]]:
         """See `Separates`."""
         return {"separation": dict.fromkeys(self.domains, mix)}
+
+    def enhance(self, mix: Wav, sample_rate: int) -> dict[EnhancementWay, Enhanced]:
+        """See `Enhances`."""
+        return {"enhancement": Enhanced(mix)}
 
 
 @dataclass
@@ -253,6 +327,67 @@ class SeparatingCodec(ModelCodec):
             "masked separation": dict(zip(domains, masked, strict=True)),
         }
 
+    def enhance(self, mix: Wav, sample_rate: int) -> dict[EnhancementWay, Enhanced]:
+        """See `Enhances`; coded as by `sdc enhance`, without analysis by synthesis."""
+        codec = self.codec.at_effort(0)
+        codes = codec.encode(mix, num_codebooks=self.num_codebooks, envelope=self.share is not None, fine=self.fine)
+        masked = separate_wav(mix[None], codec=codec, views=self.views)[self.codec.domains.index(SPEECH), 0]
+        return {
+            "enhancement": Enhanced(self.decode(codes, SPEECH), self.decode(codes, without([SPEECH]))),
+            "enhancement with silence": Enhanced(self.decode(self._with_silence(codes))),
+            "masked enhancement": Enhanced(masked),
+        }
+
+    def _with_silence(self, codes: Codes) -> Codes:
+        """The codes of speech, and those that silence has beside them."""
+        codec = self.codec.at_effort(0)
+        num_codebooks = next(iter(codes.codes.values())).shape[-2]
+        nothing = np.zeros(codes.num_samples, dtype=np.float32)
+        silent = codec.encode(nothing, num_codebooks=num_codebooks, active=codec.domains, envelope=False)
+        speech = {stream.name for stage in codec.stages for stream in stage.streams if stream.stem == SPEECH}
+        return replace(
+            codes,
+            codes={name: (codes if name in speech else silent).codes[name] for name in codes.codes},
+            active={name: (codes if name in speech else silent).active[name] for name in codes.active},
+        )
+
+    @property
+    def can_convert(self) -> bool:
+        """See `Converts`."""
+        return isinstance(self.codec.model, CodecModel) and self.codec.model.semantic_codebook is not None
+
+    def convert(self, mix: Wav, voice: Wav, sample_rate: int) -> Wav:
+        """See `Converts`; what `sdc voice` writes."""
+        with tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True) as name:
+            mixture, reference, target = (Path(name) / file for file in ("mixture.wav", "voice.wav", "converted.wav"))
+            _write_floats({mixture: mix, reference: voice}, sample_rate)
+            convert_voice(mixture, reference, target, codec=self.codec, write=WriteOptions(format="wav-float"))
+            with AudioReader(target) as reader:
+                return np.concatenate([block[0] for block in reader.blocks()])
+
+    def exchange(self, mix: Wav, other: Wav, sample_rate: int) -> Exchanged:
+        """See `Exchanges`; what `sdc background` writes as a `.sdc` file, with the envelope it has by default."""
+        with tempfile.TemporaryDirectory(prefix="sdc-", ignore_cleanup_errors=True) as name:
+            mixture, behind, target = (Path(name) / file for file in ("mixture.wav", "other.wav", "exchanged.sdc"))
+            _write_floats({mixture: mix, behind: other}, sample_rate)
+            with opened(mixture, self.codec) as scene:
+                exchange_background(scene.path, behind, target, codec=self.codec)
+                before = [self._audio(scene, domains) for domains in (scene.speech, scene.background)]
+            found = Coded(mixture.name, target, lambda header: self.codec)
+            after = [self._audio(found, domains) for domains in (found.speech, found.background)]
+        return Exchanged(before[0], after[0], before[1], after[1])
+
+    def _audio(self, coded: Coded, domains: Sequence[str]) -> Wav:
+        wavs = coded.audio(domains, share=self.share or 0.0)
+        return np.concatenate([wav[0] for wav in wavs])[: coded.num_samples]
+
+
+def _write_floats(wavs: Mapping[Path, Wav], sample_rate: int) -> None:
+    """Write each wav `[T]` as a file."""
+    for path, wav in wavs.items():
+        with AudioWriter(path, sample_rate, 1, write=WriteOptions(format="wav-float")) as writer:
+            writer.write(wav[None])
+
 
 @dataclass
 class ExtendingCodec(SeparatingCodec):
@@ -292,6 +427,10 @@ class SeparatorNetwork:
         stems = separate_wav(resampled(mix, sample_rate, rate)[None], codec=self.separator)[:, 0]
         back = [fitted(resampled(stem, rate, sample_rate), len(mix)) for stem in stems]
         return {"masked separation": dict(zip(self.separator.domains, back, strict=True))}
+
+    def enhance(self, mix: Wav, sample_rate: int) -> dict[EnhancementWay, Enhanced]:
+        """See `Enhances`."""
+        return {"masked enhancement": Enhanced(self.separate(mix, sample_rate)["masked separation"][SPEECH])}
 
 
 def find_system(name: str, codec: Codec, settings: Settings) -> System:
@@ -335,14 +474,18 @@ def find_system(name: str, codec: Codec, settings: Settings) -> System:
     if not of(recipe).streams(recipe):
         separator = open_separator(name, runtime="auto", device=settings.device, threads=None)
         assert isinstance(separator, Separator)
-        if separator.domains != codec.domains:
+        known = tells_speech(separator.domains) if settings.task == "decodec" else separator.domains == codec.domains
+        if not known:
             raise ModelError(f"--against {name}: it finds {', '.join(separator.domains)}; leave it out")
         return SeparatorNetwork(separator)
     found = load_codec(name, device=settings.device, effort=settings.effort)
     # Where nothing is separated, only domains matter: signals come at a rate of their own, and are resampled.
-    at_rate = found.sample_rate == codec.sample_rate or settings.task != "dnr"
-    if found.domains != codec.domains or not at_rate:
-        return (ExtendingCodec if _extends(found) else ModelCodec)(found, **_sound(settings))
+    at_rate = found.sample_rate == codec.sample_rate or settings.task not in ("dnr", "decodec")
+    alike = tells_speech(found.domains) if settings.task == "decodec" else found.domains == codec.domains
+    if not (alike and at_rate):
+        # One that extends audio separates, too, and may have other domains or another rate than what is evaluated.
+        made_of = ExtendingCodec if settings.task == "extend" and _extends(found) else ModelCodec
+        return made_of(found, **_sound(settings))
     try:
         return separating_codec(found, settings)
     except ValueError as error:

@@ -9,7 +9,9 @@ Legend: C channels, K codebooks, n frames of a segment.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import itertools
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ from ..data.tokens import (
     SILENT,
     Format,
     GainTokens,
+    Layers,
     StreamTokens,
     Tokens,
     read_tokens,
@@ -42,6 +45,7 @@ from ..zoo import find
 from .files import STREAM_SUFFIXES, opened_file
 
 if TYPE_CHECKING:
+    from ..families import Stream
     from .codec import Codec
 
 MOST_LOST_FRAMES = 180_000
@@ -81,6 +85,7 @@ def to_tokens(
     codec: Callable[[], Codec] | None = None,
     domains: Sequence[str] | None = None,
     num_codebooks: int | None = None,
+    layers: Layers = "all",
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -95,19 +100,23 @@ def to_tokens(
         codec: gives the model for audio
         domains: to keep; by default all. Envelope and treble are of the mix of all, and are left out with any of them
         num_codebooks: to keep of each stream, the first ones; by default all
+        layers: `semantic` keeps of speech the codebook of what is said, and nothing else, `acoustic` all others of
+            speech, of which `num_codebooks` are the first ones
         track: which audio track of a film, from 1
         overwrite: replace an existing target
         progress: called while audio is coded
 
     Raises:
         StreamError, InputError: not a usable stream or audio, or there is no such domain
-        ModelError: there is no such model
+        ModelError: there is no such model, or layers are wanted of one whose codebooks are not told apart
         MissingExtra: the format needs pyarrow, which is not installed
         OutputError: see `audio`
-        ValueError: `num_codebooks` below 1
+        ValueError: `num_codebooks` below 1, or `domains` beside layers, which are of speech
     """
     if num_codebooks is not None and num_codebooks < 1:
         raise ValueError(f"num_codebooks must be at least 1, got {num_codebooks}")
+    if layers != "all" and domains is not None:
+        raise ValueError(f"{layers} codes are of speech alone; leave domains out")
     notes: list[str] = []
     with contextlib.ExitStack() as stack:
         name = "stdin" if str(source) == "-" else str(source)
@@ -115,6 +124,8 @@ def to_tokens(
         if codec is not None and Path(name).suffix.lower() not in STREAM_SUFFIXES and not _is_stream(file):
             from .compress import compress
 
+            if layers != "all":  # what cannot be told apart is not coded first
+                _semantic(name, model or codec().name)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sdc-tokens-")))
             made = compress(source, folder / "a.sdc", codec=codec(), track=track, progress=progress)
             notes += filter(None, (made.channels_note, *made.notes))
@@ -126,7 +137,11 @@ def to_tokens(
                 "made of, or decode it and compress that"
             )
         reader.tables = _tables(reader.header, model)
-        tokens = _kept(name, _read(reader, name), domains, num_codebooks)
+        tokens = _read(reader, name)
+        if layers != "all":
+            semantic = _semantic(name, model or reader.header.model)
+            tokens, domains = _layer(name, tokens, layers, semantic), [stream.stem for stream in semantic.values()]
+        tokens = _kept(name, tokens, domains, num_codebooks)
         if domains is not None and (reader.header.envelope or reader.header.treble) and not tokens.header.envelope:
             notes.append("envelope and treble are those of the mix of all domains, and are left out")
         if reader.header.stereo:
@@ -163,6 +178,11 @@ def from_tokens(
     if len(rows) != 1:
         raise InputError(f"{source}: has {len(rows)} rows, and a .sdc file holds one; write each row into its own file")
     (tokens,) = rows
+    if tokens.layers == "acoustic":
+        raise InputError(
+            f"{source}: holds acoustic codes alone, which mean nothing without the semantic ones; write it again with "
+            "sdc tokens --layers all"
+        )
     header, tables, notes = tokens.header, _tables(tokens.header, model), []
     if header.tables_sha256 is not None and tables is None:
         notes.append(f"the tables of {header.model} are not here, so its codes are stored raw")
@@ -324,21 +344,9 @@ def _kept(name: str, tokens: Tokens, domains: Sequence[str] | None, num_codebook
     for entry in header.domains:
         if domains is not None and entry.stem not in domains:
             continue
-        count, stream = min(num_codebooks or entry.num_codebooks, entry.num_codebooks), tokens.streams[entry.name]
-        left_out = entry.num_codebooks - count
-        entries.append(
-            replace(
-                entry,
-                num_codebooks=count,
-                num_shared=max(0, entry.num_shared - left_out),
-                groups=first_of(entry.groups, count),
-            )
-        )
-        streams[entry.name] = replace(
-            stream,
-            codes=stream.codes[..., :count, :],
-            num_codebooks=np.minimum(stream.num_codebooks, count).astype(np.uint8),
-        )
+        count = min(num_codebooks or entry.num_codebooks, entry.num_codebooks)
+        streams[entry.name], entry = _first(tokens.streams[entry.name], entry, count)
+        entries.append(entry)
     some = len({entry.stem for entry in entries}) < len(header.stems)
     return replace(
         tokens,
@@ -352,6 +360,67 @@ def _kept(name: str, tokens: Tokens, domains: Sequence[str] | None, num_codebook
         envelope=None if some else tokens.envelope,
         treble=None if some else tokens.treble,
     )
+
+
+def _semantic(name: str, model: str | Path) -> dict[str, Stream]:
+    """Streams of a model, by name, of which codebooks were taught what is said.
+
+    Raises:
+        ModelError: it has none, or there is no such model
+    """
+    from ..families import of
+
+    recipe = find(model).recipe
+    found = {stream.name: stream for stream in of(recipe).streams(recipe) if stream.num_semantic}
+    if not found:
+        from .voice import semantic_models
+
+        raise ModelError(
+            f"{name}: codes of {model} are not told apart into semantic and acoustic ones; models whose codes "
+            f"are: {', '.join(semantic_models())}"
+        )
+    return found
+
+
+def _layer(name: str, tokens: Tokens, layers: Layers, semantic: Mapping[str, Stream]) -> Tokens:
+    """The same, with the codebooks for what is said alone, or with all others."""
+    entries, streams = [], dict(tokens.streams)
+    for entry in tokens.header.domains:
+        if entry.name in semantic:
+            take = _first if layers == "semantic" else functools.partial(_without_first, name)
+            streams[entry.name], entry = take(streams[entry.name], entry, semantic[entry.name].num_semantic)
+        entries.append(entry)
+    return replace(tokens, header=replace(tokens.header, domains=tuple(entries)), streams=streams, layers=layers)
+
+
+def _without_first(name: str, stream: StreamTokens, entry: DomainEntry, count: int) -> tuple[StreamTokens, DomainEntry]:
+    """All codebooks of a stream but the first ones."""
+    total = entry.num_codebooks - count
+    if total <= 0:
+        raise InputError(f"{name}: its acoustic codes were left out; take the file that it was made of")
+    counts = np.maximum(stream.num_codebooks.astype(np.int64) - count, 0).astype(np.uint8)
+    nothing = (stream.state == PRESENT) & (counts == 0)
+    left = StreamTokens(
+        codes=stream.codes[..., count:, :],
+        state=np.where(nothing, REMOVED, stream.state).astype(np.uint8),
+        num_codebooks=counts,
+    )
+    ends = [0, *(max(0, end - count) for end in itertools.accumulate(entry.groups))]
+    groups = tuple(stop - start for start, stop in itertools.pairwise(ends) if stop > start)
+    shared = min(entry.num_shared, total)
+    return left, replace(entry, num_codebooks=total, num_shared=shared, groups=groups)
+
+
+def _first(stream: StreamTokens, entry: DomainEntry, count: int) -> tuple[StreamTokens, DomainEntry]:
+    """The first codebooks of a stream."""
+    left_out = entry.num_codebooks - count
+    kept = replace(
+        stream,
+        codes=stream.codes[..., :count, :],
+        num_codebooks=np.minimum(stream.num_codebooks, count).astype(np.uint8),
+    )
+    groups, shared = first_of(entry.groups, count), max(0, entry.num_shared - left_out)
+    return kept, replace(entry, num_codebooks=count, num_shared=shared, groups=groups)
 
 
 # --- and back

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, cast
 
 from ..recipe import Recipe
-from .family import Family, Stream
+from .family import Codebooks, Family, Stream
 
 if TYPE_CHECKING:
     from torch import nn
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FAMILIES = ("sdcodec", "tdanet", "bands", "decodec")
 """Names of the modules here, which recipes know them by."""
 
-__all__ = ["FAMILIES", "Family", "Stream", "build", "find", "of"]
+__all__ = ["FAMILIES", "Codebooks", "Family", "Stream", "build", "find", "of"]
 
 
 def find(name: str) -> Family[Any]:

@@ -4,7 +4,7 @@ A family says which tables its recipes have, how its networks are built, what a 
 training and what may be a start for them. Torch is imported inside of functions: recipes are read, and models run in
 ONNX Runtime, without it.
 
-Legend: B batch, N domains, T samples.
+Legend: B batch, N domains, T samples, F frames, K codebooks, D latent width.
 """
 
 from __future__ import annotations
@@ -53,6 +53,24 @@ class Stream:
     def bitrate(self) -> float:
         """Of all codebooks, in kbit/s."""
         return self.num_codebooks * self.codebook_bitrate
+
+
+@dataclass(frozen=True)
+class Codebooks:
+    """What codes stand for, of N streams of a codec, K codebooks each."""
+
+    entries: np.ndarray
+    """Of V entries each, `[N, K, V, d]`."""
+    weights: np.ndarray
+    """That bring an entry to the latent, `[N, K, D, d]`."""
+    biases: np.ndarray
+    """`[N, K, D]`"""
+
+    def latent(self, stream: int, codes: np.ndarray) -> np.ndarray:
+        """The quantized latent of the first codebooks of one stream, `[K, F]` to `[D, F]`."""
+        terms = zip(codes, self.entries[stream], self.weights[stream], self.biases[stream], strict=False)
+        latent: np.ndarray = sum(weight @ entries[row].T + bias[:, None] for row, entries, weight, bias in terms)
+        return latent
 
 
 @dataclass(frozen=True)
@@ -143,6 +161,10 @@ class Family(ABC, Generic[R]):
 
     def semantic_codebook(self, recipe: R, weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Entries of the codebook that was taught what is said, `[V, d]`, as `Stream.num_semantic` says; or None."""
+        return None
+
+    def codebooks(self, recipe: R, weights: Mapping[str, np.ndarray]) -> Codebooks | None:
+        """What the codes of a codec stand for; None for families that do not say."""
         return None
 
     def critic(self, recipe: R) -> Critic | None:

@@ -24,7 +24,7 @@ from ..recipe import (
 )
 from ..recipe.checks import require
 from ..recipe.codec import TEACHER_RATE, TEACHER_WIDTHS
-from .family import Family, Stream, Teaching
+from .family import Codebooks, Family, Stream, Teaching
 
 if TYPE_CHECKING:
     import numpy as np
@@ -284,6 +284,17 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         row = 0 if shared else recipe.model.domains.index(SPEECH)
         codebook: np.ndarray = weights[f"quantizer.{'shared' if shared else 'own'}.codebook"][row, 0]
         return codebook
+
+    def codebooks(self, recipe: SDCodecRecipe, weights: Mapping[str, np.ndarray]) -> Codebooks:
+        """See `Family.codebooks`."""
+        import numpy as np
+
+        def joined(name: str) -> np.ndarray:
+            own, shared = (weights[f"quantizer.{part}.{name}"] for part in ("own", "shared"))
+            count = len(recipe.model.domains)
+            return np.concatenate([own, np.broadcast_to(shared, (count, *shared.shape[1:]))], axis=1)
+
+        return Codebooks(joined("codebook"), joined("out_weight"), joined("out_bias"))
 
     def critic(self, recipe: SDCodecRecipe) -> Critic | None:
         """The discriminators of a recipe, with random weights.

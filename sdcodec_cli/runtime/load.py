@@ -85,7 +85,14 @@ def load_model(
         return SeparatorModel(entry.name, entry.recipe, digest, made("", entry.recipe))
     if len(codecs) == 1:
         codebook = family.semantic_codebook(entry.recipe, unpacked)
-        return CodecModel(entry.name, entry.recipe, digest, made("", entry.recipe), semantic_codebook=codebook)
+        return CodecModel(
+            entry.name,
+            entry.recipe,
+            digest,
+            made("", entry.recipe),
+            semantic_codebook=codebook,
+            codebooks=family.codebooks(entry.recipe, unpacked),
+        )
     each = len(streams) // len(codecs)
     stages = []
     for number, (prefix, recipe) in enumerate(codecs.items()):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ModelError
-from ..families import Stream, of
+from ..families import Codebooks, Stream, of
 from ..recipe import CodecModelFields, CodecTrainingFields, Recipe, Residual, SeparatorModelFields
 from .parts import Runtime
 
@@ -120,10 +120,13 @@ class CodecModel(Model):
         runtime: Runtime,
         streams: Sequence[Stream] | None = None,
         semantic_codebook: NDArray[np.float32] | None = None,
+        codebooks: Codebooks | None = None,
     ) -> None:
         super().__init__(name, recipe, weights_sha256, runtime)
         self.semantic_codebook = semantic_codebook
         """Entries of the codebook that holds what is said, `[V, d]`; None for a model that has none."""
+        self.codebooks = codebooks
+        """What codes stand for; None for a model that does not say."""
         self.streams = self.streams if streams is None else tuple(streams)
         model, training = recipe.model, recipe.training
         assert isinstance(model, CodecModelFields)

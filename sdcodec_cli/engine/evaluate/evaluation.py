@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,11 @@ from ...families import build, of
 from ...progress import Progress
 from ...runtime import CodecModel
 from ..codec import Codec
+from ..coded import check_domains
 from ..separate import checked_views
 from ..systems import (
+    Converts,
+    Enhances,
     ExtendingCodec,
     Extends,
     Mixture,
@@ -34,14 +38,15 @@ from ..systems import (
     separating_codec,
 )
 from ..torchrun import is_first_process, under_torchrun
-from . import wide
-from .judges import resolved
-from .measure import measure
+from . import noisy, probe, wide
+from .features import probe_errors
+from .judges import asked_of_voices, resolved
+from .measure import Plan, measure
 from .mushra import check_listening_test, write_mushra
 from .protocol import plan, protocol_facts
 from .report import examples, write_report
 from .score import Cost, EvalResult, summarize
-from .settings import Evaluation, Settings
+from .settings import WIDE_TASKS, Evaluation, Settings
 from .tables import about, tables
 
 COST_SECONDS = 10.0
@@ -55,6 +60,7 @@ ABLE: dict[Evaluation, tuple[tuple[type, ...], str]] = {
     "dnr": ((Resynthesizes, Separates), "code or separate audio"),
     "bands": ((Resynthesizes,), "code audio"),
     "extend": ((Extends,), "extend audio"),
+    "decodec": ((Enhances, Resynthesizes), "code audio or find the speech in it"),
 }
 """What systems have to be for what is evaluated, and to do."""
 
@@ -90,11 +96,17 @@ def evaluate(
     # What can be wrong with the settings is found before hours of work.
     _check_pages(settings)
     checked_views(settings.views, codec)
+    if settings.task == "decodec":
+        check_domains(codec)
     settings = resolved(settings, notes)
+    if settings.probe and (missing := probe.available()):
+        raise SdcError(f"--probe: {missing}")
     model = separating_codec(codec, settings)
     systems = _systems(model, settings, notes)
+    if settings.task == "decodec" and any(isinstance(each, Converts) and each.can_convert for each in systems):
+        settings = dataclasses.replace(settings, voices=asked_of_voices(notes))
     if settings.mushra:
-        rate = codec.sample_rate if settings.task == "dnr" else wide.RATE
+        rate = wide.RATE if settings.task in WIDE_TASKS else codec.sample_rate
         check_listening_test([system.name for system in systems], rate)
     if settings.work is None and under_torchrun():
         raise OutputError("several processes share their results through a folder; pass --work DIR")
@@ -104,8 +116,11 @@ def evaluate(
         with progress("tracks") as tell:
             tellers: Any = {"report": failures.append, "note": notes.append, "progress": tell}
             split: str | None = settings.split
+            plans: Sequence[Plan]
             if settings.task == "dnr":
                 plans = plan(settings, codec.domains, codec.sample_rate, **tellers)
+            elif settings.task == "decodec":
+                plans, split = noisy.plan(settings, codec.sample_rate, **tellers)
             else:
                 plans, split = wide.plan(settings, codec.domains, **tellers)
         if not plans:
@@ -118,12 +133,19 @@ def evaluate(
         with progress("clips") as tell:
             measured = measure(model, systems, plans, settings, work, progress=tell)
     first = is_first_process()
+    if first and settings.probe:
+        with progress("steps") as tell:
+            mixtures = [each for each in plans if isinstance(each, noisy.MixturePlan)]
+            probed = probe_errors(systems, mixtures, note=notes.append, progress=tell)
+        measured = dataclasses.replace(measured, table=[*measured.table, *probed])
     cost = _costs(model) if first and settings.task == "dnr" else []
     result = summarize(measured, codec, settings, split=split, cost=cost, failures=failures, notes=notes)
     if first:
         finished(result)
     if first and settings.report is not None:
         whole = {row.clip for row in measured.table}
+        if settings.task == "decodec":
+            plans = noisy.to_hear(plans, settings)
         heard = examples(systems, [plan for plan in plans if plan.name in whole][: settings.examples], settings.task)
         write_report(
             settings.report,

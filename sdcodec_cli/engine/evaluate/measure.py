@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import sys
 import zlib
@@ -23,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import __version__
-from ...audio import Wav, atomic_output, db_to_amplitude, resampled
+from ...audio import Wav, atomic_output, db_to_amplitude, integrated_loudness, resampled
 from ...audio.activity import active_frames
 from ...data.parallel import ProcessPool, own_cores
-from ...errors import OutputError, SdcError
+from ...errors import InputError, OutputError, SdcError
 from ...progress import Progress
 from ..codec import Codec
+from ..coded import SPEECH
 from ..codes import Codes
 from ..metrics import (
     TREBLE_BANDS,
@@ -38,17 +40,20 @@ from ..metrics import (
     band_power,
     band_sdr,
     mel_distance_dac,
+    sdr,
     si_sdr,
     stft_distance,
 )
 from ..other_codecs import fitted
 from ..stream import SEGMENT_FRAMES
-from ..systems import Extends, Resynthesizes, Separates, SeparatingCodec, System
+from ..systems import Converts, Enhances, Exchanges, Extends, Resynthesizes, Separates, SeparatingCodec, System
 from ..torchrun import PATIENCE, under_torchrun
 from .judges import judges, score
-from .protocol import Clip, ClipPlan, load
+from .noisy import BACKGROUND, CLEAN, NOISY, MixturePlan, overall
+from .protocol import Clip, ClipPlan
 from .settings import Evaluation, Settings
 from .visqol import Score
+from .voices import METRICS, Conversion
 
 Task = Literal[
     "resynthesis",
@@ -59,12 +64,22 @@ Task = Literal[
     "resynthesis at 32 kHz",
     "resynthesis at 16 kHz",
     "extension",
+    "reconstruction",
+    "enhancement",
+    "enhancement with silence",
+    "masked enhancement",
+    "exchange",
+    "conversion",
+    "features",
 ]
 """`resynthesis`: a signal through its own quantizer. `separation`: a stem of the mixture, straight from the decoder.
 `masked separation`: by ratio masks on the mixture, as `separate` makes them. `cross`: a stem through the quantizer of
 another domain. `whole`: audio of a single domain through compress and decode, activity detection included.
 `resynthesis at 32 kHz`: `resynthesis` of a signal at 32 kHz; `resynthesis at 16 kHz`: the same, after both were
-resampled to that. `extension`: a signal at 16 kHz brought to 32 kHz."""
+resampled to that. `extension`: a signal at 16 kHz brought to 32 kHz. `reconstruction`: clean or noisy speech, coded
+whole. `enhancement`, and those named after it: speech without its background, see `EnhancementWay`. `exchange`: speech
+that got another background, and that. `conversion`: speech in another voice.
+`features`: what probes tell from features of noisy speech."""
 
 What = tuple[str, str, str, str, "str | None"]
 """The first fields of a `Measurement`: clip, task, system, stem and through."""
@@ -74,8 +89,10 @@ SEPARATIONS = ("separation", "masked separation")
 WIDE = ("resynthesis at 32 kHz", "extension")
 """Tasks whose estimates are compared above 8 kHz."""
 
+ENHANCEMENTS = ("enhancement", "enhancement with silence", "masked enhancement")
+
 JUDGED = ("resynthesis", *SEPARATIONS, "resynthesis at 16 kHz", *WIDE)
-"""Tasks whose estimates have levels of bands, and are shown to the judges."""
+"""Tasks whose estimates have levels of bands, and are shown to the judges, as are those of `ENHANCEMENTS`."""
 
 SILENT = 1e-8
 """Mean square below which a stem is not there."""
@@ -86,11 +103,19 @@ LOW_RATE = 16_000
 LOW, NEAR, HIGH = (0.0, 8000.0), (7000.0, 9000.0), (8000.0, 16_000.0)
 """Bands in Hz that have an SDR of their own: what 16 kHz can hold, where that ends, and what is above."""
 
+EXCHANGED = ((SPEECH, "kept"), (SPEECH, "sdr"), (BACKGROUND, "level"), (BACKGROUND, "level_recorded"))
+"""Stems and metrics of `exchange`: the SDR of the speech against what it decoded to before, and against the clean
+speech; the level of the new background less that of the one it replaces, as decoded, and as recorded."""
+
 COUNTS = ("rejected", "false", "missed", "right")
 """Segments in which a domain was not found, found, not found, found; it is there in the last two."""
 
-LAYOUT = 2
+LAYOUT = 3
 """Of a clip's results: raised when there are more of them, so that those that are kept are measured again."""
+
+
+Plan = ClipPlan | MixturePlan
+"""Where a clip is to be found."""
 
 
 class Measurement(NamedTuple):
@@ -112,6 +137,8 @@ class Measurement(NamedTuple):
     """Why there is no value, such as `silent_reference`."""
     bands: Sequence[float] = ()
     """What `value` is the mean of: bias and spread of each band, in dB, also of those below what `value` is of."""
+    condition: str | None = None
+    """That the clip is heard in, where that is told apart, see `noisy`."""
 
 
 @dataclass(frozen=True)
@@ -153,15 +180,32 @@ def estimates(system: System, clip: Clip, sample_rate: int, task: Evaluation) ->
         for way, stems in system.separate(clip.mix, sample_rate).items():
             for domain, wav in stems.items():
                 yield Estimate(way, system.name, domain, wav, clip.stems[domain], sample_rate)
-    if task != "extend" and isinstance(system, Resynthesizes):
+    if task in ("dnr", "bands") and isinstance(system, Resynthesizes):
         for stem, wav in {"mix": clip.mix, **clip.stems}.items():
             if stem == "mix" or not is_silent(wav):
                 back, bitrate = system.resynthesize(wav, sample_rate, None if stem == "mix" else stem)
                 made = Estimate("resynthesis", system.name, stem, back, wav, sample_rate, bitrate=bitrate)
                 yield from [made] if task == "dnr" else _at_both_rates(made)
+    if task == "decodec":
+        yield from _of_speech(system, clip, sample_rate)
     if task == "extend" and isinstance(system, Extends):
         extended = system.extend(resampled(clip.mix, sample_rate, LOW_RATE), LOW_RATE, sample_rate)
         yield Estimate("extension", system.name, "mix", fitted(extended, len(clip.mix)), clip.mix, sample_rate)
+
+
+def _of_speech(system: System, clip: Clip, sample_rate: int) -> Iterator[Estimate]:
+    """What a system makes of speech in some condition: all of it coded, but for rooms, and speech without the rest."""
+    clean = clip.condition == CLEAN
+    if isinstance(system, Resynthesizes) and (clean or overall(clip.condition or "") == NOISY):
+        back, bitrate = system.resynthesize(clip.mix, sample_rate)
+        stem = SPEECH if clean else "mix"
+        yield Estimate("reconstruction", system.name, stem, back, clip.mix, sample_rate, bitrate=bitrate)
+    if isinstance(system, Enhances):
+        for way, found in system.enhance(clip.mix, sample_rate).items():
+            yield Estimate(way, system.name, SPEECH, found.speech, clip.stems[SPEECH], sample_rate)
+            if found.background is not None and not clean:
+                background = clip.stems[BACKGROUND]
+                yield Estimate(way, system.name, BACKGROUND, found.background, background, sample_rate)
 
 
 def _at_both_rates(made: Estimate) -> Iterator[Estimate]:
@@ -188,6 +232,41 @@ def own_estimates(model: SeparatingCodec, clip: Clip) -> Iterator[Estimate]:
         yield Estimate("whole", codec.name, domain, back, stem, codec.sample_rate, bitrate=bitrate)
 
 
+def exchange_measurements(system: Exchanges, clip: Clip, other: Wav, sample_rate: int) -> list[Measurement]:
+    """What becomes of speech, and of levels, where a system exchanges the background of a clip for another.
+
+    Without values where the system finds nothing to exchange.
+    """
+    compared: tuple[float | None, ...] = (None,) * len(EXCHANGED)
+    with contextlib.suppress(InputError):
+        found = system.exchange(clip.mix, other, sample_rate)
+        wavs = (found.background, found.background_before, clip.stems[BACKGROUND])
+        level, before, recorded = (integrated_loudness(wav[None], sample_rate) for wav in wavs)
+        if all(map(math.isfinite, (level, before, recorded))):
+            compared = (
+                float(sdr(found.speech, found.speech_before)),
+                float(sdr(found.speech, clip.stems[SPEECH])),
+                level - before,
+                level - recorded,
+            )
+    return [
+        Measurement(
+            *(clip.name, "exchange", system.name, stem, None, metric),
+            value=value,
+            reason="nothing_to_exchange" if value is None else None,
+        )
+        for (stem, metric), value in zip(EXCHANGED, compared, strict=True)
+    ]
+
+
+def conversion(system: Converts, clip: Clip, voice: Wav, sample_rate: int) -> Conversion | None:
+    """What a system makes of a clip in somebody else's voice, beside the clean speech; None where nobody speaks."""
+    with contextlib.suppress(InputError):
+        converted = fitted(system.convert(clip.mix, voice, sample_rate), len(clip.mix))
+        return Conversion(clip.stems[SPEECH], voice, converted, sample_rate)
+    return None
+
+
 def is_silent(wav: Wav) -> bool:
     """Whether there is nothing to be measured."""
     return float(np.square(wav).mean()) < SILENT
@@ -197,8 +276,9 @@ def is_silent(wav: Wav) -> bool:
 class _Clip:
     """A clip that is measured, but for what other processes are asked."""
 
-    plan: ClipPlan
+    plan: Plan
     failure: str | None = None
+    condition: str | None = None
     rows: list[Measurement] = field(default_factory=list)
     usage: NDArray[np.int64] | None = None
     scores: list[tuple[What, Future[dict[str, Score]]]] = field(default_factory=list)
@@ -207,6 +287,7 @@ class _Clip:
         """Wait for the rest and write it down, as a whole."""
         for what, future in self.scores:
             self.rows += [Measurement(*what, metric, *found) for metric, found in future.result().items()]
+        self.rows = [row._replace(condition=self.condition) for row in self.rows]
         usage = None if self.usage is None else zlib.compress(self.usage.astype(np.int32).tobytes())
         kept = {"failure": self.failure, "rows": self.rows, "usage": usage and base64.b64encode(usage).decode()}
         with atomic_output(path, overwrite=True) as file:
@@ -216,7 +297,7 @@ class _Clip:
 def measure(
     model: SeparatingCodec,
     systems: Sequence[System],
-    plans: Sequence[ClipPlan],
+    plans: Sequence[Plan],
     settings: Settings,
     work: Path,
     *,
@@ -239,7 +320,7 @@ def measure(
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     named = [(system.name, system.identity) for system in systems]
-    asked = (settings.task, settings.codebooks, settings.views, settings.visqol, settings.speech)
+    asked = (settings.task, settings.codebooks, settings.views, settings.visqol, settings.speech, settings.voices)
     depends = (LAYOUT, __version__, named, *asked)
     digests = (hashlib.sha256(repr((depends, plan.identity)).encode()).hexdigest()[:16] for plan in plans)
     results = {plan: work / f"clip-{digest}.json" for plan, digest in zip(plans, digests, strict=True)}
@@ -248,7 +329,7 @@ def measure(
     done = len(mine) - len(todo)
     with contextlib.ExitStack() as stack:
         pool = None
-        if judges(settings, "speech"):
+        if judges(settings, "speech") or settings.voices:
             torch = sys.modules.get("torch")
             if torch is not None:
                 # Threads of torch that wait for their turn would keep judges from their own.
@@ -283,29 +364,42 @@ def measure(
 def _measure_clip(
     model: SeparatingCodec,
     systems: Sequence[System],
-    plan: ClipPlan,
+    plan: Plan,
     settings: Settings,
     pool: ProcessPool[Any, dict[str, Score]] | None,
 ) -> _Clip:
     found = _Clip(plan)
     try:
-        clip = load(plan)
+        clip = plan.load()
     except SdcError as error:
         return _Clip(plan, str(error))
+    found.condition = clip.condition
     made: list[Estimate] = []
+    conversions: list[tuple[What, Conversion | None]] = []
     try:
         for system in systems:
             made += estimates(system, clip, plan.sample_rate, settings.task)
             made += own_estimates(model, clip) if system is model and settings.task == "dnr" else ()
+            if isinstance(system, Exchanges) and clip.other is not None:
+                found.rows += exchange_measurements(system, clip, clip.other, plan.sample_rate)
+            if settings.voices and isinstance(system, Converts) and system.can_convert and clip.voice is not None:
+                converted = conversion(system, clip, clip.voice, plan.sample_rate)
+                conversions.append(((clip.name, "conversion", system.name, SPEECH, None), converted))
     except SdcError as error:
         # Such as a system that fails: without its rows the means would be of different clips.
-        return _Clip(plan, f"{plan.folder / plan.file}: {error}")
+        return _Clip(plan, f"{plan.place}: {error}")
     for estimate in made:
         found.rows += _measured(clip, estimate)
-        if pool is not None and estimate.task in JUDGED:
+        if pool is not None and estimate.task in (*JUDGED, *ENHANCEMENTS):
             for judge in judges(settings, estimate.stem):
                 future = pool.submit((estimate.reference, estimate.wav, estimate.sample_rate, judge))
                 found.scores.append((estimate.what(clip), future))
+    for what, converted in conversions:
+        for voice_judge in settings.voices:
+            if converted is None:
+                found.rows += [Measurement(*what, metric, None, "no_speech") for metric in METRICS[voice_judge]]
+            elif pool is not None:
+                found.scores.append((what, pool.submit((converted, voice_judge))))
     seconds = len(clip.mix) / plan.sample_rate
     found.rows.append(Measurement(clip.name, "file", model.name, "mix", None, "seconds", seconds))
     if settings.task == "dnr":
@@ -322,6 +416,8 @@ def _measured(clip: Clip, estimate: Estimate) -> list[Measurement]:
         "mel": mel_distance_dac(wav, reference, sample_rate),
         "stft": stft_distance(wav, reference),
     }
+    if estimate.task in ("reconstruction", *ENHANCEMENTS):
+        values["sdr"] = sdr(wav, reference)
     if estimate.task in SEPARATIONS:
         values["si_sdri"] = values["si_sdr"] - si_sdr(clip.mix, reference)
     if estimate.task in (*WIDE, "resynthesis at 16 kHz"):
@@ -403,7 +499,7 @@ def _kept(result: Path) -> dict[str, Any] | None:
     return kept
 
 
-def _collect(results: Mapping[ClipPlan, Path], codec: Codec) -> Measured:
+def _collect(results: Mapping[Plan, Path], codec: Codec) -> Measured:
     table: list[Measurement] = []
     failures: list[str] = []
     usage = _usage(codec, None)

@@ -63,6 +63,12 @@ class Clip:
     """Such as `0042-10.0`: track and start in seconds."""
     mix: Wav
     stems: dict[str, Wav]
+    condition: str | None = None
+    """What it is heard in, where that is told apart, see `noisy`."""
+    other: Wav | None = None
+    """Another background, `[T]`, where this one's is to be exchanged."""
+    voice: Wav | None = None
+    """Somebody else's speech, `[T]`, where this one's voice is to be converted to that."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,21 @@ class ClipPlan:
     def name(self) -> str:
         """Track, or file, and start in seconds, such as `0042-10.0`."""
         return f"{self.file or self.folder.name}-{self.start / self.file_rate:.1f}"
+
+    @property
+    def place(self) -> Path:
+        """Folder of the track, or the file, for messages."""
+        return self.folder / self.file
+
+    def load(self) -> Clip:
+        """Read the clip.
+
+        Raises:
+            InputError: a file is missing, damaged, or shorter than it was
+        """
+        stems = {domain: _read(self, domain) for domain in self.domains}
+        mix = np.asarray(sum(stems.values()), dtype=np.float32) if self.sum_of_stems else _read(self, "mix")
+        return Clip(self.name, mix, stems)
 
 
 def plan(
@@ -160,17 +181,6 @@ def plan(
     if short:
         note(f"{short} tracks have no segment: they are no longer than {seconds:g} s")
     return clips[: settings.limit]
-
-
-def load(plan: ClipPlan) -> Clip:
-    """Read a clip.
-
-    Raises:
-        InputError: a file is missing, damaged, or shorter than it was
-    """
-    stems = {domain: _read(plan, domain) for domain in plan.domains}
-    mix = np.asarray(sum(stems.values()), dtype=np.float32) if plan.sum_of_stems else _read(plan, "mix")
-    return Clip(plan.name, mix, stems)
 
 
 def protocol_facts(protocol: Protocol) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from ..page import Sounds, aligned, frequencies, picture, shortcuts, transport, 
 from ..pictures import RANGE, spectrogram
 from ..systems import System
 from .distributions import distributions, number
-from .measure import Estimate, Measurement, estimates, is_silent
-from .protocol import ClipPlan, load
+from .measure import ENHANCEMENTS, Estimate, Measurement, Plan, estimates, is_silent
+from .noisy import CLEAN
 from .score import METRICS
 from .settings import Evaluation
 from .tables import Table
@@ -41,8 +41,12 @@ SHORT = {"si_sdr": "SI-SDR {} dB", "visqol_speech": "ViSQOL {}", "visqol_audio":
 LOUDEST_GAIN = 20.0
 """What a sound is turned up by to be as loud as the reference, at most, in dB: silence stays silent."""
 
-MASKED = ", masked"
-"""Ends the name of what the mask makes of a system's separation, in an example of that."""
+VARIANTS = {
+    "masked separation": ("separation", ", masked"),
+    "masked enhancement": ("enhancement", ", masked"),
+    "enhancement with silence": ("enhancement", ", with silence"),
+}
+"""Tasks that are heard in examples of another, and what ends the names of systems there."""
 
 
 @dataclass(frozen=True)
@@ -59,23 +63,22 @@ class Example:
     """By system."""
 
 
-def examples(systems: Sequence[System], plans: Sequence[ClipPlan], task: Evaluation) -> list[Example]:
+def examples(systems: Sequence[System], plans: Sequence[Plan], task: Evaluation) -> list[Example]:
     """What the systems make of some clips, to listen to."""
     found = []
     for plan in plans:
-        clip = load(plan)
+        clip = plan.load()
         groups: dict[tuple[str, str], list[Estimate]] = {}
         everything = (each for system in systems for each in estimates(system, clip, plan.sample_rate, task))
         for estimate in everything:
             # What was resampled to be compared is heard as it was.
             if estimate.sample_rate == plan.sample_rate and not is_silent(estimate.reference):
-                # What the mask makes of the separation is heard beside it.
-                shown = estimate.task.removeprefix("masked ")
+                shown, _ = VARIANTS.get(estimate.task, (estimate.task, ""))
                 groups.setdefault((shown, estimate.stem), []).append(estimate)
         for (shown, stem), group in groups.items():
-            plain = {each.system for each in group if each.task == "separation"}
-            masks = [each.task == "masked separation" and each.system in plain for each in group]
-            wavs = {each.system + MASKED * mask: each.wav for each, mask in zip(group, masks, strict=True)}
+            plain = {each.system for each in group if each.task == shown}
+            ends = [VARIANTS[each.task][1] if each.task != shown and each.system in plain else "" for each in group]
+            wavs = {each.system + end: each.wav for each, end in zip(group, ends, strict=True)}
             found.append(Example(clip.name, shown, stem, plan.sample_rate, group[0].reference, clip.mix, wavs))
     return found
 
@@ -109,6 +112,8 @@ def write_report(
     """
     sounds = Sounds()
     shown = [entry for entry in measurements if entry.metric in METRICS]
+    # Clean speech is its own reference: the best of scores, which would press all others together.
+    spread = [entry for entry in shown if not (entry.condition == CLEAN and entry.task in ENHANCEMENTS)]
     systems = dict.fromkeys(entry.system for entry in shown)
     systems |= dict.fromkeys(system for example in examples for system in example.estimates)
     # A CSS class for each system, the same all over the page; grey for what is not a system.
@@ -117,7 +122,7 @@ def write_report(
     colours = {"mixture": "colour-0", "reference": "colour-0", **colours}
     sections = {
         "results": ("Results", "".join(map(_table, tables))),
-        "distributions": ("Distributions", distributions(shown, colours)),
+        "distributions": ("Distributions", distributions(spread, colours)),
         "examples": ("Listen", _listen(examples, shown, colours, sounds)),
     }
     links = "".join(f'<li><a href="#{name}">{head}</a></li>' for name, (head, text) in sections.items() if text)
@@ -217,11 +222,11 @@ def _example(
     gains = matching_gains(list(wavs.values()), example.sample_rate)
     tiles = ""
     for place, (name, wav) in enumerate(wavs.items(), 1):
-        task = "masked separation" if name.endswith(MASKED) else example.task
-        system = name.removesuffix(MASKED)
-        found = scores.get((example.clip, task, example.stem, system))
-        # A separator has no other.
-        found = found or scores.get((example.clip, "masked separation", example.stem, system), ())
+        found = scores.get((example.clip, example.task, example.stem, name), ())
+        for task, (shown, end) in VARIANTS.items():
+            # A separator has masks alone, and no need to say so.
+            if shown == example.task and not found:
+                found = scores.get((example.clip, task, example.stem, name.removesuffix(end)), ())
         said = " · ".join(found)
         shown = html.escape(name)
         tiles += f"""<div class="tile {colours[name]}" data-sound="{sounds.add(wav, example.sample_rate)}"

@@ -20,8 +20,9 @@ from ... import __version__
 from ..codec import Codec
 from ..metrics import WIDE_EDGES, band_edges
 from .measure import COUNTS, Measured, Measurement, Task
-from .paper import PaperRow, extension_rows, paper_rows
-from .settings import Settings
+from .noisy import BACKGROUND, overall
+from .paper import PaperRow, decodec_rows, extension_rows, paper_rows
+from .settings import WIDE_TASKS, Settings
 
 
 def nearest_to_0(values: Iterable[float]) -> float:
@@ -45,6 +46,15 @@ class Metric(NamedTuple):
 METRICS = {
     "si_sdr": Metric("SI-SDR, dB", "SI-SDR", "in dB, higher is better"),
     "si_sdri": Metric("SI-SDRi, dB", "SI-SDR improvement", "in dB, higher is better"),
+    "sdr": Metric("SDR, dB", "SDR", "in dB, higher is better"),
+    "kept": Metric("SDR kept, dB", "SDR of the speech against what it decoded to before", "in dB, higher is better"),
+    "level": Metric("level, dB", "Level of the new background against the old one", "in dB, best at 0", nearest_to_0),
+    "level_recorded": Metric(
+        "level to recorded, dB",
+        "Level of the new background against the recorded one",
+        "in dB, best at 0",
+        nearest_to_0,
+    ),
     "visqol_speech": Metric("ViSQOL speech", "ViSQOL, speech mode", "in MOS, higher is better"),
     "visqol_audio": Metric("ViSQOL audio", "ViSQOL, audio mode", "in MOS, higher is better"),
     "pesq": Metric("PESQ", "PESQ, wide band", "in MOS, higher is better"),
@@ -52,6 +62,17 @@ METRICS = {
     "dnsmos_sig": Metric("DNSMOS SIG", "DNSMOS of the speech", "in MOS, higher is better"),
     "dnsmos_bak": Metric("DNSMOS BAK", "DNSMOS of the background", "in MOS, higher is better"),
     "dnsmos_ovrl": Metric("DNSMOS OVRL", "DNSMOS overall", "in MOS, higher is better"),
+    "similarity": Metric("similarity", "Similarity of the voice to the wanted one", "up to 1, higher is better"),
+    "similarity_source": Metric(
+        "to the source", "Similarity of the voice to the source", "up to 1, lower is better", min
+    ),
+    "similarity_before": Metric(
+        "before", "Similarity of the source to the wanted voice", "up to 1, of the source alone"
+    ),
+    "word_errors": Metric("word errors", "Word errors", "per word, lower is better", min),
+    "pitch_correlation": Metric("pitch", "Correlation of pitch with the source", "up to 1, higher is better"),
+    "voicing_errors": Metric("voicing errors", "Voicing errors", "share of frames, lower is better", min),
+    "phoneme_errors": Metric("phoneme errors", "Phoneme errors", "per phoneme, lower is better", min),
     "mel": Metric("mel", "Mel distance", "lower is better", min),
     "stft": Metric("STFT", "STFT distance", "lower is better", min),
     "wave": Metric("wave, %", "Waveform distance", "in % of full scale, lower is better", min),
@@ -88,12 +109,17 @@ class Row:
     task: str
     """`resynthesis`, `separation` (straight from the decoder), `masked separation`, `cross` (through another domain's
     quantizer), `whole` (a single domain's audio through compress and decode); of `bands` `resynthesis at 32 kHz` and
-    `resynthesis at 16 kHz`, of `extend` `extension`."""
+    `resynthesis at 16 kHz`, of `extend` `extension`; of `decodec` `reconstruction` (coded whole), `enhancement`,
+    `enhancement with silence`, `masked enhancement`, `exchange` (of the background), `conversion` (of the voice) and
+    `features` (of noisy speech)."""
     system: str
     """A model's name, `mixture` (unprocessed), or another such as `opus 18`."""
     stem: str
     through: str | None
     """cross: the domain whose quantizer was used."""
+    condition: str | None
+    """decodec: what the speech was heard in: `clean`, `5 dB` or `5 dB, reverberant`; `noisy` and `noisy, reverberant`
+    are those of all ratios together."""
     bitrate: float | None
     """Mean in kbit/s, of what was written: for models of ours the codes in it, for Opus the file."""
     metrics: dict[str, Summary]
@@ -102,7 +128,11 @@ class Row:
     `pesq` from 1 to 4.64, `estoi` up to 1, `dnsmos_sig`, `dnsmos_bak` and `dnsmos_ovrl` from 1 to 5. Of `bands` and
     `extend` also `wave`, the mean distance of samples in % of full scale, and at 32 kHz `sdr_low`, `sdr_near` and
     `sdr_high` in dB (of 0 to 8, 7 to 9, 8 to 16 kHz), and `mel_high`, `bias_high` and `spread_high` of what is above
-    8 kHz."""
+    8 kHz. Of `decodec` also `sdr` in dB, which a gain lowers; of `exchange` `kept`, the same against what the speech
+    decoded to before, and `level` and `level_recorded`, the level of the new background in dB less that of the one that
+    it replaces; of `conversion` `similarity`, `similarity_source` and
+    `similarity_before`, up to 1, `word_errors` per word, `pitch_correlation` up to 1 and `voicing_errors`, a share of
+    frames; of `features` `phoneme_errors` per phoneme."""
     band_bias: tuple[float, ...] | None
     """How much louder the estimate is in each band, in dB: mean over frames and clips; None for cross and whole."""
     band_spread: tuple[float, ...] | None
@@ -153,7 +183,7 @@ class EvalResult:
     """What an evaluation came to."""
 
     task: str
-    """`dnr`, `bands` or `extend`."""
+    """`dnr`, `bands`, `extend` or `decodec`."""
     model: str
     weights_sha256: str
     """Of the model."""
@@ -181,6 +211,8 @@ class EvalResult:
     """Modes that were measured: `off`, `speech`, `audio` or `both`."""
     speech: tuple[str, ...]
     """Who was asked about speech: `pesq`, `estoi`, `dnsmos`."""
+    voices: tuple[str, ...]
+    """Who was asked about converted voices: `similarity`, `words`, `pitch`."""
     band_edges: tuple[float, ...]
     """Between which the bands of `band_bias` and `band_spread` lie, in Hz, one more than there are bands; of a row at
     16 kHz those up to 8 kHz."""
@@ -196,7 +228,8 @@ class EvalResult:
     cost: tuple[Cost, ...]
     """Of the model, and of a DAC of the paper's size beside it."""
     paper: tuple[PaperRow, ...]
-    """The papers' own numbers for this split of DnR, or for extension: for reference, measured by their authors."""
+    """The papers' own numbers for this split of DnR, for extension, or of DeCodec: for reference, measured by their
+    authors."""
     failures: tuple[str, ...]
     """Clips that were skipped, with the reason."""
     notes: tuple[str, ...]
@@ -220,7 +253,11 @@ def summarize(
             sums[row.task, row.through or "", row.stem, row.metric] += row.value or 0  # type: ignore[assignment]
     seconds, size = sums["file", "", "mix", "seconds"], sums["file", "", "mix", "bytes"]
     plain = settings.task == "dnr"
-    papers = {"dnr": [row for row in paper_rows() if row.split == split], "bands": (), "extend": extension_rows()}
+    papers: dict[str, Sequence[PaperRow]] = {
+        "dnr": [row for row in paper_rows() if row.split == split],
+        "extend": extension_rows(),
+        "decodec": decodec_rows(),
+    }
     return EvalResult(
         task=settings.task,
         model=codec.name,
@@ -238,10 +275,11 @@ def summarize(
         protocol=settings.protocol,
         visqol=settings.visqol,
         speech=settings.speech or (),
-        band_edges=band_edges(codec.sample_rate) if plain else WIDE_EDGES,
+        voices=settings.voices,
+        band_edges=WIDE_EDGES if settings.task in WIDE_TASKS else band_edges(codec.sample_rate),
         num_clips=len({row.clip for row in measured.table}),
         seconds=seconds,
-        rows=_rows(measured.table, ("mix", *codec.domains)),
+        rows=_rows(measured.table, tuple(dict.fromkeys(("mix", *codec.domains, BACKGROUND)))),
         activity=tuple(
             _activity(signal, domain, *(sums["activity", signal, domain, count] for count in COUNTS))
             for signal in ("mix", "stem")
@@ -251,7 +289,7 @@ def summarize(
         codebooks=tuple(map(_codebook_use, codec.domains, measured.usage[:, : bits.num_codebooks])) if plain else (),
         file_bitrate=size * 8 / 1000 / seconds if size else None,
         cost=tuple(cost),
-        paper=tuple(papers[settings.task]),
+        paper=tuple(papers.get(settings.task, ())),
         failures=(*failures, *measured.failures),
         notes=(*notes, *_without_value(measured.table)),
     )
@@ -259,11 +297,13 @@ def summarize(
 
 def _rows(table: Sequence[Measurement], stems: Sequence[str]) -> tuple[Row, ...]:
     """In the order of stems, and for each in the order of systems, the model's first."""
-    groups: dict[tuple[str, str, str, str | None], dict[str, list[Measurement]]] = {}
+    groups: dict[tuple[str, str, str, str | None, str | None], dict[str, list[Measurement]]] = {}
     for entry in table:
         if entry.task in get_args(Task):
-            of = groups.setdefault((entry.task, entry.system, entry.stem, entry.through), {})
-            of.setdefault(entry.metric, []).append(entry)
+            together = None if entry.condition is None else overall(entry.condition)
+            for condition in (together, entry.condition) if together else (entry.condition,):
+                of = groups.setdefault((entry.task, entry.system, entry.stem, entry.through, condition), {})
+                of.setdefault(entry.metric, []).append(entry)
     return tuple(
         Row(
             *what,
@@ -295,7 +335,7 @@ def _by_band(entries: Sequence[Measurement]) -> tuple[float, ...] | None:
 def _without_value(table: Sequence[Measurement]) -> list[str]:
     """A line for each judge of speech that did not rate everything: its means are of fewer clips than others."""
     notes = []
-    for metric in ("pesq", "estoi", "dnsmos_ovrl"):
+    for metric in ("pesq", "estoi", "dnsmos_ovrl", "similarity", "word_errors", "pitch_correlation"):
         entries = [entry for entry in table if entry.metric == metric]
         reasons = Counter(entry.reason.replace("_", " ") for entry in entries if entry.reason is not None)
         if reasons:

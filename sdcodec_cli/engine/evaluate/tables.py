@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..coded import SPEECH
+from .measure import ENHANCEMENTS
+from .noisy import BACKGROUND, CLEAN, NOISY, REVERBERANT
 from .paper import PaperRow
 from .score import METRICS, EvalResult, Row, Summary, nearest_to_0
+from .voices import METRICS as VOICE_METRICS
 
 TITLES = {
     "resynthesis": "Resynthesis: through encoder, quantizer and decoder",
@@ -17,6 +22,24 @@ TITLES = {
     "resynthesis at 16 kHz": "Resynthesis, resampled to 16 kHz and compared",
     "extension": "Extension from 16 to 32 kHz",
 }
+
+WAYS = {"enhancement with silence": ", with silence", "masked enhancement": ", masked"}
+"""What follows the name of a system, where tasks share a table."""
+
+VISQOL = ("visqol_speech", "visqol_audio")
+
+PAPERS = {
+    "dnr": "Rows marked as the paper's were measured by its authors on DnR itself, with other material and code.",
+    "extension": "Rows marked as the paper's are of arXiv:2510.03735: measured by its authors on other music, with "
+    "scales of distances that it does not state. Compare them with one another, not with ours.",
+}
+"""What is said of a paper's rows, by task; `dnr` where there is nothing else."""
+
+PAPER = (
+    "Rows marked as the paper's are of arXiv:2509.09201: measured by its authors on LibriSpeech with noise of DNS, at "
+    "ratios from −5 to 20 dB, by an SDR and a mel distance that it does not define."
+)
+
 SAME_BITRATE = 1.25
 """Systems whose bitrates are within this factor of each other compete for the best score."""
 
@@ -42,6 +65,7 @@ class Table:
 def tables(result: EvalResult) -> list[Table]:
     """Everything that `sdc eval` shows, tables without rows left out."""
     found = [_scores(result, task, title) for task, title in TITLES.items()]
+    found += _speech(result)
     found += [_cross(result), _activity(result), _codebooks(result), _cost(result)]
     return [table for table in found if table.rows]
 
@@ -51,7 +75,7 @@ def about(result: EvalResult) -> str:
     clips = "1 clip" if result.num_clips == 1 else f"{result.num_clips} clips"
     envelope = "no envelope" if result.envelope is None else f"{'fine ' * result.fine}envelope {result.envelope:g}"
     split = "" if result.split is None else f", split {result.split}"
-    views = f"views {result.views}, " if result.task == "dnr" else ""
+    views = f"views {result.views}, " if result.task in ("dnr", "decodec") else ""
     kind = f"protocol {result.protocol}" if result.task == "dnr" else f"task {result.task}"
     return (
         f"{result.model} on {clips} of {result.data_root}{split}, "
@@ -61,27 +85,64 @@ def about(result: EvalResult) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Rows that are compared with one another."""
+
+    label: str
+    rows: Sequence[Row]
+    papers: Sequence[PaperRow] = ()
+    marked: bool = True
+    """Whether the best of them are marked."""
+
+
 def _scores(result: EvalResult, task: str, title: str) -> Table:
     ours = [row for row in result.rows if row.task == task]
-    shown = [metric for metric in METRICS if any(metric in row.metrics for row in ours)]
-    rates = any(row.bitrate is not None for row in ours)
+    theirs = [paper for paper in result.paper if paper.task == task and paper.table != "III"]
+    groups = [
+        _Group(stem, [row for row in ours if row.stem == stem], [paper for paper in theirs if paper.stem == stem])
+        for stem in dict.fromkeys(row.stem for row in ours)
+    ]
     counts = any(row.metrics["si_sdr"].num_clips != result.num_clips for row in ours)
-    heads = ["stem", "system", *(METRICS[metric].head for metric in shown), *["kbit/s"] * rates, *["clips"] * counts]
+    remarks = []
+    if any(group.papers for group in groups):
+        remarks.append(PAPERS.get(task, PAPERS["dnr"]))
+    if task == "masked separation" and result.views > 1:
+        remarks.append(f"Masks are the mean over {result.views} views, those of the paper of one (--views 1).")
+    return _compared(title, groups, remarks=remarks, counts=counts)
+
+
+def _compared(
+    title: str,
+    groups: Sequence[_Group],
+    *,
+    head: str = "stem",
+    metrics: Sequence[str] = tuple(METRICS),
+    rates: bool = True,
+    counts: bool = False,
+    remarks: Sequence[str] = (),
+) -> Table:
+    """A table of groups of rows: those of `metrics` that there are, and bitrates and numbers of clips where wanted."""
+    ours = [row for group in groups for row in group.rows]
+    shown = [metric for metric in metrics if any(metric in row.metrics for row in ours)]
+    rates = rates and any(row.bitrate is not None for row in ours)
+    heads = [head, "system", *(METRICS[metric].head for metric in shown), *["kbit/s"] * rates, *["clips"] * counts]
     rows: list[tuple[str, ...]] = []
     best, papers = set(), set()
-    for stem in dict.fromkeys(row.stem for row in ours):
-        of_stem = [row for row in ours if row.stem == stem]
-        for row in of_stem:
-            best |= {(len(rows), 2 + column) for column, metric in enumerate(shown) if _wins(row, of_stem, metric)}
+    for group in groups:
+        for row in group.rows:
+            if group.marked:
+                wins = (_wins(row, group.rows, metric) for metric in shown)
+                best |= {(len(rows), 2 + column) for column, won in enumerate(wins) if won}
             cells = [_spread(*_mean_and_std(row.metrics.get(metric))) for metric in shown]
-            cells += [_text(row.bitrate)] * rates + [str(row.metrics["si_sdr"].num_clips)] * counts
-            rows.append((stem, row.system, *cells))
-        for paper in result.paper:
-            if (paper.task, paper.stem) == (task, stem) and paper.table != "III":
-                papers.add(len(rows))
-                cells = [_spread(*_of_paper(paper, metric)) for metric in shown]
-                rows.append((stem, paper.system, *cells, *[_text(paper.bitrate)] * rates, *["–"] * counts))
-    remarks = []
+            cells += [_text(row.bitrate)] * rates
+            cells += [str(row.metrics["si_sdr"].num_clips)] if counts else []
+            rows.append((group.label, row.system + WAYS.get(row.task, ""), *cells))
+        for paper in group.papers:
+            papers.add(len(rows))
+            cells = [_spread(*_of_paper(paper, metric)) for metric in shown]
+            rows.append((group.label, paper.system, *cells, *[_text(paper.bitrate)] * rates, *["–"] * counts))
+    notes = []
     if best:
         rivals = "systems of about the same bitrate" if rates else "all"
         directions = {"lower is better for": min, "0 is best for": nearest_to_0}
@@ -90,28 +151,145 @@ def _scores(result: EvalResult, task: str, title: str) -> Table:
             for said, best in directions.items()
         }
         which = "; ".join(f"{said} {', '.join(heads)}" for said, heads in heads_of.items() if heads)
-        remarks.append(f"Marked: the best of {rivals}; {which}.")
+        notes.append(f"Marked: the best of {rivals}{f'; {which}' if which else ''}.")
     missing = {
         f"{METRICS[metric].head}: {summary.reason.replace('_', ' ')}"
         for row in ours
         for metric, summary in row.metrics.items()
-        if summary.reason is not None
+        if metric in shown and summary.reason is not None
     }
     if missing:
-        remarks.append(f"Without a value in some clips: {'; '.join(sorted(missing))}.")
-    if papers and task == "extension":
-        remarks.append(
-            "Rows marked as the paper's are of arXiv:2510.03735: measured by its authors on other music, with scales "
-            "of distances that it does not state. Compare them with one another, not with ours."
-        )
-    elif papers:
-        remarks.append(
-            "Rows marked as the paper's were measured by its authors on DnR itself, with other material and code."
-        )
-    if task == "masked separation" and result.views > 1:
-        remarks.append(f"Masks are the mean over {result.views} views, those of the paper of one (--views 1).")
-    note = " ".join(remarks)
+        notes.append(f"Without a value in some clips: {'; '.join(sorted(missing))}.")
+    note = " ".join([*notes, *remarks])
     return Table(title, tuple(heads), tuple(rows), 2, note, best=frozenset(best), paper=frozenset(papers))
+
+
+# --- speech and its background
+
+
+def _speech(result: EvalResult) -> list[Table]:
+    """Those of `--task decodec`."""
+    dry = _enhancement(result, "Speech without its background", lambda condition: not condition.endswith(REVERBERANT))
+    rooms = "Speech in simulated rooms, without its background"
+    return [
+        _reconstruction(result),
+        _stems(result),
+        dry,
+        _enhancement(result, rooms, lambda condition: condition.endswith(REVERBERANT)),
+        _exchange(result),
+        _conversion(result),
+        _features(result),
+    ]
+
+
+def _picked(result: EvalResult, task: str, stem: str, condition: str) -> list[Row]:
+    return [row for row in result.rows if (row.task, row.stem, row.condition) == (task, stem, condition)]
+
+
+def _papers(result: EvalResult, task: str, stem: str, condition: str) -> list[PaperRow]:
+    return [row for row in result.paper if (row.task, row.stem, row.condition) == (task, stem, condition)]
+
+
+def _reconstruction(result: EvalResult) -> Table:
+    groups = [
+        _Group(
+            condition,
+            _picked(result, "reconstruction", stem, condition),
+            _papers(result, "reconstruction", stem, condition),
+        )
+        for condition, stem in ((CLEAN, SPEECH), (NOISY, "mix"))
+    ]
+    shown = ("si_sdr", "sdr", "mel", "stft")
+    return _compared("Speech, clean and noisy, coded whole", groups, head="input", metrics=shown, remarks=[PAPER])
+
+
+def _stems(result: EvalResult) -> Table:
+    sources = {
+        SPEECH: ("enhancement", SPEECH),
+        BACKGROUND: ("enhancement", BACKGROUND),
+        "sum": ("reconstruction", "mix"),
+    }
+    able = {row.system for row in _picked(result, "enhancement", BACKGROUND, NOISY)}
+    groups = [
+        _Group(
+            label,
+            [row for row in _picked(result, *source, NOISY) if row.system in able],
+            _papers(result, "ablation", source[1], NOISY),
+        )
+        for label, source in sources.items()
+    ]
+    what = (
+        "Of noisy speech: each stem decoded by itself, and both together, which is what is coded whole. The paper's "
+        "rows are its ablation (SOP: projection onto orthogonal subspaces), by an SDR that it does not define."
+    )
+    metrics = ("si_sdr", "sdr")
+    shown = [group for group in groups if group.rows]
+    return _compared("Stems straight from the decoder", shown, metrics=metrics, rates=False, remarks=[what])
+
+
+def _enhancement(result: EvalResult, title: str, wanted: Callable[[str], bool]) -> Table:
+    found = [row for row in result.rows if row.task in ENHANCEMENTS and row.stem == SPEECH]
+    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None and wanted(row.condition))
+    groups = [
+        _Group(
+            condition.removesuffix(REVERBERANT),
+            [row for row in found if row.condition == condition],
+            _papers(result, "enhancement", SPEECH, condition),
+            # Clean speech is itself its reference.
+            marked=condition != CLEAN,
+        )
+        for condition in conditions
+    ]
+    shown = ("si_sdr", "sdr", "pesq", "estoi", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak")
+    remarks = ["With silence: beside the codes that silence has, in the place of the background's."]
+    if any(row.task == "masked enhancement" for row in found) and result.views > 1:
+        remarks.append(f"Masks are the mean over {result.views} views.")
+    if any(group.papers for group in groups):
+        remarks.append(PAPER)
+    return _compared(title, groups, head="input", metrics=(*VISQOL, *shown), rates=False, remarks=remarks)
+
+
+def _exchange(result: EvalResult) -> Table:
+    found = [row for row in result.rows if row.task == "exchange"]
+    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
+    groups = []
+    for condition in conditions:
+        # What is known of the speech and of its background is one line.
+        both: dict[str, Row] = {}
+        for row in (row for row in found if row.condition == condition):
+            known = both.get(row.system, row)
+            both[row.system] = dataclasses.replace(row, metrics={**known.metrics, **row.metrics})
+        groups.append(_Group(condition, list(both.values())))
+    what = (
+        "SDR kept: of the speech against what it decoded to before the exchange; SDR: against the clean speech. Level: "
+        "that of the new background less that of the old one, as it decoded, and as it was recorded, in dB of loudness."
+    )
+    shown = ("kept", "sdr", "level", "level_recorded")
+    return _compared("Background exchanged", groups, head="input", metrics=shown, rates=False, remarks=[what])
+
+
+def _conversion(result: EvalResult) -> Table:
+    found = [row for row in result.rows if row.task == "conversion"]
+    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
+    groups = [_Group(condition, [row for row in found if row.condition == condition]) for condition in conditions]
+    what = (
+        "Similarity of voices: of what came out to the wanted voice; to the source; and before, of the source to the "
+        "wanted voice. Words and pitch are compared with those of the clean speech."
+    )
+    shown = [metric for metrics in VOICE_METRICS.values() for metric in metrics]
+    return _compared("Voice converted", groups, head="input", metrics=shown, rates=False, remarks=[what])
+
+
+def _features(result: EvalResult) -> Table:
+    found = [row for row in result.rows if row.task == "features"]
+    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
+    groups = [_Group(condition, [row for row in found if row.condition == condition]) for condition in conditions]
+    what = (
+        "Of clips that probes did not learn from. First codebook: of speech, its codes; latents: what all codes of "
+        "speech stand for; mel: a spectrogram of the noisy speech."
+    )
+    title = "Phonemes told from features by a small network"
+    return _compared(title, groups, head="input", metrics=("phoneme_errors",), rates=False, remarks=[what])
 
 
 def _wins(row: Row, rows: Sequence[Row], metric: str) -> bool:
@@ -138,6 +316,10 @@ def _of_paper(paper: PaperRow, metric: str) -> tuple[float | None, float | None]
         "stft": (paper.stft, None),
         "si_sdri": (paper.si_sdri, paper.si_sdri_std),
         "visqol_speech": (paper.visqol, paper.visqol_std),
+        "sdr": (paper.sdr, None),
+        "dnsmos_ovrl": (paper.dnsmos_ovrl, None),
+        "dnsmos_sig": (paper.dnsmos_sig, None),
+        "dnsmos_bak": (paper.dnsmos_bak, None),
     }
     return values.get(metric, (None, None))
 

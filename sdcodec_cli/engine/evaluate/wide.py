@@ -51,7 +51,7 @@ def plan(
         InputError: there is no audio, or none of the split
     """
     root = settings.data_root
-    if any(path for place in (root, *(root / name for name in FOLDERS.values())) for path in place.glob("*/mix.wav")):
+    if has_tracks(root):
         stems = domains if len(domains) > 1 else ()
         tracks = protocol.plan(settings, stems, RATE, report=report, note=note, progress=progress)
         clips = [clip for clip in tracks if clip.file_rate >= RATE]
@@ -63,7 +63,7 @@ def plan(
     low = short = 0
     for number, (folder, file) in enumerate(files, 1):
         try:
-            rate, samples = _extent(folder / file)
+            rate, samples = extent(folder / file)
         except InputError as error:
             report(str(error))
         else:
@@ -84,16 +84,22 @@ def plan(
     return clips, split
 
 
+def has_tracks(root: Path) -> bool:
+    """Whether a folder, or one of a split in it, holds tracks of DnR."""
+    places = (root, *(root / name for name in FOLDERS.values()))
+    return any(path for place in places for path in place.glob("*/mix.wav"))
+
+
 def _files(root: Path, split: str, report: Callable[[str], None]) -> tuple[list[tuple[Path, str]], str | None]:
     """Folders and paths below them of the audio files of a split, and which it is."""
     listed = root if root.suffix == ".parquet" else root / MANIFEST
     if listed.is_file():
         manifest = Manifest.open(listed)
-        found = _split(root, split, manifest.splits)
+        found = chosen_split(root, split, manifest.splits)
         paths = [manifest.file(row) for row in manifest.rows(split=found)]
         return [(manifest.root, str(path.relative_to(manifest.root))) for path in paths], found
     folders = {name: SPLITS[name] for name in SPLITS if (root / name).is_dir()}
-    found = _split(root, split, tuple(dict.fromkeys(folders.values())))
+    found = chosen_split(root, split, tuple(dict.fromkeys(folders.values())))
     wanted = [root / name for name, of in folders.items() if of == found] or [root]
     names, failures = find_inputs([str(place) for place in wanted], READ_SUFFIXES)
     for failure in failures:
@@ -102,15 +108,19 @@ def _files(root: Path, split: str, report: Callable[[str], None]) -> tuple[list[
     return [(folder, str(Path(name).relative_to(folder))) for name in names], found
 
 
-def _split(root: Path, wanted: str, there: Sequence[str]) -> str | None:
+def chosen_split(root: Path, wanted: str, there: Sequence[str]) -> str | None:
     """The split that is wanted, or None for everything where there are no splits."""
     if wanted not in there and len(there) > 1:
         raise InputError(f"{root}: has no {wanted} split, only {', '.join(there)}; choose another with --dnr")
     return wanted if wanted in there else None
 
 
-def _extent(path: Path) -> tuple[int, int]:
-    """Sample rate in Hz, and number of samples."""
+def extent(path: Path) -> tuple[int, int]:
+    """Sample rate of a file in Hz, and its number of samples.
+
+    Raises:
+        InputError: it cannot be read
+    """
     with AudioReader(path) as reader:
         rate, samples, seconds = reader.info.sample_rate, reader.info.num_samples, reader.info.seconds
         if samples is None and (seconds is None or seconds < 2 * SECONDS):
