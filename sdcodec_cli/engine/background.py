@@ -41,7 +41,7 @@ from .coded import (
     phase,
 )
 from .compress import Coder, stream_header
-from .levels import layouts_for, with_levels
+from .levels import with_treble
 from .stream import CodedSegment
 
 FADE_SECONDS = 0.1
@@ -371,10 +371,6 @@ class _NewBackground:
             notes.append(
                 f"its background is {error:.1f} dB from the level that is wanted: the model codes it no better"
             )
-        if self.scene.header.envelope and layouts_for(self.scene.header, self.scene.encoder)[0] is None:
-            notes.append(
-                "its envelope was that of another mix and is left out: a model of several stages makes no new one"
-            )
         return self.scene.result(source, target, began, background_loudness=found, notes=notes)
 
     def _write(self, path: Path, gain_db: float, progress: Progress | None) -> None:
@@ -398,17 +394,16 @@ class _NewBackground:
 
         def parts(reader: Reader) -> Iterator[Part]:
             for part in scene.parts(reader, [entry.name for entry in speech]):
-                yield Part(part.num_frames, {**part.codes, **new.take(part.num_frames)}, {}, {})
+                yield Part(part.num_frames, {**part.codes, **new.take(part.num_frames)}, part.gains, {})
 
         def wanted() -> Iterator[Wav]:
             behind, gain = _Pieces(self.audio()), np.float32(db_to_amplitude(gain_db))
             for wav in scene.audio(scene.speech, share=1):
                 yield wav + gain * behind.take(wav.shape[-1])
 
-        # Envelope and treble were those of the mix, which is another now.
-        envelope, treble = layouts_for(header, encoder)
-        header = replace(header, domains=(*speech, *added), envelope=envelope, treble=treble)
-        scene.write(path, header, lambda it: with_levels(parts(it), wanted(), encoder, header), overwrite=True)
+        # The envelope stays, and with it the speech; what is above was that of the mix, which is another now.
+        header = replace(header, domains=(*speech, *added), treble=encoder.treble_layout if header.treble else None)
+        scene.write(path, header, lambda it: with_treble(parts(it), wanted(), encoder, header), overwrite=True)
 
 
 class _NewCodes:

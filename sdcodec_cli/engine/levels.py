@@ -1,4 +1,4 @@
-"""Envelope and treble of codes that were put together, so that neither of their sources has those of the whole.
+"""Treble of codes that were put together, so that neither of their sources has that of the whole.
 
 Legend: C channels, T samples.
 """
@@ -6,11 +6,12 @@ Legend: C channels, T samples.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from ..audio import RatesResampler, Wav, db_to_amplitude
-from ..bitstream import GainLayout, Header
+from ..bitstream import Header
 from ..runtime import CodecModel
 from .codec import Codec
 from .coded import Part
@@ -19,52 +20,35 @@ from .stream_encoder import Levels
 from .treble import FACTOR
 
 
-def layouts_for(header: Header, codec: Codec) -> tuple[GainLayout | None, GainLayout | None]:
-    """Of the envelope and the treble that a model makes for codes beside those of a file which has these.
-
-    A model of several stages makes none here.
-    """
-    if not isinstance(codec.model, CodecModel):
-        return None, None
-    fine = header.envelope == codec.envelope_layout(fine=True)
-    envelope = codec.envelope_layout(fine=fine) if header.envelope else None
-    return envelope, codec.treble_layout if header.treble else None
-
-
-def with_levels(parts: Iterator[Part], wavs: Iterator[Wav], codec: Codec, header: Header) -> Iterator[Part]:
-    """Codes with the envelope and the treble that they need to sound as audio does.
+def with_treble(parts: Iterator[Part], wavs: Iterator[Wav], codec: Codec, header: Header) -> Iterator[Part]:
+    """Codes with the treble that they need to sound as audio does; their envelopes stay.
 
     Args:
         parts: codes
         wavs: audio `[C, T]` as it should sound, at the header's original rate
         codec: decodes the codes
-        header: says which of both there is to be, see `layouts_for`
+        header: says whether there is to be treble
     """
-    if header.envelope is None and header.treble is None:
+    if header.treble is None:
         yield from parts
         return
     model, hop = codec.model, codec.hop_length
     assert isinstance(model, CodecModel)
-    envelope, treble = header.envelope is not None, header.treble is not None
-    fine = header.envelope == codec.envelope_layout(fine=True)
-    levels = [Levels(model, envelope=envelope, fine=fine, treble=treble, unit=1) for _ in range(header.coded_channels)]
-    audio = _Audio(wavs, codec.sample_rate, header, treble=treble)
+    levels = [Levels(model, envelope=False, fine=False, treble=True, unit=1) for _ in range(header.coded_channels)]
+    audio = _Audio(wavs, codec.sample_rate, header)
     waiting: list[Part] = []
 
     def complete(found: list[list[CodedSegment]]) -> Iterator[Part]:
         for segments in zip(*found, strict=True):
-            part = waiting.pop(0)
-            gains = {channel: each.gains for channel, each in enumerate(segments) if each.gains is not None}
             above = {channel: each.treble for channel, each in enumerate(segments) if each.treble is not None}
-            yield Part(part.num_frames, part.codes, gains, above)
+            yield replace(waiting.pop(0), treble=above)
 
     for part in parts:
         waiting.append(part)
         wav, wide = audio.take(part.num_frames * hop)
         found = []
         for channel, each in enumerate(levels):
-            if treble:
-                each.push_wide(wide[channel])
+            each.push_wide(wide[channel])
             codes = {name: codes for (owner, name), codes in part.codes.items() if owner == channel}
             known = {name: given for name, given in codes.items() if given is not None}
             active = {name: given is not None for name, given in codes.items()}
@@ -76,8 +60,8 @@ def with_levels(parts: Iterator[Part], wavs: Iterator[Wav], codec: Codec, header
 class _Audio:
     """Audio at the rates of a model and at its level, as much of it as is asked for; silence behind its end."""
 
-    def __init__(self, wavs: Iterator[Wav], rate: int, header: Header, *, treble: bool) -> None:
-        rates = (rate, *([FACTOR * rate] if treble else []))
+    def __init__(self, wavs: Iterator[Wav], rate: int, header: Header) -> None:
+        rates = (rate, FACTOR * rate)
         self._wavs, self._resampler = wavs, RatesResampler(header.original_rate, rates, header.coded_channels)
         self._gain = np.float32(db_to_amplitude(header.gain_db))
         nothing = np.zeros((header.coded_channels, 0), dtype=np.float32)
@@ -91,7 +75,7 @@ class _Audio:
             self._ended = wav is None
             found = self._resampler.flush() if wav is None else self._resampler.push(wav * self._gain)
             self._held = [np.concatenate(both, axis=-1) for both in zip(self._held, found, strict=True)]
-        first, *wide = self._held
+        first, wide = self._held
         missing = max(0, length - first.shape[-1])
-        self._held = [first[:, length:], *(each[:, each.shape[-1] :] for each in wide)]
-        return np.pad(first[:, :length], ((0, 0), (0, missing))), wide[0] if wide else first[:, :0]
+        self._held = [first[:, length:], wide[:, wide.shape[-1] :]]
+        return np.pad(first[:, :length], ((0, 0), (0, missing))), wide
