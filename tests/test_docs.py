@@ -109,7 +109,8 @@ def check(line: str) -> None:
         assert not [word for word in rest if not word.startswith("-") and word != "..."], line
         known |= {"--version", "--install-completion", "--show-completion"}
     settings = [value for option, value in itertools.pairwise(rest) if option == "--set" and "=" in value]
-    override(zoo.find().recipe, dict(value.split("=", 1) for value in settings))
+    recipes = [value for option, value in itertools.pairwise(rest) if option == "--recipe" and zoo.in_zoo(value)]
+    override(zoo.find(*recipes).recipe, dict(value.split("=", 1) for value in settings))
     for word in rest:
         if word.startswith("-") and word != "-" and not re.fullmatch(r"-\d.*", word):
             assert word.split("=")[0] in known, line
