@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from sdcodec_cli import load_codec, weights, zoo
 from sdcodec_cli.engine.codec import Codec
-from sdcodec_cli.families import build
+from sdcodec_cli.families import build, of
 from sdcodec_cli.families.sdcodec import FAMILY
 from sdcodec_cli.recipe import Recipe
 from sdcodec_cli.runtime.graphs import IR_VERSION, OPSET, make_graphs
@@ -210,13 +210,14 @@ def test_audio_goes_through_them_from_end_to_end(made):
 
 
 @pytest.mark.slow
-def test_models_that_share_all_codebooks_have_graphs_too(tmp_path):
-    recipe = tiny_bands()
-    folder = write_tiny(tmp_path / "bands", recipe)
-    zoo.replace_graphs(folder, make_graphs(recipe))
-    one, other = both(folder)
-    codes = other.encode(noise(40_000))
-    np.testing.assert_allclose(one.decode(codes), other.decode(codes), atol=1e-4)
+def test_a_model_that_shares_all_codebooks_decodes_without_products_of_nothing():
+    """Which ONNX Runtime refuses."""
+    recipe = next(iter(of(tiny_bands()).codecs(tiny_bands()).values()))
+    made = onnx.load_from_string(make_graphs(recipe, ("synthesize",))["synthesize.onnx"]).graph
+    shapes = {node.input[1] for node in made.node if node.op_type == "Reshape"}
+    known = [numpy_helper.to_array(entry).tolist() for entry in made.initializer if entry.name in shapes]
+    assert known
+    assert not [shape for shape in known if 0 in shape]
 
 
 @pytest.mark.slow
