@@ -140,6 +140,7 @@ def test_only_one_of_two_processes_speaks(together):
     assert len(re.findall(f"{STEPS} steps, .* finished$", said, re.MULTILINE)) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_repeats_its_losses_bit_for_bit(cluster, whole, killed):
     shutil.copytree(killed, cluster.folder / "resumed")
     cluster.run(RECIPE, "resumed", "--resume", *OFTEN)
