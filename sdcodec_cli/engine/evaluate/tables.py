@@ -249,17 +249,21 @@ def _enhancement(result: EvalResult, title: str, wanted: Callable[[str], bool]) 
     return _compared(title, groups, head="input", metrics=(*VISQOL, *shown), rates=False, remarks=remarks)
 
 
-def _exchange(result: EvalResult) -> Table:
-    found = [row for row in result.rows if row.task == "exchange"]
+def _by_condition(result: EvalResult, task: str) -> list[_Group]:
+    found = [row for row in result.rows if row.task == task]
     conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
+    return [_Group(condition, [row for row in found if row.condition == condition]) for condition in conditions]
+
+
+def _exchange(result: EvalResult) -> Table:
     groups = []
-    for condition in conditions:
+    for group in _by_condition(result, "exchange"):
         # What is known of the speech and of its background is one line.
         both: dict[str, Row] = {}
-        for row in (row for row in found if row.condition == condition):
+        for row in group.rows:
             known = both.get(row.system, row)
             both[row.system] = dataclasses.replace(row, metrics={**known.metrics, **row.metrics})
-        groups.append(_Group(condition, list(both.values())))
+        groups.append(dataclasses.replace(group, rows=list(both.values())))
     what = (
         "SDR kept: of the speech against what it decoded to before the exchange; SDR: against the clean speech. Level: "
         "that of the new background less that of the old one, as it decoded, and as it was recorded, in dB of loudness."
@@ -269,9 +273,7 @@ def _exchange(result: EvalResult) -> Table:
 
 
 def _conversion(result: EvalResult) -> Table:
-    found = [row for row in result.rows if row.task == "conversion"]
-    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
-    groups = [_Group(condition, [row for row in found if row.condition == condition]) for condition in conditions]
+    groups = _by_condition(result, "conversion")
     what = (
         "Similarity of voices: of what came out to the wanted voice; to the source; and before, of the source to the "
         "wanted voice. Words and pitch are compared with those of the clean speech."
@@ -281,9 +283,7 @@ def _conversion(result: EvalResult) -> Table:
 
 
 def _features(result: EvalResult) -> Table:
-    found = [row for row in result.rows if row.task == "features"]
-    conditions = dict.fromkeys(row.condition for row in found if row.condition is not None)
-    groups = [_Group(condition, [row for row in found if row.condition == condition]) for condition in conditions]
+    groups = _by_condition(result, "features")
     what = (
         "Of clips that probes did not learn from. First codebook: of speech, its codes; latents: what all codes of "
         "speech stand for; mel: a spectrogram of the noisy speech."
