@@ -87,6 +87,16 @@ def test_layers_are_of_speech_and_of_models_that_tell_them_apart() -> None:
     assert sdc("tokens", "talk.npz", "--format", "sdc", "--layers", "semantic").exit_code == 2
 
 
+def test_features_need_the_model_that_made_the_codes_and_are_in_no_sdc_file() -> None:
+    result = sdc("tokens", "talk.sdc", "--features", "--model", "sdcodec-16k-mini")
+    assert result.exit_code == 1
+    assert errors(result)[0].startswith("talk.sdc: was made with other weights of toy than are here")
+    assert names() == ["talk.sdc"]
+    result = sdc("tokens", "talk.npz", "--format", "sdc", "--features")
+    assert result.exit_code == 2
+    assert "--features: a .sdc file holds codes alone; leave the option out" in result.stderr
+
+
 def test_damage_is_told_and_what_is_left_is_written() -> None:
     data = bytearray(small_example().data)
     data[small_example().starts[1] - 1] ^= 1

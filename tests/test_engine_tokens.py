@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
+import safetensors.numpy
 import soundfile
+import torch
+from speech_examples import small_codec, sound
 
 from sdcodec_cli import Codec
 from sdcodec_cli.bitstream import DomainEntry, Reader
@@ -210,6 +215,58 @@ def test_audio_is_not_coded_for_layers_that_its_model_has_not(embedded: Codec, m
     monkeypatch.setattr("sdcodec_cli.engine.compress.compress", lambda *args, **options: pytest.fail("it was coded"))
     with pytest.raises(ModelError, match=r"^a.wav: codes of sdcodec-16k-mini are not told apart"):
         to_tokens("a.wav", "a.npz", kind="npz", codec=lambda: embedded, layers="acoustic")
+
+
+def features_in(path: str) -> dict[str, np.ndarray]:
+    with np.load(path) as stored:
+        return {name.removeprefix("features."): stored[name] for name in stored if name.startswith("features.")}
+
+
+def test_features_are_what_the_decoder_gets_of_each_stream(embedded: Codec, tmp_path: Path) -> None:
+    codec = small_codec("decodec", tmp_path)
+    model = tmp_path / "decodec"
+    soundfile.write("a.wav", sound(1.0, channels=2), 32_000)
+    compress("a.wav", "a.sdc", codec=codec, channels="keep")
+    to_tokens("a.sdc", "a.npz", kind="npz", model=model, features=True)
+    for number, stream in enumerate(codec.model.streams):
+        codes = torch.from_numpy(read_tokens("a.npz")[0].streams[stream.name].codes.astype(np.int64))
+        found = features_in("a.npz")[stream.name]
+        assert (found.dtype, found.shape[:2]) == (np.float16, (2, codes.shape[-1]))
+        for channel, of_channel in zip(codes, found, strict=True):
+            stacked = torch.stack([channel] * len(codec.model.streams))
+            wanted = codec.model.runtime.network.quantizer.dequantize(stacked)[number]
+            np.testing.assert_allclose(of_channel.T, wanted.detach().numpy(), atol=2e-3)
+    from_tokens("a.npz", "b.sdc", model=model)
+    assert Path("b.sdc").read_bytes() == Path("a.sdc").read_bytes()
+    for layers in ("semantic", "acoustic"):
+        to_tokens("a.sdc", f"{layers}.npz", kind="npz", model=model, layers=layers, features=True)
+    both = features_in("semantic.npz")["speech"] + features_in("acoustic.npz")["speech"].astype(float)
+    np.testing.assert_allclose(both, features_in("a.npz")["speech"], atol=4e-3)
+
+
+def test_features_are_the_same_in_all_formats_and_nothing_where_there_is_no_code(
+    embedded: Codec, scene: np.ndarray
+) -> None:
+    soundfile.write("a.wav", scene[:32_000], 16_000)
+    compress("a.wav", "a.sdc", codec=embedded.at_effort(0))
+    for kind in FORMATS:
+        to_tokens("a.sdc", f"a.{kind}", kind=kind, features=True)
+    found = features_in("a.npz")
+    (row,) = map(json.loads, Path("a.jsonl").read_text().splitlines())
+    table = pyarrow.parquet.read_table("a.parquet")
+    tensors = safetensors.numpy.load_file("a.safetensors")
+    (tokens,) = read_tokens("a.parquet")
+    for name, stream in tokens.streams.items():
+        key = f"features.{name}"
+        for other in (row[key], table[key][0].as_py(), tensors[key]):
+            np.testing.assert_array_equal(np.array(other, dtype=np.float16), found[name])
+        np.testing.assert_array_equal(found[name].any(axis=1), stream.state == PRESENT)
+    assert {stream.state[0] for stream in tokens.streams.values()} == {PRESENT, SILENT}
+
+
+def test_features_need_the_weights_that_made_the_codes() -> None:
+    with pytest.raises(ModelError, match=r"^a.sdc: was made with other weights of toy .* --model DIR, or leave --feat"):
+        tokens_of(small_example().data, model="sdcodec-16k-mini", features=True)
 
 
 def test_range_coded_codes_need_the_tables_one_way_and_are_raw_without_them_the_other(

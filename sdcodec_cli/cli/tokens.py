@@ -57,6 +57,7 @@ class _Tokens:
     domains: list[str] | None
     num_codebooks: int | None
     layers: Layers
+    features: bool
     track: int
     force: bool
 
@@ -90,6 +91,7 @@ class _Tokens:
             domains=self.domains,
             num_codebooks=self.num_codebooks,
             layers=self.layers,
+            features=self.features,
             track=self.track,
             overwrite=self.force,
             progress=progress,
@@ -153,6 +155,14 @@ def tokens(
             "models with a teacher, such as decodec-16k-mini.",
         ),
     ] = "all",
+    features: Annotated[
+        bool,
+        typer.Option(
+            "--features",
+            help="Write what the codes stand for, too: for each frame of a stream the vector that the decoder gets for "
+            "them, in 16-bit floats. Takes the model.",
+        ),
+    ] = False,
     track: Track = 1,
     model: Model = None,
     effort: Effort = None,
@@ -170,7 +180,8 @@ def tokens(
     """Write codes as arrays that other programs read, and such arrays as .sdc files again.
 
     Each INPUT becomes a file beside it: a.sdc becomes a.npz, and with --format sdc a.npz becomes a.sdc. Audio is
-    coded first, as sdc compress does by default; for other ways use that. Of .sdc files no model is needed.
+    coded first, as sdc compress does by default; for other ways use that. Of .sdc files no model is needed, unless for
+    --features.
     docs/tokens.md says what is in these files, and how to train on them.
 
     Example: sdc tokens talk.sdc -o talk.safetensors
@@ -193,6 +204,8 @@ def tokens(
             wrong(f"--layers {layers}: a .sdc file is made of all that the tokens hold; leave the option out")
         if domains is not None:
             wrong(f"--layers {layers} and --domains {domains} do not go together: layers are of speech alone")
+    if features and chosen == "sdc":
+        wrong("--features: a .sdc file holds codes alone; leave the option out")
     only = select(skip_existing=skip_existing, force=force, shard=shard)
     known = find(model).recipe.model.domains
     todo = console.settle(lambda: plan_tokens(inputs, output, f".{chosen}", overwrite=force, domains=known, only=only))
@@ -220,6 +233,7 @@ def tokens(
         domains=None if domains is None else domains.split(","),
         num_codebooks=num_codebooks,
         layers=layers,
+        features=features,
         track=track,
         force=force,
     )

@@ -335,13 +335,19 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
 # --- files
 
 
-def to_bytes(tokens: Tokens, kind: Format) -> bytes:
+def to_bytes(tokens: Tokens, kind: Format, features: Mapping[str, NDArray[np.float16]] | None = None) -> bytes:
     """A file with one stream.
+
+    Args:
+        tokens: the stream
+        kind: the format
+        features: of its streams, by their names, to be written beside them; nothing here reads them again
 
     Raises:
         MissingExtra: it is to be a Parquet file, and pyarrow is not installed
     """
     facts, arrays = _facts_of(tokens), _arrays_of(tokens)
+    arrays |= {f"features.{name}": found for name, found in (features or {}).items()}
     file = io.BytesIO()
     if kind == "npz":
         np.savez_compressed(file, **{HEADER: np.array(json.dumps(facts)), **arrays})  # type: ignore[arg-type]
@@ -351,7 +357,7 @@ def to_bytes(tokens: Tokens, kind: Format) -> bytes:
 
         return bytes(save(arrays, metadata={HEADER: json.dumps(facts)}))
     if kind == "jsonl":
-        row = {HEADER: facts, **{name: array.tolist() for name, array in arrays.items()}}
+        row = {HEADER: facts, **{name: _listed(array) for name, array in arrays.items()}}
         return (json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
     require_parquet()
     import pyarrow
@@ -361,6 +367,11 @@ def to_bytes(tokens: Tokens, kind: Format) -> bytes:
     columns |= {name: _nested(array[None]) for name, array in arrays.items()}
     pyarrow.parquet.write_table(pyarrow.table(columns), file, compression="zstd")
     return file.getvalue()
+
+
+def _listed(array: Array) -> Any:
+    """An array as JSON has it, of floats the fewest digits that tell them apart."""
+    return (array.astype(str).astype(np.float64) if array.dtype == np.float16 else array).tolist()
 
 
 def require_parquet() -> None:

@@ -41,6 +41,7 @@ from ..data.tokens import (
 from ..errors import CorruptStream, InputError, ModelError
 from ..prediction import CodeTables
 from ..progress import Progress
+from ..runtime.load import load_codebooks
 from ..zoo import find
 from .files import STREAM_SUFFIXES, opened_file
 
@@ -86,6 +87,7 @@ def to_tokens(
     domains: Sequence[str] | None = None,
     num_codebooks: int | None = None,
     layers: Layers = "all",
+    features: bool = False,
     track: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -96,19 +98,21 @@ def to_tokens(
         source: a file, or `-` for standard input; by its content it is one or the other
         target: where the tokens go, or `-` for standard output
         kind: the format
-        model: that has the tables of range-coded codes; by default the one that the file names
+        model: that has the tables of range-coded codes, and what codes stand for; by default the one the file names
         codec: gives the model for audio
         domains: to keep; by default all. Envelope and treble are of the mix of all, and are left out with any of them
         num_codebooks: to keep of each stream, the first ones; by default all
         layers: `semantic` keeps of speech the codebook of what is said, and nothing else, `acoustic` all others of
             speech, of which `num_codebooks` are the first ones
+        features: write what the codes stand for beside them
         track: which audio track of a film, from 1
         overwrite: replace an existing target
         progress: called while audio is coded
 
     Raises:
         StreamError, InputError: not a usable stream or audio, or there is no such domain
-        ModelError: there is no such model, or layers are wanted of one whose codebooks are not told apart
+        ModelError: there is no such model; layers are wanted of one whose codebooks are not told apart, or features of
+            one with other weights than the file was made with
         MissingExtra: the format needs pyarrow, which is not installed
         OutputError: see `audio`
         ValueError: `num_codebooks` below 1, or `domains` beside layers, which are of speech
@@ -137,10 +141,13 @@ def to_tokens(
                 "made of, or decode it and compress that"
             )
         reader.tables = _tables(reader.header, model)
+        first: dict[str, int] = {}
         tokens = _read(reader, name)
         if layers != "all":
             semantic = _semantic(name, model or reader.header.model)
             tokens, domains = _layer(name, tokens, layers, semantic), [stream.stem for stream in semantic.values()]
+            if layers == "acoustic":
+                first = {stream.name: stream.num_semantic for stream in semantic.values()}
         tokens = _kept(name, tokens, domains, num_codebooks)
         if domains is not None and (reader.header.envelope or reader.header.treble) and not tokens.header.envelope:
             notes.append("envelope and treble are those of the mix of all domains, and are left out")
@@ -148,7 +155,8 @@ def to_tokens(
             notes.append("where domains stand in stereo is left out: tokens are of the mono signal")
         if reader.header.cover_bytes is not None:
             notes.append("its cover is left out")
-    data = to_bytes(tokens, kind)
+        found = _features(name, tokens, model, first) if features else None
+    data = to_bytes(tokens, kind, found)
     with atomic_output(target, overwrite=overwrite) as output:
         output.write(data)
     problems = tuple(problem.message for problem in reader.problems)
@@ -380,6 +388,34 @@ def _semantic(name: str, model: str | Path) -> dict[str, Stream]:
             f"are: {', '.join(semantic_models())}"
         )
     return found
+
+
+def _features(
+    name: str, tokens: Tokens, model: str | Path | None, first: Mapping[str, int]
+) -> dict[str, NDArray[np.float16]]:
+    """What the codes of each stream stand for, `[F, D]` or `[C, F, D]`; 0 where there are none.
+
+    Args:
+        name: of the file, for errors
+        tokens: all streams, perhaps without their first codebooks
+        model: that made them, if not the one that they name
+        first: how many codebooks are left out at the start, by stream; none by default
+    """
+    header = tokens.header
+    entry = find(model or header.model).decoder_for(header.weights_sha256)
+    digest, codebooks = load_codebooks(entry)
+    if header.weights_sha256 not in (digest, *entry.decodes):
+        raise ModelError(
+            f"{name}: was made with other weights of {header.model} than are here, whose codes stand for something "
+            "else; name the right model with --model DIR, or leave --features out"
+        )
+    features = {}
+    for stream, found in tokens.streams.items():
+        shape = header.coded_channels, *found.codes.shape[-2:]
+        channels = zip(found.codes.reshape(shape), found.there.reshape(shape), strict=True)
+        each = [codebooks[stream].latent(*channel, first=first.get(stream, 0)) for channel in channels]
+        features[stream] = _without_axis(np.stack(each).astype(np.float16))
+    return features
 
 
 def _layer(name: str, tokens: Tokens, layers: Layers, semantic: Mapping[str, Stream]) -> Tokens:

@@ -57,19 +57,30 @@ class Stream:
 
 @dataclass(frozen=True)
 class Codebooks:
-    """What codes stand for, of N streams of a codec, K codebooks each."""
+    """What the codes of a stream stand for, of K codebooks."""
 
     entries: np.ndarray
-    """Of V entries each, `[N, K, V, d]`."""
+    """Of V entries each, `[K, V, d]`."""
     weights: np.ndarray
-    """That bring an entry to the latent, `[N, K, D, d]`."""
+    """That bring an entry to the latent, `[K, D, d]`."""
     biases: np.ndarray
-    """`[N, K, D]`"""
+    """`[K, D]`"""
 
-    def latent(self, stream: int, codes: np.ndarray) -> np.ndarray:
-        """The quantized latent of the first codebooks of one stream, `[K, F]` to `[D, F]`."""
-        terms = zip(codes, self.entries[stream], self.weights[stream], self.biases[stream], strict=False)
-        latent: np.ndarray = sum(weight @ entries[row].T + bias[:, None] for row, entries, weight, bias in terms)
+    def latent(self, codes: np.ndarray, there: np.ndarray | None = None, *, first: int = 0) -> np.ndarray:
+        """What codes add to the quantized latent, `[K, F]` to `[F, D]`.
+
+        Args:
+            codes: of some codebooks, one after another
+            there: which of them count, in the same shape; by default all
+            first: which codebook they begin with
+        """
+        import numpy as np
+
+        latent = np.zeros((codes.shape[1], self.biases.shape[1]), dtype=np.float32)
+        for number, row in enumerate(codes):
+            codebook = first + number
+            added = (self.entries[codebook] @ self.weights[codebook].T + self.biases[codebook])[row]
+            latent += added if there is None else np.where(there[number][:, None], added, 0)
         return latent
 
 
@@ -159,13 +170,9 @@ class Family(ABC, Generic[R]):
         """What a teacher has to say in training, if the recipe has one."""
         return None
 
-    def semantic_codebook(self, recipe: R, weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Entries of the codebook that was taught what is said, `[V, d]`, as `Stream.num_semantic` says; or None."""
-        return None
-
-    def codebooks(self, recipe: R, weights: Mapping[str, np.ndarray]) -> Codebooks | None:
-        """What the codes of a codec stand for; None for families that do not say."""
-        return None
+    def codebooks(self, recipe: R, weights: Mapping[str, np.ndarray]) -> tuple[Codebooks, ...]:
+        """What the codes of each of `streams` stand for; nothing for families that do not say."""
+        return ()
 
     def critic(self, recipe: R) -> Critic | None:
         """Discriminators that are trained along, if the recipe has any."""

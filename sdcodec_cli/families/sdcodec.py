@@ -276,16 +276,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         """What the first codebook of speech is taught."""
         return Teaching(recipe.semantic, SPEECH, recipe.model.hop_length) if recipe.semantic.target_width else None
 
-    def semantic_codebook(self, recipe: SDCodecRecipe, weights: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """See `Family.semantic_codebook`."""
-        if not recipe.semantic.target_width:
-            return None
-        shared = recipe.quantizer.num_shared == recipe.quantizer.num_codebooks
-        row = 0 if shared else recipe.model.domains.index(SPEECH)
-        codebook: np.ndarray = weights[f"quantizer.{'shared' if shared else 'own'}.codebook"][row, 0]
-        return codebook
-
-    def codebooks(self, recipe: SDCodecRecipe, weights: Mapping[str, np.ndarray]) -> Codebooks:
+    def codebooks(self, recipe: SDCodecRecipe, weights: Mapping[str, np.ndarray]) -> tuple[Codebooks, ...]:
         """See `Family.codebooks`."""
         import numpy as np
 
@@ -294,7 +285,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
             count = len(recipe.model.domains)
             return np.concatenate([own, np.broadcast_to(shared, (count, *shared.shape[1:]))], axis=1)
 
-        return Codebooks(joined("codebook"), joined("out_weight"), joined("out_bias"))
+        return tuple(map(Codebooks, joined("codebook"), joined("out_weight"), joined("out_bias")))
 
     def critic(self, recipe: SDCodecRecipe) -> Critic | None:
         """The discriminators of a recipe, with random weights.

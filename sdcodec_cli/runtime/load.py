@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Literal
 
 from .. import weights as weights_of
-from ..errors import DeviceError, MissingExtra
+from ..errors import DeviceError, MissingExtra, ModelError
 from ..extras import command
 from ..families import of
 from ..recipe import DEFAULT_FAMILY, ReferenceFields
@@ -17,6 +17,7 @@ from ..zoo import ModelEntry, check_weights, find, stage_name, weights_path
 from .model import DECODING, CascadeModel, CodecModel, Model, SeparatorModel
 
 if TYPE_CHECKING:
+    from ..families import Codebooks
     from ..recipe import Recipe
     from .parts import Runtime
 
@@ -84,13 +85,11 @@ def load_model(
     if not streams:
         return SeparatorModel(entry.name, entry.recipe, digest, made("", entry.recipe))
     if len(codecs) == 1:
-        codebook = family.semantic_codebook(entry.recipe, unpacked)
         return CodecModel(
             entry.name,
             entry.recipe,
             digest,
             made("", entry.recipe),
-            semantic_codebook=codebook,
             codebooks=family.codebooks(entry.recipe, unpacked),
         )
     each = len(streams) // len(codecs)
@@ -103,6 +102,31 @@ def load_model(
         name = stage_name(entry.name, prefix)
         stages.append(CodecModel(name, recipe, own, made(prefix, recipe), streams[number * each : (number + 1) * each]))
     return CascadeModel(entry.name, entry.recipe, digest, stages, family.residuals(entry.recipe))
+
+
+def load_codebooks(entry: ModelEntry) -> tuple[bytes, dict[str, Codebooks]]:
+    """The hash of a model's weights, and what its codes stand for, by stream: no network, and no runtime for one.
+
+    Raises:
+        ModelError: no weights, unreadable ones, or a model that does not say
+    """
+    stored = weights_of.read(weights_path(entry, decoding=True))
+    unpacked = weights_of.unpack(stored)
+    family = of(entry.recipe)
+    references = family.references(entry.recipe)
+    elsewhere: dict[str, bytes] = {}
+    each: list[Codebooks] = []
+    for prefix, recipe in family.codecs(entry.recipe).items():
+        if prefix in references:
+            elsewhere[prefix], others = load_codebooks(find(references[prefix].model, family=DEFAULT_FAMILY))
+            each += others.values()
+        else:
+            each += of(recipe).codebooks(recipe, weights_of.within(unpacked, prefix))
+    names = [stream.name for stream in family.streams(entry.recipe)]
+    if len(each) != len(names):
+        raise ModelError(f"{entry.name}: does not say what its codes stand for; choose another model")
+    digest = next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored, elsewhere))
+    return digest, dict(zip(names, each, strict=True))
 
 
 def _referred(reference: ReferenceFields, *, runtime: RuntimeName, device: str, threads: int | None) -> CodecModel:

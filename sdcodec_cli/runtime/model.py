@@ -119,15 +119,16 @@ class CodecModel(Model):
         weights_sha256: bytes,
         runtime: Runtime,
         streams: Sequence[Stream] | None = None,
-        semantic_codebook: NDArray[np.float32] | None = None,
-        codebooks: Codebooks | None = None,
+        codebooks: Sequence[Codebooks] = (),
     ) -> None:
         super().__init__(name, recipe, weights_sha256, runtime)
-        self.semantic_codebook = semantic_codebook
-        """Entries of the codebook that holds what is said, `[V, d]`; None for a model that has none."""
-        self.codebooks = codebooks
-        """What codes stand for; None for a model that does not say."""
+        self.codebooks = tuple(codebooks)
+        """What the codes of each stream stand for; nothing where the model is not asked, as a stage of several."""
         self.streams = self.streams if streams is None else tuple(streams)
+        known = zip(self.streams, self.codebooks, strict=False)
+        taught = (codebooks.entries[0] for stream, codebooks in known if stream.num_semantic)
+        self.semantic_codebook: NDArray[np.float32] | None = next(taught, None)
+        """Entries of the codebook that holds what is said, `[V, d]`; None for a model that has none."""
         model, training = recipe.model, recipe.training
         assert isinstance(model, CodecModelFields)
         assert isinstance(training, CodecTrainingFields)

@@ -137,9 +137,8 @@ def features_of(systems: Sequence[SeparatingCodec], mix: Wav, sample_rate: int) 
         encoded = codec.encode(wav, num_codebooks=codec.num_codebooks, active=codec.domains, envelope=False)
         codes = encoded.codes[model.streams[stream].name][0]
         found[Kind(f"{system.name}, first codebook", model.streams[stream].codebook_size)] = codes[0].copy()
-        if model.codebooks is not None:
-            latent = model.codebooks.latent(stream, codes).T.astype(np.float16)
-            found[Kind(f"{system.name}, latents", None)] = np.ascontiguousarray(latent)
+        if model.codebooks:
+            found[Kind(f"{system.name}, latents", None)] = model.codebooks[stream].latent(codes).astype(np.float16)
     found[Kind("mel", None)] = mel_spectrogram(_at_rate(mix, sample_rate))
     return found
 
@@ -150,7 +149,7 @@ def _speech(codec: Codec) -> int | None:
 
 
 def _has_latents(codec: Codec) -> bool:
-    return isinstance(codec.model, CodecModel) and codec.model.codebooks is not None
+    return isinstance(codec.model, CodecModel) and bool(codec.model.codebooks)
 
 
 def _at_rate(wav: Wav, sample_rate: int) -> Wav:
