@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cover_examples import png
 from speech_examples import RATE, codes_of, header_of, loudness, read, small_codec, sound, write
 
 from sdcodec_cli import load_codec
-from sdcodec_cli.audio import AudioReader
+from sdcodec_cli.audio import AudioReader, AudioWriter, Cover
 from sdcodec_cli.bitstream.segment import SYNC
 from sdcodec_cli.engine import background
 from sdcodec_cli.engine.background import _NewCodes, enhance, exchange_background, repeated
@@ -75,6 +76,18 @@ def test_a_sdc_of_speech_alone_has_the_same_codes_and_decodes_to_the_same_sample
     np.testing.assert_array_equal(after[0, "speech"], before[0, "speech"])
     decode(tmp_path / "a.sdc", {"mix": tmp_path / "a.wav"}, codec=codec)
     np.testing.assert_array_equal(read(tmp_path / "a.wav"), read(files / "speech.wav"))
+
+
+def test_tags_and_a_cover_go_along_into_audio_and_codes(codec, tmp_path):
+    picture = png()
+    with AudioWriter(tmp_path / "talk.flac", RATE, 1, tags={"title": "Rain"}, cover=Cover.of(picture)) as writer:
+        writer.write(sound(0.5).T)
+    compress(tmp_path / "talk.flac", tmp_path / "talk.sdc", codec=codec.at_effort(0), cover=True)
+    enhance(tmp_path / "talk.sdc", tmp_path / "codes.sdc", codec=codec)
+    for source, cover in (("talk.flac", None), ("talk.sdc", picture), ("codes.sdc", picture)):
+        enhance(tmp_path / source, tmp_path / "a.flac", codec=codec, overwrite=True)
+        with AudioReader(tmp_path / "a.flac") as reader:
+            assert (reader.info.tags["title"], reader.cover()) == ("Rain", cover)
 
 
 def test_the_background_is_kept_at_a_gain(codec, files, tmp_path):

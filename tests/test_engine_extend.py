@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sdcodec_cli.audio import resampled
+from sdcodec_cli.audio import AudioReader, AudioWriter, resampled
 from sdcodec_cli.engine import extend as module
 from sdcodec_cli.engine.extend import FEW, extend, extend_wav
 from sdcodec_cli.engine.treble_guess import HOP_LENGTH, guessed_gains, shapes_of
@@ -155,6 +155,14 @@ def test_files_that_end_at_8_khz_come_out_at_32_or_at_their_own_higher_rate(rate
     plain = resampled(wav, rate, new_rate)
     assert power(back - plain, 0, 7000, new_rate) < power(plain, 0, 7000, new_rate) - 55  # 16 bits
     assert power(back, 8500, 15_500, new_rate) > power(plain, 4000, 8000, new_rate) - 20
+
+
+def test_tags_go_along() -> None:
+    with AudioWriter("in.flac", RATE, 1, tags={"title": "Rain"}) as writer:
+        writer.write(noise(0.5)[None])
+    extend("in.flac", "out.flac")
+    with AudioReader("out.flac") as reader:
+        assert reader.info.tags["title"] == "Rain"
 
 
 def test_a_file_that_has_something_above_is_left_alone() -> None:

@@ -40,7 +40,7 @@ from ..errors import InputError, ModelError
 from ..progress import Progress
 from .codec import Codec
 from .compress import TOGETHER, compress
-from .decode import MAX_GAP_FRAMES, fitted, sum_of
+from .decode import MAX_GAP_FRAMES, fitted, stored_cover, sum_of
 
 SPEECH = "speech"
 """The domain whose voice is kept, or changed; all others are its background."""
@@ -253,8 +253,11 @@ class Coded:
         return replace(self.header, domains=tuple(each for each in self.header.domains if each.stem in domains))
 
     def audio_writer(self, target: str | Path, *, write: WriteOptions | None, overwrite: bool) -> AudioWriter:
-        """Writes audio as long as it, with its rate and channels."""
+        """Writes audio as long as it, with its rate, channels, tags and cover."""
         header = self.header
+        with self.reader() as reader:
+            cover, notes = stored_cover(reader)
+        self.notes += tuple(notes)
         return AudioWriter(
             target,
             header.original_rate,
@@ -262,6 +265,8 @@ class Coded:
             overwrite=overwrite,
             num_samples=self.num_samples,
             channel_mask=self.channel_mask,
+            tags=header.tags,
+            cover=cover,
             write=write,
         )
 

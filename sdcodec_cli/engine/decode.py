@@ -155,7 +155,7 @@ def decode(
         piped = not reader.can_seek
         stated = None if piped and header.original_samples is None else _total(excerpts)
         mask = parse_mask(header.tags.get(MASK_TAG, ""), header.coded_channels)
-        cover, notes = _cover(reader)
+        cover, notes = stored_cover(reader)
         writers = {
             stem: open_writer(
                 target,
@@ -218,7 +218,7 @@ def decode(
     )
 
 
-def _cover(reader: Reader) -> tuple[Cover | None, list[str]]:
+def stored_cover(reader: Reader) -> tuple[Cover | None, list[str]]:
     """The cover of a file, and a note if it is none that audio files hold."""
     picture = reader.cover()
     if picture is None:

@@ -116,6 +116,7 @@ def extend(
                 overwrite=overwrite,
                 num_samples=_length(read, info.sample_rate, new_rate),
                 channel_mask=info.channel_mask,
+                tags=info.tags,
                 write=write,
             )
             stack.enter_context(written_together([writer], progress))
