@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdcodec_cli.nn.layers import fold_weights
-from sdcodec_cli.nn.projection import HardProjection, SoftProjection, keep_orthogonal, overlap
+from sdcodec_cli.nn.projection import HardProjection, SoftProjection, fitted_axes, keep_orthogonal, overlap
 
 LATENT = torch.randn(2, 16, 5, generator=torch.Generator().manual_seed(0))
 
@@ -40,6 +40,21 @@ def test_hard_projections_add_up_to_the_identity_and_are_orthogonal_whatever_tra
     assert [name for name, _ in projection.named_parameters()] == ["weight"]
     torch.testing.assert_close(projection(LATENT)[0], trained, atol=1e-5, rtol=0)
     assert_orthogonal_projections(projection, num_domains)
+
+
+def test_axes_are_fitted_to_the_directions_that_each_domain_looks_at():
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(16, 16, generator=generator)).Q
+    powers = torch.rand(16, generator=generator) + 0.5
+    # Three domains look at directions at right angles to each other: there is room for all of them.
+    wanted = [slice(0, 3), slice(3, 8), slice(8, 12)]
+    products = torch.stack([axes[:, own] * powers[own] @ axes[:, own].T for own in wanted])
+    projection = HardProjection(num_domains=3, latent_dim=16)
+    found = fitted_axes(projection.weight.detach(), projection.sizes, products)
+    projection.weight.data.copy_(found)
+    assert_orthogonal_projections(projection, 3)
+    for q, own in zip(found.split(projection.sizes, dim=1), wanted, strict=True):
+        torch.testing.assert_close(q @ (q.T @ axes[:, own]), axes[:, own], atol=1e-3, rtol=0)
 
 
 def test_soft_projections_begin_as_nearly_equal_shares_that_add_up():

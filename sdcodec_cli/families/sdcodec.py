@@ -227,10 +227,13 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         every domain starts from a copy of it. In a spectral network of more blocks, several are copies of the same one
         and share its scale, which comes close to what it did (arXiv:1710.10348): blocks that begin as doing nothing are
         of little use for thousands of steps. An encoder's long windows do begin so. Projection, heads and LSTMs begin
-        anew where the other has none; an LSTM adds little to the latent then. A domain that the other lacks starts as
-        its last one, and fewer codebooks are the first ones of its.
+        anew where the other has none; an LSTM adds little to the latent then, and hard projections begin where they
+        take least from what the quantizers look at. A domain that the other lacks starts as its last one, and fewer
+        codebooks are the first ones of its.
         """
         import torch
+
+        from ..nn.projection import HardProjection, fitted_axes
 
         own_tensors = network.state_dict()
         found = dict(tensors)
@@ -253,6 +256,10 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         for part in ("activity", "projection", "semantic"):
             if getattr(network, part) is None:
                 found = {key: value for key, value in found.items() if not key.startswith(f"{part}.")}
+        if isinstance(network.projection, HardProjection) and "projection.weight" not in found:
+            products = _looked_at(*(found[f"quantizer.own.{name}"] for name in ("in_weight", "out_weight", "codebook")))
+            own_weight = own_tensors["projection.weight"]
+            found["projection.weight"] = fitted_axes(own_weight, network.projection.sizes, products)
         for key, value in own_tensors.items():
             if key not in found and key.startswith(NEW):
                 found[key] = value
@@ -403,6 +410,19 @@ def _projection(recipe: SDCodecRecipe) -> SoftProjection | HardProjection | None
 def _num_blocks(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """How many blocks of a spectral network tensors are of; 0 for a convolutional one."""
     return sum(key.startswith(prefix) and key.endswith(".scale") for key in tensors)
+
+
+def _looked_at(in_weight: Tensor, out_weight: Tensor, codebook: Tensor) -> Tensor:
+    """What a direction of the latent weighs for the quantizer of each domain, `[N, D, D]`.
+
+    Each codebook looks at a few directions, and weighs as much as what it adds has power.
+
+    Shape: `[N, K, d, D]`, `[N, K, D, d]`, `[N, K, V, d]`
+    """
+    import torch
+
+    power = torch.einsum("nkDd,nkvd->nkvD", out_weight, codebook).square().sum(-1).mean(-1)
+    return torch.einsum("nk,nkdD,nkdE->nDE", power / in_weight.square().sum((2, 3)), in_weight, in_weight)
 
 
 def _with_blocks(tensors: Mapping[str, Tensor], prefix: str, count: int) -> dict[str, Tensor]:

@@ -65,6 +65,28 @@ class HardProjection(nn.Module):
             return torch.stack([q @ (q.T @ given) for q in self.weight.split(self.sizes, dim=1)])
 
 
+def fitted_axes(start: Tensor, sizes: list[int], products: Tensor) -> Tensor:
+    """Columns of a `HardProjection` which let each domain keep as much as there is room for of what it looks at.
+
+    With the columns Q of a domain and its product A the sum over domains of tr(Qᵀ A Q) is raised in every step, in which
+    the nearest orthogonal matrix takes the place of all A Q side by side; eigenvectors of a single A are found so, too.
+
+    Args:
+        start: orthogonal, `[D, D]`
+        sizes: columns of each domain
+        products: symmetric and not negative, `[N, D, D]`: what a direction of the latent weighs for each domain
+
+    Returns:
+        `[D, D]`, orthogonal
+    """
+    axes = start.double()
+    for _ in range(200):
+        images = [product.double() @ q for product, q in zip(products, axes.split(sizes, dim=1), strict=True)]
+        left, _, right = torch.linalg.svd(torch.cat(images, dim=1))
+        axes = left @ right
+    return axes.to(start.dtype)
+
+
 def keep_orthogonal(module: nn.Module) -> None:
     """Let training turn the matrix of a `HardProjection` below `module`, but never bend it: Cayley's parametrization.
 
