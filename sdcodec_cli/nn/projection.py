@@ -68,7 +68,7 @@ class HardProjection(nn.Module):
 def fitted_axes(start: Tensor, sizes: list[int], products: Tensor) -> Tensor:
     """Columns of a `HardProjection` which let each domain keep as much as there is room for of what it looks at.
 
-    With the columns Q of a domain and its product A the sum over domains of tr(Qᵀ A Q) is raised in every step, in which
+    With the columns Q of a domain and its product A, the sum over domains of tr(Qᵀ A Q) grows in every step, in which
     the nearest orthogonal matrix takes the place of all A Q side by side; eigenvectors of a single A are found so, too.
 
     Args:
