@@ -17,7 +17,8 @@ import pytest
 from sdcodec_cli.data import parallel
 from sdcodec_cli.engine import batch
 from sdcodec_cli.engine.batch import Outcome, Shard, outcomes, parse_shard, processes_for, threads_for
-from sdcodec_cli.engine.files import Job, Plan, Selection, plan_compress, plan_decode
+from sdcodec_cli.engine.files import Job, Plan, Selection
+from sdcodec_cli.engine.plans import plan_compress, plan_decode
 from sdcodec_cli.progress import Progress
 
 from batch_examples import Copy

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sdcodec_cli.engine.files import AUDIO_SUFFIXES, Plan, find_inputs, plan_compress, plan_decode, plan_separate
+from sdcodec_cli.engine.files import Plan
+from sdcodec_cli.engine.inputs import AUDIO_SUFFIXES, find_inputs
+from sdcodec_cli.engine.plans import plan_compress, plan_decode, plan_separate
 from sdcodec_cli.errors import InputError, NotAStream, OutputError
 
 from bitstream_examples import small_example

@@ -210,7 +210,7 @@ def compress(
     Example: sdc compress talk.wav -o talk.sdc
     """
     from ..engine.batch import threads_for
-    from ..engine.files import plan_compress
+    from ..engine.plans import plan_compress
     from ..zoo import find
 
     console = Console(quiet=quiet, json=json, progress=progress)

@@ -23,7 +23,8 @@ from ..progress import Progress, StagedProgress
 if TYPE_CHECKING:
     from ..engine.batch import Result, Work
     from ..engine.edit import EditResult
-    from ..engine.files import Job, Plan, StemsResult
+    from ..engine.files import Job, Plan
+    from ..engine.stem_files import StemsResult
     from ..engine.train.log import TrainingProgress
 
 REDRAW_SECONDS = 0.2

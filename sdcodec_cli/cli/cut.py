@@ -35,7 +35,7 @@ def cut(
 
     Example: sdc cut talk.sdc --start 3.5 --duration 10 -o excerpt.sdc
     """
-    from ..engine.files import plan_edit
+    from ..engine.plans import plan_edit
 
     console = Console(quiet=quiet, json=json)
     for job in console.settle(lambda: plan_edit([source], output, overwrite=force)):

@@ -81,7 +81,7 @@ class _Decode:
 
     def __call__(self, job: Job, say: Say, progress: Progress | None) -> DecodeResult:
         from ..engine.decode import decode
-        from ..engine.files import check_stems
+        from ..engine.stems import check_stems
 
         def codec(header: Header) -> Codec:
             # Standard input shows only now what it holds.
@@ -206,8 +206,8 @@ def decode(
     Example: sdc decode talk.sdc --stem speech -o voice.wav
     """
     from ..engine.batch import threads_for
-    from ..engine.files import plan_decode
     from ..engine.films import is_film
+    from ..engine.plans import plan_decode
     from ..engine.stems import holds
 
     console = Console(quiet=quiet, json=json, progress=progress)

@@ -88,7 +88,7 @@ def extend(
 
     Example: sdc extend talk.wav -o bright.wav
     """
-    from ..engine.files import plan_extend
+    from ..engine.plans import plan_extend
 
     console = Console(quiet=quiet, json=json, progress=progress)
     write = write_options(kind, audio_bitrate, rescale=rescale)

@@ -35,7 +35,7 @@ def info(
 
     Example: sdc info talk.sdc
     """
-    from ..engine.files import STREAM_SUFFIXES, find_inputs
+    from ..engine.inputs import STREAM_SUFFIXES, find_inputs
     from ..engine.inspect import inspect, save_cover
 
     console = Console(json=json)

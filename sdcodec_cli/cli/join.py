@@ -31,7 +31,7 @@ def join(
 
     Example: sdc join opening.sdc talk.sdc -o both.sdc
     """
-    from ..engine.files import plan_edit
+    from ..engine.plans import plan_edit
 
     console = Console(quiet=quiet, json=json)
     for job in console.settle(lambda: plan_edit(inputs, output, overwrite=force)):

@@ -127,7 +127,7 @@ def mixer(
     Example: sdc mixer talk.sdc
     """
     from ..engine.batch import threads_for
-    from ..engine.files import plan_mixer
+    from ..engine.plans import plan_mixer
     from ..families import of
     from ..zoo import find
 

@@ -156,8 +156,8 @@ def separate(
     Example: sdc separate film.mp4 --without speech -o film.music-and-effects.mp4
     """
     from ..engine.batch import threads_for
-    from ..engine.files import plan_separate
     from ..engine.films import is_film
+    from ..engine.plans import plan_separate
     from ..families import of
     from ..zoo import find
 

@@ -51,7 +51,7 @@ def settle(
     beside: str | None = None,
 ) -> tuple[Job, ...]:
     """The inputs and outputs of a command, after its options; see `plan_speech`."""
-    from ..engine.files import plan_speech
+    from ..engine.plans import plan_speech
     from ..zoo import find
 
     only = select(skip_existing=skip_existing, force=force, shard=shard)

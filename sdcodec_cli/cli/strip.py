@@ -45,7 +45,7 @@ def strip(
 
     Example: sdc strip talk.sdc --domains speech --codebooks 8 -o voice.sdc
     """
-    from ..engine.files import plan_edit
+    from ..engine.plans import plan_edit
 
     console = Console(quiet=quiet, json=json)
     if not domains and codebooks is None and below is None:

@@ -187,7 +187,7 @@ def tokens(
     Example: sdc tokens talk.sdc -o talk.safetensors
     """
     from ..engine.batch import threads_for
-    from ..engine.files import plan_tokens
+    from ..engine.plans import plan_tokens
     from ..zoo import find
 
     console = Console(quiet=quiet, json=json, progress=progress)

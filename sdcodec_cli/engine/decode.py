@@ -36,10 +36,11 @@ from . import texture as texturing
 from .cascade import Decoder
 from .codec import Codec
 from .conceal import Fader, Stretch, concealed
-from .files import StemsResult, check_stems, check_targets, levels, opened_file
 from .films import open_writer
+from .inputs import opened_file
 from .shaper import CONTEXT_FRAMES
-from .stems import named, stems_in
+from .stem_files import StemsResult, check_targets, levels
+from .stems import check_stems, named, stems_in
 from .stereo import StreamPlacer
 from .stream import SEGMENT_FRAMES, Grid
 from .treble import FACTOR

@@ -14,7 +14,7 @@ from ..bitstream import DomainEntry, GainLayout, Header, Part, Problem, Reader, 
 from ..errors import InputError, OutputError, SdcError
 from ..prediction import CodeTables
 from ..zoo import find
-from .files import opened_file
+from .inputs import opened_file
 
 COVER_SUFFIXES = {"image/jpeg": (".jpg", ".jpeg"), "image/png": (".png",)}
 

@@ -19,7 +19,7 @@ from ..bitstream.codings import LOST
 from ..bitstream.segment import ENVELOPE, STEREO, TREBLE, GainsUnit
 from ..bitstream.source import PIECE
 from ..errors import InputError
-from .files import opened_file
+from .inputs import opened_file
 
 MAX_LOST_FRAMES = 180_000
 """Most frames that a stream without an end is taken to have lost in one place: an hour at 50 frames/s."""

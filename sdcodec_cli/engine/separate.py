@@ -34,9 +34,9 @@ from ..audio.masks import mask_mixture, window_length
 from ..progress import Progress, in_stage
 from .codec import Codec, checked_audio
 from .compress import Level, cancelled, cover_of, measure_level
-from .files import StemsResult, check_targets, levels
 from .films import open_writer
 from .separator import Separator, StreamSeparator
+from .stem_files import StemsResult, check_targets, levels
 from .stems import stems_in
 from .stream import CodedSegment
 from .whole_band import WholeBandSeparator

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+from ..errors import InputError
 
 WITHOUT = "without-"
 MIX = "mix"
@@ -44,3 +46,21 @@ def stems_in(output: str, domains: Sequence[str]) -> tuple[str, ...]:
     if not found:
         raise ValueError(f"has nothing without {', '.join(domains)}; leave one of them")
     return found
+
+
+def check_stems(source: str, domains: Sequence[str], stems: Collection[str], gains: Collection[str]) -> None:
+    """Raise an InputError unless a file with these domains has all of `stems`, sums among them, and `gains`."""
+    shown = "stdin" if source == "-" else source
+    for output in stems:
+        if output == "all":
+            continue
+        for name in named(output):
+            if name not in domains:
+                raise InputError(f"{shown}: has no {name}; choose from {', '.join(domains)}, mix, all")
+        try:
+            stems_in(output, domains)
+        except ValueError as error:
+            raise InputError(f"{shown}: {error}") from error
+    for name in gains:
+        if name not in (*domains, "mix"):
+            raise InputError(f"{shown}: has no {name}; choose from {', '.join(domains)}, mix")

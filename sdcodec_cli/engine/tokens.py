@@ -43,7 +43,7 @@ from ..prediction import CodeTables
 from ..progress import Progress
 from ..runtime.load import load_codebooks
 from ..zoo import find
-from .files import STREAM_SUFFIXES, opened_file
+from .inputs import STREAM_SUFFIXES, opened_file
 
 if TYPE_CHECKING:
     from ..families import Stream

@@ -16,7 +16,7 @@ from ...data.manifest import Manifest
 from ...data.pool import MANIFEST
 from ...errors import InputError
 from ...progress import Progress
-from ..files import find_inputs
+from ..inputs import find_inputs
 from . import protocol
 from .protocol import SHORTEST, ClipPlan
 from .settings import Settings

@@ -22,7 +22,7 @@ from ...errors import InputError
 from ...progress import Progress
 from ..codec import Codec
 from ..decode import decode
-from ..files import AUDIO_SUFFIXES, domains_of
+from ..inputs import AUDIO_SUFFIXES, domains_of
 from ..separate import separate
 from ..separator import Separator
 
