@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from sdcodec_cli.bitstream import DomainEntry, Header, LowerModel, Reader, Segment
-from sdcodec_cli.bitstream.header import read_header
+from sdcodec_cli.bitstream.fields import read_header
 from sdcodec_cli.bitstream.segment import SYNC, encode_segment, parse_segment
 from sdcodec_cli.bitstream.source import Source
 from sdcodec_cli.bitstream.wire import MAX_VARINT_BYTES, Cursor

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sdcodec_cli.bitstream import Reader, Writer
-from sdcodec_cli.bitstream.header import MAX_COVER_BYTES, encode_header
+from sdcodec_cli.bitstream.fields import encode_header
+from sdcodec_cli.bitstream.limits import MAX_COVER_BYTES
 
 from bitstream_examples import COVER, block, cover_example, pipe, read_all, same_codes
 

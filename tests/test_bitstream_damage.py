@@ -14,7 +14,7 @@ import pytest
 
 from sdcodec_cli.bitstream import DomainEntry, End, Header, Reader, Segment, Writer
 from sdcodec_cli.bitstream.codings import RANGE, RAW
-from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.fields import encode_header
 from sdcodec_cli.bitstream.reader import MAX_PROBLEMS
 from sdcodec_cli.bitstream.wire import varint
 from sdcodec_cli.errors import StreamError

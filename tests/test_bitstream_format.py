@@ -14,7 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 from second_decoder import DOCUMENT, TABLES, Slow
 
-from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, LowerModel, Part, Reader, Writer, header
+from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, LowerModel, Part, Reader, Writer, limits
+from sdcodec_cli.bitstream.fields import KNOWN_FIELDS
 from sdcodec_cli.prediction import CodeTables
 
 from bitstream_examples import as_json, pipe, read_all, stream_name
@@ -161,33 +162,33 @@ def writer_streams(fields: dict[str, Any]) -> list[tuple[int, str]]:
 
 def test_the_document_names_every_field() -> None:
     documented = {int(tag): name for tag, name in re.findall(r"^\| (\d+) \| (\w+) \|", DOCUMENT, re.MULTILINE)}
-    assert set(documented) == header.KNOWN_FIELDS
+    assert set(documented) == KNOWN_FIELDS
     assert sorted(documented.values()) == sorted(Header.__dataclass_fields__)
 
 
 def test_the_document_has_the_limits_of_the_code() -> None:
     table = DOCUMENT.split("## Limits")[1].split("##")[0]
-    limits = {what: int(number.replace(",", "")) for what, number in re.findall(r"\| (.+?) \| ([\d,]+) \|", table)}
-    assert limits == {
-        "bytes of the fields of the header": header.MAX_BODY_BYTES,
-        "sample rates in Hz": header.MAX_RATE,
-        "hop length": header.MAX_HOP_LENGTH,
-        "context frames": header.MAX_CONTEXT_FRAMES,
-        "channels": header.MAX_CHANNELS,
-        "domains": header.MAX_DOMAINS,
-        "stages": header.MAX_STAGES,
-        "codebooks of a domain": header.MAX_CODEBOOKS,
-        "entries of a codebook": header.MAX_CODEBOOK_SIZE,
-        "layer groups of a domain": header.MAX_GROUPS,
-        "layer groups of all domains × coded channels": header.MAX_CHUNKS,
-        "frames of a segment": header.MAX_SEGMENT_FRAMES,
-        "codes of a segment, of all streams": header.MAX_CODES,
-        "frames of a stream": header.MAX_FRAMES,
-        "bands of an envelope, or of treble": header.MAX_BANDS,
-        "frames of a gain": header.MAX_GAIN_FRAMES,
-        "bytes of a cover": header.MAX_COVER_BYTES,
-        "samples per channel": header.MAX_SAMPLES,
-        "parts": header.MAX_PARTS,
+    documented = {what: int(number.replace(",", "")) for what, number in re.findall(r"\| (.+?) \| ([\d,]+) \|", table)}
+    assert documented == {
+        "bytes of the fields of the header": limits.MAX_BODY_BYTES,
+        "sample rates in Hz": limits.MAX_RATE,
+        "hop length": limits.MAX_HOP_LENGTH,
+        "context frames": limits.MAX_CONTEXT_FRAMES,
+        "channels": limits.MAX_CHANNELS,
+        "domains": limits.MAX_DOMAINS,
+        "stages": limits.MAX_STAGES,
+        "codebooks of a domain": limits.MAX_CODEBOOKS,
+        "entries of a codebook": limits.MAX_CODEBOOK_SIZE,
+        "layer groups of a domain": limits.MAX_GROUPS,
+        "layer groups of all domains × coded channels": limits.MAX_CHUNKS,
+        "frames of a segment": limits.MAX_SEGMENT_FRAMES,
+        "codes of a segment, of all streams": limits.MAX_CODES,
+        "frames of a stream": limits.MAX_FRAMES,
+        "bands of an envelope, or of treble": limits.MAX_BANDS,
+        "frames of a gain": limits.MAX_GAIN_FRAMES,
+        "bytes of a cover": limits.MAX_COVER_BYTES,
+        "samples per channel": limits.MAX_SAMPLES,
+        "parts": limits.MAX_PARTS,
     }
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sdcodec_cli.bitstream import GainLayout, Header, Reader, Segment, Writer
 from sdcodec_cli.bitstream.codings import RANGE, RAW
-from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.fields import encode_header
 from sdcodec_cli.bitstream.segment import GainsUnit, encode_gains, parse_gains
 from sdcodec_cli.bitstream.wire import varint
 from sdcodec_cli.errors import CorruptStream

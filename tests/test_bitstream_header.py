@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcodec_cli.bitstream import DomainEntry, Header, Reader, Writer
-from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.fields import encode_header
 from sdcodec_cli.errors import CorruptStream, NotAStream, StreamError, UnsupportedStream
 
 from bitstream_examples import example_header, pipe, small_example, with_checksum

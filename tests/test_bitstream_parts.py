@@ -12,7 +12,7 @@ import pytest
 
 from sdcodec_cli.bitstream import DomainEntry, Header, LowerModel, Part, Reader, StoredChunk, Writer
 from sdcodec_cli.bitstream.codings import LOST, RANGE, RAW
-from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.fields import encode_header
 from sdcodec_cli.bitstream.wire import varint
 from sdcodec_cli.errors import CorruptStream, StreamError, UnsupportedStream
 

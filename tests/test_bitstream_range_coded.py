@@ -12,7 +12,7 @@ import pytest
 
 from sdcodec_cli.bitstream import Reader, Writer
 from sdcodec_cli.bitstream.codings import RANGE, RAW
-from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.fields import encode_header
 from sdcodec_cli.bitstream.segment import Chunk, SegmentHead, encode_segment
 from sdcodec_cli.errors import UnsupportedStream
 from sdcodec_cli.prediction import CodeTables

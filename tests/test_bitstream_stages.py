@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdcodec_cli.bitstream import DomainEntry, GainLayout, Header, LowerModel, Reader, Writer
-from sdcodec_cli.bitstream.header import encode_header
+from sdcodec_cli.bitstream.fields import encode_header
 from sdcodec_cli.bitstream.wire import varint
 from sdcodec_cli.errors import CorruptStream
 

@@ -9,7 +9,7 @@ import pytest
 
 from sdcodec_cli.audio.bands import STEP_DB
 from sdcodec_cli.bitstream.codings import TREBLE_GAINS
-from sdcodec_cli.bitstream.header import treble_fits
+from sdcodec_cli.bitstream.entries import treble_fits
 from sdcodec_cli.engine.envelope import Bands, choose_gains, layout_for
 from sdcodec_cli.engine.shaper import StreamShaper
 from sdcodec_cli.engine.treble import Treble, treble_layout_for

@@ -4,7 +4,8 @@
 is a file, an index at its end makes seeking fast. Damage stays where it is and is always reported.
 """
 
-from .header import DomainEntry, GainLayout, Header, LowerModel, Part, StreamKey
+from .entries import DomainEntry, GainLayout, LowerModel, Part, StreamKey
+from .header import Header
 from .reader import Problem, Reader, Segment
 from .segment import End, StoredChunk
 from .writer import Writer

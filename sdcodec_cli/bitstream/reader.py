@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from ..errors import UnsupportedStream
 from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, STEREO_GAINS, TREBLE_GAINS, GainKind, places_fit
-from .header import GainLayout, Header, StreamKey, read_header
+from .entries import GainLayout, StreamKey
+from .fields import read_header
+from .header import Header
 from .scanner import Scanner, SegmentAt, UnitAt
 from .segment import (
     COVER,

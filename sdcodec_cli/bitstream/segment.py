@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .codings import RAW
-from .header import MAX_CODES, MAX_FRAMES, MAX_SAMPLES, Header
+from .header import Header
+from .limits import MAX_CODES, MAX_FRAMES, MAX_SAMPLES
 from .wire import Cursor, varint
 
 SYNC = b"\xf5SDs"

@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .codings import CODINGS, ENVELOPE_GAINS, LOST, RANGE, RAW, STEREO_GAINS, TREBLE_GAINS, GainKind, places_fit
-from .header import MAX_CODES, MAX_FRAMES, DomainEntry, GainLayout, Header, StreamKey, encode_header
+from .entries import DomainEntry, GainLayout, StreamKey
+from .fields import encode_header
+from .header import Header
+from .limits import MAX_CODES, MAX_FRAMES
 from .segment import (
     COVER,
     END,

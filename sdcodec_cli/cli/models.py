@@ -95,7 +95,7 @@ def _replaced(model: str | None, keep: bool) -> Replaced | None:
 
 def _title(name: str | None, folder: Path) -> str:
     """The name of a new model, or an error if the header of a stream cannot hold it."""
-    from ..bitstream.header import check_model_name
+    from ..bitstream.limits import check_model_name
 
     title = name or folder.resolve().name
     try:
@@ -300,7 +300,7 @@ def import_(
         typer.Option(
             metavar="HZ",
             min=1,
-            max=1_000_000,  # bitstream.header.MAX_RATE
+            max=1_000_000,  # bitstream.limits.MAX_RATE
             help="Rate of the audio that the network sees, in Hz; what the checkpoint says, or 16000, by default.",
             show_default=False,
         ),

@@ -446,7 +446,7 @@ Codebooks = Annotated[
         "--codebooks",
         metavar="N",
         min=1,
-        max=64,  # bitstream.header.MAX_CODEBOOKS
+        max=64,  # bitstream.limits.MAX_CODEBOOKS
         help="How many codebooks code each active domain: fewer take less, and sound worse. In the default model each "
         "is half a kbit/s; it has 12, and takes 11 beside a fine envelope. Where a model is several codecs, this "
         "is for the lowest one, and the others follow in proportion. Some models need all of theirs.",

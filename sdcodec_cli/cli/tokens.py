@@ -143,7 +143,7 @@ def tokens(
             "--codebooks",
             metavar="N",
             min=1,
-            max=64,  # bitstream.header.MAX_CODEBOOKS
+            max=64,  # bitstream.limits.MAX_CODEBOOKS
             help="Codebooks to keep of each stream, the first ones; all by default.",
             show_default=False,
         ),

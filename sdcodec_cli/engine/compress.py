@@ -38,7 +38,8 @@ from ..audio import (
 )
 from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, Writer
 from ..bitstream.codings import ENVELOPE_GAINS, STEREO_GAINS, TREBLE_GAINS, GainKind
-from ..bitstream.header import MAX_CODES, MAX_COVER_BYTES, MAX_RATE, first_of
+from ..bitstream.entries import first_of
+from ..bitstream.limits import MAX_CODES, MAX_COVER_BYTES, MAX_RATE
 from ..errors import InputError
 from ..progress import Progress, in_stage
 from .allocation import Allocation, Extent

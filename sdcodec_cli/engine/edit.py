@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..audio import MASK_TAG, atomic_output, parse_mask
 from ..bitstream import DomainEntry, GainLayout, Header, Segment, Writer
-from ..bitstream.header import MAX_PARTS, encode_header
+from ..bitstream.fields import encode_header
+from ..bitstream.limits import MAX_PARTS
 from ..bitstream.segment import STEREO, TREBLE
 from ..errors import InputError
 from ..progress import Progress

@@ -22,7 +22,7 @@ from ..audio import Wav
 from ..audio.bands import FLOOR, STEP_DB, band_bank, envelope_edges, frames_per_gain
 from ..bitstream import GainLayout
 from ..bitstream.codings import ENVELOPE_GAINS, PRECISION, GainKind
-from ..bitstream.header import MAX_GAIN_FRAMES
+from ..bitstream.limits import MAX_GAIN_FRAMES
 
 PRICE = 0.2
 """Of a bit, in squared steps of error; half of it takes a fifth more bits, for 0.08 dB less spread of levels."""

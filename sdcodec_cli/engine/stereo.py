@@ -30,7 +30,7 @@ from ..audio import Wav
 from ..audio.bands import erb_edges
 from ..bitstream import GainLayout
 from ..bitstream.codings import MAX_WIDTH, STEREO_GAINS
-from ..bitstream.header import MAX_GAIN_FRAMES
+from ..bitstream.limits import MAX_GAIN_FRAMES
 from .cascade import Decoder, Encoder
 from .envelope import UNIT_BITS, Gains, choose_gains, sine_window, spectra_of
 from .stream import CodedSegment

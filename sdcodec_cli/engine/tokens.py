@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from ..audio import atomic_output
 from ..bitstream import DomainEntry, GainLayout, Header, Reader, Segment, StreamKey, Writer
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
-from ..bitstream.header import MAGIC, first_of
+from ..bitstream.entries import first_of
+from ..bitstream.fields import MAGIC
 from ..data.tokens import (
     DAMAGED,
     PRESENT,

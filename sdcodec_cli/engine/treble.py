@@ -20,7 +20,8 @@ from ..audio import Wav
 from ..audio.bands import FLOOR, STEP_DB, TREBLE_RATES, band_bank, frames_per_gain, treble_edges
 from ..bitstream import GainLayout
 from ..bitstream.codings import TREBLE_GAINS
-from ..bitstream.header import MAX_GAIN_FRAMES, treble_fits
+from ..bitstream.entries import treble_fits
+from ..bitstream.limits import MAX_GAIN_FRAMES
 from .envelope import AnyGains, averaged, sine_window, spectra_of
 
 FACTOR = 2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ..bitstream.header import MAX_DOMAINS, MAX_HOP_LENGTH, MAX_RATE, check_domain_name
+from ..bitstream.limits import MAX_DOMAINS, MAX_HOP_LENGTH, MAX_RATE, check_domain_name
 from .checks import require, require_positive, require_range
 from .codec import MAX_EFFORT, CodecTrainingFields, NetworkFields, QuantizerFields
 from .fields import ModelFields

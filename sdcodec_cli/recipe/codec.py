@@ -6,7 +6,8 @@ import itertools
 from dataclasses import dataclass
 from typing import Literal
 
-from ..bitstream.header import GROUP_CODEBOOKS, MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_HOP_LENGTH
+from ..bitstream.entries import GROUP_CODEBOOKS
+from ..bitstream.limits import MAX_CODEBOOK_SIZE, MAX_CODEBOOKS, MAX_HOP_LENGTH
 from .checks import require, require_averages, require_not_negative, require_positive, require_range
 from .fields import ModelFields, TrainingFields
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from ..bitstream.header import MAX_DOMAINS, MAX_RATE, check_domain_name, check_model_name
+from ..bitstream.limits import MAX_DOMAINS, MAX_RATE, check_domain_name, check_model_name
 from .checks import require, require_averages, require_not_negative, require_positive, require_range
 
 DEFAULT_FAMILY = "sdcodec"
