@@ -14,7 +14,7 @@ from fuzzing import CORPUS, TABLES, exercise, mutated, repaired, seeds
 
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.engine.conceal import concealed
-from sdcodec_cli.engine.decode import _stretches
+from sdcodec_cli.engine.stretches import stretches
 from sdcodec_cli.errors import StreamError
 
 
@@ -50,8 +50,8 @@ def test_whatever_is_lost_frames_follow_one_another_and_codes_stay_codes(name: s
             streams = [entry.name for entry in header.domains]
             if header.parts:
                 continue
-            stretches = _stretches(reader, reader.segments(0, 2000), header, streams, 0, 2000)
-            for stretch in concealed(stretches, (0, -12), mixed=False):
+            found = stretches(reader, reader.segments(0, 2000), header, streams, 0, 2000)
+            for stretch in concealed(found, (0, -12), mixed=False):
                 for (_, stream), codes in stretch.codes.items():
                     entry = header.domains[streams.index(stream)]
                     assert codes.shape[1] == header.frames_in(entry, stretch.num_frames)

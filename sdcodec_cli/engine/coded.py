@@ -40,7 +40,10 @@ from ..errors import InputError, ModelError
 from ..progress import Progress
 from .codec import Codec
 from .compress import TOGETHER, compress
-from .decode import MAX_GAP_FRAMES, fitted, stored_cover, sum_of
+from .decode import stored_cover
+from .file_decoder import sum_of
+from .fitting import fitted
+from .stretches import MAX_GAP_FRAMES
 
 SPEECH = "speech"
 """The domain whose voice is kept, or changed; all others are its background."""
