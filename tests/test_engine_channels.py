@@ -146,7 +146,7 @@ def test_a_cover_that_is_not_stored_has_a_note(codec: Codec, tmp_path: Path, mon
     assert notes(bitmap) == ("its cover is neither JPEG nor PNG, and is left out; convert it first",)
     large = Cover.of(png(30, 30))
     assert notes(large) == ("its cover takes 3 kB, more than its sound",)
-    monkeypatch.setattr("sdcodec_cli.engine.compress.MAX_COVER_BYTES", 2000)
+    monkeypatch.setattr("sdcodec_cli.engine.tags.MAX_COVER_BYTES", 2000)
     assert notes(large) == ("its cover of 3 kB, more than 2 kB, is left out; make it smaller first",)
     with pytest.raises(ValueError, match="a live source has no cover; leave it out"):
         compress(path, target, codec=codec, cover=True, live=True)

@@ -18,9 +18,9 @@ import soundfile
 from sdcodec_cli import load_codec
 from sdcodec_cli.bitstream import Header
 from sdcodec_cli.engine.codec import Codec
-from sdcodec_cli.engine.compress import stream_header
 from sdcodec_cli.engine.decode import decode
 from sdcodec_cli.engine.edit import cut, join, strip
+from sdcodec_cli.engine.stream_header import stream_header
 
 from bitstream_examples import ENVELOPES, TREBLES, Example, pipe, random_codes, random_gains, write_example
 from tiny_models import tiny_recipe, write_tiny

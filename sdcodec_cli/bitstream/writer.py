@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from ..prediction import CodeTables
     from .reader import Segment
 
+TOGETHER = 16
+"""Segments that are range-coded at once where nobody waits for them."""
+
 
 @dataclass(frozen=True)
 class _Waiting:

@@ -40,9 +40,10 @@ from .coded import (
     opened,
     phase,
 )
-from .compress import Coder, stream_header
+from .coder import Coder
 from .levels import with_treble
 from .stream import CodedSegment
+from .stream_header import stream_header
 
 FADE_SECONDS = 0.1
 """Over which the end of a background that is repeated fades into its beginning."""

@@ -36,14 +36,15 @@ from ..audio import (
 )
 from ..audio.bands import SHARE
 from ..bitstream import Header, Reader, StreamKey, Writer
+from ..bitstream.writer import TOGETHER
 from ..errors import InputError, ModelError
 from ..progress import Progress
 from .codec import Codec
-from .compress import TOGETHER, compress
-from .decode import stored_cover
+from .compress import compress
 from .file_decoder import sum_of
 from .fitting import fitted
 from .stretches import MAX_GAP_FRAMES
+from .tags import stored_cover
 
 SPEECH = "speech"
 """The domain whose voice is kept, or changed; all others are its background."""

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,52 +15,37 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..audio import (
     MASK_TAG,
-    SILENCE,
     AudioInfo,
     AudioReader,
-    Cover,
     LiveReader,
     LoudnessMeter,
-    RatesResampler,
     Source,
     Wav,
     atomic_output,
-    db_to_amplitude,
-    db_to_power,
     downmix,
     is_special,
     layout_name,
-    loudness_weights,
 )
-from ..bitstream import DomainEntry, GainLayout, Header, LowerModel, StreamKey, Writer
+from ..bitstream import GainLayout, Header, StreamKey, Writer
 from ..bitstream.codings import ENVELOPE_GAINS, STEREO_GAINS, TREBLE_GAINS, GainKind
-from ..bitstream.entries import first_of
-from ..bitstream.limits import MAX_CODES, MAX_COVER_BYTES, MAX_RATE
+from ..bitstream.limits import MAX_CODES, MAX_RATE
+from ..bitstream.writer import TOGETHER
 from ..errors import InputError
 from ..progress import Progress, in_stage
-from .allocation import Allocation, Extent
-from .cascade import Encoder
+from .allocation import Allocation
+from .bitrate import bitrate_note, extent_of, fitting_allocation
 from .codec import Codec
-from .envelope import Gains, envelope_bitrate
-from .stereo import BITRATE as STEREO_BITRATE
-from .stereo import StereoEncoder
-from .stream import FILES, LIVE, CodedSegment, Grid
-from .treble import BITRATE as TREBLE_BITRATE
-
-MAX_TAG_BYTES = 2**15
-"""Of the texts of all tags together; a header holds twice that in all."""
-
-TOGETHER = 16
-"""Segments of a file that are range-coded at once."""
+from .coder import Coder
+from .envelope import Gains
+from .loudness import Level, cancelled, measure_level, weights_of
+from .stream import FILES, LIVE, CodedSegment
+from .stream_header import stream_header
+from .tags import cover_of, kilobytes, tags_of
 
 OFF_LEVEL_LU = 6.0
 """A live source that is so much louder or softer than was assumed is told."""
-
-CANCELLED_DB = 20.0
-"""A down-mix so far below its channels has lost them: one of two alone is 3 dB below, the worst of 7.1 is 10."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +178,7 @@ def compress(
             )
         if info.sample_rate > MAX_RATE:
             raise InputError(f"{info.name}: {info.sample_rate} Hz are more than {MAX_RATE}; resample it first")
-        tags, notes = _tags(info.tags)
+        tags, notes = tags_of(info.tags)
         picture = cover_of(reader, notes) if cover and isinstance(reader, AudioReader) else None
         if channels == "stereo" and not stereo:
             notes.append("has one channel and is coded as mono")
@@ -207,7 +191,7 @@ def compress(
             found = measure_level(reader, mono=mono, progress=progress)
         gain_db = codec.gain_for(found.loudness)
         active = codec.domains if domains == "all" else None
-        meter = LoudnessMeter(info.sample_rate, _weights(info, mono=mono)) if live else None
+        meter = LoudnessMeter(info.sample_rate, weights_of(info, mono=mono)) if live else None
 
         def coder(codec: Codec, allocation: Allocation, *, envelope: bool, treble: bool) -> Coder:
             encoders = [
@@ -229,9 +213,11 @@ def compress(
 
         if bitrate is not None:
             heard = coder(codec.at_effort(0), allocation, envelope=False, treble=False)
-            extent = _extent(heard, blocks(), codec, stored, in_stage(progress, "estimating", main=False), info.seconds)
+            extent = extent_of(
+                heard, blocks(), codec, stored, in_stage(progress, "estimating", main=False), info.seconds
+            )
             beside = {"envelope": envelope, "treble": wide_rate is not None, "stereo": stereo}
-            allocation = _fitting(bitrate, extent, codec, stored, name=info.name, fine=fine, **beside)
+            allocation = fitting_allocation(bitrate, extent, codec, stored, name=info.name, fine=fine, **beside)
         header = stream_header(
             codec,
             num_codebooks=allocation.num_codebooks,
@@ -281,9 +267,9 @@ def compress(
     notes += reader.notes
     payload_bitrate = writer.payload_bytes * 8 / 1000 / seconds
     if picture is not None and len(picture.data) > writer.payload_bytes:
-        notes.append(f"its cover takes {_kilobytes(len(picture.data))} kB, more than its sound")
+        notes.append(f"its cover takes {kilobytes(len(picture.data))} kB, more than its sound")
     if bitrate is not None:
-        notes.append(_bitrate_note(payload_bitrate, allocation, codec, envelope=envelope))
+        notes.append(bitrate_note(payload_bitrate, allocation, codec, envelope=envelope))
     if meter:
         notes.append(_level_note(found.loudness, meter.integrated()))
     if found.problem == "cancelled":
@@ -317,171 +303,6 @@ def compress(
     )
 
 
-def _extent(
-    coder: Coder,
-    blocks: Iterator[Wav],
-    codec: Codec,
-    stored: Sequence[str],
-    progress: Progress | None,
-    seconds: float | None,
-) -> Extent:
-    """How much there is to code in a file, found without refinement, which does not change what is active."""
-    streams = {each.name for stage in codec.stages for each in stage.streams if each.stem in stored}
-    extent = Extent()
-    for channels in coder.run(blocks, progress, seconds):
-        for segment in channels:
-            extent.add(segment, segment.num_frames / codec.frame_rate, streams)
-    extent.seconds = coder.num_samples / coder.rate
-    return extent
-
-
-def _fitting(
-    bitrate: float,
-    extent: Extent,
-    codec: Codec,
-    stored: Sequence[str],
-    *,
-    name: str,
-    envelope: bool,
-    fine: bool | None,
-    treble: bool,
-    stereo: bool,
-) -> Allocation:
-    """The best allocation that takes no more than a bitrate."""
-
-    def rates(*, envelope: bool) -> dict[Allocation, float]:
-        found = {}
-        for each in codec.allocations(envelope=envelope, fine=fine):
-            gains = envelope_bitrate(envelope=envelope, fine=each.fine) + TREBLE_BITRATE * treble
-            gains += STEREO_BITRATE * len(stored) * stereo
-            found[each] = extent.bitrate(_entries(codec, each.num_codebooks, stored), gains)
-        return found
-
-    found = rates(envelope=envelope)
-    for allocation, rate in found.items():
-        if rate <= bitrate + 1e-9:
-            return allocation
-    wanted = _range(found.values())
-    without = f" (without an envelope {_range(rates(envelope=False).values())})" if envelope else ""
-    raise InputError(f"{name}: {bitrate:g} kbit/s are too few for what is in it; choose {wanted}{without}")
-
-
-def _range(rates: Collection[float]) -> str:
-    """Lowest and highest of bitrates, rounded up, so that they are enough."""
-    lowest, highest = (math.ceil(rate * 10 - 1e-9) / 10 for rate in (min(rates), max(rates)))
-    return f"{lowest:g} to {highest:g}"
-
-
-def _bitrate_note(bitrate: float, allocation: Allocation, codec: Codec, *, envelope: bool) -> str:
-    """What became of a bitrate that was asked for, for people."""
-    kind = f" and a {'fine' if allocation.fine else 'coarse'} envelope" if envelope else ""
-    return f"{bitrate:.1f} kbit/s, with {allocation.num_codebooks} of {codec.num_codebooks} codebooks{kind}"
-
-
-def stream_header(
-    codec: Codec,
-    *,
-    num_codebooks: int,
-    gain_db: float,
-    stored: Sequence[str],
-    original_rate: int,
-    original_samples: int | None,
-    original_channels: int = 1,
-    coded_channels: int = 1,
-    tags: Mapping[str, str] | None = None,
-    envelope: GainLayout | None = None,
-    treble: GainLayout | None = None,
-    stereo: GainLayout | None = None,
-    grid: Grid = FILES,
-) -> Header:
-    """What a stream of a model says about itself, with `stored` of its domains; see `Header`."""
-    tables = codec.tables()
-    return Header(
-        model=codec.name,
-        weights_sha256=codec.weights_sha256,
-        sample_rate=codec.sample_rate,
-        hop_length=codec.hop_length,
-        context_frames=codec.context_frames,
-        original_rate=original_rate,
-        original_channels=original_channels,
-        coded_channels=coded_channels,
-        original_samples=original_samples,
-        gain_db=gain_db,
-        domains=tuple(_entries(codec, num_codebooks, stored)),
-        segment_frames=grid.segment_frames,
-        encoder=f"sdc {__version__}",
-        tags=dict(tags or {}),
-        envelope=envelope,
-        treble=treble,
-        stereo=stereo,
-        tables_sha256=tables.sha256 if tables else None,
-        lower=tuple(
-            LowerModel(
-                model=stage.name,
-                weights_sha256=stage.weights_sha256,
-                sample_rate=stage.sample_rate,
-                hop_length=stage.hop_length,
-                context_frames=stage.synthesis_context,
-            )
-            for stage in codec.stages[:-1]
-        ),
-    )
-
-
-def _entries(codec: Codec, num_codebooks: int, stored: Sequence[str]) -> Iterator[DomainEntry]:
-    """The streams of the stored domains, with so many codebooks in the first stage."""
-    for number, stage in enumerate(codec.stages):
-        count = codec.codebooks_of(stage, num_codebooks)
-        for stream in stage.streams:
-            if stream.stem in stored:
-                yield DomainEntry(
-                    name=stream.name,
-                    stem=stream.stem,
-                    stage=number,
-                    num_codebooks=count,
-                    codebook_size=stream.codebook_size,
-                    num_shared=max(0, stream.num_shared - (stream.num_codebooks - count)),
-                    groups=first_of(stream.groups, count),
-                )
-
-
-def _tags(given: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Tags as a header takes them, and notes about those that are left out."""
-    tags, notes, room = {}, [], MAX_TAG_BYTES
-    for key, value in given.items():
-        # Line ends of any system are one; other control characters have no business in a text.
-        lines = value.replace("\r\n", "\n").replace("\r", "\n")
-        text = "".join(char for char in lines if char in "\n\t" or unicodedata.category(char) not in ("Cc", "Cs"))
-        size = len(text.encode())
-        if size > room:
-            notes.append(f"the {key} of {size} bytes is left out, tags take at most {MAX_TAG_BYTES} together")
-        elif text:
-            tags[key] = text
-            room -= size
-    return tags, notes
-
-
-def cover_of(reader: AudioReader, notes: list[str]) -> Cover | None:
-    """The cover of a source, or one more note about why there is none."""
-    data = reader.cover()
-    if data is None:
-        notes.append("has no cover")
-        return None
-    if len(data) > MAX_COVER_BYTES:
-        most = f"more than {_kilobytes(MAX_COVER_BYTES)} kB"
-        notes.append(f"its cover of {_kilobytes(len(data))} kB, {most}, is left out; make it smaller first")
-        return None
-    try:
-        return Cover.of(data)
-    except ValueError as error:
-        notes.append(f"its cover is {error}, and is left out; convert it first")
-        return None
-
-
-def _kilobytes(num_bytes: int) -> int:
-    return -(-num_bytes // 1000)
-
-
 def _stored(codec: Codec, domains: Literal["auto", "all"] | Sequence[str]) -> tuple[str, ...]:
     if isinstance(domains, str):
         if domains not in ("auto", "all"):
@@ -491,31 +312,6 @@ def _stored(codec: Codec, domains: Literal["auto", "all"] | Sequence[str]) -> tu
     if unknown:
         raise ValueError(f"{codec.name} has no domain {unknown[0]}; it has {', '.join(codec.domains)}")
     return tuple(domain for domain in codec.domains if domain in domains)
-
-
-def _channels_note(info: AudioInfo, *, mono: bool, stereo: bool) -> str | None:
-    if info.channels == 1:
-        return None
-    if stereo:
-        return "2 channels were mixed down to one, with where each domain stands between them"
-    if not mono:
-        return f"{info.channels} channels, each coded by itself"
-    if info.channels == 2:
-        how = "2 channels were mixed down to one"
-    elif info.channel_mask is None:
-        how = f"{info.channels} channels were mixed down to one, their mean: the file does not say what they are for"
-    else:
-        layout = layout_name(info.channel_mask)
-        without = "" if layout.endswith(".0") else " and without the LFE"
-        how = f"{layout} channels were mixed down to one as for a film, with centre and surrounds at −3 dB{without}"
-    return f"{how}; --channels keep codes each by itself"
-
-
-def cancelled(info: AudioInfo) -> str:
-    """A note about channels that cancel each other in the down-mix."""
-    lfe = info.channel_mask is not None and not layout_name(info.channel_mask).endswith(".0")
-    or_lfe = ", or only the LFE is heard" if lfe else ""
-    return f"hardly anything is left in the down-mix, because its channels cancel each other{or_lfe}"
 
 
 def _blocks(
@@ -529,9 +325,19 @@ def _blocks(
         yield np.concatenate([wav, (block[:1] - block[1:]) / 2]) if stereo else wav
 
 
-def _weights(info: AudioInfo, *, mono: bool) -> Sequence[float]:
-    """What the channels that are coded count for in their loudness."""
-    return [1.0] if mono else loudness_weights(info.channel_mask, info.channels)
+def _streams(
+    segments: Sequence[CodedSegment], codec: Codec, stored: Sequence[str], active_frames: dict[str, int]
+) -> dict[StreamKey, NDArray[np.int64] | None]:
+    """One segment of every channel as the streams of the file; adds each domain's active frames to their count."""
+    streams: dict[StreamKey, NDArray[np.int64] | None] = {}
+    for channel, segment in enumerate(segments):
+        found = segment.stored
+        for stream in (each for stage in codec.stages for each in stage.streams if each.stem in stored):
+            streams[channel, stream.name] = found[stream.name]
+        for domain in stored:
+            of_domain = (each.name for stage in codec.stages for each in stage.streams if each.stem == domain)
+            active_frames[domain] += segment.num_frames * any(segment.active[name] for name in of_domain)
+    return streams
 
 
 def _by_channel(
@@ -560,106 +366,26 @@ def _by_domain(segment: CodedSegment, header: Header, *, every: bool) -> dict[st
     return {stem: places for stem, places in given.items() if stem in header.stems}
 
 
+def _channels_note(info: AudioInfo, *, mono: bool, stereo: bool) -> str | None:
+    if info.channels == 1:
+        return None
+    if stereo:
+        return "2 channels were mixed down to one, with where each domain stands between them"
+    if not mono:
+        return f"{info.channels} channels, each coded by itself"
+    if info.channels == 2:
+        how = "2 channels were mixed down to one"
+    elif info.channel_mask is None:
+        how = f"{info.channels} channels were mixed down to one, their mean: the file does not say what they are for"
+    else:
+        layout = layout_name(info.channel_mask)
+        without = "" if layout.endswith(".0") else " and without the LFE"
+        how = f"{layout} channels were mixed down to one as for a film, with centre and surrounds at −3 dB{without}"
+    return f"{how}; --channels keep codes each by itself"
+
+
 def _level_note(assumed: float, measured: float) -> str:
     note = f"coded at a level of {assumed:g} LUFS, which was assumed"
     if measured == -math.inf or abs(measured - assumed) <= OFF_LEVEL_LU:
         return note
     return f"{note}; it was {measured:.0f} LUFS, next time pass --level {measured:.0f}"
-
-
-@dataclass(frozen=True)
-class Level:
-    """How loud audio is, measured in a first pass."""
-
-    loudness: float
-    """Of the audio that is encoded, down-mixed or not, in LUFS."""
-    offset: Wav
-    """Constant offset of each of its channels, `[C, 1]`: to be taken out, because training data has none."""
-    problem: Literal["silent", "cancelled"] | None
-    """`silent`: no sample is above −80 dBFS. `cancelled`: channels cancel each other in the down-mix."""
-
-
-def measure_level(reader: AudioReader, *, mono: bool, progress: Progress | None = None) -> Level:
-    """Go through a file for its level; `progress` hears of it if it knows stages."""
-    progress = in_stage(progress, "measuring", main=False)
-    info = reader.info
-    weights = _weights(info, mono=mono)
-    meter = LoudnessMeter(info.sample_rate, weights)
-    peak = given = mixed = 0.0
-    first, total, count = None, np.zeros((len(weights), 1)), 0
-    for block in reader.blocks():
-        # Most of an offset goes before anything is measured: a filter would take it for a sound that begins.
-        first = block.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32) if first is None else first
-        level = block - first
-        wav = downmix(level, info.channel_mask) if mono else level
-        meter.push(wav)
-        peak = max(peak, float(np.abs(level).max()))
-        given += float(np.square(level, dtype=np.float64).sum()) / len(level)
-        mixed += float(np.square(wav, dtype=np.float64).sum()) / len(wav)
-        total += wav.sum(axis=1, keepdims=True, dtype=np.float64)
-        count += wav.shape[1]
-        if progress:
-            progress(count / info.sample_rate, info.seconds)
-    assert first is not None  # a reader without blocks has raised an error
-    lost = mixed < given * db_to_power(-CANCELLED_DB)
-    return Level(
-        meter.integrated(),
-        (downmix(first, info.channel_mask) if mono else first) + (total / count).astype(np.float32),
-        "silent" if peak < SILENCE else "cancelled" if lost else None,
-    )
-
-
-def _streams(
-    segments: Sequence[CodedSegment], codec: Codec, stored: Sequence[str], active_frames: dict[str, int]
-) -> dict[StreamKey, NDArray[np.int64] | None]:
-    """One segment of every channel as the streams of the file; adds each domain's active frames to their count."""
-    streams: dict[StreamKey, NDArray[np.int64] | None] = {}
-    for channel, segment in enumerate(segments):
-        found = segment.stored
-        for stream in (each for stage in codec.stages for each in stage.streams if each.stem in stored):
-            streams[channel, stream.name] = found[stream.name]
-        for domain in stored:
-            of_domain = (each.name for stage in codec.stages for each in stage.streams if each.stem == domain)
-            active_frames[domain] += segment.num_frames * any(segment.active[name] for name in of_domain)
-    return streams
-
-
-class Coder:
-    """Resamples blocks of all channels, applies the gain, encodes them, and counts samples and frames.
-
-    Args:
-        encoders: of the channels
-        rate: of the blocks, in Hz
-        gain_db: to apply
-    """
-
-    def __init__(self, encoders: Sequence[Encoder | StereoEncoder], rate: int, gain_db: float) -> None:
-        self.num_samples = 0
-        """Per channel, at the original rate."""
-        self.num_frames = 0
-        self.rate = rate
-        self._encoders = encoders
-        self._gain = np.float32(db_to_amplitude(gain_db))
-        num_channels = 2 if isinstance(encoders[0], StereoEncoder) else len(encoders)
-        self._resampler = RatesResampler(rate, encoders[0].rates, num_channels)
-
-    def run(
-        self, blocks: Iterator[Wav], progress: Progress | None, total: float | None
-    ) -> Iterator[tuple[CodedSegment, ...]]:
-        """The segments in their order, each of every channel at once."""
-        for block in blocks:
-            self.num_samples += block.shape[-1]
-            yield from self._push(self._resampler.push(block), last=False)
-            if progress:
-                progress(self.num_samples / self.rate, total)
-        yield from self._push(self._resampler.flush(), last=True)
-
-    def _push(self, wavs: Sequence[Wav], *, last: bool) -> Iterator[tuple[CodedSegment, ...]]:
-        channels = []
-        for index, encoder in enumerate(self._encoders):
-            own = (wav if isinstance(encoder, StereoEncoder) else wav[index] for wav in wavs)
-            segments = encoder.push(*(wav * self._gain for wav in own))
-            channels.append([*segments, *encoder.finish()] if last else segments)
-        for together in zip(*channels, strict=True):
-            self.num_frames += together[0].num_frames
-            yield together

@@ -12,7 +12,6 @@ import numpy as np
 
 from ..audio import (
     MASK_TAG,
-    Cover,
     Soundtrack,
     WriteOptions,
     db_to_amplitude,
@@ -31,6 +30,7 @@ from .fitting import fitted, stages_below
 from .inputs import opened_file
 from .stem_files import StemsResult, check_targets, levels
 from .stems import check_stems, named, stems_in
+from .tags import stored_cover
 
 
 @dataclass(frozen=True)
@@ -203,17 +203,6 @@ def decode(
         problems=problems,
         concealed=decoder.made_up,
     )
-
-
-def stored_cover(reader: Reader) -> tuple[Cover | None, list[str]]:
-    """The cover of a file, and a note if it is none that audio files hold."""
-    picture = reader.cover()
-    if picture is None:
-        return None, []
-    try:
-        return Cover.of(picture), []
-    except ValueError as error:
-        return None, [f"its cover is {error}, and is left out"]
 
 
 def _factor(gains: Mapping[str, float], stem: str) -> np.float32:

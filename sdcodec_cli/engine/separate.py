@@ -33,12 +33,13 @@ from ..audio import (
 from ..audio.masks import mask_mixture, window_length
 from ..progress import Progress, in_stage
 from .codec import Codec, checked_audio
-from .compress import Level, cancelled, cover_of, measure_level
 from .films import open_writer
+from .loudness import Level, cancelled, measure_level
 from .separator import Separator, StreamSeparator
 from .stem_files import StemsResult, check_targets, levels
 from .stems import stems_in
 from .stream import CodedSegment
+from .tags import cover_of
 from .whole_band import WholeBandSeparator
 
 BLOCK_WINDOWS = 125

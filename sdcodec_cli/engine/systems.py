@@ -22,6 +22,7 @@ from ..audio import AudioReader, AudioWriter, Wav, WriteOptions, resampled
 from ..audio.bands import SHARE
 from ..bitstream import Writer
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS
+from ..bitstream.writer import TOGETHER
 from ..errors import ModelError
 from ..families import of
 from ..runtime.model import CascadeModel, CodecModel
@@ -29,13 +30,13 @@ from .background import exchange_background
 from .codec import Codec, load_codec
 from .coded import SPEECH, Coded, opened, tells_speech
 from .codes import Codes
-from .compress import TOGETHER, stream_header
 from .extend import extend_wav
 from .other_codecs import Opus, find_dac, find_encodec, fitted
 from .separate import separate_wav
 from .separator import Separator, open_separator
 from .stems import without
 from .stream import SEGMENT_FRAMES
+from .stream_header import stream_header
 from .treble_guess import WEIGHTS
 from .voice import convert_voice
 

@@ -26,6 +26,7 @@ from ..bitstream import DomainEntry, GainLayout, Header, Reader, Segment, Stream
 from ..bitstream.codings import ENVELOPE_GAINS, TREBLE_GAINS, GainKind
 from ..bitstream.entries import first_of
 from ..bitstream.fields import MAGIC
+from ..bitstream.writer import TOGETHER
 from ..data.tokens import (
     DAMAGED,
     PRESENT,
@@ -52,9 +53,6 @@ if TYPE_CHECKING:
 
 MOST_LOST_FRAMES = 180_000
 """Most frames that are lost at once and still stand in a file of tokens, as damaged: an hour at 50 frames/s."""
-
-TOGETHER = 16
-"""Segments that are range-coded at once."""
 
 
 @dataclass(frozen=True)

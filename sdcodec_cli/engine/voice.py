@@ -43,7 +43,7 @@ from .coded import (
     opened,
     phase,
 )
-from .compress import stream_header
+from .stream_header import stream_header
 
 REFERENCE_SECONDS = 600.0
 """Of a reference that are listened to: more would hold up every frame, and hardly sound better."""
