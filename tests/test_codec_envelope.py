@@ -17,7 +17,6 @@ from sdcodec_cli import load_codec
 from sdcodec_cli.audio.bands import STEP_DB
 from sdcodec_cli.bitstream import Reader
 from sdcodec_cli.bitstream.segment import ENVELOPE
-from sdcodec_cli.engine import compress as compressing
 from sdcodec_cli.engine.codec import Codec
 from sdcodec_cli.engine.compress import compress
 from sdcodec_cli.engine.decode import decode
@@ -325,7 +324,7 @@ def test_codes_alone_are_stored_byte_for_byte_as_in_version_1_0(embedded, tmp_pa
         ]
     wav, rate = soundfile.read(SCENE)
     soundfile.write(tmp_path / "a.wav", wav[4 * rate : 4 * rate + 137_600], rate)
-    monkeypatch.setattr(compressing, "__version__", "0.1.0")
+    monkeypatch.setattr("sdcodec_cli.engine.stream_header.__version__", "0.1.0")
     monkeypatch.setattr(Codec, "tables", lambda self, sha256=None: None)
     monkeypatch.setattr(Codec, "stream_encoder", lambda self, **options: Known(segments))
     compress(tmp_path / "a.wav", tmp_path / "a.sdc", codec=embedded, envelope=False, treble=False)
