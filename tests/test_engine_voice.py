@@ -156,8 +156,11 @@ def test_a_model_without_a_codebook_for_what_is_said_names_those_that_have_one(f
     codec = load_codec(write_tiny(tmp_path / "m", recipe), runtime="torch", device="cpu")
     with pytest.raises(ModelError, match=r"tiny-decodec: has no codebook for what is said.*decodec-16k-mini"):
         convert_voice(files / "talk.wav", files / "other.wav", tmp_path / "a.wav", codec=codec)
+    compress(files / "talk.wav", tmp_path / "talk.sdc", codec=codec)
+    with pytest.raises(ModelError, match=r"talk.sdc: is coded with tiny-decodec, which has .*; give the audio that it"):
+        convert_voice(tmp_path / "talk.sdc", files / "other.wav", tmp_path / "a.wav", codec=codec)
 
 
 def test_models_that_can_convert_are_those_with_a_teacher():
     assert {name.split()[0] for name in semantic_models()} == {"decodec-16k", "decodec-16k-causal", "decodec-16k-mini"}
-    assert default_model() in (None, "decodec-16k-mini")
+    assert default_model() == "decodec-16k-mini"

@@ -68,7 +68,8 @@ def enhance(
 
     Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.enhanced.wav. The speech is decoded from
     its codes; audio is coded first. With --sdc, or a name like -o a.sdc, a .sdc file is written and not audio, and the
-    codes of the speech stay as they are. Background is all that is not speech: music and sound effects.
+    codes of the speech stay as they are. Background is all that is not speech: music and sound effects. Of audio,
+    sdc separate keeps the waveform of the speech better, and lets more of the background through.
 
     Example: sdc enhance talk.wav -o clean.wav
     """

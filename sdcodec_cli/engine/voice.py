@@ -11,6 +11,7 @@ Legend: F frames, R frames of the reference, K codebooks, V entries of a codeboo
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 import time
@@ -60,8 +61,9 @@ GAIN_STEP = 256
 
 
 def semantic_models() -> list[str]:
-    """Names of the models of the zoo with a codebook for what is said, and whether they come with weights."""
+    """Names of the models of the zoo with a codebook for what is said, those that come with weights first."""
     found = [entry for entry in list_models() if of(entry.recipe).teaching(entry.recipe) is not None]
+    found.sort(key=lambda entry: not entry.size_bytes)
     return [entry.name if entry.size_bytes else f"{entry.name} (a recipe without weights)" for entry in found]
 
 
@@ -107,14 +109,18 @@ def convert_voice(
     """
     began = time.monotonic()
 
-    def checked(header: Header | None) -> Codec:
+    def checked(given: str | Path, header: Header | None) -> Codec:
         found = find_codec(codec, header)
-        _codebook(found)
+        _codebook(found, None if header is None else given)
         return found
 
     with (
-        opened(source, checked, channels=channels, track=track, progress=phase(progress, 0, 3)) as scene,
-        opened(reference, lambda header: checked(header) if header else scene.encoder, channels="mono") as theirs,
+        opened(
+            source, functools.partial(checked, source), channels=channels, track=track, progress=phase(progress, 0, 3)
+        ) as scene,
+        opened(
+            reference, lambda header: checked(reference, header) if header else scene.encoder, channels="mono"
+        ) as theirs,
     ):
         for each in (scene, theirs):
             check_speech(each)
@@ -181,13 +187,22 @@ def _write(
     return writer
 
 
-def _codebook(codec: Codec) -> NDArray[np.float32]:
+def _codebook(codec: Codec, coded: str | Path | None = None) -> NDArray[np.float32]:
     """Entries of the codebook of what is said, `[V, d]`, each of length 1, as quantizers compare them.
+
+    Args:
+        codec: the model
+        coded: a file that is coded with it
 
     Raises:
         ModelError: the model has none
     """
     found = codec.model.semantic_codebook if isinstance(codec.model, CodecModel) else None
+    if found is None and coded is not None:
+        raise ModelError(
+            f"{coded}: is coded with {codec.name}, which has no codebook for what is said; give the audio that it was "
+            "made of"
+        )
     if found is None:
         raise ModelError(
             f"{codec.name}: has no codebook for what is said, without which voices cannot be told from words; models "
