@@ -68,8 +68,8 @@ def voice(
     Each INPUT, a .sdc file or audio, becomes a file beside it: a.sdc becomes a.converted.wav, with the same
     words and pauses, without background. Codes of what is said are kept. Codes of how it sounds come from REFERENCE:
     from where it says the same, or nearly so, at a pitch that is as high or low for that voice. Only for models with a
-    codebook for what is said, as decodec-16k-mini, which is what audio is coded with. Do not expect much: the authors
-    of the method have dropped this use of it.
+    codebook for what is said, as those of the family decodec. Do not expect much: the authors of the method have
+    dropped this use of it.
 
     Example: sdc voice talk.wav --like other.wav -o converted.wav
     """
