@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from .. import weights as weights_of
@@ -80,7 +81,7 @@ def load_model(
         for prefix, reference in references.items()
     }
     elsewhere = {prefix: other.weights_sha256 for prefix, other in others.items()}
-    digest = next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored, elsewhere))
+    digest = _digest(entry, stored, elsewhere)
     streams = family.streams(entry.recipe)
     if not streams:
         return SeparatorModel(entry.name, entry.recipe, digest, made("", entry.recipe))
@@ -125,8 +126,12 @@ def load_codebooks(entry: ModelEntry) -> tuple[bytes, dict[str, Codebooks]]:
     names = [stream.name for stream in family.streams(entry.recipe)]
     if len(each) != len(names):
         raise ModelError(f"{entry.name}: does not say what its codes stand for; choose another model")
-    digest = next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored, elsewhere))
-    return digest, dict(zip(names, each, strict=True))
+    return _digest(entry, stored, elsewhere), dict(zip(names, each, strict=True))
+
+
+def _digest(entry: ModelEntry, stored: weights_of.Weights, elsewhere: Mapping[str, bytes]) -> bytes:
+    """The hash by which files name these weights; of a decoder alone, that of the model whose files it decodes."""
+    return next(iter(entry.decodes if entry.is_decoder else ()), weights_of.sha256(stored, elsewhere))
 
 
 def _referred(reference: ReferenceFields, *, runtime: RuntimeName, device: str, threads: int | None) -> CodecModel:
