@@ -81,8 +81,9 @@ def test_an_example_has_what_is_said_of_its_crop_however_fast_it_is_played(corpu
 
 
 class FakeModel:
-    """As hama's: of each 320 samples the log probabilities of a blank, and of two phonemes by the level."""
+    """As hama's: of each 320 samples the log probabilities of two phonemes, by the level, in one row of five."""
 
+    decoder_tokens = ("a", "<blank>", "b", "<wb>")
     blank_id = 1
     asked = 0
 
@@ -93,10 +94,12 @@ class FakeModel:
         type(self).asked += 1
         wav = given["waveform"][0]
         level = np.abs(wav[: len(wav) // 320 * 320]).reshape(-1, 320).max(1).clip(0.1, 0.9)
-        return [np.log(np.stack([0.01 * level, np.full_like(level, 0.99), 0.01 * (1 - level)], axis=1))[None]]
+        sure = np.where((np.arange(len(level)) % 5 == 0) & (level > 0.1), 0.9, 1e-6)
+        none = np.full_like(level, 0.05)
+        return [np.log(np.stack([sure * level, none, sure * (1 - level), 0.95 - sure], axis=1))[None]]
 
 
-def test_phonemes_are_told_without_the_blank_and_asked_for_once(corpus, monkeypatch):
+def test_phonemes_are_told_around_where_they_are_heard_and_asked_for_once(corpus, monkeypatch):
     monkeypatch.setitem(sys.modules, "hama", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "hama.asr", SimpleNamespace(ASRModel=FakeModel))
     monkeypatch.setattr(targets, "PIECE", 30)
@@ -107,8 +110,12 @@ def test_phonemes_are_told_without_the_blank_and_asked_for_once(corpus, monkeypa
     assert FakeModel.asked == 2 + 4  # pieces of 30 rows
     assert said.ends.tolist() == [50, 150]
     seconds = (np.arange(100) + 1) / 50  # the loudest sample is the last of each row
-    expected = (seconds * 16_000 / 2**16).clip(0.1, 0.9)
-    np.testing.assert_allclose(said.rows[50:], np.stack([expected, 1 - expected], axis=1), atol=0.01)
+    nearest = np.round(np.arange(20, 98) / 5).astype(int) * 5
+    expected = (seconds * 16_000 / 2**16)[nearest]
+    np.testing.assert_allclose(said.rows[70:148], np.stack([expected, 1 - expected], axis=1), atol=0.005)
+    np.testing.assert_allclose(said.rows[68:148].sum(axis=1), 1, atol=0.001)
+    assert not said.rows[50:68].any()  # too quiet for the model to be sure
+    assert not said.mean.any()
     again = taught(corpus, HAMA, lines.append).targets["speech"]
     assert np.array_equal(again.rows, said.rows)
     assert FakeModel.asked == 6

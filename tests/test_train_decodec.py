@@ -60,8 +60,18 @@ def test_a_teacher_counts_where_somebody_speaks_and_it_says_something():
     told = torch.tensor([[[2.0, 0], [0, 3], [1, 1], [0, -1]]])
     active = torch.tensor([[True, True, True, False]])
     expected = -(torch.tensor([1.0, 0.0]).sigmoid().log().mean())
-    torch.testing.assert_close(teaching(told, guide, active), expected[None])
-    assert teaching(told, guide, torch.zeros(1, 4, dtype=torch.bool)).tolist() == [0]
+    torch.testing.assert_close(teaching(told, guide, active, probabilities=False), expected[None])
+    nobody = torch.zeros(1, 4, dtype=torch.bool)
+    assert teaching(told, guide, nobody, probabilities=False).tolist() == [0]
+
+
+def test_probabilities_of_a_teacher_are_what_the_head_should_tell():
+    guide = torch.tensor([[[0.5, 0.5], [1, 0], [0.25, 0.75], [0, 0]]])
+    active = torch.tensor([[True, True, False, True]])
+    exactly, nothing = guide.clamp_min(1e-9).log() + 3, torch.zeros(1, 4, 2)
+    torch.testing.assert_close(teaching(exactly, guide, active, probabilities=True), torch.zeros(1), atol=1e-6, rtol=0)
+    # Two phonemes are as likely as each other: right of the first frame, a bit short of the second.
+    torch.testing.assert_close(teaching(nothing, guide, active, probabilities=True), torch.tensor([2.0]).log() / 2)
 
 
 def test_soft_projections_are_pulled_apart_and_hard_ones_stay_orthogonal(pool):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..audio import Wav
@@ -35,6 +36,12 @@ PIECE, CONTEXT = 1500, 100
 MEAN_ROWS = 20_000
 """Rows, spread over all, of which the mean is taken."""
 
+SPREAD = np.exp(-0.5 * np.arange(-3, 4) ** 2)
+"""How far what hama says of a row holds for rows around it: a Gaussian, its standard deviation a row."""
+
+SURE = 0.1
+"""Probability of any phoneme, added up over those rows, below which nothing is said of a row."""
+
 CENTRES = {"hama": 0.0, "hubert": 200.0, "folder": STEP / 2}
 """Sample in the middle of what the first row of a teacher is about."""
 
@@ -46,21 +53,22 @@ class Targets:
         path: of the rows of all clips, one after the other, `[R, H]`
         centre: see `CENTRES`
         hop_length: of the codec, in samples
+        centred: whether the mean of all rows is to be taken out
     """
 
-    def __init__(self, path: Path, centre: float, hop_length: int) -> None:
-        self.path, self.centre, self.hop_length = path, centre, hop_length
+    def __init__(self, path: Path, centre: float, hop_length: int, centred: bool) -> None:
+        self.path, self.centre, self.hop_length, self.centred = path, centre, hop_length, centred
         try:
             self.rows: Rows = np.load(path, mmap_mode="r")
             self.ends: NDArray[np.int64] = np.load(_ends_of(path))
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: is damaged or incomplete; remove it and start again") from error
         few = self.rows[:: max(1, len(self.rows) // MEAN_ROWS)].astype(np.float32)
-        self.mean: NDArray[np.float32] = few.sum(axis=0) / max(1, len(few))
-        """Of all rows, `[H]`; what a codebook that knows nothing would say."""
+        self.mean: NDArray[np.float32] = few.sum(axis=0) / max(1, len(few)) * centred
+        """What is taken out, `[H]`: a codebook that knows nothing would say the mean, and cosines to it are no loss."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Targets, (self.path, self.centre, self.hop_length)
+        return Targets, (self.path, self.centre, self.hop_length, self.centred)
 
     @property
     def width(self) -> int:
@@ -77,8 +85,6 @@ class Targets:
 
     def at(self, clip: int, start: int, stretch: float, count: int) -> Rows:
         """What there is to say of a crop, `[count, H]`, between rows in proportion; zeros beyond the ends of the clip.
-
-        Without the mean of all rows: of hama's, whose cosine to that is 0.53, it would be half of what is taught.
 
         Args:
             clip: its number
@@ -135,7 +141,7 @@ def with_targets(
             for file in map(files.file, range(len(files.ends)))
         ]
     ask = _Ask(fields, clips, arrays)
-    target = folder / f"{domain}-{fields.teacher}-{stamp(files, manifest, pool.sample_rate)}.npy"
+    target = folder / f"{domain}-{fields.teacher}-{fields.target_width}-{stamp(files, manifest, pool.sample_rate)}.npy"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive(folder / f".{target.stem}.lock"):
@@ -145,7 +151,8 @@ def with_targets(
         raise OutputError(
             f"{folder}: cannot be written: {error.strerror}; free some space, or choose another folder"
         ) from error
-    return dataclasses.replace(pool, targets={domain: Targets(target, CENTRES[fields.teacher], hop_length)})
+    targets = Targets(target, CENTRES[fields.teacher], hop_length, centred=not fields.says_probabilities)
+    return dataclasses.replace(pool, targets={domain: targets})
 
 
 def _collect(ask: _Ask, target: Path, jobs: int, report: Callable[[str], None]) -> None:
@@ -234,17 +241,25 @@ def _teacher(name: str) -> Callable[[Wav], NDArray[np.float32]]:
 
 
 def _hama() -> Callable[[Wav], NDArray[np.float32]]:
-    """Probabilities of phonemes. Without the blank of CTC, which takes most of the frames and says nothing."""
+    """Probabilities of phonemes, where there is one nearby.
+
+    The network was taught by CTC, so it names a phoneme in one row or two and says in most that there is none, or that
+    a word ends; what it makes of phonemes there is of no use. So each row has what is said of it and around it.
+    """
     from hama.asr import ASRModel
 
     model = ASRModel()
+    no_phonemes = [model.blank_id, list(model.decoder_tokens).index("<wb>")]
 
     def say(wav: Wav) -> NDArray[np.float32]:
         given = {"waveform": np.clip(wav, -1, 1)[None], "waveform_lengths": np.array([len(wav)])}
         (said,) = model.session.run(["log_probs"], given)
-        phonemes = np.delete(said[0], model.blank_id, axis=1).astype(np.float64)
-        odds = np.exp(phonemes - phonemes.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True), dtype=np.float32)
+        phonemes = np.exp(np.delete(said[0], no_phonemes, axis=1).astype(np.float64))
+        reach = len(SPREAD) // 2
+        padded = np.pad(phonemes, ((reach, reach), (0, 0)))
+        near = np.tensordot(sliding_window_view(padded, len(SPREAD), axis=0), SPREAD, axes=1)
+        total = near.sum(axis=1, keepdims=True)
+        return np.asarray(np.where(total > SURE, near / np.maximum(total, SURE), 0), dtype=np.float32)
 
     return say
 

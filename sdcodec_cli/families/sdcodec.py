@@ -277,7 +277,13 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         """See `nn.objectives.sdcodec.CodecObjective`."""
         from ..nn.objectives.sdcodec import CodecObjective
 
-        return CodecObjective(network, recipe.training, stage, recipe.model.sample_rate)
+        return CodecObjective(
+            network,
+            recipe.training,
+            stage,
+            recipe.model.sample_rate,
+            probabilities=recipe.semantic.says_probabilities,
+        )
 
     def teaching(self, recipe: SDCodecRecipe) -> Teaching | None:
         """What the first codebook of speech is taught."""

@@ -53,7 +53,7 @@ class SDCodec(nn.Module):
         self.decoder = decoder
         self.activity = ActivityHead(latent_dim=latent_dim, num_domains=len(self.domains)) if activity else None
         self.projection = projection
-        self.semantic = nn.Linear(latent_dim, semantic_width, bias=False) if semantic_width else None
+        self.semantic = _semantic_head(latent_dim, semantic_width) if semantic_width else None
 
     def encode(self, wav: Tensor) -> Tensor:
         """Waveform `[B, 1, T]` to latent `[B, D, ceil(T / hop_length)]`; the end is padded with zeros."""
@@ -88,3 +88,10 @@ class SDCodec(nn.Module):
         stacked = torch.cat([latents.sum(0, keepdim=True), latents])
         wavs = self.decode(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2])[..., : wav.shape[-1]]
         return dict(zip(("mix", *self.domains), wavs, strict=True))
+
+
+def _semantic_head(latent_dim: int, width: int) -> nn.Sequential:
+    """Not linear: entries of a codebook have few numbers, of which sums do not tell many phonemes apart."""
+    return nn.Sequential(
+        nn.LayerNorm(latent_dim), nn.Linear(latent_dim, latent_dim), nn.GELU(), nn.Linear(latent_dim, width)
+    )

@@ -146,7 +146,7 @@ class QuantizerFields:
         return (1, *(min(GROUP_CODEBOOKS, self.num_codebooks - start) for start in starts))
 
 
-TEACHER_WIDTHS = {"hama": 190, "hubert": 768}
+TEACHER_WIDTHS = {"hama": 189, "hubert": 768}
 """Numbers that a teacher says of a frame."""
 
 TEACHER_RATE = 16_000
@@ -174,6 +174,11 @@ class SemanticFields:
     def target_width(self) -> int:
         """Numbers that the teacher says of a frame; 0 without one."""
         return TEACHER_WIDTHS.get(self.teacher, self.width)
+
+    @property
+    def says_probabilities(self) -> bool:
+        """Whether these are probabilities, and not a vector."""
+        return self.teacher == "hama"
 
     def __post_init__(self) -> None:
         if self.teacher == "folder":

@@ -93,6 +93,7 @@ class CodecObjective(Objective):
         stage: which of them count
         sample_rate: of the stems, in Hz
         band_start: frequency in Hz below which they have nothing
+        probabilities: whether a teacher says these, see `terms.teaching`
     """
 
     network: SDCodec
@@ -105,9 +106,11 @@ class CodecObjective(Objective):
         sample_rate: int,
         *,
         band_start: float = 0.0,
+        probabilities: bool = False,
     ) -> None:
         super().__init__(network, stage.losses)
         self.fields, self.sample_rate, self.band_start = fields, sample_rate, band_start
+        self._probabilities = probabilities
         self._decodes = self.named != {"activity"}
         self._quantizer_moves = not stage.parts or "quantizer" in stage.parts
 
@@ -200,7 +203,8 @@ class CodecObjective(Objective):
             assert choices.guide is not None
             speech = stems[:, self.network.domains.index("speech")]
             active = frame_activity(speech, self.network.hop_length)
-            losses["semantic"] = teaching(outputs["semantic"], choices.guide, active).sum() / batch
+            told = teaching(outputs["semantic"], choices.guide, active, probabilities=self._probabilities)
+            losses["semantic"] = told.sum() / batch
         if "activity" in outputs:
             # What is above a band is quieter than what is below by some 30 dB.
             level = ABOVE_LEVEL if self.band_start else LEVEL

@@ -75,14 +75,18 @@ def frame_activity(stems: Tensor, hop_length: int, *, level: float = LEVEL) -> T
     return active_frames(stems.unfold(-1, hop_length, hop_length), level=level)
 
 
-def teaching(told: Tensor, guide: Tensor, active: Tensor) -> Tensor:
+def teaching(told: Tensor, guide: Tensor, active: Tensor, *, probabilities: bool) -> Tensor:
     """How far what a codebook tells is from what a teacher says: two `[B, F, H]` to `[B]`.
 
-    `-log sigmoid` of the cosine between the two (DeCodec, arXiv:2509.09201), averaged over the frames that count: those
+    Of vectors it is `-log sigmoid` of the cosine between the two (DeCodec, arXiv:2509.09201), of probabilities their
+    Kullback-Leibler divergence from those that are told as logits, in nats. Averaged over the frames that count: those
     that are `active`, bool `[B, F]`, and of which the teacher says something, which zeros are not.
     """
-    counts = active & guide.any(-1)
-    distance = F.softplus(-F.cosine_similarity(told, guide.to(told.dtype), dim=-1))
+    counts, guide = active & guide.any(-1), guide.to(told.dtype)
+    if probabilities:
+        distance = F.kl_div(told.log_softmax(-1), guide, reduction="none").sum(-1)
+    else:
+        distance = F.softplus(-F.cosine_similarity(told, guide, dim=-1))
     return (distance * counts).sum(1) / counts.sum(1).clamp_min(1)
 
 
