@@ -143,4 +143,4 @@ def test_what_is_missing_is_told_in_a_line(corpus, monkeypatch):
 def test_a_damaged_file_of_targets_names_itself(tmp_path):
     (tmp_path / "x.npy").write_bytes(b"nothing")
     with pytest.raises(InputError, match="x.npy: is damaged or incomplete; remove it and start again"):
-        Targets(tmp_path / "x.npy", 0.0, 320)
+        Targets(tmp_path / "x.npy", 0.0, 320, centred=True)
