@@ -331,11 +331,14 @@ class BandsFamily(Family[BandsRecipe]):
         critics = {_number(part): critic for part, critic in found.items() if critic is not None}
         return BandsCritic(critics) if critics else None
 
-    def parameter_groups(self, network: Bands) -> Sequence[ParameterGroup]:
+    def parameter_groups(self, network: Bands, recipe: BandsRecipe) -> Sequence[ParameterGroup]:
         """Those of all branches together."""
         from ..nn.objectives import ParameterGroup
 
-        each = [sdcodec.FAMILY.parameter_groups(codec) for codec in network.own]
+        each = [
+            sdcodec.FAMILY.parameter_groups(codec, branch)
+            for codec, branch in zip(network.own, recipe.codecs, strict=True)
+        ]
         return tuple(
             ParameterGroup(
                 groups[0].name,

@@ -178,7 +178,7 @@ class Family(ABC, Generic[R]):
         """Discriminators that are trained along, if the recipe has any."""
         return None
 
-    def parameter_groups(self, network: Any) -> Sequence[ParameterGroup]:
+    def parameter_groups(self, network: Any, recipe: R) -> Sequence[ParameterGroup]:
         """Parameters that are not trained like all others."""
         return ()
 

@@ -324,18 +324,22 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         weights = {"adversarial": training.adversarial_weight, "feature": training.feature_weight}
         return Critic(discriminators, fields, weights, training.adversarial_start, training.adversarial_warmup)
 
-    def parameter_groups(self, network: SDCodec) -> Sequence[ParameterGroup]:
-        """Scales of blocks, which move slowly, and their matrices, which are Muon's."""
+    def parameter_groups(self, network: SDCodec, recipe: SDCodecRecipe) -> Sequence[ParameterGroup]:
+        """Scales of blocks, which move slowly, their matrices, which are Muon's, and codebooks with a rate of their own."""
         from ..nn.layers import ConvNeXtBlock
         from ..nn.objectives import ParameterGroup
 
         modules = [*network.encoder.modules(), *network.decoder.modules()]
         blocks = [module for module in modules if isinstance(module, ConvNeXtBlock)]
         matrices = [layer.get_parameter("weight") for block in blocks for layer in (block.expand, block.project)]
-        return (
+        groups = [
             ParameterGroup("scales", tuple(block.scale for block in blocks), learning_rate=SCALE_RATE),
             ParameterGroup("muon", tuple(matrices), muon=True),
-        )
+        ]
+        if (rate := recipe.training.codebook_rate) != 1:
+            codebooks = (network.quantizer.own.codebook, network.quantizer.shared.codebook)
+            groups.append(ParameterGroup("codebooks", codebooks, learning_rate=rate))
+        return groups
 
     def compiled(self, network: SDCodec) -> Sequence[nn.Module]:
         """Encoder and decoder: Snake's four passes over memory become one."""

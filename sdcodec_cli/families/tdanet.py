@@ -161,7 +161,7 @@ class TDANetFamily(Family[TDANetRecipe]):
         weights = {name: getattr(recipe.training, f"{name}_weight") for name in recipe.losses}
         return SeparatorObjective(network, weights, stage)
 
-    def parameter_groups(self, network: TDANet) -> Sequence[ParameterGroup]:
+    def parameter_groups(self, network: TDANet, recipe: TDANetRecipe) -> Sequence[ParameterGroup]:
         """Filters, which move slowly, and matrices between them, which are Muon's."""
         from ..nn.objectives import ParameterGroup
 

@@ -280,6 +280,9 @@ class CodecTrainingFields(TrainingFields):
     """How often a domain of an example is coded with a random number of codebooks."""
     codebook_renewal: bool = False
     """Whether codebooks start from data and their unused entries are put to work (not in the paper)."""
+    codebook_rate: float = 1.0
+    """Learning rate of codebook entries, in those of everything else. AdamW moves a number by the rate in a step at most,
+    so that entries are slow to follow what they stand for (not in a paper)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -291,6 +294,7 @@ class CodecTrainingFields(TrainingFields):
             self.snr_weight > 0 or self.silence_probability == 0,
             "training.silence_probability needs training.snr_weight, which weighs what silent outputs lose",
         )
+        require_positive("training.codebook_rate", self.codebook_rate)
         for name in ("adversarial_start", "adversarial_warmup"):
             require_not_negative(f"training.{name}", getattr(self, name))
         for name in LOSSES:

@@ -105,7 +105,7 @@ class Trainer:
     def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
         fields = self.fields
         decay, betas = fields.weight_decay, fields.betas
-        groups = [group for group in self.family.parameter_groups(self.model) if _belongs(group, fields)]
+        groups = [group for group in self.family.parameter_groups(self.model, self.recipe) if _belongs(group, fields)]
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         apart = {id(parameter) for group in groups for parameter in group.parameters}
         optimizers: dict[str, torch.optim.Optimizer] = {}
