@@ -336,8 +336,8 @@ class BandsFamily(Family[BandsRecipe]):
         from ..nn.objectives import ParameterGroup
 
         each = [
-            sdcodec.FAMILY.parameter_groups(codec, branch)
-            for codec, branch in zip(network.own, recipe.codecs, strict=True)
+            sdcodec.FAMILY.parameter_groups(codec, recipe.codecs[_number(part)])
+            for codec, part in zip(network.own, recipe.parts, strict=True)
         ]
         return tuple(
             ParameterGroup(

@@ -24,7 +24,11 @@ class Quantized:
     latents: Tensor
     """Quantized latent of each domain, `[N, B, D, F]`."""
     first: Tensor
-    """What the first codebook of each domain adds to that, `[N, B, D, F]`."""
+    """What the first codebook of each domain adds to that, and what it would without being looked up, `[2, N, B, D, F]`.
+
+    Gradients reach the encoder by the second alone. Straight through a look-up they would be those of the entry that
+    was found, and push on whatever has left it long since.
+    """
     codes: Tensor
     """Codes of each domain, int64 `[N, B, K, F]`."""
     commitment_loss: Tensor
@@ -173,7 +177,7 @@ class MultiSourceRVQ(nn.Module):
         with torch.autocast(latent.device.type, enabled=False):
             flat = latent.float().transpose(-2, -1).flatten(-3, -2)
             residual = flat.expand(domains, -1, -1)
-            first = total = torch.zeros_like(residual)
+            first, total = torch.zeros_like(residual).expand(2, -1, -1, -1), torch.zeros_like(residual)
             codes, commitment, codebook = [], [], []
             for index in range(self.num_codebooks):
                 rvq, number = self._codebook(index)
@@ -191,20 +195,22 @@ class MultiSourceRVQ(nn.Module):
                     commitment.append((error * used).mean(-1))
                     error = (projected.detach() - entries).square().view(domains, batch, -1)
                     codebook.append((error * used).mean(-1))
+                if index == 0:
+                    both = (rvq.project_out(number, each) for each in (entries.detach(), projected))
+                    first = torch.stack([each.view(domains, rows, width) for each in both])
                 if torch.is_grad_enabled():
                     # Straight-through: the gradient passes the look-up as if it were not there.
                     entries = projected + (entries - projected).detach()
                 quantized = rvq.project_out(number, entries).view(domains, rows, width)
                 if keep is not None:
                     quantized = quantized * (keep > index).repeat_interleave(frames, dim=1)[..., None]
-                first = quantized if index == 0 else first
                 total = total + (quantized if weights is None else quantized * weights[index])
                 # No gradient from codebook to codebook: over many (36 make 18 kbit/s) the product of all explodes.
                 residual = residual - quantized.detach()
         zero = latent.new_zeros(domains, batch, dtype=torch.float32)
         return Quantized(
             latents=total.view(domains, batch, frames, width).transpose(2, 3),
-            first=first.view(domains, batch, frames, width).transpose(2, 3),
+            first=first.reshape(2, domains, batch, frames, width).transpose(3, 4),
             codes=torch.stack(codes, dim=2),
             commitment_loss=torch.stack(commitment).sum(0) if commitment else zero,
             codebook_loss=torch.stack(codebook).sum(0) if codebook else zero,

@@ -136,7 +136,8 @@ class CodecObjective(Objective):
         - `codebook`, `commitment`: of each domain and example, `[N, B]`
         - `activity`: logits `[B, N, F]`, where the model has the head
         - `orthogonality`: see `projection.overlap`, `[B]`, where it counts
-        - `semantic`: what the first codebook tells of speech, `[B, F, H]`, where a teacher counts
+        - `semantic`: what the first codebook tells of speech, and would without being looked up, `[2, B, F, H]`, where
+          a teacher counts
         """
         latent = self.network.encode(stems.sum(1)[:, None])
         logits = self.network.activity_logits(latent) if self.has("activity") else None
@@ -148,8 +149,8 @@ class CodecObjective(Objective):
             outputs["orthogonality"] = overlap(projected)
         quantized = self.network.quantizer(projected, keep=choices.keep, observe=observe)
         if self.network.semantic is not None and self.has("semantic"):
-            speech = quantized.first[self.network.domains.index("speech")]
-            outputs["semantic"] = self.network.semantic(speech.transpose(1, 2)).float()
+            speech = quantized.first[:, self.network.domains.index("speech")]
+            outputs["semantic"] = self.network.semantic(speech.transpose(2, 3)).float()
         decoded = self.network.decode(decoded_rows(quantized.latents, choices))
         return {
             "decoded": decoded.squeeze(1).float()[..., : stems.shape[-1]],
@@ -203,8 +204,11 @@ class CodecObjective(Objective):
             assert choices.guide is not None
             speech = stems[:, self.network.domains.index("speech")]
             active = frame_activity(speech, self.network.hop_length)
-            told = teaching(outputs["semantic"], choices.guide, active, probabilities=self._probabilities)
-            losses["semantic"] = told.sum() / batch
+            told = [
+                teaching(each, choices.guide, active, probabilities=self._probabilities).sum() / batch
+                for each in outputs["semantic"]
+            ]
+            losses["semantic"] = (told[0] + told[1]) / 2
         if "activity" in outputs:
             # What is above a band is quieter than what is below by some 30 dB.
             level = ABOVE_LEVEL if self.band_start else LEVEL
