@@ -116,6 +116,23 @@ def test_gradients_reach_encoder_codebooks_and_projections():
         assert bool(parameter.grad.abs().sum() > 0), name
 
 
+def test_what_the_first_level_adds_teaches_the_encoder_by_what_was_looked_up_and_not_by_what_was_found():
+    quantizer, latent = rvq(1), torch.randn(2, 16, 10, requires_grad=True)
+    quantized = quantizer(latent)
+    found, looked_up = quantized.first
+    alone = quantizer(latent, keep=torch.ones(3, 2, dtype=torch.int64)).latents
+    torch.testing.assert_close(found, alone)
+    own = quantizer.own
+    weights = (latent, own.in_weight, own.codebook, own.out_weight)
+
+    def reached(told: torch.Tensor) -> list[bool]:
+        found = torch.autograd.grad(told.square().sum(), weights, allow_unused=True, retain_graph=True)
+        return [each is not None and bool(each.any()) for each in found]
+
+    assert reached(found) == [False, False, False, True]
+    assert reached(looked_up) == [True, True, False, True]
+
+
 def test_the_gradient_of_the_latent_is_a_sum_over_levels_and_no_product():
     """Of what each level's projections pass on; a product of 36 levels would explode."""
     quantizer, latent = rvq(0), torch.randn(1, 16, 5, requires_grad=True)

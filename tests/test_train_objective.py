@@ -216,6 +216,21 @@ def test_learning_rates_rise_and_fall_as_the_recipe_says():
     assert [schedule(cosine, step, 1100) for step in (99, 600, 1100)] == pytest.approx([1.0, 0.55, 0.1])
 
 
+def test_codebooks_move_at_a_rate_of_their_own(pool):
+    def moved(rate: float) -> list[float]:
+        recipe = adversarial(adversarial_start=1000, codebook_renewal=False, codebook_rate=rate)
+        trainer = Trainer(recipe, Processes("cpu", recipe.training))
+        quantizer = trainer.model.quantizer.own
+        weights = (quantizer.codebook.detach(), quantizer.in_weight.detach())
+        before = [weight.clone() for weight in weights]
+        trainer.backward([make_batch(pool, recipe, range(4))])
+        trainer.take_step()
+        return [float((now - then).abs().max()) for now, then in zip(weights, before, strict=True)]
+
+    slow, fast = moved(1.0), moved(5.0)
+    assert fast == pytest.approx([5 * slow[0], slow[1]], rel=1e-3)
+
+
 # ----------------------------------------------------------------------------------------------------- discriminators
 
 

@@ -325,7 +325,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
         return Critic(discriminators, fields, weights, training.adversarial_start, training.adversarial_warmup)
 
     def parameter_groups(self, network: SDCodec, recipe: SDCodecRecipe) -> Sequence[ParameterGroup]:
-        """Scales of blocks, which move slowly, their matrices, which are Muon's, and codebooks with a rate of their own."""
+        """Scales of blocks, which move slowly, matrices, which are Muon's, and codebooks of another rate."""
         from ..nn.layers import ConvNeXtBlock
         from ..nn.objectives import ParameterGroup
 

@@ -24,7 +24,7 @@ class Quantized:
     latents: Tensor
     """Quantized latent of each domain, `[N, B, D, F]`."""
     first: Tensor
-    """What the first codebook of each domain adds to that, and what it would without being looked up, `[2, N, B, D, F]`.
+    """What the first codebook of each domain adds to that, and would without the look-up, `[2, N, B, D, F]`.
 
     Gradients reach the encoder by the second alone. Straight through a look-up they would be those of the entry that
     was found, and push on whatever has left it long since.
