@@ -26,8 +26,8 @@ class Quantized:
     first: Tensor
     """What the first codebook of each domain adds to that, and would without the look-up, `[2, N, B, D, F]`.
 
-    Gradients reach the encoder by the second alone. Straight through a look-up they would be those of the entry that
-    was found, and push on whatever has left it long since.
+    Gradients reach the encoder by the second alone. Straight through the look-up they would be taken at the entry, and
+    push latents away from it without end: what the look-up of a taught codebook lost grew to 60 % in 400 steps.
     """
     codes: Tensor
     """Codes of each domain, int64 `[N, B, K, F]`."""

@@ -281,8 +281,8 @@ class CodecTrainingFields(TrainingFields):
     codebook_renewal: bool = False
     """Whether codebooks start from data and their unused entries are put to work (not in the paper)."""
     codebook_rate: float = 1.0
-    """Learning rate of codebook entries, in those of everything else. AdamW moves a number by the rate at most in a step,
-    so that entries are slow to follow what they stand for (not in a paper)."""
+    """Learning rate of codebook entries, in those of everything else. AdamW moves a number by the rate at most in a
+    step, so that entries are slow to follow what they stand for (not in a paper)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
