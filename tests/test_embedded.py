@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 from audio_examples import si_sdr
+from speech_examples import codes_of
 
 from sdcodec_cli import Codec, compress, decode, load_codec
+from sdcodec_cli.engine.voice import convert_voice, default_model
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = ROOT / "docs" / "scene.flac"
@@ -67,6 +69,18 @@ def test_the_voice_is_where_it_is_heard(embedded, coded):
     speech = np.square(embedded.decode(codes, stem="speech")).reshape(14, -1).mean(-1)
     inside, outside = speech[4:11].mean(), np.concatenate([speech[:3], speech[12:]]).mean()
     assert 10 * math.log10(inside / (outside + 1e-12)) > 6
+
+
+def test_a_voice_is_converted_after_the_install(tmp_path):
+    """To its own: codes stay what they were."""
+    name = default_model()
+    assert name in SHIPPED
+    codec = shipped(name).at_effort(0)
+    compress(SCENE, tmp_path / "scene.sdc", codec=codec)
+    convert_voice(tmp_path / "scene.sdc", tmp_path / "scene.sdc", tmp_path / "voice.sdc", codec=codec)
+    before, after = (codes_of(tmp_path / name)[0, "speech"] for name in ("scene.sdc", "voice.sdc"))
+    assert (before >= 0).mean() > 0.5
+    assert np.array_equal(after, before)
 
 
 def readme_commands() -> list[tuple[str, str]]:

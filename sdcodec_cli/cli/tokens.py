@@ -64,10 +64,10 @@ class _Tokens:
     @functools.cached_property
     def _codec(self) -> Codec:
         from ..engine.codec import open_codec
+        from ..engine.voice import default_model
 
-        codec = open_codec(
-            self.model, runtime=self.runtime, device=self.device, threads=self.threads, effort=self.effort
-        )
+        model = default_model() if self.model is None and self.layers != "all" else self.model
+        codec = open_codec(model, runtime=self.runtime, device=self.device, threads=self.threads, effort=self.effort)
         codec.prepare(decode=True)
         return codec
 
@@ -151,8 +151,8 @@ def tokens(
     layers: Annotated[
         Literal["all", "semantic", "acoustic"],
         typer.Option(
-            help="Of speech, the codebook of what is said, which is the first, or all others, and nothing else; for "
-            "models with a teacher, such as decodec-16k-mini.",
+            help="Of speech, the codebook of what is said, which is the first, or all others, and nothing else; of "
+            "models with a teacher, such as decodec-16k-mini, with which audio is coded then by default.",
         ),
     ] = "all",
     features: Annotated[
