@@ -24,7 +24,7 @@ from sdcodec_cli.nn.objectives.terms import teaching
 from sdcodec_cli.nn.projection import HardProjection, overlap
 from sdcodec_cli.nn.sdcodec import SDCodec
 from sdcodec_cli.runtime.torch import load_network
-from sdcodec_cli.zoo import find
+from sdcodec_cli.zoo import find, write_model
 
 from tiny_models import noise_clips, tiny_decodec, tiny_recipe, write_tiny
 from training_examples import QUICK, losses, rows
@@ -155,6 +155,25 @@ def test_it_starts_from_an_sd_codec_of_three_domains_and_more_codebooks_and_bloc
     assert torch.equal(network.encoder.blocks[1].expand.weight, stored["encoder.blocks.2.expand.weight"])
     assert torch.equal(network.activity.project.weight, stored["activity.project.weight"][[0, 2]])
     assert torch.equal(network.decoder.embed.weight, stored["decoder.embed.weight"])
+
+
+def test_the_head_of_another_teacher_or_version_is_not_needed_and_begins_anew(tmp_path):
+    recipe = tiny_decodec(teacher=True)
+    torch.manual_seed(3)
+    stored = build(recipe).state_dict()
+    before = {name: value for name, value in stored.items() if not name.startswith("semantic.")}
+    write_model(tmp_path / "older", recipe, {**before, "semantic.weight": torch.ones(7, 16)}, card="# older\n")
+    entry = find(tmp_path / "older")
+    loaded = load_network(entry).state_dict()
+    started = trainer_of(recipe, initial=entry).model.state_dict()
+    assert all(torch.equal(loaded[name], before[name]) for name in before)
+    assert loaded.keys() == stored.keys()
+    assert torch.equal(started["quantizer.own.codebook"], before["quantizer.own.codebook"])
+    heads = [name for name in stored if name.startswith("semantic.")]
+    assert [started[name].shape for name in heads] == [stored[name].shape for name in heads]
+    again = find(write_tiny(tmp_path / "same", recipe, seed=3))
+    started = trainer_of(recipe, initial=again).model.state_dict()
+    assert all(torch.equal(started[name], stored[name]) for name in heads)
 
 
 def test_streams_tell_their_groups_where_something_is_taught():

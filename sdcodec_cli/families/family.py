@@ -107,6 +107,8 @@ class Family(ABC, Generic[R]):
     """Parts of its networks that runtimes run, see `GraphPart`."""
     decoding: ClassVar[tuple[str, ...]] = ()
     """How the names of weights begin that decode codes, those that define the codes first."""
+    for_training: ClassVar[tuple[str, ...]] = ()
+    """How the names of weights begin that training alone needs."""
     sizes: ClassVar[tuple[str, ...]]
     """What a runtime has to know of a network beside its recipe, such as its context in frames."""
 

@@ -154,6 +154,7 @@ class SDCodecFamily(Family[SDCodecRecipe]):
     weight_norm = True
     parts = ("analyse", "quantize", "synthesize", "target", "refine", "distance")
     decoding = ("quantizer.", "decoder.")
+    for_training = ("semantic.",)
     sizes = ("analysis_context", "synthesis_context")
 
     def streams(self, recipe: SDCodecRecipe) -> tuple[Stream, ...]:
@@ -255,7 +256,9 @@ class SDCodecFamily(Family[SDCodecRecipe]):
             found = _with_blocks(found, f"{part}.blocks.", _num_blocks(own_tensors, f"{part}.blocks."))
         for part in ("activity", "projection", "semantic"):
             if getattr(network, part) is None:
-                found = {key: value for key, value in found.items() if not key.startswith(f"{part}.")}
+                found = _without(found, f"{part}.")
+        if _shapes(found, "semantic.") != _shapes(own_tensors, "semantic."):  # of another teacher
+            found = _without(found, "semantic.")
         if isinstance(network.projection, HardProjection) and "projection.weight" not in found:
             products = _looked_at(*(found[f"quantizer.own.{name}"] for name in ("in_weight", "out_weight", "codebook")))
             own_weight = own_tensors["projection.weight"]
@@ -353,6 +356,14 @@ class SDCodecFamily(Family[SDCodecRecipe]):
 
 
 FAMILY = SDCodecFamily()
+
+
+def _without(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+
+
+def _shapes(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def _encoder(fields: NetworkFields, model: CodecModelFields) -> ConvEncoder | SpectralEncoder:

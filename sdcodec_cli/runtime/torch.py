@@ -75,9 +75,12 @@ def network_with(entry: ModelEntry, recipe: Recipe, tensors: Weights) -> nn.Modu
     with torch.inference_mode(False):
         network = build(recipe).float()
     given = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    family, own = of(recipe), network.state_dict()
     if entry.is_decoder:  # which never runs the rest of the network
-        kept = of(recipe).decoding
-        given |= {name: value for name, value in network.state_dict().items() if not name.startswith(kept)}
+        given |= {name: value for name, value in own.items() if not name.startswith(family.decoding)}
+    # Never run either, and of other shapes in models of earlier versions.
+    given = {name: value for name, value in given.items() if not name.startswith(family.for_training)}
+    given |= {name: value for name, value in own.items() if name.startswith(family.for_training)}
     try:
         network.load_state_dict(given)
     except RuntimeError as error:
