@@ -23,8 +23,8 @@ class Quantized:
 
     latents: Tensor
     """Quantized latent of each domain, `[N, B, D, F]`."""
-    first: Tensor
-    """What the first codebook of each domain adds to that, and would without the look-up, `[2, N, B, D, F]`.
+    first: Tensor | None
+    """What the first codebook of each domain adds to that, and would without the look-up, `[2, N, B, D, F]`; if asked.
 
     Gradients reach the encoder by the second alone. Straight through the look-up they would be taken at the entry, and
     push latents away from it without end: what the look-up of a taught codebook lost grew to 60 % in 400 steps.
@@ -162,6 +162,7 @@ class MultiSourceRVQ(nn.Module):
         keep: Tensor | None = None,
         weights: Tensor | None = None,
         observe: Observer | None = None,
+        first: bool = False,
     ) -> Quantized:
         """Quantize a latent for every domain.
 
@@ -170,6 +171,7 @@ class MultiSourceRVQ(nn.Module):
             weights: what each codebook adds to the latents is multiplied by this, `[K]`, or None for one
             keep: int64 `[N, B]`, how many codebooks each domain of each example uses (quantizer dropout); None is all
             observe: called for every codebook, for statistics on the codebooks
+            first: whether `Quantized.first` is wanted
         """
         batch, width, frames = latent.shape[-3:]
         domains, rows = self.num_domains, batch * frames
@@ -177,7 +179,8 @@ class MultiSourceRVQ(nn.Module):
         with torch.autocast(latent.device.type, enabled=False):
             flat = latent.float().transpose(-2, -1).flatten(-3, -2)
             residual = flat.expand(domains, -1, -1)
-            first, total = torch.zeros_like(residual).expand(2, -1, -1, -1), torch.zeros_like(residual)
+            total = torch.zeros_like(residual)
+            added: Tensor | None = None
             codes, commitment, codebook = [], [], []
             for index in range(self.num_codebooks):
                 rvq, number = self._codebook(index)
@@ -195,9 +198,9 @@ class MultiSourceRVQ(nn.Module):
                     commitment.append((error * used).mean(-1))
                     error = (projected.detach() - entries).square().view(domains, batch, -1)
                     codebook.append((error * used).mean(-1))
-                if index == 0:
+                if first and index == 0:
                     both = (rvq.project_out(number, each) for each in (entries.detach(), projected))
-                    first = torch.stack([each.view(domains, rows, width) for each in both])
+                    added = torch.stack([each.view(domains, batch, frames, width) for each in both]).transpose(3, 4)
                 if torch.is_grad_enabled():
                     # Straight-through: the gradient passes the look-up as if it were not there.
                     entries = projected + (entries - projected).detach()
@@ -210,7 +213,7 @@ class MultiSourceRVQ(nn.Module):
         zero = latent.new_zeros(domains, batch, dtype=torch.float32)
         return Quantized(
             latents=total.view(domains, batch, frames, width).transpose(2, 3),
-            first=first.reshape(2, domains, batch, frames, width).transpose(3, 4),
+            first=added,
             codes=torch.stack(codes, dim=2),
             commitment_loss=torch.stack(commitment).sum(0) if commitment else zero,
             codebook_loss=torch.stack(codebook).sum(0) if codebook else zero,

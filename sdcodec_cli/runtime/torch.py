@@ -74,13 +74,12 @@ def network_with(entry: ModelEntry, recipe: Recipe, tensors: Weights) -> nn.Modu
     # What a caller loads in inference mode is to encode outside of it, too.
     with torch.inference_mode(False):
         network = build(recipe).float()
-    given = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-    family, own = of(recipe), network.state_dict()
-    if entry.is_decoder:  # which never runs the rest of the network
-        given |= {name: value for name, value in own.items() if not name.startswith(family.decoding)}
-    # Never run either, and of other shapes in models of earlier versions.
-    given = {name: value for name, value in given.items() if not name.startswith(family.for_training)}
-    given |= {name: value for name, value in own.items() if name.startswith(family.for_training)}
+    heads = of(recipe).for_training  # of other shapes in models of earlier versions
+    used = of(recipe).decoding if entry.is_decoder else ""  # a decoder never runs the rest of the network
+    own = network.state_dict().items()
+    given = {name: value for name, value in own if name.startswith(heads) or not name.startswith(used)}
+    stored = {name: value for name, value in tensors.items() if name not in given and not name.startswith(heads)}
+    given |= {name: torch.from_numpy(value) for name, value in stored.items()}
     try:
         network.load_state_dict(given)
     except RuntimeError as error:

@@ -147,8 +147,9 @@ class CodecObjective(Objective):
         projected = self.network.project(latent)
         if self.has("orthogonality", self.fields.orthogonality_weight):
             outputs["orthogonality"] = overlap(projected)
-        quantized = self.network.quantizer(projected, keep=choices.keep, observe=observe)
-        if self.network.semantic is not None and self.has("semantic"):
+        taught = self.network.semantic is not None and self.has("semantic")
+        quantized = self.network.quantizer(projected, keep=choices.keep, observe=observe, first=taught)
+        if self.network.semantic is not None and quantized.first is not None:
             speech = quantized.first[:, self.network.domains.index("speech")]
             outputs["semantic"] = self.network.semantic(speech.transpose(2, 3)).float()
         decoded = self.network.decode(decoded_rows(quantized.latents, choices))
